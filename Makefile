@@ -1,0 +1,74 @@
+# One command per need. `make help` lists them. Needs GNU make and Python 3.11 or newer, and nothing else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+BIN := .venv/bin
+PARALLEL := -n auto --dist loadfile
+CHECKED := manage.py botos_project identity sessions_app adapters tests
+
+# What a production machine would set; nothing of this machine gets in.
+DEPLOY := env -i PATH="$$PATH" HOME="$$HOME" BOTOS_ENV_FILE= BOTOS_PUBLIC_URL=https://bots.example.org \
+	SECRET_KEY=$$($(BIN)/python -c "import secrets; print(secrets.token_urlsafe(50))")
+
+.PHONY: help run test check static bench faults audit constraints
+
+help: ## List the commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+
+run: .venv/.installed ## Start BotOS with the playground and the pages
+	@$(BIN)/python -m botos_project.dotenv
+	@$(BIN)/python manage.py collectstatic --noinput --verbosity 0
+	@$(BIN)/python manage.py bootstrap
+	@exec $(BIN)/python manage.py runbots --playground --web
+
+test: .venv/.installed-dev ## Run the tests
+	@$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
+
+check: static test ## Lint, types, import rules, migrations, deployment checks, then the tests
+
+static: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python manage.py makemigrations --check --dry-run
+	$(DEPLOY) $(BIN)/python manage.py check --deploy --fail-level WARNING
+	$(BIN)/pip check
+
+bench: .venv/.installed-dev ## Measure
+	@$(BIN)/python -m tests.bench
+
+faults: .venv/.installed-dev ## Kill, stall and flood it, and count what was lost
+	@$(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
+
+audit: .venv/.installed-dev ## Look for known holes in what is pinned
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
+
+constraints: ## Resolve requirements-dev.txt anew and pin all of it
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; $(PYTHON) -m venv "$$fresh"; \
+	cat requirements.txt requirements-dev.txt | grep -vE '^-' > "$$fresh/all.txt"; \
+	"$$fresh/bin/pip" install --quiet -r "$$fresh/all.txt"; head -n 1 constraints.txt > "$$fresh/new.txt"; \
+	"$$fresh/bin/pip" freeze --exclude pip --exclude setuptools | LC_ALL=C sort -f >> "$$fresh/new.txt"; \
+	cp "$$fresh/new.txt" constraints.txt
+
+# Installed again only when what is asked for has changed.
+.venv/.installed: requirements.txt constraints.txt | .venv/bin/pip
+	@echo "Installing what BotOS needs ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/.installed-dev: requirements.txt requirements-dev.txt constraints.txt | .venv/bin/pip
+	@echo "Installing what BotOS and its tests need ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ .venv/.installed
+
+.venv/bin/pip:
+	@command -v "$(PYTHON)" > /dev/null || { echo "There is no $(PYTHON): install Python 3.11 or newer, or say make PYTHON=/path/to/python3." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "BotOS needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" --version 2>&1); say make PYTHON=/path/to/python3.11." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null || { echo "$(PYTHON) cannot make virtual environments: install its venv package (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
+	@"$(PYTHON)" -m venv .venv

@@ -1,0 +1,234 @@
+"""Bot and BotOS: one agent on many platforms."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from django.conf import settings
+
+from adapters import registry
+from adapters.courier import Courier
+from adapters.protocols import PlatformAdapter
+from adapters.supervisor import Health, Supervisor
+from identity.resolvers import Resolves
+from sessions_app import agents, bridge, inbox, outbox
+from sessions_app.manager import BotSessionManager
+from sessions_app.messages import Address, InboundMessage, MessageEdit
+from sessions_app.pool import Service, TurnPool
+
+log = logging.getLogger(__name__)
+
+
+class Bot:
+    """One agent on one platform. Construction needs no token and no network.
+
+    agent: an Agent, or any object with `chat(prompt)`; None takes BOTOS_AGENT. token: the bot's token, else the setting's.
+    identity_resolver: who is who; None takes that of the BotOS which the bot is added to. config: other settings of the
+    platform by name, over those of the environment.
+    """
+
+    def __init__(
+        self,
+        platform: str,
+        *,
+        agent: object = None,
+        token: str = "",
+        identity_resolver: Resolves | None = None,
+        config: Mapping[str, str] | None = None,
+    ) -> None:
+        self.platform = platform
+        self.agent = agent
+        self.identity_resolver = identity_resolver
+        needs = registry.get(platform).needs
+        self._config = dict(config or {}) | ({needs[0]: token} if token and needs else {})
+        self._session = BotSessionManager(platform, identity_resolver=identity_resolver)
+        self._botos: BotOS | None = None
+
+    def build_adapter(self) -> PlatformAdapter:
+        """A fresh adapter. Raises NeedsConfiguration."""
+        return registry.build(self.platform, self._config)
+
+    def use_resolver(self, resolver: Resolves | None) -> None:
+        """Take the resolver of the BotOS; a bot's own wins."""
+        if self.identity_resolver is None:
+            self.identity_resolver = self._session.identity_resolver = resolver
+
+    def service(self) -> Service:
+        """What the turn pool needs to answer on this platform."""
+        agent = agents.as_agent(self.agent) if self.agent is not None else configured_agent()
+        return Service(agent, self.identity_resolver, registry.get(self.platform).text_limit)
+
+    async def start(self) -> None:
+        """Serve this platform alone until `stop` is called."""
+        self._botos = BotOS(bots=[self])
+        await self._botos.start()
+
+    async def stop(self) -> None:
+        """Make `start` return, once what is under way is done."""
+        if self._botos is not None:
+            await self._botos.stop()
+
+    def run(self) -> None:
+        """`start`, for a program that does nothing else."""
+        BotOS(bots=[self]).run()
+
+    async def send_message(self, chat_id: str, text: str, thread_id: str = "") -> None:
+        """Put a message in line for a chat. It is on disk on return, and sent when the bot is up. Makes no history entry."""
+        address = Address(self.platform, str(chat_id), thread_id)
+        await bridge.call(outbox.queue, address, text, limit=registry.get(self.platform).text_limit)
+        if self._botos is not None:
+            self._botos.courier.wake()
+
+
+class BotOS:
+    """Runs bots together: one inbox, one pool of turns, one outbox; each adapter under its own supervisor.
+
+    agent: answers wherever a bot has none of its own. platforms: names to make bots for. identity_resolver: for every bot
+    that has none. serves: platforms whose waiting messages are answered here although another process connects to them.
+    """
+
+    def __init__(
+        self,
+        agent: object = None,
+        platforms: Iterable[str] = (),
+        identity_resolver: Resolves | None = None,
+        *,
+        bots: Iterable[Bot] = (),
+        serves: Iterable[str] = (),
+        workers: int = 0,
+    ) -> None:
+        self.agent = agent
+        self.identity_resolver = identity_resolver
+        self._serves = tuple(serves)
+        self._workers = workers
+        self._bots: dict[str, Bot] = {}
+        self._supervisors: dict[str, Supervisor] = {}
+        self._stop: asyncio.Event | None = None
+        self._stopped: asyncio.Event | None = None
+        for bot in (*bots, *(Bot(name) for name in platforms)):
+            self.add_bot(bot)
+
+    def add_bot(self, bot: Bot) -> None:
+        """Before `start`. One bot a platform: a second Slack workspace is a second platform name."""
+        if bot.platform in self._bots:
+            raise ValueError(f"there is a bot for {bot.platform!r} already")
+        if bot.agent is None:
+            bot.agent = self.agent
+        bot.use_resolver(self.identity_resolver)
+        bot._botos = self
+        self._bots[bot.platform] = bot
+
+    def list_bots(self) -> list[str]:
+        """The platforms, in the order in which they were added."""
+        return list(self._bots)
+
+    def get_bot(self, platform: str) -> Bot | None:
+        """The bot of a platform, if there is one."""
+        return self._bots.get(platform)
+
+    def health(self) -> list[Health]:
+        """How each adapter is."""
+        return [supervisor.health for supervisor in self._supervisors.values()]
+
+    def run(self) -> None:
+        """`start`, for a program that does nothing else: SIGTERM and SIGINT stop it."""
+        asyncio.run(self._run_with_signals())
+
+    async def _run_with_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop)
+        await self.start()
+
+    async def start(self) -> None:
+        """Serve all platforms until `stop` is called. What is under way then is finished first."""
+        self._stop, self._stopped = asyncio.Event(), asyncio.Event()
+        self.courier = Courier(self._adapters_that_are_up)
+        self.pool = TurnPool(
+            self._services(), size=self._workers or settings.BOTOS_WORKERS, on_outgoing=self.courier.wake
+        )
+        try:
+            await self._serve(self._stop)
+        finally:
+            self._stopped.set()
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        """Stop in the order in which messages flow: turns, then deliveries, then the connections that carry them."""
+        stop_sending, stop_connecting = asyncio.Event(), asyncio.Event()
+        for bot in self._bots.values():
+            self._supervisors[bot.platform] = Supervisor(bot.platform, bot.build_adapter, on_change=self.courier.wake)
+        connections = [
+            asyncio.create_task(supervisor.run(_BotInbox(self, self._bots[name], supervisor), stop_connecting))
+            for name, supervisor in self._supervisors.items()
+        ]
+        sending = asyncio.create_task(self.courier.run(stop_sending))
+        await self.pool.run(stop)
+        await bridge.drain()
+        stop_sending.set()
+        await sending
+        stop_connecting.set()
+        await asyncio.gather(*connections)
+
+    def request_stop(self) -> None:
+        """Make `start` return, without waiting for it."""
+        if self._stop is not None:
+            self._stop.set()
+
+    async def stop(self) -> None:
+        """Make `start` return, once what is under way is done or given back."""
+        self.request_stop()
+        if self._stopped is not None:
+            await self._stopped.wait()
+
+    def _services(self) -> dict[str, Service]:
+        own = {name: bot.service() for name, bot in self._bots.items()}
+        others = [name for name in self._serves if name not in own]
+        if not others:
+            return own
+        agent = agents.as_agent(self.agent) if self.agent is not None else configured_agent()
+        limits = {name: registry.get(name).text_limit for name in others}
+        return own | {name: Service(agent, self.identity_resolver, limit) for name, limit in limits.items()}
+
+    def _adapters_that_are_up(self) -> dict[str, PlatformAdapter]:
+        running = self._supervisors.items()
+        return {name: one.adapter for name, one in running if one.is_up and one.adapter is not None}
+
+
+class _BotInbox:
+    """What an adapter hands its messages to."""
+
+    def __init__(self, botos: BotOS, bot: Bot, supervisor: Supervisor) -> None:
+        self._botos = botos
+        self._bot = bot
+        self._supervisor = supervisor
+
+    def connected(self) -> None:
+        self._supervisor.connected()
+
+    async def receive(self, message: InboundMessage) -> None:
+        try:
+            conversation_id = await bridge.call(inbox.receive, message, resolver=self._bot.identity_resolver)
+        except inbox.Unacceptable as error:
+            log.warning("%s: a message was refused: %s", self._bot.platform, error)
+            return
+        if conversation_id is None:
+            self._botos.courier.wake()
+        else:
+            self._botos.pool.notify(conversation_id)
+
+    async def edit(self, edit: MessageEdit) -> None:
+        try:
+            await bridge.call(inbox.edit, edit)
+        except inbox.Unacceptable as error:
+            log.warning("%s: an edit was refused: %s", self._bot.platform, error)
+
+
+def configured_agent() -> Any:
+    """The agent that the settings name."""
+    return agents.load_agent(settings.BOTOS_AGENT, instructions=settings.BOTOS_INSTRUCTIONS)
+
+

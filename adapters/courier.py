@@ -1,0 +1,110 @@
+"""Takes due deliveries to the adapters that are up, and writes down what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+
+from django.conf import settings
+
+from adapters.protocols import DeliveryError, PlatformAdapter
+from sessions_app import bridge, outbox
+from sessions_app.models import OutboundDelivery
+from sessions_app.outbox import Failed, Sent
+
+log = logging.getLogger(__name__)
+
+LONGEST_CALL = 45.0  # seconds; shorter than the lease of a delivery
+
+
+class Courier:
+    """Sends what is due through `adapters()`, those that are up now, by platform. Order is kept per address."""
+
+    def __init__(self, adapters: Callable[[], Mapping[str, PlatformAdapter]]) -> None:
+        self.owner = secrets.token_hex(8)
+        self._adapters = adapters
+        self._wake = asyncio.Event()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._outcomes: asyncio.Queue[Sent | Failed] = asyncio.Queue()
+
+    def wake(self) -> None:
+        """Something was queued, or an adapter came up."""
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then wait for the calls under way and write down how they ended."""
+        jobs = [asyncio.create_task(job()) for job in (self._claim, self._settle)]
+        await stop.wait()
+        jobs[0].cancel()
+        await asyncio.gather(jobs[0], return_exceptions=True)
+        if self._calls:
+            await asyncio.wait(self._calls)
+        await self._outcomes.join()
+        jobs[1].cancel()
+
+    async def _claim(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                pause = await self._send_what_is_due()
+            except Exception:
+                log.exception("deliveries could not be claimed; it goes on")
+                pause = settings.BOTOS_SWEEP_SECONDS
+            if pause:
+                await self._sleep(pause)
+
+    async def _send_what_is_due(self) -> float:
+        """Start a call for each due delivery. Seconds until it is worth looking again, 0 for at once."""
+        adapters = self._adapters()
+        due = await bridge.call(outbox.claim, owner=self.owner, platforms=adapters.keys()) if adapters else []
+        for delivery in due:
+            call = asyncio.create_task(self._send(adapters[delivery.platform], delivery))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+        if due or not adapters:
+            return float(settings.BOTOS_SWEEP_SECONDS)
+        next_due = await bridge.call(outbox.seconds_until_next, adapters.keys())
+        sweep = float(settings.BOTOS_SWEEP_SECONDS)
+        return sweep if not next_due else min(sweep, next_due)
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        except TimeoutError:
+            pass
+
+    async def _send(self, adapter: PlatformAdapter, delivery: OutboundDelivery) -> None:
+        try:
+            async with asyncio.timeout(LONGEST_CALL):
+                message_id = await adapter.send(outbox.outgoing(delivery))
+        except DeliveryError as error:
+            failed = Failed(delivery, str(error), error.permanent, error.retry_after, error.ambiguous)
+            self._outcomes.put_nowait(failed)
+        except Exception as error:  # an adapter's bug, or no answer in time: it may have been sent
+            log.warning("delivery %s: %s", delivery.pk, type(error).__name__)
+            self._outcomes.put_nowait(Failed(delivery, type(error).__name__, ambiguous=True))
+        else:
+            self._outcomes.put_nowait(Sent(delivery, message_id))
+
+    async def _settle(self) -> None:
+        """Write down all outcomes that there are in one transaction, again and again."""
+        while True:
+            outcomes = [await self._outcomes.get()]
+            while not self._outcomes.empty():
+                outcomes.append(self._outcomes.get_nowait())
+            await self._write(outcomes)
+            for _ in outcomes:
+                self._outcomes.task_done()
+            self.wake()  # what stood behind these at the same address is due now
+
+    async def _write(self, outcomes: list[Sent | Failed]) -> None:
+        """Until it is written: an outcome that is forgotten would be sent again."""
+        while True:
+            try:
+                await bridge.call(outbox.settle, outcomes)
+                return
+            except Exception:
+                log.exception("the outcome of %d deliveries could not be written; trying again", len(outcomes))
+                await asyncio.sleep(1.0)

@@ -1,0 +1,114 @@
+"""Discord: the gateway's raw events become InboundMessage and MessageEdit, deliveries become posts. SDK: discord.py."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import deque
+from datetime import timedelta
+
+import discord
+
+from adapters.discord_link import Connection, Memory
+from adapters.discord_sdk import Busy, delivery_error, point_sdk_at, refusals
+from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
+from sessions_app.messages import OutgoingMessage
+
+SEND_TIMEOUT = 60.0  # seconds, with the SDK's own waiting for a channel's rate limit
+REPEAT_WINDOW = timedelta(minutes=15)  # how old a message with our text may be and still be our earlier attempt
+
+
+class DiscordAdapter:
+    """One bot on Discord; fulfils PlatformAdapter.
+
+    `last_seen` maps a private chat's id to the newest message id stored from it, and outlives a run. After a lost
+    session, whatever came later in those chats is read from their history. Filled before `run`, it covers a restart.
+    """
+
+    text_limit = 2000
+
+    def __init__(self, *, token: str, api_url: str = "", gateway_url: str = "", platform: str = "discord") -> None:
+        self.platform = platform
+        self._token = token.strip()
+        self._api_url = api_url
+        self._gateway_url = gateway_url
+        self._memory = Memory(platform)
+        self._client: discord.Client | None = None  # while messages can be sent
+        self._sent: deque[str] = deque(maxlen=256)
+        self._paused_until = 0.0
+
+    @property
+    def last_seen(self) -> dict[str, str]:
+        return self._memory.last_seen
+
+    async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
+        """Receive until `stop` is set; see PlatformAdapter. Raises ConnectionError when the gateway stays away."""
+        if not re.fullmatch(r"[!-~]+", self._token):
+            raise NeedsConfiguration("DISCORD_BOT_TOKEN is not set, or has characters that no token has")
+        point_sdk_at(self._api_url, self._gateway_url)
+        try:
+            with refusals():
+                await Connection(self._memory, inbox, self._ready).live(self._token, stop)
+        finally:
+            self._client = None
+
+    def _ready(self, client: discord.Client) -> None:
+        self._client = client
+
+    async def send(self, message: OutgoingMessage) -> str:
+        """Post a message; the answer is its id.
+
+        The nonce makes Discord return the first message for some minutes instead of posting a second one. Beyond that,
+        a possible repeat is looked up among the chat's newest 20 messages. History carries no nonce, so a message of the
+        bot with the same text counts when it is at most REPEAT_WINDOW old and not known to be another delivery.
+        """
+        client = self._client
+        if client is None:
+            raise DeliveryError("discord is not connected")
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT):
+                sent = await self._post(client, message)
+        except Exception as exc:
+            raise self._failure(exc, message) from None  # the cause carries the request's headers, with the token
+        self._sent.append(sent)
+        return sent
+
+    async def _post(self, client: discord.Client, message: OutgoingMessage) -> str:
+        self._keep_pause()
+        channel = client.get_partial_messageable(_channel_id(message))
+        if message.may_be_repeat and (earlier := await self._earlier(client, channel, message)):
+            return earlier
+        posted = await channel.send(message.text, nonce=message.nonce, suppress_embeds=True)
+        return str(posted.id)
+
+    async def _earlier(
+        self, client: discord.Client, channel: discord.PartialMessageable, message: OutgoingMessage
+    ) -> str:
+        since = discord.utils.utcnow() - REPEAT_WINDOW
+        async for old in channel.history(limit=20):
+            ours = old.author == client.user and str(old.id) not in self._sent
+            same = str(old.nonce) == message.nonce or old.content == message.text.strip()  # Discord trims it too
+            if ours and same and old.created_at > since:
+                return str(old.id)
+        return ""
+
+    def _keep_pause(self) -> None:
+        """Every answer 429 counts towards a ban of the address, so while the whole bot is paused nothing is asked."""
+        remaining = self._paused_until - time.monotonic()
+        if remaining > 0:
+            raise DeliveryError("discord asked the whole bot to pause", retry_after=remaining)
+
+    def _failure(self, exc: Exception, message: OutgoingMessage) -> DeliveryError:
+        if isinstance(exc, Busy) and exc.is_global and exc.retry_after:
+            self._paused_until = time.monotonic() + exc.retry_after
+        failure = delivery_error(exc)
+        # Failing to look up an earlier attempt leaves open whether it arrived.
+        failure.ambiguous = failure.ambiguous or (message.may_be_repeat and not failure.permanent)
+        return failure
+
+
+def _channel_id(message: OutgoingMessage) -> int:
+    if not re.fullmatch(r"[0-9]{1,20}", message.address.chat_id):
+        raise DeliveryError("this is no chat of Discord", permanent=True)
+    return int(message.address.chat_id)

@@ -1,0 +1,140 @@
+"""Discord's raw message events, parsed field by field: the SDK would build objects from whatever the socket says.
+
+https://discord.com/developers/docs/resources/message#message-object
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from adapters.protocols import MalformedEvent
+from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
+
+LONGEST_TEXT = 100_000  # characters; a person can write 4000 at most
+LONGEST_NAME = 100
+WRITTEN_BY_PEOPLE = (0, 19)  # message types: default and reply; the others tell of joins, pins, calls, commands
+DIRECT_MESSAGE = 1  # channel type; 3 is a direct message of a group
+FORWARD = 1  # message reference type; 0 is a reply
+
+Raw = Mapping[str, Any]
+
+
+def parse_message(data: object, me: str, *, platform: str = "discord") -> InboundMessage | None:
+    """A MESSAGE_CREATE event, or a message of a channel's history. `me` is the bot's user id.
+
+    None for what no person wrote, and for a message without words: in a guild Discord leaves out the words of a message
+    that does not mention the bot. Raises MalformedEvent. `chat_name` stays empty, since the event does not carry it.
+    """
+    raw = _object(data, "message")
+    author = _object(raw.get("author"), "author")
+    sender, address = _sender(author), Address(platform, _snowflake(raw, "channel_id"))
+    kind, private, addressed = _integer(raw, "type"), _is_private(raw), _is_addressed(raw, me)
+    message_id, sent_at, text = _snowflake(raw, "id"), _sent_at(raw), _words(raw, me)
+    if kind not in WRITTEN_BY_PEOPLE or not _is_person(raw, author) or not text:
+        return None
+    return InboundMessage(
+        native_key=message_id,
+        address=address,
+        sender=sender,
+        text=text,
+        message_id=message_id,
+        is_private=private,
+        is_addressed=private or addressed,
+        is_firsthand=_is_firsthand(raw),
+        sent_at=sent_at,
+    )
+
+
+def parse_edit(data: object, me: str, *, platform: str = "discord") -> MessageEdit | None:
+    """A MESSAGE_UPDATE event. None when no person changed any words: a link got its preview, a message was pinned."""
+    raw = _object(data, "message")
+    address, message_id = Address(platform, _snowflake(raw, "channel_id")), _snowflake(raw, "id")
+    author = _object(raw.get("author", {}), "author")
+    if not raw.get("edited_timestamp") or not _is_person(raw, author):
+        return None
+    text = _words(raw, me) if "content" in raw else ""
+    return MessageEdit(address, message_id, text) if text else None
+
+
+def _is_person(raw: Raw, author: Raw) -> bool:
+    return not (author.get("bot") or author.get("system") or raw.get("webhook_id"))
+
+
+def _is_private(raw: Raw) -> bool:
+    """History carries neither field, and is only ever read for private chats."""
+    return raw.get("guild_id") is None and raw.get("channel_type", DIRECT_MESSAGE) == DIRECT_MESSAGE
+
+
+def _is_addressed(raw: Raw, me: str) -> bool:
+    mentions = raw.get("mentions", [])
+    if not isinstance(mentions, list):
+        raise MalformedEvent("mentions is not a list")
+    replied_to = _object(raw.get("referenced_message") or {}, "referenced_message")
+    people = [*mentions, replied_to.get("author") or {}]
+    return me in [_object(person, "a mention").get("id") for person in people]
+
+
+def _is_firsthand(raw: Raw) -> bool:
+    """An application id means that a command of some application made the message in the person's name."""
+    reference = _object(raw.get("message_reference") or {}, "message_reference")
+    return reference.get("type") != FORWARD and not raw.get("application_id")
+
+
+def _sender(author: Raw) -> Sender:
+    username = _name(author, "username")
+    return Sender(_snowflake(author, "id"), _name(author, "global_name") or username, username)
+
+
+def _words(raw: Raw, me: str) -> str:
+    text = raw.get("content")
+    if not isinstance(text, str):
+        raise MalformedEvent("content is not a text")
+    if len(text) > LONGEST_TEXT:
+        raise MalformedEvent("content is too long")
+    return re.sub(rf"[ \t]*<@!?{me}>[ \t]*", " ", _clean(text)).strip()
+
+
+def _clean(text: str) -> str:
+    """Without what a database refuses: NUL (PostgreSQL) and halves of surrogate pairs (no UTF-8)."""
+    return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _name(author: Raw, key: str) -> str:
+    value = author.get(key) or ""
+    if not isinstance(value, str):
+        raise MalformedEvent(f"{key} is not a text")
+    return _clean(value[:LONGEST_NAME])
+
+
+def _sent_at(raw: Raw) -> datetime | None:
+    value = raw.get("timestamp")
+    if value is None:
+        return None
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        raise MalformedEvent("timestamp is not a time") from None
+
+
+def _object(value: object, name: str) -> Raw:
+    if not isinstance(value, dict):
+        raise MalformedEvent(f"{name} is not an object")
+    return value
+
+
+def _integer(raw: Raw, key: str) -> int:
+    value = raw.get(key)
+    if type(value) is not int:  # a bool is an int too
+        raise MalformedEvent(f"{key} is not an integer")
+    return value
+
+
+def _snowflake(raw: Raw, key: str) -> str:
+    """Ids are texts of decimal digits, 64 bits wide."""
+    value = raw.get(key)
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,20}", value):
+        raise MalformedEvent(f"{key} is not an id")
+    return value

@@ -1,0 +1,235 @@
+"""One connection to Discord's gateway: hear events in order, store each one, read what a lost session did not tell."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import discord
+from discord.gateway import DiscordWebSocket
+
+from adapters.discord_events import parse_edit, parse_message
+from adapters.discord_sdk import new_client
+from adapters.protocols import Inbox, MalformedEvent
+from sessions_app.messages import InboundMessage, MessageEdit
+
+log = logging.getLogger("adapters.discord")
+T = TypeVar("T")
+Parser = Callable[[Any], Any]
+Heard = InboundMessage | MessageEdit | None  # None: a new session began, and what was said before it was not told
+
+FIRST_RETRY, LONGEST_RETRY = 0.5, 30.0  # seconds between attempts to store a message
+PAGE = 100  # messages of a history
+PAGE_ATTEMPTS = 6  # then what was missed in a chat is given up, so that it cannot hold up what is said now
+CHATS = 500  # private chats whose missed messages are read after a lost session, the most recently used
+CLOSING = 5.0  # seconds for the goodbye, and again for storing what was heard before it
+AWAY_LIMIT = 60.0  # seconds without a gateway socket, after which the supervisor takes over
+
+
+@dataclass(slots=True)
+class Memory:
+    """What outlives a connection: events that are not stored yet, and the newest stored message id of each private chat."""
+
+    platform: str
+    heard: deque[Heard] = field(default_factory=deque)
+    last_seen: dict[str, str] = field(default_factory=dict)
+
+    def remember(self, message: InboundMessage) -> None:
+        if message.is_private:
+            chat_id = message.address.chat_id
+            before = self.last_seen.pop(chat_id, "0")  # so that the most recently used chat stands last
+            self.last_seen[chat_id] = max(before, message.message_id, key=int)
+            for oldest in list(self.last_seen)[:-CHATS]:
+                del self.last_seen[oldest]
+
+
+class _Parsers(dict[str, Parser]):
+    """The SDK looks up whatever an event is called, also what cannot be a key; an unknown name it passes over."""
+
+    def __getitem__(self, event: object) -> Parser:
+        return super().__getitem__(event if isinstance(event, str) else "")
+
+
+class Connection:
+    """One run: a client, what it heard in order of arrival, and the only reader of that.
+
+    The SDK dispatches each event as a task of its own, in no order, and Discord knows no acknowledgement. Here an event
+    is parsed and queued inside the read loop of the socket, and leaves the queue when it is stored.
+    """
+
+    def __init__(self, memory: Memory, inbox: Inbox, on_ready: Callable[[discord.Client], None]) -> None:
+        self._memory = memory
+        self._inbox = inbox
+        self._on_ready = on_ready
+        self._news = asyncio.Event()
+        self._over = asyncio.Event()
+        self._client = new_client()
+        state = self._client._connection
+        state.parsers = self._parsers(state.parsers)
+
+    async def live(self, token: str, stop: asyncio.Event) -> None:
+        """Until `stop` is set, or the connection is beyond repair."""
+        reader = asyncio.create_task(self._store_all())
+        others = [asyncio.create_task(job) for job in (self._converse(token), self._watch(), _wait(stop))]
+        try:
+            done, _ = await asyncio.wait([reader, *others], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await self._end(reader, others)
+
+    async def _converse(self, token: str) -> None:
+        await self._client.login(token)
+        await self._client.connect()
+
+    async def _watch(self) -> None:
+        """The SDK's pauses between attempts to connect grow up to 17 minutes; the supervisor's do not."""
+        seen = time.monotonic()
+        while time.monotonic() - seen < AWAY_LIMIT:
+            await asyncio.sleep(AWAY_LIMIT / 12)
+            socket: DiscordWebSocket | None = self._client.ws
+            if socket is not None and socket.open:
+                seen = time.monotonic()
+        raise ConnectionError(f"discord: no gateway for {AWAY_LIMIT:.0f} s")
+
+    async def _end(self, reader: asyncio.Task[None], others: list[asyncio.Task[None]]) -> None:
+        await self._close()
+        self._over.set()
+        self._news.set()
+        await asyncio.wait([reader], timeout=CLOSING)
+        for task in (reader, *others):
+            task.cancel()
+        await asyncio.gather(reader, *others, return_exceptions=True)
+        if self._memory.heard:
+            self._warn("%d events wait to be stored by the next run", len(self._memory.heard))
+
+    async def _close(self) -> None:
+        try:
+            await asyncio.wait_for(self._client.close(), CLOSING)
+        except Exception as exc:
+            self._warn("closed without a goodbye (%s)", type(exc).__name__)
+        finally:
+            await self._client.http.close()
+
+    def _parsers(self, sdk: dict[str, Parser]) -> _Parsers:
+        """The SDK's table of event parsers, with ours for messages, and a guard around all but READY.
+
+        The SDK calls them inside the read loop of the socket, where a field of the wrong type would end the connection.
+        """
+        own = {**sdk, "MESSAGE_CREATE": self._hear_message, "MESSAGE_UPDATE": self._hear_edit}
+        guarded = _Parsers({event: partial(self._guard, event, parser) for event, parser in own.items()})
+        guarded["READY"] = partial(self._hear_ready, sdk["READY"])
+        return guarded
+
+    def _guard(self, event: str, parser: Callable[[object], T], data: object) -> T | None:
+        try:
+            return parser(data)
+        except Exception as exc:
+            reason = str(exc) if isinstance(exc, MalformedEvent) else type(exc).__name__
+            self._warn("ignored a malformed %s: %s", event, reason)
+            return None
+
+    def _hear_ready(self, parser: Parser, data: object) -> None:
+        parser(data)
+        self._on_ready(self._client)
+        self._inbox.connected()
+        self._hear(None)
+
+    def _hear_message(self, data: object) -> None:
+        message = self._message(data)
+        if message is not None:
+            self._hear(replace(message, chat_name=self._chat_name(message)))
+
+    def _hear_edit(self, data: object) -> None:
+        edit = parse_edit(data, self._me(), platform=self._memory.platform)
+        if edit is not None:
+            self._hear(edit)
+
+    def _hear(self, item: Heard) -> None:
+        self._memory.heard.append(item)
+        self._news.set()
+
+    def _message(self, data: object) -> InboundMessage | None:
+        return parse_message(data, self._me(), platform=self._memory.platform)
+
+    def _me(self) -> str:
+        return str(self._client.user.id) if self._client.user else ""
+
+    def _chat_name(self, message: InboundMessage) -> str:
+        channel = self._client.get_channel(int(message.address.chat_id))
+        return str(getattr(channel, "name", ""))
+
+    async def _store_all(self) -> None:
+        heard = self._memory.heard
+        while heard or not self._over.is_set():
+            while heard:
+                await self._store(heard[0])
+                heard.popleft()
+            self._news.clear()
+            if not self._over.is_set():
+                await self._news.wait()
+
+    async def _store(self, item: Heard) -> None:
+        if item is None:
+            await self._catch_up()
+        elif isinstance(item, MessageEdit):
+            await self._insist(partial(self._inbox.edit, item), "an edit was not stored")
+        else:
+            await self._insist(partial(self._inbox.receive, item), "a message was not stored")
+            self._memory.remember(item)
+
+    async def _insist(self, action: Callable[[], Awaitable[T]], problem: str, attempts: int | None = None) -> T:
+        """Until it succeeds: Discord tells nothing twice. When the connection is over, one last attempt is made."""
+        delay = FIRST_RETRY
+        for attempt in itertools.count(1):
+            try:
+                return await action()
+            except Exception as exc:
+                if self._over.is_set() or attempt == attempts:
+                    raise
+                self._warn("%s (%s)", problem, type(exc).__name__)
+            await _wait(self._over, delay)
+            delay = min(2 * delay, LONGEST_RETRY)
+        raise AssertionError("unreachable")
+
+    async def _catch_up(self) -> None:
+        """RESUME replays what was missed, a new session does not. Guilds are left out: their histories lack the words."""
+        for chat_id in list(self._memory.last_seen):
+            try:
+                await self._read_missed(chat_id)
+            except Exception as exc:
+                if self._over.is_set():
+                    raise
+                self._warn("missed messages of a chat were not read (%s)", type(exc).__name__)
+
+    async def _read_missed(self, chat_id: str) -> None:
+        after, full = self._memory.last_seen[chat_id], True
+        while full:
+            page = await self._insist(partial(self._page, chat_id, after), "a history was not read", PAGE_ATTEMPTS)
+            for data in reversed(page):  # newest first
+                message = self._guard("message of a history", self._message, data)
+                if message is not None:
+                    await self._store(message)
+            after, full = str(page[0]["id"]) if page else after, len(page) == PAGE
+
+    async def _page(self, chat_id: str, after: str) -> list[Any]:
+        try:
+            return list(await self._client.http.logs_from(chat_id, PAGE, after=after))
+        except (discord.Forbidden, discord.NotFound):
+            return []  # the chat is gone
+
+    def _warn(self, text: str, *details: object) -> None:
+        log.warning("%s: " + text, self._memory.platform, *details)
+
+
+async def _wait(event: asyncio.Event, seconds: float | None = None) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)

@@ -1,0 +1,69 @@
+"""What the three local platform servers have in common, as tests and the playground page see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from adapters.playground.faults import FaultPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person with an account on a local platform server. `id` is the platform's stable user id."""
+
+    id: str
+    name: str
+    username: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One message as it stands in a chat on the server. `author_id` is the person's id, or `bot`."""
+
+    message_id: str
+    chat_id: str
+    author_id: str
+    text: str
+    thread_id: str = ""
+
+
+class PlatformServer(Protocol):
+    """A local server that speaks one platform's protocol to the real SDK. Everything runs on one event loop."""
+
+    platform: str
+    faults: FaultPlan
+    said: list[Said]  # everything in every chat, in order, both sides
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables (tokens, addresses) that point BotOS at this server. Valid once started."""
+
+    async def start(self, port: int = 0) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def private_chat(self, person: Person) -> str:
+        """The id of the one-to-one chat of a person with the bot."""
+
+    async def say(
+        self, person: Person, text: str, *, group: str = "", thread: str = "", mention: bool = False, reply_to: str = ""
+    ) -> str:
+        """A person writes, in private or in a group; returns the message id. The bot hears of it as the platform tells it."""
+
+    async def edit(self, person: Person, message_id: str, text: str) -> None:
+        """A person edits a message."""
+
+    async def redeliver(self, message_id: str) -> None:
+        """Tell the bot of a message once more, as the platform does when in doubt."""
+
+    async def push_raw(self, event: Any) -> None:
+        """Send the bot any JSON value in place of an event, however malformed."""
+
+    async def acknowledged(self, message_id: str, timeout: float = 10.0) -> None:
+        """Wait until the bot told the platform that it received a message. (Discord has no such thing: connected is enough.)"""
+
+    async def wait_for(self, count: int, *, chat: str, timeout: float = 10.0) -> list[Said]:
+        """Wait until the bot has said `count` messages in a chat, and return all that it said there, in order."""
+
+    async def drop_connections(self) -> None:
+        """Cut every open connection, as a network does."""

@@ -1,0 +1,64 @@
+"""The seam between a chat platform and the rest: what an adapter is given, and what it must do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, runtime_checkable
+
+from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
+
+
+class NeedsConfiguration(Exception):
+    """The platform refused the credentials, or there are none. Retrying is useless; the text says what to set."""
+
+
+class MalformedEvent(ValueError):
+    """An event from the platform that cannot be a message: a field is missing or has the wrong type."""
+
+
+class DeliveryError(Exception):
+    """A message was not, or may not have been, delivered.
+
+    permanent: the platform will never take it (blocked, chat gone, refused text).
+    retry_after: seconds that the platform asked to wait, honoured exactly.
+    ambiguous: the request may have been carried out although no answer came.
+    """
+
+    def __init__(
+        self, reason: str, *, permanent: bool = False, retry_after: float | None = None, ambiguous: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.permanent = permanent
+        self.retry_after = retry_after
+        self.ambiguous = ambiguous
+
+
+class Inbox(Protocol):
+    """Where an adapter hands in what it hears."""
+
+    def connected(self) -> None:
+        """Say that the platform accepted the credentials and messages can now be sent and received."""
+
+    async def receive(self, message: InboundMessage) -> None:
+        """Store a message. It is durable when this returns: acknowledge then, and only then."""
+
+    async def edit(self, edit: MessageEdit) -> None:
+        """Take note of an edited message. Durable when this returns."""
+
+
+@runtime_checkable
+class PlatformAdapter(Protocol):
+    """One connection to one platform. `run` may be called again after it ended; it builds fresh SDK objects each time."""
+
+    platform: str
+    text_limit: int  # of one message, in UTF-16 code units
+
+    async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
+        """Receive until `stop` is set, then disconnect and return.
+
+        Raises NeedsConfiguration when the credentials are refused, anything else when the connection is beyond repair.
+        """
+
+    async def send(self, message: OutgoingMessage) -> str:
+        """Send a message and return the platform's id of it. Raises DeliveryError."""
+        ...

@@ -1,0 +1,93 @@
+"""Platform names and the adapters behind them. A deployer's own platform registers here too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from adapters.protocols import NeedsConfiguration, PlatformAdapter
+from sessions_app.outbox import TEXT_LIMIT
+
+Config = Mapping[str, str]  # setting names and their values
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """How to build the adapter of a platform.
+
+    `needs` are the settings without which it cannot run, the first of them the bot's token. `text_limit` is the longest
+    message in UTF-16 code units.
+    """
+
+    build: Callable[[Config], PlatformAdapter]
+    needs: tuple[str, ...] = ()
+    may_have: tuple[str, ...] = ()
+    text_limit: int = TEXT_LIMIT
+
+
+def _telegram(config: Config) -> PlatformAdapter:
+    from adapters.telegram import TelegramAdapter
+
+    address = {"api_url": config["TELEGRAM_API_URL"]} if config["TELEGRAM_API_URL"] else {}
+    return TelegramAdapter(token=config["TELEGRAM_BOT_TOKEN"], **address)
+
+
+def _discord(config: Config) -> PlatformAdapter:
+    from adapters.discord import DiscordAdapter
+
+    addresses = {"api_url": config["DISCORD_API_URL"], "gateway_url": config["DISCORD_GATEWAY_URL"]}
+    return DiscordAdapter(token=config["DISCORD_BOT_TOKEN"], **addresses)
+
+
+def _slack(config: Config) -> PlatformAdapter:
+    from adapters.slack import SlackAdapter
+
+    address = {"api_url": config["SLACK_API_URL"]} if config["SLACK_API_URL"] else {}
+    return SlackAdapter(bot_token=config["SLACK_BOT_TOKEN"], app_token=config["SLACK_APP_TOKEN"], **address)
+
+
+# The SDKs are imported when an adapter is built: each takes a good part of a second.
+_platforms: dict[str, Platform] = {
+    "telegram": Platform(_telegram, ("TELEGRAM_BOT_TOKEN",), ("TELEGRAM_API_URL",), 4096),
+    "discord": Platform(_discord, ("DISCORD_BOT_TOKEN",), ("DISCORD_API_URL", "DISCORD_GATEWAY_URL"), 2000),
+    "slack": Platform(_slack, ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"), ("SLACK_API_URL",), 4000),
+}
+
+
+def register_platform(name: str, build: Callable[[Config], PlatformAdapter], *, text_limit: int = TEXT_LIMIT) -> None:
+    """Make `name` a platform. `build` makes its adapter; `text_limit` is its longest message in UTF-16 code units."""
+    _platforms[name] = Platform(build, text_limit=text_limit)
+
+
+def names() -> list[str]:
+    """All platforms that are known here."""
+    return list(_platforms)
+
+
+def get(name: str) -> Platform:
+    """Raises LookupError with the names that there are."""
+    try:
+        return _platforms[name]
+    except KeyError:
+        raise LookupError(f"there is no platform {name!r}; known are {', '.join(_platforms)}") from None
+
+
+def is_configured(name: str) -> bool:
+    """Whether the settings have all that the platform needs."""
+    return all(_setting(key) for key in get(name).needs)
+
+
+def build(name: str, overrides: Config) -> PlatformAdapter:
+    """The adapter of a platform, made of the settings and `overrides`. Raises NeedsConfiguration, naming what is missing."""
+    platform = get(name)
+    config = {key: overrides.get(key) or _setting(key) for key in platform.needs + platform.may_have}
+    missing = [key for key in platform.needs if not config[key]]
+    if missing:
+        raise NeedsConfiguration(f"set {' and '.join(missing)}")
+    return platform.build(config)
+
+
+def _setting(key: str) -> str:
+    return str(getattr(settings, key, ""))

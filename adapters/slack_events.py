@@ -1,0 +1,181 @@
+"""From a Slack event to a message: pure functions over JSON that a stranger may have written."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from adapters.protocols import MalformedEvent
+from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
+
+TEXT_CHARACTERS = 100_000  # Slack cuts at 40,000; what is far beyond was not written by a person
+ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+TIMESTAMP = re.compile(r"[0-9]{1,10}\.[0-9]{1,6}")
+TOKEN = re.compile(r"<([^<>]+)>")  # what Slack adds to a text; `<` and `>` that a person types arrive escaped
+WRITTEN = (None, "thread_broadcast", "file_share")  # subtypes that a person typed
+
+
+@dataclass(frozen=True, slots=True)
+class Me:
+    """Who the bot is: its platform name and its Slack ids. `teams`: the home workspace and its enterprise, if any."""
+
+    platform: str
+    user_id: str
+    bot_id: str
+    teams: frozenset[str]
+
+
+def parse_event(payload: object, me: Me) -> InboundMessage | MessageEdit | None:
+    """The message or edit in the payload of an `events_api` envelope; None for everything that is neither.
+
+    Names are not in the event and stay empty. Raises MalformedEvent, whose text names fields and never shows contents.
+    """
+    event = _object(payload, "event")
+    if _string(event, "type") not in ("message", "app_mention"):
+        return None
+    subtype = _optional(event, "subtype")
+    if subtype == "message_changed":
+        return _edit(event, me)
+    return _message(event, me) if subtype in WRITTEN else None
+
+
+def clean(text: str) -> str:
+    """Without NUL, which no database takes, and with U+FFFD for half a surrogate pair, which no UTF-8 can hold."""
+    return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def plain(text: str) -> str:
+    """Slack's mark-up as a person reads it: links by their label, escapes undone, mentions of others kept."""
+    return unescape(TOKEN.sub(_readable, text))
+
+
+def unescape(text: str) -> str:
+    """Undo the three escapes that Slack uses, and no other: `&copy;` was typed as such."""
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+def escape(text: str) -> str:
+    """The reverse, for sending: nothing in an answer can become a mention or a link."""
+    return html.escape(text, quote=False)
+
+
+def _message(event: dict[str, Any], me: Me) -> InboundMessage | None:
+    if _by_a_bot(event, me):
+        return None
+    words, channel, stamp = _string(event, "text"), _id(event, "channel"), _timestamp(event, "ts")
+    sender, address = Sender(_author(event, me)), Address(me.platform, channel, _thread(event))
+    text = _without_mention(words, me)
+    if not text:  # a file or a bare mention
+        return None
+    private = _is_private(event, channel)
+    return InboundMessage(
+        native_key=f"{channel}:{stamp}",
+        address=address,
+        sender=sender,
+        text=text,
+        message_id=stamp,
+        is_private=private,
+        is_addressed=private or _means(event, words, me),
+        sent_at=datetime.fromtimestamp(float(stamp), UTC),
+    )
+
+
+def _edit(event: dict[str, Any], me: Me) -> MessageEdit | None:
+    message = _object(event, "message")
+    if _by_a_bot(message, me) or _optional(message, "subtype") not in WRITTEN:
+        return None
+    words = _string(message, "text")
+    before = event.get("previous_message")
+    if isinstance(before, dict) and before.get("text") == words:  # a link was unfurled, a reply was counted
+        return None
+    address = Address(me.platform, _id(event, "channel"), _thread(message))
+    return MessageEdit(address, _timestamp(message, "ts"), _without_mention(words, me))
+
+
+def _by_a_bot(message: dict[str, Any], me: Me) -> bool:
+    by_app = bool(message.get("bot_id")) or message.get("subtype") == "bot_message"
+    return by_app or message.get("user") in (me.user_id, "USLACKBOT")
+
+
+def _author(event: dict[str, Any], me: Me) -> str:
+    """A user id is unique in its workspace only: somebody from another one (Slack Connect) is keyed `TEAM:USER`."""
+    user = _id(event, "user")
+    field = "user_team" if event.get("user_team") else "team"
+    if not event.get(field):
+        return user
+    team = _id(event, field)
+    return user if team in me.teams else f"{team}:{user}"
+
+
+def _is_private(event: dict[str, Any], channel: str) -> bool:
+    kind = _optional(event, "channel_type")
+    return kind == "im" if kind else channel.startswith("D")
+
+
+def _means(event: dict[str, Any], words: str, me: Me) -> bool:
+    mentioned = event["type"] == "app_mention" or _mention(me).search(words) is not None
+    return mentioned or event.get("parent_user_id") == me.user_id
+
+
+def _mention(me: Me) -> re.Pattern[str]:
+    return re.compile(rf"<@{re.escape(me.user_id)}(?:\|[^<>]*)?>[\s:,]*")
+
+
+def _without_mention(words: str, me: Me) -> str:
+    return plain(_mention(me).sub("", clean(words))).strip()
+
+
+def _readable(token: re.Match[str]) -> str:
+    target, _, label = token[1].partition("|")
+    if target.startswith("@"):
+        return token[0]
+    if target.startswith("#"):
+        return f"#{label or target[1:]}"
+    if target.startswith("!"):  # <!here>, <!subteam^S1|@team>, <!date^...|as text>
+        return label or f"@{target[1:]}"
+    return label or target
+
+
+def _thread(message: dict[str, Any]) -> str:
+    """The thread that a message is in. The parent of a thread carries its own ts there, and is in none."""
+    if message.get("thread_ts") in (None, "", message.get("ts")):
+        return ""
+    return _timestamp(message, "thread_ts")
+
+
+def _object(holder: object, name: str) -> dict[str, Any]:
+    value = holder.get(name) if isinstance(holder, dict) else None
+    if not isinstance(value, dict):
+        raise MalformedEvent(f"{name} is not an object")
+    return value
+
+
+def _optional(holder: dict[str, Any], name: str) -> str | None:
+    return None if holder.get(name) is None else _string(holder, name)
+
+
+def _string(holder: dict[str, Any], name: str) -> str:
+    value = holder.get(name)
+    if not isinstance(value, str):
+        raise MalformedEvent(f"{name} is not a string")
+    if len(value) > TEXT_CHARACTERS:
+        raise MalformedEvent(f"{name} is longer than {TEXT_CHARACTERS} characters")
+    return value
+
+
+def _matching(holder: dict[str, Any], name: str, pattern: re.Pattern[str], what: str) -> str:
+    value = _string(holder, name)
+    if not pattern.fullmatch(value):
+        raise MalformedEvent(f"{name} is not {what}")
+    return value
+
+
+def _id(holder: dict[str, Any], name: str) -> str:
+    return _matching(holder, name, ID, "an id")
+
+
+def _timestamp(holder: dict[str, Any], name: str) -> str:
+    return _matching(holder, name, TIMESTAMP, "a timestamp")

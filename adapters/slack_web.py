@@ -1,0 +1,199 @@
+"""Slack's Web API as BotOS calls it: clients, one post, and what its errors mean for a delivery."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import time
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import proxy_bypass
+
+import aiohttp
+from slack_sdk.errors import SlackApiError
+from slack_sdk.web.async_client import AsyncWebClient
+from slack_sdk.web.async_slack_response import AsyncSlackResponse
+
+from adapters.protocols import DeliveryError
+from adapters.slack_events import Me, escape
+from sessions_app.messages import OutgoingMessage
+
+EVENT_TYPE = "botos_delivery"
+NO_ANSWER = (aiohttp.ClientError, OSError, TimeoutError)
+NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+LOOK_BACK_SECONDS = 86_400.0  # an attempt older than this is not looked for
+LOOK_BACK_PAGES = 5
+REPEAT = "\n(You may have seen this already.)"
+
+# The credentials are wrong. For a delivery this is not the end: it can be sent once they are right.
+REFUSED = frozenset(
+    ("invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "not_allowed_token_type")
+)
+# https://docs.slack.dev/reference/methods/chat.postMessage#errors: the channel or the text will never be taken.
+# fmt: off
+PERMANENT = frozenset((
+    "channel_not_found", "is_archived", "channel_is_archived", "not_in_channel", "user_disabled",
+    "user_not_found", "user_not_visible", "cannot_dm_bot", "cannot_reply_to_message", "messages_tab_disabled",
+    "msg_too_long", "no_text", "invalid_arguments", "invalid_blocks", "invalid_metadata_format",
+    "invalid_metadata_schema", "metadata_too_large", "restricted_action", "restricted_action_read_only_channel",
+    "restricted_action_thread_only_channel", "restricted_action_thread_locked",
+    "restricted_action_non_threadable_channel", "thread_not_found", "team_access_not_granted", "is_inactive",
+))
+# fmt: on
+# "It's possible some aspect of the operation succeeded before the error was raised."
+PERHAPS_DONE = frozenset(("fatal_error", "internal_error", "service_unavailable"))
+# Not a member, or no permission to read: posting may still work.
+CANNOT_LOOK = frozenset(("missing_scope", "not_in_channel", "no_permission"))
+
+
+class TokenRefused(DeliveryError):
+    """The bot token was refused on a send. The message can be sent once the token is right."""
+
+
+class _Discreet(logging.Filter):
+    """Keeps credentials out of the SDK's own lines: tokens and the one-time ticket in the address of a socket.
+
+    A stack trace repeats the text of its exception, so those of network errors go.
+    """
+
+    secret = re.compile(r"xox[a-z]-[\w-]+|xapp-[\w-]+|(?<=ticket=)[^&\s'\")]+")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = self.secret.sub("***", record.getMessage()), ()
+        if record.exc_info and isinstance(record.exc_info[1], (*NO_ANSWER, SlackApiError)):
+            record.exc_info = None
+        return True
+
+
+# Below ERROR bolt and the SDK log whole requests and events: `/link CODE`, and what people write.
+quiet = logging.getLogger("adapters.slack.sdk")
+quiet.setLevel(logging.ERROR)
+quiet.addFilter(_Discreet())
+
+
+def slack_client(api_url: str, token: str) -> AsyncWebClient:
+    """A client for one token. It opens a connection per call, so that none goes stale between two.
+
+    No retry handlers: the SDK's default silently repeats a post whose answer was lost, and the person reads it twice.
+    """
+    client = AsyncWebClient(token, base_url=api_url, timeout=30, logger=quiet, retry_handlers=[])
+    if _is_direct(urlsplit(api_url).hostname or ""):
+        client.proxy = None  # the SDK takes HTTPS_PROXY and knows no NO_PROXY
+    return client
+
+
+async def post(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
+    """Post a message once and return its ts. Raises DeliveryError.
+
+    It is sent as plain text, so that what is read is what the history holds. The nonce travels as metadata: a repeat
+    looks for it among the last day's messages first, and where it may not look it says so in the text.
+    """
+    text = message.text
+    if message.may_be_repeat:
+        before = await _sent_before(web, me, message)
+        if before:
+            return before
+        text += REPEAT if before is None else ""
+    try:
+        response = await web.chat_postMessage(
+            channel=message.address.chat_id,
+            text=escape(text),
+            thread_ts=message.address.thread_id or None,
+            mrkdwn=False,
+            parse="none",
+            unfurl_links=False,
+            unfurl_media=False,
+            metadata={"event_type": EVENT_TYPE, "event_payload": {"id": message.nonce}},
+        )
+    except (SlackApiError, *NO_ANSWER) as error:
+        raise _failure(error) from None
+    return str(response["ts"])
+
+
+async def _sent_before(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str | None:
+    """The ts of an earlier attempt that got through, "" if none did, None if Slack does not let the bot look."""
+    try:
+        return await _look(web, me, message)
+    except SlackApiError as error:
+        if answer(error)[1] in CANNOT_LOOK:
+            return None
+        raise _unsure(_failure(error)) from None
+    except NO_ANSWER as error:
+        raise _unsure(_failure(error)) from None
+
+
+async def _look(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
+    cursor = ""
+    for _ in range(LOOK_BACK_PAGES):
+        page = await _page(web, message, cursor)
+        for said in page.get("messages") or ():
+            if _is_ours(said, me, message.nonce):
+                return str(said["ts"])
+        cursor = (page.get("response_metadata") or {}).get("next_cursor") or ""
+        if not cursor:
+            break
+    return ""
+
+
+async def _page(web: AsyncWebClient, message: OutgoingMessage, cursor: str) -> AsyncSlackResponse:
+    wanted: dict[str, Any] = {"channel": message.address.chat_id, "limit": 200, "include_all_metadata": True}
+    wanted["oldest"] = f"{time.time() - LOOK_BACK_SECONDS:.6f}"
+    wanted["cursor"] = cursor or None
+    if message.address.thread_id:
+        return await web.conversations_replies(ts=message.address.thread_id, **wanted)
+    return await web.conversations_history(**wanted)
+
+
+def _is_ours(said: dict[str, Any], me: Me, nonce: str) -> bool:
+    metadata = said.get("metadata") or {}
+    named = metadata.get("event_type") == EVENT_TYPE and (metadata.get("event_payload") or {}).get("id") == nonce
+    return named and me.bot_id == said.get("bot_id")
+
+
+def answer(error: SlackApiError) -> tuple[int, str, dict[str, str]]:
+    """HTTP status, error code ("" if the answer was none of Slack's) and headers with lower-case names."""
+    response = error.response
+    status = int(getattr(response, "status_code", 0) or getattr(response, "status", 0))
+    data = getattr(response, "data", None)
+    code = data.get("error") if isinstance(data, dict) else None
+    return status, str(code or "")[:80], {name.lower(): value for name, value in response.headers.items()}
+
+
+def _failure(error: Exception) -> DeliveryError:
+    if isinstance(error, SlackApiError):
+        return _refusal(*answer(error))
+    if isinstance(error, NOT_SENT):
+        return DeliveryError(f"slack cannot be reached: {type(error).__name__}")
+    return DeliveryError(f"slack did not answer: {type(error).__name__}", ambiguous=True)
+
+
+def _refusal(status: int, code: str, headers: dict[str, str]) -> DeliveryError:
+    if status == 429 or code in ("ratelimited", "rate_limited"):
+        return DeliveryError("slack asks to wait: ratelimited", retry_after=_seconds(headers.get("retry-after", "")))
+    if code in REFUSED:
+        return TokenRefused(f"slack refuses the bot token: {code}")
+    if code in PERMANENT:
+        return DeliveryError(f"slack refuses the message: {code}", permanent=True)
+    perhaps = status >= 500 or not code or code in PERHAPS_DONE
+    return DeliveryError(f"slack failed: {code or status}", ambiguous=perhaps)
+
+
+def _unsure(failure: DeliveryError) -> DeliveryError:
+    """Nothing was sent now, but whether the attempt before got through is as open as it was."""
+    failure.ambiguous = not failure.permanent
+    return failure
+
+
+def _seconds(retry_after: str) -> float:
+    try:
+        return max(float(retry_after), 0.0)
+    except ValueError:
+        return 30.0  # what the SDK takes for Slack's default
+
+
+def _is_direct(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or bool(proxy_bypass(host))

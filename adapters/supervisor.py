@@ -1,0 +1,102 @@
+"""Keeps one adapter running: starts it, starts it again with growing pauses, and knows how it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from adapters.protocols import Inbox, NeedsConfiguration, PlatformAdapter
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE = 1.0  # seconds
+LONGEST_PAUSE = 60.0
+STEADY_AFTER = 60.0  # an adapter that was up for so long starts again without a history of failures
+
+
+class State(StrEnum):
+    STARTING = "starting"
+    UP = "up"
+    RESTARTING = "restarting"
+    NEEDS_CONFIGURATION = "needs configuration"
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class Health:
+    """How an adapter is. `detail` says why it is not up; `restarts` counts since the last steady time."""
+
+    platform: str
+    state: State = State.STARTING
+    detail: str = ""
+    restarts: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.platform}: {self.state}" + (f" ({self.detail})" if self.detail else "")
+
+
+class Supervisor:
+    """Runs one adapter until it is told to stop. Whatever the adapter raises ends here and harms no other."""
+
+    def __init__(
+        self, platform: str, build: Callable[[], PlatformAdapter], *, on_change: Callable[[], None] = lambda: None
+    ) -> None:
+        self.health = Health(platform)
+        self.adapter: PlatformAdapter | None = None
+        self._build = build
+        self._on_change = on_change
+        self._up_since = 0.0
+
+    @property
+    def is_up(self) -> bool:
+        return self.health.state is State.UP
+
+    def connected(self) -> None:
+        """The adapter can send and receive from now on."""
+        self._up_since = time.monotonic()
+        self._be(State.UP)
+        log.info("%s", self.health)
+
+    async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
+        """Run the adapter, again and again, until `stop` is set or its configuration is refused."""
+        while not stop.is_set():
+            try:
+                self.adapter = self.adapter or self._build()
+                await self.adapter.run(inbox, stop)
+            except NeedsConfiguration as refused:
+                self._be(State.NEEDS_CONFIGURATION, str(refused))
+                log.error("%s", self.health)
+                return
+            except Exception as error:
+                await self._pause(error, stop)
+            else:
+                await self._pause(None, stop)
+        self._be(State.STOPPED)
+
+    async def _pause(self, error: Exception | None, stop: asyncio.Event) -> None:
+        if stop.is_set():
+            return
+        if self.is_up and time.monotonic() - self._up_since > STEADY_AFTER:
+            self.health.restarts = 0
+        self.health.restarts += 1
+        seconds = random.uniform(FIRST_PAUSE / 2, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self.health.restarts - 1)))
+        self._be(State.RESTARTING, _described(error))
+        log.warning("%s, again in %.1f s", self.health, seconds)
+        log.debug("%s", self.health.platform, exc_info=error)
+        try:
+            await asyncio.wait_for(stop.wait(), seconds)
+        except TimeoutError:
+            pass
+
+    def _be(self, state: State, detail: str = "") -> None:
+        self.health.state, self.health.detail = state, detail
+        self._on_change()
+
+
+def _described(error: Exception | None) -> str:
+    return f"{type(error).__name__}: {error}" if error else "the connection ended"

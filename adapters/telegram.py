@@ -1,0 +1,297 @@
+"""Telegram: long polling in, `sendMessage` out.
+
+The polling loop is our own. The SDK's updater confirms updates as soon as they are in memory, and loses them when the
+process dies; here an update is confirmed, by the offset of the next request, only after the inbox stored it.
+The bot token is part of every URL, so no exception of the SDK leaves this module: each is replaced, `from None`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import re
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import httpx
+from telegram import Bot, LinkPreviewOptions, Message
+from telegram.error import (
+    BadRequest,
+    ChatMigrated,
+    Conflict,
+    EndPointNotFound,
+    Forbidden,
+    InvalidToken,
+    RetryAfter,
+    TelegramError,
+)
+from telegram.request import HTTPXRequest
+
+from adapters.protocols import DeliveryError, Inbox, MalformedEvent, NeedsConfiguration
+from adapters.telegram_updates import BotIdentity, parse_update, storable, update_id
+from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
+
+os.environ.setdefault("PTB_TIMEDELTA", "1")  # without it the SDK warns at every 429; both types are read below
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+POLL_SECONDS = 30
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts of a broken poll, doubling
+PATIENCE = 8  # broken polls in a row, about a minute and a half; then the supervisor is told
+CLOSING_SECONDS = 5.0  # for messages that are on their way when the connection ends
+REPEATED = "(sent again after an error)\n"
+TOKEN = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
+# The request cannot have reached Telegram. Whatever else breaks may have broken after it was carried out.
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The token, and the words about it that may be shown."""
+
+    platform: str
+    token: str = field(repr=False)
+
+    def refusal(self) -> NeedsConfiguration:
+        name = "TELEGRAM_BOT_TOKEN" if self.platform == "telegram" else f"The bot token of {self.platform}"
+        if not self.token:
+            return NeedsConfiguration(f"{name} is not set; @BotFather on Telegram gives one")
+        return NeedsConfiguration(f"{name} is refused by Telegram; ask @BotFather for the current one")
+
+    def masked(self, error: BaseException) -> str:
+        """What an exception of the SDK says, without the secret half of the token."""
+        secret = self.token.partition(":")[2]
+        return f"{type(error).__name__}: {error}".replace(secret, "...")[:300]
+
+
+class TelegramAdapter:
+    """One Telegram bot. `platform` names it: a second bot runs as, say, `telegram-acme`."""
+
+    text_limit = 4096
+
+    def __init__(self, *, token: str, api_url: str = "https://api.telegram.org", platform: str = "telegram") -> None:
+        self.platform = platform
+        self._credentials = Credentials(platform, token)
+        self._api_url = api_url.rstrip("/")
+        self._bot: Bot | None = None
+        self._sends: set[asyncio.Task[Message]] = set()
+
+    async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
+        """Poll until `stop` is set.
+
+        Raises NeedsConfiguration for a refused token, RuntimeError when somebody else polls this bot, ConnectionError
+        when Telegram stays out of reach, and whatever `inbox` raises.
+        """
+        if not TOKEN.fullmatch(self._credentials.token):
+            raise self._credentials.refusal()
+        requests = (_request(read_timeout=POLL_SECONDS + 10), _request(read_timeout=20))
+        bot = self._build(*requests)
+        try:
+            if (me := await unless_stopped(self._introduce(bot), stop)) is not None:
+                self._bot = bot
+                inbox.connected()
+                await _Polling(bot, self._credentials, me=me, inbox=inbox, stop=stop).run()
+        finally:
+            await self._disconnect(*requests)
+
+    async def send(self, message: OutgoingMessage) -> str:
+        """Send plain text. A possible repeat is marked: Telegram cannot be asked what it has. Raises DeliveryError."""
+        if (bot := self._bot) is None:
+            raise DeliveryError(f"{self.platform} is not connected")
+        call = asyncio.ensure_future(_send(bot, message))
+        self._sends.add(call)
+        call.add_done_callback(self._sends.discard)
+        try:
+            return str((await call).message_id)
+        except Exception as error:  # noqa: BLE001 - none may leave as it is
+            raise self._undelivered(error) from None
+
+    def _build(self, polling: HTTPXRequest, sending: HTTPXRequest) -> Bot:
+        return Bot(
+            self._credentials.token,
+            base_url=f"{self._api_url}/bot",
+            base_file_url=f"{self._api_url}/file/bot",
+            get_updates_request=polling,
+            request=sending,
+        )
+
+    async def _introduce(self, bot: Bot) -> BotIdentity:
+        try:
+            me = await bot.get_me()
+        except InvalidToken:
+            raise self._credentials.refusal() from None
+        except Exception as error:  # noqa: BLE001 - none may leave as it is
+            raise ConnectionError(f"{self.platform} cannot be reached: {self._credentials.masked(error)}") from None
+        return BotIdentity(me.id, me.username or "", self.platform)
+
+    async def _disconnect(self, *requests: HTTPXRequest) -> None:
+        self._bot = None
+        if self._sends:  # cutting them off would make each of them a possible repeat
+            await asyncio.wait(self._sends, timeout=CLOSING_SECONDS)
+        for request in requests:
+            await request.shutdown()
+
+    def _undelivered(self, error: Exception) -> DeliveryError:
+        """An answered error says that nothing was sent; without a readable answer the message may be there."""
+        reason = self._credentials.masked(error)
+        if isinstance(error, RetryAfter):
+            return DeliveryError(reason, retry_after=_seconds(error))
+        if isinstance(error, BadRequest | Forbidden | ChatMigrated | AddressError):
+            return DeliveryError(reason, permanent=True)
+        if isinstance(error, InvalidToken):
+            return DeliveryError("Telegram refuses the bot token")
+        # The SDK chains whatever kept it from reading an answer: a broken connection, a timeout, a gateway's HTML.
+        unread = not isinstance(error, TelegramError) or error.__cause__ is not None
+        return DeliveryError(reason, ambiguous=unread and not isinstance(error.__cause__, NEVER_SENT))
+
+
+class PollError(Exception):
+    """A poll that failed and may be tried again, after `retry_after` seconds if Telegram named them."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class AddressError(ValueError):
+    """A chat or thread id that is no number, and so none of Telegram's."""
+
+
+@dataclass(slots=True)
+class _Polling:
+    """One run of the polling loop. `offset` is the first update that is not stored yet; None lets Telegram choose."""
+
+    bot: Bot
+    credentials: Credentials
+    me: BotIdentity
+    inbox: Inbox
+    stop: asyncio.Event
+    offset: int | None = None
+    failures: int = 0
+
+    async def run(self) -> None:
+        while not self.stop.is_set():
+            try:
+                batch = await unless_stopped(self._fetch(), self.stop)
+                await self._take_all(batch or [])
+                self.failures = 0
+            except PollError as error:
+                await self._pause(error)
+
+    async def _fetch(self) -> list[object]:
+        asked = {"offset": self.offset, "timeout": POLL_SECONDS, "allowed_updates": ["message", "edited_message"]}
+        try:
+            # Spelt so because the SDK warns at `getUpdates`, for which it has a method, and makes one out of this.
+            batch = await self.bot.do_api_request("get_Updates", api_kwargs=asked)
+        except Exception as error:  # noqa: BLE001 - none may leave as it is
+            raise self._broken(error) from None
+        if not isinstance(batch, list):
+            raise PollError("the answer is not a list of updates")
+        return batch
+
+    def _broken(self, error: Exception) -> Exception:
+        reason = self.credentials.masked(error)
+        if isinstance(error, InvalidToken | EndPointNotFound):
+            return self.credentials.refusal()
+        if isinstance(error, Conflict):
+            return RuntimeError(f"another poller or a webhook is active for the bot of {self.me.platform} ({reason})")
+        return PollError(reason, _seconds(error) if isinstance(error, RetryAfter) else None)
+
+    async def _take_all(self, batch: list[object]) -> None:
+        before = self.offset
+        for raw in batch:
+            if self.stop.is_set():
+                return
+            await self._take(raw)
+        if batch and self.offset == before:
+            raise PollError("no update has an id, so none can be confirmed")
+
+    async def _take(self, raw: object) -> None:
+        """Hand one update over, then move the offset. If the inbox raises, Telegram will tell of the update again."""
+        event = self._read(raw)
+        if isinstance(event, InboundMessage):
+            await self.inbox.receive(event)
+        elif isinstance(event, MessageEdit):
+            await self.inbox.edit(event)
+        if (number := _number(raw)) is not None:
+            self.offset = number + 1
+
+    def _read(self, raw: object) -> InboundMessage | MessageEdit | None:
+        try:
+            return parse_update(raw, self.me)
+        except MalformedEvent as error:
+            log.warning("%s: update %s is skipped: %s", self.me.platform, _number(raw) or "without id", error)
+        except Exception as error:  # noqa: BLE001 - a fault of the parser must not hold up what follows
+            log.error("%s: update %s is skipped: %s", self.me.platform, _number(raw), type(error).__name__)
+        return None
+
+    async def _pause(self, error: PollError) -> None:
+        """Wait as long as Telegram asked, else longer each time. Raises ConnectionError at last."""
+        self.failures += 1
+        if self.failures > PATIENCE:
+            raise ConnectionError(f"{self.me.platform} is out of reach: {error}") from None
+        longest = min(FIRST_PAUSE * 2**self.failures, LONGEST_PAUSE)
+        seconds = error.retry_after or random.uniform(longest / 2, longest)  # noqa: S311 - jitter
+        log.info("%s: polling again in %.1f s: %s", self.me.platform, seconds, error)
+        await unless_stopped(asyncio.sleep(seconds), self.stop)
+
+
+async def unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """The result of `work`, or None as soon as `stop` is set; `work` is cancelled then."""
+    task, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        stopping.cancel()
+        await asyncio.gather(task, stopping, return_exceptions=True)
+
+
+async def _send(bot: Bot, message: OutgoingMessage) -> Message:
+    text = storable(message.text)
+    return await bot.send_message(
+        chat_id=_numeric(message.address.chat_id),
+        text=_within_limit(REPEATED + text) if message.may_be_repeat else text,
+        message_thread_id=_numeric(message.address.thread_id) if message.address.thread_id else None,
+        parse_mode=None,
+        link_preview_options=LinkPreviewOptions(is_disabled=True),
+    )
+
+
+def _numeric(native_id: str) -> int:
+    try:
+        return int(native_id)
+    except ValueError:
+        raise AddressError("the address is not one of Telegram's") from None
+
+
+def _within_limit(text: str) -> str:
+    """Cut to the platform's limit, in UTF-16 code units, without leaving half a character."""
+    units = text.encode("utf-16-le")
+    if len(units) <= 2 * TelegramAdapter.text_limit:
+        return text
+    return units[: 2 * (TelegramAdapter.text_limit - 1)].decode("utf-16-le", "ignore") + "…"
+
+
+def _seconds(error: RetryAfter) -> float:
+    """The SDK gives a number or, when told so by its environment variable, a timedelta."""
+    asked = error.retry_after
+    return asked.total_seconds() if isinstance(asked, timedelta) else float(asked)
+
+
+def _number(raw: object) -> int | None:
+    try:
+        return update_id(raw)
+    except MalformedEvent:
+        return None
+
+
+def _request(*, read_timeout: float) -> HTTPXRequest:
+    return HTTPXRequest(
+        connection_pool_size=16, read_timeout=read_timeout, write_timeout=20, connect_timeout=10, pool_timeout=10
+    )

@@ -1,0 +1,61 @@
+"""DATABASE_URL as Django's dictionary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from botos_project.env import BadSetting
+
+# IMMEDIATE: a transaction that reads before it writes would fail at once, without waiting, when another process wrote.
+# FULL: what a platform was told is received must survive a power cut; WAL's own default may lose the last commits.
+_SQLITE_OPTIONS = {
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 20,
+    "init_command": (
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=20000; PRAGMA foreign_keys=ON;"
+    ),
+}
+
+
+def parse(url: str) -> dict[str, Any]:
+    """`sqlite:///relative`, `sqlite:////absolute` or `postgres://user:password@host:port/name?option=value`."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
+            return sqlite(Path(unquote(parts.path[1:])))
+        if parts.scheme in {"postgres", "postgresql"} and len(parts.path) > 1:
+            return _postgresql(parts)
+    except ValueError:  # a port that is no number, an open bracket
+        pass
+    raise BadSetting(
+        "E007",
+        "DATABASE_URL is not an address that BotOS understands.",
+        hint="write sqlite:////path/to/file or postgres://user:password@host:5432/name, with %40 for @ in a password.",
+    )
+
+
+def sqlite(path: Path) -> dict[str, Any]:
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(path),
+        "CONN_MAX_AGE": None,
+        "OPTIONS": dict(_SQLITE_OPTIONS),
+    }
+
+
+def _postgresql(parts: SplitResult) -> dict[str, Any]:
+    options = dict(parse_qsl(parts.query))
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path[1:]),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        # ?host=/run/postgresql: the folder of a Unix socket cannot stand before the name.
+        "HOST": options.pop("host", parts.hostname or ""),
+        "PORT": str(parts.port or ""),
+        "CONN_MAX_AGE": 60,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": options,
+    }

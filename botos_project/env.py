@@ -1,0 +1,99 @@
+"""Settings from the environment: what is asked for is read, checked and explained in one place."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+class BadSetting(ImproperlyConfigured):
+    """A setting that cannot be used. The text has an id and a hint, and never the value: it may be a secret."""
+
+    def __init__(self, code: str, problem: str, *, hint: str) -> None:
+        super().__init__(f"botos.{code} {problem} Hint: {hint}")
+
+
+class Environment:
+    """Typed answers about one set of variables. A variable that is empty counts as not set.
+
+    `asked` remembers every name, so that a test can hold the documents against it; `secrets` remembers every secret
+    value, so that the logs can leave it out.
+    """
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+        self.asked: set[str] = set()
+        self.secrets: set[str] = set()
+
+    def text(self, name: str, default: str = "") -> str:
+        self.asked.add(name)
+        return self._values.get(name, "").strip() or default
+
+    def secret(self, name: str) -> str:
+        """The value of NAME, or the content of the file that NAME_FILE names. Empty if neither is set."""
+        value, file = self.text(name), self._values.get(f"{name}_FILE", "").strip()
+        if value and file:
+            raise BadSetting("E003", f"Both {name} and {name}_FILE are set.", hint="keep one of them.")
+        value = _read_secret(name, Path(file)) if file else value
+        self.secrets |= {value} - {""}
+        return value
+
+    def choice(self, name: str, default: str, allowed: str) -> str:
+        """One of the `allowed` words, whatever its case in the variable."""
+        value = self.text(name, default).lower()
+        if value not in allowed.split():
+            raise BadSetting("E005", f"{name} is none of {allowed}.", hint=f"write {name}={default}.")
+        return value
+
+    def boolean(self, name: str, *, default: bool) -> bool:
+        value = self.choice(name, str(default).lower(), "true false 1 0 yes no on off")
+        return value in {"true", "1", "yes", "on"}
+
+    def integer(self, name: str, default: int) -> int:
+        """A whole number from 1 to 999,999,999."""
+        value = self.text(name, str(default))
+        if not re.fullmatch(r"0*[1-9][0-9]{0,8}", value):
+            raise BadSetting("E005", f"{name} is not a whole number above 0.", hint=f"write {name}={default}.")
+        return int(value)
+
+    def seconds(self, name: str, default: float) -> float:
+        """A duration above 0, in seconds."""
+        try:
+            value = float(self.text(name, str(default)))
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise BadSetting("E005", f"{name} is not a number of seconds above 0.", hint=f"write {name}={default:g}.")
+        return value
+
+    def words(self, name: str, default: str = "") -> list[str]:
+        """A list, separated by commas or spaces."""
+        return self.text(name, default).replace(",", " ").split()
+
+    def address(self, name: str, *, scheme: str = "http") -> str:
+        """A URL of the scheme, or of its variant with TLS, or nothing."""
+        value = self.text(name)
+        if value and not _is_address(value, {scheme, f"{scheme}s"}):
+            raise BadSetting("E008", f"{name} is not an address.", hint=f"write {scheme}s://host/path.")
+        return value
+
+
+def _is_address(value: str, schemes: set[str]) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, an open bracket
+        return False
+
+
+def _read_secret(name: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError):  # not chained: the error's own text may quote the content
+        problem = f"{name}_FILE names a file that cannot be read: {path}."
+        raise BadSetting("E004", problem, hint="check the path and who may read it.") from None

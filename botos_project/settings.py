@@ -1,0 +1,208 @@
+"""Django's settings, every one that may differ between two machines taken from the environment (see .env.example)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from botos_project import databases, dotenv
+from botos_project.env import BadSetting, Environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+ENV = Environment(dotenv.environment())
+
+# --- Where this runs
+
+DEBUG = ENV.boolean("DEBUG", default=False)
+SECRET_KEY = ENV.secret("SECRET_KEY")
+if not SECRET_KEY:
+    raise BadSetting(
+        "E001", "SECRET_KEY is not set.", hint='run "make run" once or set SECRET_KEY to 50 random characters.'
+    )
+if len(SECRET_KEY) < 32 or SECRET_KEY.startswith("django-insecure"):
+    raise BadSetting("E002", "SECRET_KEY is easy to guess.", hint="set SECRET_KEY to 50 random characters.")
+
+BOTOS_DATA_DIR = Path(ENV.text("BOTOS_DATA_DIR", str(BASE_DIR)))
+BOTOS_PUBLIC_URL = ENV.address("BOTOS_PUBLIC_URL").rstrip("/")
+_public = urlsplit(BOTOS_PUBLIC_URL)
+BOTOS_HTTPS = ENV.boolean("BOTOS_HTTPS", default=_public.scheme == "https")
+BOTOS_WEB = ENV.text("BOTOS_WEB", "127.0.0.1:8000")
+
+ALLOWED_HOSTS = ENV.words("ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{_public.hostname or ''}")
+CSRF_TRUSTED_ORIGINS = [f"{_public.scheme}://{_public.netloc}"] if BOTOS_PUBLIC_URL else []
+
+# --- Platforms: an empty address means the platform's own
+
+TELEGRAM_BOT_TOKEN = ENV.secret("TELEGRAM_BOT_TOKEN")
+TELEGRAM_API_URL = ENV.address("TELEGRAM_API_URL")
+DISCORD_BOT_TOKEN = ENV.secret("DISCORD_BOT_TOKEN")
+DISCORD_API_URL = ENV.address("DISCORD_API_URL")
+DISCORD_GATEWAY_URL = ENV.address("DISCORD_GATEWAY_URL", scheme="ws")
+SLACK_BOT_TOKEN = ENV.secret("SLACK_BOT_TOKEN")
+SLACK_APP_TOKEN = ENV.secret("SLACK_APP_TOKEN")
+SLACK_API_URL = ENV.address("SLACK_API_URL")
+
+# --- The agent, and who is who
+
+BOTOS_AGENT = ENV.text("BOTOS_AGENT")
+BOTOS_MODEL = ENV.text("BOTOS_MODEL")
+BOTOS_INSTRUCTIONS = ENV.text("BOTOS_INSTRUCTIONS", "Be helpful.")
+OPENAI_API_KEY = ENV.secret("OPENAI_API_KEY")
+OPENAI_BASE_URL = ENV.address("OPENAI_BASE_URL")
+BOTOS_RESOLVER = ENV.text("BOTOS_RESOLVER", "identity.resolvers.DatabaseIdentityResolver")
+
+# --- Turns
+
+BOTOS_TURN_SECONDS = ENV.seconds("BOTOS_TURN_SECONDS", 120)
+BOTOS_LEASE_SECONDS = ENV.seconds("BOTOS_LEASE_SECONDS", 30)
+BOTOS_SWEEP_SECONDS = ENV.seconds("BOTOS_SWEEP_SECONDS", 2)
+BOTOS_DRAIN_SECONDS = ENV.seconds("BOTOS_DRAIN_SECONDS", 20)
+BOTOS_WINDOW = ENV.integer("BOTOS_WINDOW", 100)
+BOTOS_WORKERS = ENV.integer("BOTOS_WORKERS", 128)
+
+# --- The application
+
+REDIS_URL = ENV.secret("REDIS_URL")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "csp",
+    "django_linear_migrations",
+    # Its dashboard answers with an error when there is no Redis.
+    *(["django_rq"] if REDIS_URL else []),
+    "identity",
+    "sessions_app",
+    "adapters",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "botos_project.urls"
+ASGI_APPLICATION = "botos_project.asgi.application"
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Where things are kept. Never ATOMIC_REQUESTS: the domain modules say what one transaction is.
+
+_database_url = ENV.secret("DATABASE_URL")
+DATABASES = {
+    "default": databases.parse(_database_url) if _database_url else databases.sqlite(BOTOS_DATA_DIR / "botos.sqlite3"),
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+RQ_QUEUES: dict[str, dict[str, Any]] = {}
+if REDIS_URL:
+    CHANNEL_LAYERS["default"] = {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [REDIS_URL], "prefix": "botos"},
+    }
+    # JSON: a job is data, and whoever can write to Redis must not be able to run code here.
+    RQ_QUEUES["turns"] = {"URL": REDIS_URL, "SERIALIZER": "rq.serializers.JSONSerializer"}
+
+# --- Language, time and static files
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+_static_storage = (
+    "django.contrib.staticfiles.storage.StaticFilesStorage"
+    if DEBUG
+    else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+)
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": _static_storage},
+}
+
+# --- Signing in, and what a browser may do
+
+LOGIN_URL = "admin:login"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+CONTENT_SECURITY_POLICY = {
+    # The dashboard of django-rq has inline scripts.
+    "EXCLUDE_URL_PREFIXES": ("/admin/django_rq/",),
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "connect-src": ["'self'"],
+        "form-action": ["'self'"],
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+    },
+}
+X_FRAME_OPTIONS = "DENY"
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = BOTOS_HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz)$"]  # asked by a supervisor on this machine, without TLS
+SECURE_HSTS_SECONDS = 31_536_000 if BOTOS_HTTPS else 0
+# HSTS for subdomains and for browsers' preload lists would bind hosts that are not BotOS's to decide about.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+# --- Logs
+
+_level = ENV.choice("BOTOS_LOG_LEVEL", "info", "debug info warning error critical")
+_secrets = {*ENV.secrets, DATABASES["default"].get("PASSWORD", ""), unquote(urlsplit(REDIS_URL).password or "")}
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"()": "botos_project.logs.RedactingFormatter", "secrets": _secrets}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": _level.upper()},
+    "loggers": {
+        # Django's own handlers would print a second time, and unredacted.
+        "django": {"handlers": [], "propagate": True},
+        "django.server": {"handlers": [], "propagate": True},
+        # At INFO they write one line per request, with the token in the address.
+        **{
+            name: {"level": "WARNING"}
+            for name in ("httpx", "httpcore", "discord", "slack", "slack_bolt", "slack_sdk", "telegram")
+        },
+    },
+}

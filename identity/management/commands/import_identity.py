@@ -1,0 +1,70 @@
+"""Take over the links of a FileIdentityResolver's file."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+
+from identity import linking, resolvers
+
+
+class Command(BaseCommand):
+    help = 'Make the links of an identity file, {"links": {"telegram::12345": "alice"}}: all of them or none.'
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", type=Path, help="such as ~/.praisonai/identity.json")
+        parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+    def handle(self, *, file: Path, dry_run: bool, **options: Any) -> None:
+        links = _read(file)
+        with transaction.atomic():
+            _lock(links)
+            done = Counter(_make(*pair, person) for pair, person in links.items())
+            transaction.set_rollback(dry_run)
+        would = "Would be: " if dry_run else ""
+        self.stdout.write(f"{would}{done['linked']} linked, {done['unchanged']} unchanged, {done['moved']} moved.")
+
+
+def _read(file: Path) -> resolvers.Links:
+    try:
+        links = resolvers.parse(file.expanduser().read_bytes())[1]
+        for pair, person in links.items():
+            _check(pair, person)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{file}: {error}") from error
+    return links
+
+
+def _check(pair: resolvers.Pair, person: str) -> None:
+    try:
+        linking.check_account(*pair)
+        linking.check_person(person)
+    except ValueError as error:
+        raise ValueError(f"links[{resolvers.SEPARATOR.join(pair)!r}]: {error}") from error
+
+
+def _lock(links: resolvers.Links) -> None:
+    """Hold every row that will be needed, each kind in one order: a running bot, or a second import, only waits."""
+    accounts = [linking.account_for(platform=pair[0], platform_user_id=pair[1]) for pair in sorted(links)]
+    people = [linking.person_for(unified_user_id=person) for person in sorted(set(links.values()))]
+    linking.lock_people([account.pk for account in accounts], joining=[user.pk for user in people])
+
+
+def _make(platform: str, platform_user_id: str, person: str) -> str:
+    """Which of the three counts it belongs to."""
+    before = resolvers.DatabaseIdentityResolver().resolve(platform, platform_user_id)
+    if before == person:
+        return "unchanged"
+    linking.link(
+        platform=platform,
+        platform_user_id=platform_user_id,
+        unified_user_id=person,
+        method="import",
+        actor="import_identity",
+    )
+    return "linked" if before == resolvers.stranger_key(platform, platform_user_id) else "moved"

@@ -1,0 +1,332 @@
+"""Which person an account belongs to: one small interface, kept in memory, in a file or in the database.
+
+A pair (platform, platform user id) that nobody linked resolves to `"{platform}:{id}"`; looking it up creates nothing.
+Ids are strings; a number is taken for its decimal text. All here but `DatabaseIdentityResolver` works without Django.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PATH = "~/.praisonai/identity.json"
+PATH_VARIABLE = "PRAISONAI_IDENTITY_PATH"
+SEPARATOR = "::"
+# Some filesystems stamp changes only to the second or two: until one is older than that, the next may look the same.
+SETTLED_NS = 2_000_000_000
+
+Pair = tuple[str, str]  # platform, platform user id
+Links = dict[Pair, str]  # ... to unified user id, oldest link first
+Signature = tuple[int, int, int]  # of a file's content, as far as its inode tells
+
+
+class IdentityUnavailable(Exception):  # noqa: N818 - a state that passes, not a mistake
+    """It cannot be said now who somebody is, or not be stored. Nothing may be kept under a guess; try again later."""
+
+
+@dataclass(frozen=True)
+class IdentityLink:
+    """That one account belongs to one person."""
+
+    platform: str
+    platform_user_id: str
+    unified_user_id: str
+
+
+@runtime_checkable
+class Resolves(Protocol):
+    """All that BotOS needs of a resolver."""
+
+    def resolve(self, platform: str, platform_user_id: str) -> str:
+        """The person's id, or `"{platform}:{platform_user_id}"` for an account that nobody linked."""
+        ...
+
+
+@runtime_checkable
+class IdentityResolverProtocol(Resolves, Protocol):
+    """What the shipped resolvers can do."""
+
+    def link(self, platform: str, platform_user_id: str, unified_user_id: str) -> None:
+        """Make the account this person's, whosever it was. Raises ValueError for ids that cannot be linked."""
+        ...
+
+    def unlink(self, platform: str, platform_user_id: str) -> None:
+        """Make the account nobody's; nothing happens if it is nobody's already."""
+        ...
+
+    def links_for(self, unified_user_id: str) -> list[IdentityLink]:
+        """The person's accounts, oldest link first; empty for an unknown person."""
+        ...
+
+
+def stranger_key(platform: str, platform_user_id: str) -> str:
+    return f"{platform}:{platform_user_id}"
+
+
+def resolve_with(resolver: Resolves, platform: str, platform_user_id: str) -> str:
+    """Ask any resolver, a deployer's own included, and fail closed: whatever goes wrong is an IdentityUnavailable."""
+    try:
+        answer: object = resolver.resolve(*_pair(platform, platform_user_id))
+    except IdentityUnavailable:
+        raise
+    except Exception as error:
+        raise IdentityUnavailable(f"{type(resolver).__name__}.resolve failed: {error!r}") from error
+    if not isinstance(answer, str) or not answer.strip():
+        raise IdentityUnavailable(f"{type(resolver).__name__}.resolve returned {answer!r} instead of an id.")
+    return answer
+
+
+def _pair(platform: str, platform_user_id: str) -> Pair:
+    # None would become the id "None", and everybody without an id would be one person.
+    if None in (platform, platform_user_id):
+        raise ValueError("An account needs a platform and an id; None is neither.")
+    return str(platform), str(platform_user_id)
+
+
+def _linkable(platform: str, platform_user_id: str, unified_user_id: str) -> tuple[Pair, str]:
+    """The pair and the person's id as text. Raises ValueError for what could be taken for something else."""
+    pair, person = _pair(platform, platform_user_id), str(unified_user_id)
+    if not all(text.strip() for text in (*pair, person)) or unified_user_id is None:
+        raise ValueError("A link needs a platform, an id on it and a unified user id.")
+    if ":" in pair[0]:
+        raise ValueError(f'The platform name {pair[0]!r} contains ":".')
+    if ":" in person or person.startswith("bot_"):
+        raise ValueError(f"{person!r} could be mistaken for an unlinked account's key.")
+    "".join((*pair, person)).encode()  # half a surrogate pair is no text: UnicodeEncodeError, which is a ValueError
+    return pair, person
+
+
+def _of_person(links: Mapping[Pair, str], unified_user_id: str) -> list[IdentityLink]:
+    wanted = str(unified_user_id)
+    return [IdentityLink(*pair, person) for pair, person in links.items() if person == wanted]
+
+
+class InMemoryIdentityResolver:
+    """Links that live as long as this object. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._links: Links = {}
+        self._lock = threading.Lock()
+
+    def resolve(self, platform: str, platform_user_id: str) -> str:
+        pair = _pair(platform, platform_user_id)
+        with self._lock:
+            return self._links.get(pair) or stranger_key(*pair)
+
+    def link(self, platform: str, platform_user_id: str, unified_user_id: str) -> None:
+        pair, person = _linkable(platform, platform_user_id, unified_user_id)
+        with self._lock:
+            self._links.pop(pair, None)
+            self._links[pair] = person
+
+    def unlink(self, platform: str, platform_user_id: str) -> None:
+        with self._lock:
+            self._links.pop(_pair(platform, platform_user_id), None)
+
+    def links_for(self, unified_user_id: str) -> list[IdentityLink]:
+        with self._lock:
+            return _of_person(self._links, unified_user_id)
+
+
+def parse(content: bytes) -> tuple[dict[str, Any], Links]:
+    """The whole document of an identity file, and its links. Raises ValueError that names the first bad entry."""
+    try:
+        document = json.loads(content.decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    entries = document.get("links", {}) if isinstance(document, dict) else None
+    if not isinstance(entries, dict):
+        raise ValueError('it is not an object with an object "links"')
+    return document, dict(_entry(key, person) for key, person in entries.items())
+
+
+def _entry(key: str, person: object) -> tuple[Pair, str]:
+    platform, _, platform_user_id = key.partition(SEPARATOR)
+    if not platform or not platform_user_id:
+        raise ValueError(f'links[{key!r}]: the key is not "platform::id"')
+    if not isinstance(person, str) or not person.strip():
+        raise ValueError(f"links[{key!r}]: the value is not a unified user id")
+    return (platform, platform_user_id), person
+
+
+def render(links: Mapping[Pair, str], document: Mapping[str, Any] | None = None) -> bytes:
+    """An identity file with these links; whatever else the document holds stays in it."""
+    entries = {SEPARATOR.join(pair): person for pair, person in links.items()}
+    return json.dumps({**(document or {}), "links": entries}, indent=2).encode() + b"\n"
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put the content there, mode 0600: whoever reads sees all of the old or all of the new, also after a power cut."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # makes it 0600
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep every other thread and process from changing the file. A sibling is locked: the file itself is replaced."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    handle = os.open(path.with_name(f"{path.name}.lock"), flags, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+class FileIdentityResolver:
+    """Links in one JSON file, `{"links": {"telegram::12345": "alice"}}`, shared by all processes of one machine.
+
+    The file is `path`, else what `PRAISONAI_IDENTITY_PATH` says now, else `~/.praisonai/identity.json`. No file means
+    no links. While the file cannot be read or understood, everything here raises IdentityUnavailable; it is never
+    overwritten then, and a copy of it is kept beside it as `identity.json.corrupt-<digest>`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = Path(path or os.environ.get(PATH_VARIABLE) or DEFAULT_PATH).expanduser()
+        # One attribute, replaced as a whole, so that threads need no lock.
+        self._known: tuple[Signature | None, Links] = (None, {})
+        self._reported: set[str] = set()
+
+    def resolve(self, platform: str, platform_user_id: str) -> str:
+        pair = _pair(platform, platform_user_id)
+        return self._links().get(pair) or stranger_key(*pair)
+
+    def link(self, platform: str, platform_user_id: str, unified_user_id: str) -> None:
+        pair, person = _linkable(platform, platform_user_id, unified_user_id)
+        with self._changing() as links:
+            links.pop(pair, None)
+            links[pair] = person
+
+    def unlink(self, platform: str, platform_user_id: str) -> None:
+        pair = _pair(platform, platform_user_id)
+        if pair in self._links():
+            with self._changing() as links:
+                links.pop(pair, None)
+
+    def links_for(self, unified_user_id: str) -> list[IdentityLink]:
+        return _of_person(self._links(), unified_user_id)
+
+    def _links(self) -> Links:
+        signature, links = self._known
+        with contextlib.suppress(OSError):  # what is wrong with it, _load says
+            if signature and signature == _signature(self.path.stat()):
+                return links
+        return self._load()[1]
+
+    def _load(self) -> tuple[dict[str, Any], Links]:
+        """The document and its links as they are now. Raises IdentityUnavailable."""
+        try:
+            signature, content = self._read()
+        except FileNotFoundError:
+            return {}, {}
+        except OSError as error:
+            raise IdentityUnavailable(f"{self.path} cannot be read: {error.strerror}.") from error
+        try:
+            document, links = parse(content)
+        except ValueError as error:
+            self._keep_aside(content)
+            advice = "Repair it or put a backup in its place."
+            raise IdentityUnavailable(f"{self.path} is corrupt ({error}). {advice}") from error
+        self._known = (signature, links)
+        return document, links
+
+    def _read(self) -> tuple[Signature | None, bytes]:
+        """The content and the signature it may be remembered by; None if it changed too recently to tell."""
+        with self.path.open("rb") as file:
+            stat = os.fstat(file.fileno())  # before the content: a change in between is then seen the next time
+            settled = time.time_ns() - stat.st_mtime_ns > SETTLED_NS
+            return (_signature(stat) if settled else None), file.read()
+
+    def _keep_aside(self, content: bytes) -> None:
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        if digest in self._reported:
+            return
+        self._reported.add(digest)
+        copy = self.path.with_name(f"{self.path.name}.corrupt-{digest}")
+        logger.error("The identity file %s is corrupt and not used; a copy is kept as %s.", self.path, copy)
+        try:
+            if not copy.exists():
+                replace_file(copy, content)
+        except OSError as error:
+            logger.error("No copy of %s could be kept: %s", self.path, error)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Links]:
+        """The links of this moment, to be changed; what they are in the end is on disk when this returns."""
+        target = Path(os.path.realpath(self.path))  # a symbolic link stays one, and all its names share one lock
+        try:
+            with _locked(target):
+                document, before = self._load()
+                links = dict(before)
+                yield links
+                if links != before:
+                    replace_file(target, render(links, document))
+        except OSError as error:
+            raise IdentityUnavailable(f"{target} cannot be written: {error.strerror}.") from error
+
+
+def _signature(stat: os.stat_result) -> Signature:
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
+
+
+class DatabaseIdentityResolver:
+    """The links of this application, as pairing makes them. Needs Django set up; one query for each question."""
+
+    def __init__(self) -> None:
+        from identity import linking, models  # noqa: PLC0415 - the other resolvers work without Django
+
+        self._live = models.AccountLink.objects.live
+        self._link, self._unlink = linking.link, linking.unlink
+
+    def resolve(self, platform: str, platform_user_id: str) -> str:
+        platform, platform_user_id = _pair(platform, platform_user_id)
+        owned = self._live().filter(account__platform=platform, account__platform_user_id=platform_user_id)
+        person = owned.values_list("user__unified_user_id", flat=True)
+        return next(iter(person), stranger_key(platform, platform_user_id))
+
+    def link(self, platform: str, platform_user_id: str, unified_user_id: str) -> None:
+        (platform, platform_user_id), person = _linkable(platform, platform_user_id, unified_user_id)
+        account = {"platform": platform, "platform_user_id": platform_user_id}
+        self._link(**account, unified_user_id=person, method="resolver", actor="resolver")
+
+    def unlink(self, platform: str, platform_user_id: str) -> None:
+        platform, platform_user_id = _pair(platform, platform_user_id)
+        self._unlink(platform=platform, platform_user_id=platform_user_id, method="resolver", actor="resolver")
+
+    def links_for(self, unified_user_id: str) -> list[IdentityLink]:
+        owned = self._live().filter(user__unified_user_id=str(unified_user_id)).order_by("pk")
+        fields = ("account__platform", "account__platform_user_id", "user__unified_user_id")
+        return [IdentityLink(*row) for row in owned.values_list(*fields)]

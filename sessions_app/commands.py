@@ -1,0 +1,67 @@
+"""Commands, the same on every platform. A command is answered without the agent and is not part of the conversation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sessions_app import history, texts
+from sessions_app.context import SessionContext
+from sessions_app.models import Conversation
+
+if TYPE_CHECKING:
+    from sessions_app.inbox import Claim
+
+_COMMAND = re.compile(r"[/!]([a-z]+)(?:@\w+)?(?:\s+(.*))?", re.DOTALL | re.IGNORECASE)
+_LINES_OF_HISTORY = 10
+
+
+def is_command(text: str) -> bool:
+    """Whether `text` is `/name` or `!name`, with anything after it, for a name that is known here."""
+    found = _COMMAND.fullmatch(text.strip())
+    return found is not None and found[1].lower() in _COMMANDS
+
+
+def answer(claim: Claim, context: SessionContext) -> str:
+    """What the claimed command says. Done again after a crash, so each must bear that."""
+    found = _COMMAND.fullmatch(claim.head.text.strip())
+    if found is None:
+        raise ValueError("not a command")
+    return _COMMANDS[found[1].lower()](claim, context)
+
+
+def _start(claim: Claim, context: SessionContext) -> str:
+    return str(texts.WELCOME)
+
+
+def _help(claim: Claim, context: SessionContext) -> str:
+    return str(texts.HELP)
+
+
+def _new(claim: Claim, context: SessionContext) -> str:
+    history.start_anew(claim.lease.conversation, at=claim.head.received_at)
+    in_group = claim.lease.conversation.kind == Conversation.Kind.GROUP
+    return str(texts.STARTED_ANEW_IN_GROUP if in_group else texts.STARTED_ANEW)
+
+
+def _whoami(claim: Claim, context: SessionContext) -> str:
+    account = claim.account
+    name = account.display_name or account.username
+    values = {"name": name, "platform": account.platform, "id": account.platform_user_id}
+    return str(texts.WHOAMI) % (values | {"person": context.unified_user_id})
+
+
+def _history(claim: Claim, context: SessionContext) -> str:
+    lines = history.readable(claim.lease.conversation, limit=_LINES_OF_HISTORY)
+    who = {"user": texts.YOU, "assistant": texts.ME}
+    return "\n".join(f"{who[line.role]}: {line.text}" for line in lines) or str(texts.NO_HISTORY)
+
+
+_COMMANDS: dict[str, Callable[[Claim, SessionContext], str]] = {
+    "start": _start,
+    "help": _help,
+    "new": _new,
+    "whoami": _whoami,
+    "history": _history,
+}

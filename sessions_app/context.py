@@ -1,0 +1,61 @@
+"""Who is talking, for code that runs inside a turn.
+
+A context variable, so that concurrent turns, coroutines and the threads that a turn starts each see their own.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """The person and place of the running turn; every field is empty outside a turn."""
+
+    platform: str = ""
+    chat_id: str = ""
+    chat_name: str = ""
+    thread_id: str = ""
+    user_id: str = ""
+    user_name: str = ""
+    unified_user_id: str = ""
+
+
+_EMPTY = SessionContext()
+_current: ContextVar[SessionContext] = ContextVar("botos_session_context", default=_EMPTY)
+
+
+def get_session_context() -> SessionContext:
+    """The context of the running turn, or an empty one. Never None."""
+    return _current.get()
+
+
+def set_session_context(
+    *,
+    platform: str = "",
+    chat_id: str = "",
+    chat_name: str = "",
+    thread_id: str = "",
+    user_id: str = "",
+    user_name: str = "",
+    unified_user_id: str = "",
+) -> Token[SessionContext]:
+    """Replace the whole context; fields not given become empty. Hand the token to `clear_session_context`."""
+    return enter(SessionContext(platform, chat_id, chat_name, thread_id, user_id, user_name, unified_user_id))
+
+
+def enter(context: SessionContext) -> Token[SessionContext]:
+    """Make `context` the current one."""
+    return _current.set(context)
+
+
+def clear_session_context(token: Token[SessionContext] | None = None) -> None:
+    """Go back to what was current before `token`; without a token, or with a foreign one, to the empty context."""
+    try:
+        if token is not None:
+            _current.reset(token)
+            return
+    except (ValueError, RuntimeError):  # made in another context, or used already
+        pass
+    _current.set(_EMPTY)

@@ -1,0 +1,90 @@
+"""Which conversation a message belongs to, and with whom it is shared.
+
+Unity is a query over links where the database decides who somebody is: each account has a private conversation of its own.
+Any other resolver decides by the string it gives: that string is the conversation, and unity is the deployer's affair.
+"""
+
+from __future__ import annotations
+
+from django.db.models import F, OuterRef, Subquery
+
+from identity.models import PlatformAccount
+from identity.resolvers import DatabaseIdentityResolver, Resolves, resolve_with, stranger_key
+from sessions_app.messages import Address, InboundMessage
+from sessions_app.models import Conversation, HistoryEntry, Lane
+
+
+def conversation_for(message: InboundMessage, account: PlatformAccount, resolver: Resolves | None) -> Conversation:
+    """The conversation that `message` is said in, made at first use. Raises IdentityUnavailable."""
+    if not message.is_private:
+        return group(message.address)
+    return direct(account, message.address, resolver)
+
+
+def direct(account: PlatformAccount, address: Address, resolver: Resolves | None) -> Conversation:
+    """The private conversation of an account, made at first use and moved to `address`. Raises IdentityUnavailable."""
+    key = storage_key(account.platform, account.platform_user_id, resolver)
+    return _at(Conversation.Kind.DM, key, address, account if is_computed(resolver) else None)
+
+
+def is_computed(resolver: Resolves | None) -> bool:
+    """Whether unity is computed from links, so that rows stay where they were said and unlinking is exact."""
+    return isinstance(resolver, DatabaseIdentityResolver)
+
+
+def group(address: Address) -> Conversation:
+    """The conversation of a group chat, or of one thread in it."""
+    key = f"{address.platform}/{address.chat_id}/{address.thread_id}"
+    return _at(Conversation.Kind.GROUP, key, address, None)
+
+
+def storage_key(platform: str, platform_user_id: str, resolver: Resolves | None) -> str:
+    """The key of an account's private conversation. Raises IdentityUnavailable.
+
+    `bot_{platform}_{id}` without a resolver, bit for bit; the account's own where unity is computed; else what is resolved.
+    """
+    if resolver is None:
+        return f"bot_{platform}_{platform_user_id}"
+    if is_computed(resolver):
+        return stranger_key(platform, platform_user_id)
+    return resolve_with(resolver, platform, platform_user_id)
+
+
+def keyed(key: str, address: Address) -> Conversation:
+    """The private conversation under a key that a resolver gave, made at first use."""
+    return _at(Conversation.Kind.DM, key, address, None)
+
+
+def find_direct(key: str) -> Conversation | None:
+    """The private conversation under `key`, if there is one."""
+    return Conversation.objects.select_related("account").filter(kind=Conversation.Kind.DM, key=key).first()
+
+
+def last_used_by(unified_user_id: str) -> Conversation | None:
+    """The private conversation in which a person said or was told something last, over all accounts linked to them."""
+    live = {"account__links__user__unified_user_id": unified_user_id, "account__links__ended_at": None}
+    newest = HistoryEntry.objects.filter(conversation=OuterRef("pk")).order_by("-said_at", "-id")
+    theirs = Conversation.objects.filter(**live).annotate(last=Subquery(newest.values("said_at")[:1]))
+    return theirs.select_related("account").order_by(F("last").desc(nulls_last=True), "-pk").first()
+
+
+def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) -> Conversation:
+    place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
+    conversation = Conversation.objects.filter(kind=kind, key=key).first()
+    if conversation is None:
+        conversation = Conversation.objects.create(kind=kind, key=key, account=account, **place)
+        Lane.objects.create(conversation=conversation)
+    elif (conversation.platform, conversation.chat_id, conversation.thread_id) != tuple(place.values()):
+        Conversation.objects.filter(pk=conversation.pk).update(**place)
+    return conversation
+
+
+def shared_with(conversation_id: int, user_id: int | None) -> tuple[int, ...]:
+    """The ids of all conversations that one person has, besides groups: what is served one turn at a time.
+
+    `user_id` is the person that the conversation's account is linked to, None for a stranger, a group or another resolver.
+    """
+    if user_id is None:
+        return (conversation_id,)
+    linked = Conversation.objects.filter(account__links__user=user_id, account__links__ended_at=None)
+    return tuple(linked.values_list("pk", flat=True))

@@ -1,0 +1,243 @@
+"""Messages come in: stored once, before the platform hears "received", then handed out one lane at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import takewhile
+
+from django.conf import settings
+from django.db import DataError, IntegrityError, transaction
+from django.db.models import F, Q
+
+from identity import clock, linking
+from identity.models import PlatformAccount
+from identity.resolvers import IdentityUnavailable, Resolves
+from sessions_app import commands, conversations, outbox, texts
+from sessions_app.messages import InboundMessage, MessageEdit
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane
+
+LONGEST_TEXT = 100_000  # characters; no platform lets a person write as much
+LONGEST_ID = 190
+MOST_IN_A_TURN = 20
+CRASHES_BEFORE_QUARANTINE = 3
+
+
+class Unacceptable(ValueError):
+    """A message that can never be stored: an id is missing or too long, or the text is. Retrying is useless."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write turns of `conversation`, and of no other of the same person, until it runs out or is given back."""
+
+    owner: str
+    fence: int
+    conversation: Conversation
+    user_id: int | None  # of the person that the conversation's account is linked to
+    together: tuple[int, ...]  # ids of all conversations of the person
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lease, and the events to be answered under it: in order, of one author in one place. `more` wait behind them."""
+
+    lease: Lease
+    events: tuple[InboundEvent, ...]
+    more: bool
+
+    @property
+    def head(self) -> InboundEvent:
+        return self.events[0]
+
+    @property
+    def account(self) -> PlatformAccount:
+        return self.head.account
+
+
+class Busy(Exception):
+    """A conversation of the same person is being worked on, or is waiting to be tried again."""
+
+
+def receive(message: InboundMessage, *, resolver: Resolves | None) -> int | None:
+    """Store a message once. Durable on return. The id of the conversation that now waits, None if there is nothing to do.
+
+    Raises Unacceptable for what can never be stored; whatever the database raises means: not received, do not acknowledge.
+    """
+    _check(message)
+    if not message.is_addressed:
+        return None
+    try:
+        return _store(message, resolver)
+    except IdentityUnavailable:
+        _ask_to_try_again(message)
+        return None
+    except DataError as error:
+        raise Unacceptable(str(error).partition("\n")[0]) from error
+    except IntegrityError:
+        if _is_known(message):
+            return None
+        return _store(message, resolver)  # somebody else made the account or the conversation just now: it is there now
+
+
+def _check(message: InboundMessage) -> None:
+    ids = (message.native_key, message.address.chat_id, message.sender.user_id)
+    if not all(ids):
+        raise Unacceptable("an id is empty")
+    if max(map(len, (*ids, message.address.thread_id, message.message_id))) > LONGEST_ID:
+        raise Unacceptable(f"an id is longer than {LONGEST_ID} characters")
+    if len(message.text) > LONGEST_TEXT:
+        raise Unacceptable(f"the text is longer than {LONGEST_TEXT} characters")
+    if "\x00" in "".join((*ids, message.text)):
+        raise Unacceptable("there is a NUL in it")
+
+
+@transaction.atomic
+def _store(message: InboundMessage, resolver: Resolves | None) -> int:
+    account = _account_of(message)
+    conversation = conversations.conversation_for(message, account, resolver)
+    InboundEvent.objects.create(
+        platform=message.address.platform,
+        native_key=message.native_key,
+        kind=InboundEvent.Kind.COMMAND if commands.is_command(message.text) else InboundEvent.Kind.MESSAGE,
+        conversation=conversation,
+        account=account,
+        chat_id=message.address.chat_id,
+        chat_name=message.chat_name[:150],
+        thread_id=message.address.thread_id,
+        message_id=message.message_id,
+        text=message.text,
+    )
+    return conversation.pk
+
+
+def _account_of(message: InboundMessage) -> PlatformAccount:
+    key = {"platform": message.address.platform, "platform_user_id": message.sender.user_id}
+    labels = {"display_name": message.sender.name[:150], "username": message.sender.username[:150]}
+    account = PlatformAccount.objects.filter(**key).first()
+    if account is None:
+        return PlatformAccount.objects.create(**key, **labels)
+    if labels != {"display_name": account.display_name, "username": account.username}:
+        PlatformAccount.objects.filter(pk=account.pk).update(**labels)
+    return account
+
+
+def _is_known(message: InboundMessage) -> bool:
+    known = InboundEvent.objects.filter(platform=message.address.platform, native_key=message.native_key)
+    return known.exists()
+
+
+def _ask_to_try_again(message: InboundMessage) -> None:
+    """Fail closed: the words are not kept. The nonce is made of the message's key, so that a redelivery asks only once."""
+    key = f"{message.address.platform} {message.native_key}"
+    outbox.queue(message.address, texts.IDENTITY_UNKNOWN, nonce=hashlib.sha256(key.encode()).hexdigest()[:24])
+
+
+@transaction.atomic
+def edit(change: MessageEdit) -> None:
+    """Replace the words of a message that no turn has taken; on a later edit, note them on its entry. Starts no turn."""
+    if len(change.text) > LONGEST_TEXT or "\x00" in change.text:
+        raise Unacceptable("the new text is too long or has a NUL in it")
+    place = {"platform": change.address.platform, "chat_id": change.address.chat_id, "message_id": change.message_id}
+    message = InboundEvent.objects.filter(**place, kind=InboundEvent.Kind.MESSAGE)
+    untaken = message.filter(done_at=None, starts=0)
+    if untaken.update(text=change.text):
+        return
+    for entry in HistoryEntry.objects.filter(event__in=message, role=HistoryEntry.Role.USER).select_for_update():
+        entry.metadata |= {"edited": change.text}
+        entry.save(update_fields=["metadata"])
+
+
+def waiting(platforms: Collection[str]) -> list[int]:
+    """Ids of the conversations whose lane is free and where an event of `platforms` waits, the longest waiting first.
+
+    A hint: whether a lane can be had is decided by `claim` alone.
+    """
+    now = clock.now()
+    free = Q(conversation__lane__lease_until__lte=now, conversation__lane__not_before__lte=now)
+    events = InboundEvent.objects.filter(free, done_at=None, platform__in=platforms).order_by("id")
+    return list(dict.fromkeys(events.values_list("conversation_id", flat=True)))
+
+
+@transaction.atomic
+def claim(conversation_id: int, *, owner: str, platforms: Collection[str]) -> Claim | None:
+    """Take the lane that the conversation is in now, with the events that wait there longest. None if none waits.
+
+    `platforms` are those that the caller can answer on. The start is counted here, so that it is on disk before the agent
+    is called. Raises Busy.
+    """
+    lane = _look(conversation_id)
+    waiting = _oldest_waiting(lane.together, platforms)
+    if not waiting:
+        return None
+    events = _one_turn_of(waiting)
+    lease = _take(lane, events[0].conversation, owner)
+    InboundEvent.objects.filter(pk__in=[event.pk for event in events]).update(starts=F("starts") + 1)
+    return Claim(lease, tuple(events), more=len(waiting) > len(events))
+
+
+@transaction.atomic
+def hold(conversation: Conversation, *, owner: str) -> Lease:
+    """Take the lane that a conversation is in now, for a turn that comes by no event. Raises Busy."""
+    return _take(_look(conversation.pk), conversation, owner)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """The lane of a private chat is the person: all conversations of their linked accounts, served one turn at a time."""
+
+    user_id: int | None
+    together: tuple[int, ...]
+
+
+def _look(conversation_id: int) -> _Lane:
+    """The lane at this moment. Locks the account and the person as linking does, so that no link changes until commit."""
+    account_id = Conversation.objects.values_list("account_id", flat=True).get(pk=conversation_id)
+    user_id = linking.lock_person(account_id) if account_id else None
+    return _Lane(user_id, conversations.shared_with(conversation_id, user_id))
+
+
+def _oldest_waiting(together: Collection[int], platforms: Collection[str]) -> list[InboundEvent]:
+    waits = InboundEvent.objects.filter(conversation__in=together, done_at=None, platform__in=platforms)
+    return list(waits.select_related("conversation", "account").order_by("id")[: MOST_IN_A_TURN + 1])
+
+
+def _one_turn_of(waiting: list[InboundEvent]) -> list[InboundEvent]:
+    """The longest waiting event, and what its author wrote right after it in the same place.
+
+    A command is a turn of its own, and so is every event that a turn was started for before: one of them may be what
+    crashed it.
+    """
+    first = waiting[0]
+    if _stands_alone(first):
+        return [first]
+    together = takewhile(lambda event: not _stands_alone(event) and _place(event) == _place(first), waiting)
+    return list(together)[:MOST_IN_A_TURN]
+
+
+def _stands_alone(event: InboundEvent) -> bool:
+    return event.kind == InboundEvent.Kind.COMMAND or event.starts > 0
+
+
+def _place(event: InboundEvent) -> tuple[object, ...]:
+    return (event.conversation_id, event.account_id, event.chat_id, event.thread_id)
+
+
+def _take(lane: _Lane, conversation: Conversation, owner: str) -> Lease:
+    """Lease one conversation, provided that no other of the person is held. The fence decides between two who try."""
+    now = clock.now()
+    rows = Lane.objects.filter(pk__in=lane.together)
+    if rows.filter(Q(lease_until__gt=now) | Q(not_before__gt=now)).exists():
+        raise Busy
+    fence = rows.values_list("fence", flat=True).get(pk=conversation.pk)
+    until = clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS)
+    free = rows.filter(pk=conversation.pk, fence=fence, lease_until__lte=now)
+    if not free.update(owner=owner, fence=fence + 1, lease_until=until):
+        raise Busy
+    return Lease(owner, fence + 1, conversation, lane.user_id, lane.together)
+
+
+def renew(owner: str) -> None:
+    """Extend every lease of `owner`."""
+    Lane.objects.filter(owner=owner).update(lease_until=clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS))

@@ -1,0 +1,94 @@
+"""Write down what was sent by other means, so that the agent knows that it was said."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+
+from sessions_app import bridge, history
+from sessions_app.models import HistoryEntry
+
+if TYPE_CHECKING:
+    from sessions_app.manager import BotSessionManager
+
+log = logging.getLogger(__name__)
+
+_RESERVED = frozenset({"role", "content", "timestamp", "mirror", "mirror_source"})
+
+
+def mirror_to_session(
+    session_mgr: BotSessionManager,
+    user_id: str,
+    message_text: str,
+    source_label: str = "",
+    metadata: Mapping[str, Any] | None = None,
+    lock: AbstractContextManager[Any] | None = None,
+) -> bool:
+    """Note that `message_text`, which the caller has sent already, was said to a person. Sends nothing. Never raises.
+
+    user_id: a platform user id, or a unified user id (then the private chat that the person used last). source_label: who
+    sent it, such as "cron". lock: held around the write. Works from any thread; on a running event loop it does not block,
+    and True means accepted, else True means written. False: nothing to write, nobody by that id, or an error (logged).
+    """
+    try:
+        if not bridge.is_in_event_loop():
+            return bridge.call_from_any_thread(_write, session_mgr, user_id, message_text, source_label, metadata, lock)
+        if not _is_text(message_text):
+            return False
+        bridge.call_soon(_write_or_log, session_mgr, user_id, message_text, source_label, metadata, lock)
+    except Exception as error:
+        return _failed(error)
+    return True
+
+
+async def amirror_to_session(
+    session_mgr: BotSessionManager,
+    user_id: str,
+    message_text: str,
+    source_label: str = "",
+    metadata: Mapping[str, Any] | None = None,
+    lock: AbstractContextManager[Any] | None = None,
+) -> bool:
+    """The same, waiting until it is durable."""
+    return await bridge.call(_write_or_log, session_mgr, user_id, message_text, source_label, metadata, lock)
+
+
+def _write_or_log(*args: Any) -> bool:
+    try:
+        return _write(*args)
+    except Exception as error:
+        return _failed(error)
+
+
+def _write(
+    session_mgr: BotSessionManager,
+    user_id: str,
+    text: str,
+    label: str,
+    metadata: Mapping[str, Any] | None,
+    lock: AbstractContextManager[Any] | None,
+) -> bool:
+    if not _is_text(text):
+        return False
+    with lock or nullcontext(), transaction.atomic():
+        conversation = session_mgr.conversation_of(str(user_id))
+        if conversation is None:
+            return False
+        extra = {key: value for key, value in (metadata or {}).items() if key not in _RESERVED}
+        said = {"role": HistoryEntry.Role.ASSISTANT, "source": HistoryEntry.Source.MIRROR, "text": text.replace("\x00", "")}
+        history.entry(conversation, source_label=label[:80], metadata=extra, **said).save()
+    return True
+
+
+def _is_text(text: object) -> bool:
+    return isinstance(text, str) and bool(text.strip())
+
+
+def _failed(error: Exception) -> bool:
+    # A traceback may quote what was sent; the kind of error is enough to find the cause.
+    log.error("a mirror was not written: %s", type(error).__name__)
+    return False

@@ -1,0 +1,210 @@
+"""What is being said: events as they arrive, conversations and their history, and the deliveries that go out."""
+
+from __future__ import annotations
+
+import secrets
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from identity import clock
+from identity.models import PlatformAccount
+
+
+class Conversation(models.Model):
+    """Where things are said: the private chat of one account with the bot, or a group chat or thread.
+
+    `key` is `platform:user id` for a private chat (the resolved id where another resolver than the database's decides who
+    somebody is) and `platform/chat/thread` for a group; unique within its kind. The address is where it was last heard from.
+    """
+
+    class Kind(models.TextChoices):
+        DM = "dm", _("private chat")
+        GROUP = "group", _("group")
+
+    kind = models.CharField(max_length=5, choices=Kind.choices)
+    key = models.CharField(max_length=450)
+    # Set for private chats whose unity is computed from links; empty for groups and where a resolver decides.
+    account = models.OneToOneField(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="conversation")
+    platform = models.CharField(max_length=40)
+    chat_id = models.CharField(max_length=190)
+    thread_id = models.CharField(max_length=190, blank=True)
+    # As PlatformAccount.window_from, for conversations without an account of their own.
+    window_from = models.DateTimeField(default=clock.EPOCH, editable=False)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+
+    class Meta:
+        verbose_name = _("conversation")
+        constraints = [models.UniqueConstraint(fields=["kind", "key"], name="conversation_key_is_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}"
+
+
+class Lane(models.Model):
+    """The right to work on a conversation: one holder at a time, until `lease_until`, under a fence that only grows.
+
+    A person's turns are serial because a claim refuses while any of their conversations is held (see inbox.claim).
+    """
+
+    conversation = models.OneToOneField(Conversation, primary_key=True, on_delete=models.CASCADE)
+    owner = models.CharField(max_length=40, blank=True)
+    lease_until = models.DateTimeField(default=clock.EPOCH)
+    fence = models.PositiveBigIntegerField(default=0)
+    not_before = models.DateTimeField(default=clock.EPOCH)  # backing off after a failure
+
+    class Meta:
+        verbose_name = _("lane")
+
+    def __str__(self) -> str:
+        return f"lane of {self.conversation_id}"
+
+
+class InboundEvent(models.Model):
+    """One message as it was received, stored before the platform is told so."""
+
+    class Kind(models.TextChoices):
+        MESSAGE = "message", _("message")
+        COMMAND = "command", _("command")
+
+    class Status(models.TextChoices):
+        PENDING = "pending", _("waiting")
+        DONE = "done", _("done")
+        QUARANTINED = "quarantined", _("quarantined")
+
+    platform = models.CharField(max_length=40)
+    native_key = models.CharField(max_length=190)
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    conversation = models.ForeignKey(Conversation, on_delete=models.PROTECT, related_name="events")
+    account = models.ForeignKey(PlatformAccount, on_delete=models.PROTECT, related_name="events")
+    chat_id = models.CharField(max_length=190)
+    chat_name = models.CharField(max_length=150, blank=True)
+    thread_id = models.CharField(max_length=190, blank=True)
+    message_id = models.CharField(max_length=190, blank=True)
+    text = models.TextField()
+    status = models.CharField(max_length=11, choices=Status.choices, default=Status.PENDING)
+    starts = models.PositiveSmallIntegerField(default=0)  # counted before the agent is called, so that a crash counts
+    failures = models.PositiveSmallIntegerField(default=0)  # of the agent, told to the person
+    received_at = models.DateTimeField(default=clock.now, editable=False)
+    done_at = models.DateTimeField(null=True, editable=False)  # empty exactly while the event waits
+
+    class Meta:
+        verbose_name = _("inbound event")
+        constraints = [
+            models.UniqueConstraint(fields=["platform", "native_key"], name="event_is_received_once"),
+            models.CheckConstraint(
+                condition=Q(status="pending", done_at=None) | (~Q(status="pending") & Q(done_at__isnull=False)),
+                name="event_waits_until_it_is_done",
+            ),
+        ]
+        indexes = [
+            # inbox.waiting and inbox.claim. (IS NULL, since SQLite cannot match a parameter with an index condition.)
+            models.Index(fields=["id"], condition=Q(done_at=None), name="events_waiting"),
+            models.Index(fields=["conversation", "id"], condition=Q(done_at=None), name="events_waiting_in_a_lane"),
+            # inbox.edit
+            models.Index(fields=["platform", "chat_id", "message_id"], name="events_by_message"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.platform} {self.native_key}"
+
+
+class HistoryEntry(models.Model):
+    """One thing that was said in a conversation. It stays where it was said; who may read it is a query (see history).
+
+    `said_at` is the time of receipt, for a reply that of the message it answers, so that a turn is on one side of a link.
+    """
+
+    class Role(models.TextChoices):
+        USER = "user", _("person")
+        ASSISTANT = "assistant", _("assistant")
+
+    class Source(models.TextChoices):
+        MESSAGE = "message", _("message")
+        REPLY = "reply", _("reply")
+        MIRROR = "mirror", _("mirror")
+
+    conversation = models.ForeignKey(Conversation, on_delete=models.PROTECT, related_name="entries")
+    author = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="entries")
+    # The message of a user entry; of a reply, the first message that its turn answers.
+    event = models.ForeignKey(InboundEvent, null=True, on_delete=models.SET_NULL, related_name="entries")
+    role = models.CharField(max_length=9, choices=Role.choices)
+    source = models.CharField(max_length=7, choices=Source.choices)
+    source_label = models.CharField(max_length=80, blank=True)
+    text = models.TextField()
+    metadata = models.JSONField(default=dict, blank=True)
+    platform = models.CharField(max_length=40)
+    chat_id = models.CharField(max_length=190, blank=True)
+    thread_id = models.CharField(max_length=190, blank=True)
+    message_id = models.CharField(max_length=190, blank=True)
+    said_at = models.DateTimeField(default=clock.now, editable=False)
+
+    class Meta:
+        verbose_name = _("history entry")
+        verbose_name_plural = _("history entries")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["event", "role"], condition=Q(event__isnull=False), name="event_has_one_entry_a_role"
+            )
+        ]
+        indexes = [models.Index(fields=["conversation", "said_at", "id"], name="entries_in_order")]
+
+    def __str__(self) -> str:
+        return f"{self.role} in {self.conversation_id}"
+
+
+def new_nonce() -> str:
+    """Names a delivery to its platform over all attempts: 24 characters, since Discord takes 25."""
+    return secrets.token_hex(12)
+
+
+class OutboundDelivery(models.Model):
+    """One message on its way out, at most as long as its platform takes. Sent in order per address."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending", _("waiting")
+        SENDING = "sending", _("being sent")
+        SENT = "sent", _("sent")
+        DEAD = "dead", _("dead letter")
+
+    platform = models.CharField(max_length=40)
+    chat_id = models.CharField(max_length=190)
+    thread_id = models.CharField(max_length=190, blank=True)
+    text = models.TextField()
+    nonce = models.CharField(max_length=25, default=new_nonce, unique=True, editable=False)
+    event = models.ForeignKey(InboundEvent, null=True, on_delete=models.SET_NULL, related_name="deliveries")
+    entry = models.ForeignKey(HistoryEntry, null=True, on_delete=models.SET_NULL, related_name="deliveries")
+    status = models.CharField(max_length=7, choices=Status.choices, default=Status.PENDING)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    may_be_repeat = models.BooleanField(default=False)  # an attempt ended without an answer
+    owner = models.CharField(max_length=40, blank=True)
+    lease_until = models.DateTimeField(default=clock.EPOCH)
+    not_before = models.DateTimeField(default=clock.EPOCH)
+    message_id = models.CharField(max_length=190, blank=True)
+    reason = models.CharField(max_length=300, blank=True)  # of the last failure
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+    settled_at = models.DateTimeField(null=True, editable=False)  # sent, or given up
+
+    class Meta:
+        verbose_name = _("delivery")
+        verbose_name_plural = _("deliveries")
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(status__in=["pending", "sending"], settled_at=None)
+                | Q(status__in=["sent", "dead"], settled_at__isnull=False),
+                name="delivery_is_open_until_settled",
+            )
+        ]
+        indexes = [
+            # outbox.claim: what is due, and what stands before it at the same address
+            models.Index(fields=["id"], condition=Q(settled_at=None), name="deliveries_open"),
+            models.Index(
+                fields=["platform", "chat_id", "thread_id", "id"],
+                condition=Q(settled_at=None),
+                name="deliveries_open_at_an_address",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.status} to {self.platform} {self.chat_id}"

@@ -1,0 +1,161 @@
+"""Messages go out: queued with the rows that cause them, claimed, sent by an adapter, settled."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+
+from identity import clock
+from sessions_app.messages import Address, OutgoingMessage
+from sessions_app.models import HistoryEntry, InboundEvent, OutboundDelivery, new_nonce
+
+Status = OutboundDelivery.Status
+LEASE_SECONDS = 60.0  # longer than any adapter takes over one call
+MOST_ATTEMPTS = 8
+GIVE_UP_AFTER = timedelta(hours=6)
+FIRST_BACKOFF = 1.0
+LONGEST_BACKOFF = 300.0
+TEXT_LIMIT = 2000  # UTF-16 code units, where a platform does not say
+_PLACES_TO_SPLIT = ("\n\n", "\n", ". ", "! ", "? ", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The platform took the delivery and calls it `message_id`."""
+
+    delivery: OutboundDelivery
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The platform did not take the delivery, or did not say. As adapters.protocols.DeliveryError."""
+
+    delivery: OutboundDelivery
+    reason: str
+    permanent: bool = False
+    retry_after: float | None = None
+    ambiguous: bool = False
+
+
+def queue(
+    address: Address,
+    text: object,
+    *,
+    limit: int = TEXT_LIMIT,
+    event: InboundEvent | None = None,
+    entry: HistoryEntry | None = None,
+    nonce: str = "",
+) -> None:
+    """Put `text` in line at `address`, in as many deliveries as the limit asks for. A `nonce` used before queues nothing."""
+    place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
+    parts = split(str(text), limit)
+    rows = [OutboundDelivery(**place, text=part, event=event, entry=entry, nonce=new_nonce()) for part in parts]
+    if nonce:
+        rows[0].nonce = nonce
+    OutboundDelivery.objects.bulk_create(rows, ignore_conflicts=bool(nonce))
+
+
+def split(text: str, limit: int) -> list[str]:
+    """Parts of `text` of at most `limit` UTF-16 code units, cut between paragraphs, lines, sentences or words if possible."""
+    parts = []
+    while utf16_length(text) > limit:
+        head = text.encode("utf-16-le")[: limit * 2].decode("utf-16-le", errors="ignore")
+        cut = _last_border(head)
+        parts.append(text[:cut].rstrip())
+        text = text[cut:].lstrip()
+    return [*parts, text] if text else parts
+
+
+def utf16_length(text: str) -> int:
+    """The length that the platforms count in: characters outside the basic plane count twice."""
+    return len(text.encode("utf-16-le", errors="surrogatepass")) // 2
+
+
+def _last_border(head: str) -> int:
+    for border in _PLACES_TO_SPLIT:
+        at = head.rfind(border)
+        if at > len(head) // 2:
+            return at + len(border)
+    return len(head)
+
+
+def due(platforms: Collection[str]) -> QuerySet[OutboundDelivery]:
+    """What may be sent now: its time has come, nobody is at it, and nothing stands before it at the same address."""
+    now = clock.now()
+    before = OutboundDelivery.objects.filter(
+        platform=OuterRef("platform"),
+        chat_id=OuterRef("chat_id"),
+        thread_id=OuterRef("thread_id"),
+        id__lt=OuterRef("id"),
+        settled_at=None,
+    )
+    is_due = Q(status=Status.PENDING, not_before__lte=now) | Q(status=Status.SENDING, lease_until__lte=now)
+    open_ones = OutboundDelivery.objects.filter(settled_at=None, platform__in=platforms)
+    return open_ones.filter(is_due).exclude(Exists(before)).order_by("id")
+
+
+@transaction.atomic
+def claim(*, owner: str, platforms: Collection[str], most: int = 100) -> list[OutboundDelivery]:
+    """Take up to `most` due deliveries, marked as being sent. One whose sender vanished may have reached the platform."""
+    taken = list(due(platforms).select_for_update(skip_locked=True, of=("self",))[:most])
+    for delivery in taken:
+        delivery.may_be_repeat = delivery.may_be_repeat or delivery.status == Status.SENDING
+        delivery.owner, delivery.attempts = owner, delivery.attempts + 1
+    ids = [delivery.pk for delivery in taken]
+    repeats = [delivery.pk for delivery in taken if delivery.may_be_repeat]
+    until = clock.seconds_from_now(LEASE_SECONDS)
+    mine = OutboundDelivery.objects.filter(pk__in=ids)
+    mine.update(status=Status.SENDING, owner=owner, lease_until=until, attempts=F("attempts") + 1)
+    if repeats:
+        OutboundDelivery.objects.filter(pk__in=repeats).update(may_be_repeat=True)
+    return taken
+
+
+def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
+    """The delivery as an adapter is given it."""
+    address = Address(delivery.platform, delivery.chat_id, delivery.thread_id)
+    return OutgoingMessage(address, delivery.text, delivery.nonce, delivery.may_be_repeat)
+
+
+@transaction.atomic
+def settle(outcomes: Iterable[Sent | Failed]) -> None:
+    """Write down what became of claimed deliveries. One that somebody else has taken over by now is left to them."""
+    for outcome in outcomes:
+        delivery = outcome.delivery
+        mine = OutboundDelivery.objects.filter(
+            pk=delivery.pk, owner=delivery.owner, attempts=delivery.attempts, status=Status.SENDING
+        )
+        if isinstance(outcome, Sent):
+            mine.update(status=Status.SENT, message_id=outcome.message_id[:190], settled_at=clock.now(), reason="")
+        else:
+            _settle_failure(mine, outcome)
+
+
+def _settle_failure(mine: QuerySet[OutboundDelivery], failed: Failed) -> None:
+    reason = failed.reason[:300]
+    too_old = mine.filter(created_at__lte=clock.seconds_from_now(-GIVE_UP_AFTER.total_seconds()))
+    if failed.permanent or (failed.delivery.attempts >= MOST_ATTEMPTS and too_old.exists()):
+        mine.update(status=Status.DEAD, reason=reason, settled_at=clock.now())
+        return
+    wait = backoff(failed.delivery.attempts) if failed.retry_after is None else failed.retry_after
+    may_be_repeat = failed.delivery.may_be_repeat or failed.ambiguous
+    next_time = clock.seconds_from_now(wait)
+    mine.update(status=Status.PENDING, not_before=next_time, reason=reason, may_be_repeat=may_be_repeat)
+
+
+def backoff(attempts: int) -> float:
+    """Seconds to wait after the `attempts`-th failure: full jitter under a ceiling that doubles."""
+    return random.uniform(0, min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (attempts - 1)))
+
+
+def seconds_until_next(platforms: Collection[str]) -> float | None:
+    """How long until a waiting delivery becomes due by time alone; None if none waits."""
+    waits = OutboundDelivery.objects.filter(settled_at=None, status=Status.PENDING, platform__in=platforms)
+    first = waits.order_by("not_before").values_list("not_before", flat=True).first()
+    return None if first is None else max(0.0, (first - clock.read()).total_seconds())

@@ -1,0 +1,170 @@
+"""A turn: begin, ask the agent, finish. No transaction is open while the agent works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, QuerySet
+
+from identity import clock
+from identity.resolvers import Resolves, resolve_with
+from sessions_app import commands, history, outbox, texts
+from sessions_app.context import SessionContext
+from sessions_app.inbox import CRASHES_BEFORE_QUARANTINE, Claim, Lease
+from sessions_app.messages import Address, Turn
+from sessions_app.models import HistoryEntry, InboundEvent, Lane
+
+Role, Source, Status = HistoryEntry.Role, HistoryEntry.Source, InboundEvent.Status
+RETRY_AFTER = (1.0, 5.0, 30.0)  # seconds, after each failure of the agent
+
+
+class LeaseLost(Exception):
+    """The lease ran out and somebody else has the lane. What was to be written is not."""
+
+
+def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
+    """What the agent is asked: the window of this moment, the words of all claimed events, and who said them where."""
+    head, account = claim.head, claim.account
+    context = SessionContext(
+        platform=head.platform,
+        chat_id=head.chat_id,
+        chat_name=head.chat_name,
+        thread_id=head.thread_id,
+        user_id=account.platform_user_id,
+        user_name=account.display_name or account.username,
+        unified_user_id=_person(claim, resolver),
+    )
+    lines = history.window_for(claim.lease.conversation, limit=settings.BOTOS_WINDOW)
+    return Turn(f"event-{head.pk}", "\n".join(event.text for event in claim.events), lines, context)
+
+
+def _person(claim: Claim, resolver: Resolves | None) -> str:
+    is_stranger = claim.lease.conversation.account_id is not None and claim.lease.user_id is None
+    if resolver is None or is_stranger:
+        return str(claim.account)
+    return resolve_with(resolver, claim.account.platform, claim.account.platform_user_id)
+
+
+@transaction.atomic
+def answer_command(claim: Claim, turn: Turn, *, limit: int) -> None:
+    """Do what the claimed command says and queue its answer. Neither is part of the conversation. Raises LeaseLost."""
+    text = commands.answer(claim, turn.context)
+    _give_back(claim.lease)
+    _end(claim, Status.DONE)
+    outbox.queue(_address(claim), text, limit=limit, event=claim.head)
+
+
+@transaction.atomic
+def finish(claim: Claim, text: str, *, limit: int) -> None:
+    """Write down the turn and queue its reply, all or nothing: the events done, what was said, what was answered.
+
+    `limit` is the longest message of the platform in UTF-16 code units. Raises LeaseLost.
+    """
+    _give_back(claim.lease)
+    _end(claim, Status.DONE)
+    reply = _reply(claim, text)
+    HistoryEntry.objects.bulk_create([*_said(claim), reply])
+    outbox.queue(_address(claim), text, limit=limit, event=claim.head, entry=reply)
+
+
+@transaction.atomic
+def record(lease: Lease, *, said: HistoryEntry, answered: str) -> None:
+    """Write down a turn that came by no event and whose answer the caller delivers. Raises LeaseLost."""
+    _give_back(lease)
+    said.role, said.source = Role.USER, Source.MESSAGE
+    place = {"platform": said.platform, "chat_id": said.chat_id, "thread_id": said.thread_id, "author": said.author}
+    reply = history.entry(
+        lease.conversation, role=Role.ASSISTANT, source=Source.REPLY, text=answered, said_at=said.said_at, **place
+    )
+    HistoryEntry.objects.bulk_create([said, reply])
+
+
+@transaction.atomic
+def abandon(lease: Lease) -> None:
+    """Give a lease back without a word. One that was lost already is none of our business."""
+    with suppress(LeaseLost):
+        _give_back(lease)
+
+
+@transaction.atomic
+def fail(claim: Claim) -> None:
+    """The agent failed. The person is told at once; the turn is tried again after a while, and given up after the last try.
+
+    Giving up ends the turn like an answer does, so that the person's words stay and the lane goes on. Raises LeaseLost.
+    """
+    failures = claim.head.failures
+    if failures == len(RETRY_AFTER):
+        finish(claim, str(texts.GAVE_UP), limit=outbox.TEXT_LIMIT)
+        return
+    _give_back(claim.lease, wait=RETRY_AFTER[failures])
+    _events(claim).update(failures=F("failures") + 1)
+    if failures == 0:
+        outbox.queue(_address(claim), texts.TRYING_AGAIN, event=claim.head)
+
+
+@transaction.atomic
+def release(claim: Claim) -> None:
+    """Give an unfinished turn back as if it had never started: the process is about to stop."""
+    with suppress(LeaseLost):
+        _give_back(claim.lease)
+        _events(claim).update(starts=F("starts") - 1)
+
+
+def is_poison(claim: Claim) -> bool:
+    """Whether the claimed message has taken the process down with it too often: starts that ended in nothing at all."""
+    return claim.head.starts - claim.head.failures >= CRASHES_BEFORE_QUARANTINE
+
+
+@transaction.atomic
+def quarantine(claim: Claim) -> None:
+    """Put the claimed message aside and tell the person. Its words stay in the event. Raises LeaseLost."""
+    _give_back(claim.lease)
+    _end(claim, Status.QUARANTINED)
+    outbox.queue(_address(claim), texts.PUT_ASIDE, event=claim.head)
+
+
+def _give_back(lease: Lease, *, wait: float = 0.0) -> None:
+    """Free the lane, which proves that it was still ours: the fence is checked in the same statement."""
+    lane = Lane.objects.filter(pk=lease.conversation.pk, owner=lease.owner, fence=lease.fence)
+    if not lane.update(owner="", lease_until=clock.EPOCH, not_before=clock.seconds_from_now(wait)):
+        raise LeaseLost
+
+
+def _end(claim: Claim, status: Status) -> None:
+    if _events(claim).update(status=status, done_at=clock.now()) != len(claim.events):
+        raise LeaseLost  # an event of this turn was ended by somebody else
+
+
+def _events(claim: Claim) -> QuerySet[InboundEvent]:
+    return InboundEvent.objects.filter(pk__in=[event.pk for event in claim.events], done_at=None)
+
+
+def _said(claim: Claim) -> Iterable[HistoryEntry]:
+    for event in claim.events:
+        yield history.entry(
+            claim.lease.conversation,
+            author=claim.account,
+            event=event,
+            role=Role.USER,
+            source=Source.MESSAGE,
+            text=event.text,
+            platform=event.platform,
+            chat_id=event.chat_id,
+            thread_id=event.thread_id,
+            message_id=event.message_id,
+            said_at=event.received_at,
+        )
+
+
+def _reply(claim: Claim, text: str) -> HistoryEntry:
+    last = claim.events[-1]
+    place = {"platform": last.platform, "chat_id": last.chat_id, "thread_id": last.thread_id}
+    said = {"role": Role.ASSISTANT, "source": Source.REPLY, "text": text, "said_at": last.received_at}
+    return history.entry(claim.lease.conversation, author=claim.account, event=claim.head, **place, **said)
+
+
+def _address(claim: Claim) -> Address:
+    return Address(claim.head.platform, claim.head.chat_id, claim.head.thread_id)

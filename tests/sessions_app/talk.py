@@ -1,0 +1,66 @@
+"""How the tests talk: messages as an adapter would hand them in, and turns without a platform."""
+
+from __future__ import annotations
+
+import itertools
+
+from identity.resolvers import DatabaseIdentityResolver, Resolves
+from sessions_app import history, inbox, outbox, turns
+from sessions_app.inbox import Claim
+from sessions_app.messages import Address, InboundMessage, Line, Sender
+from sessions_app.models import Conversation
+
+PLATFORMS = ("telegram", "discord", "slack")
+DATABASE = DatabaseIdentityResolver()
+_keys = itertools.count(1)
+
+
+def message(who: str, text: str, *, platform: str = "telegram", group: str = "", key: str = "") -> InboundMessage:
+    """What `who` writes, in private or to a group."""
+    return InboundMessage(
+        native_key=key or f"key-{next(_keys)}",
+        address=Address(platform, group or f"chat-{who}"),
+        sender=Sender(who, who.title()),
+        text=text,
+        message_id=f"m-{next(_keys)}",
+        chat_name=group or who.title(),
+        is_private=not group,
+    )
+
+
+def receive(
+    who: str,
+    text: str,
+    *,
+    platform: str = "telegram",
+    group: str = "",
+    key: str = "",
+    resolver: Resolves | None = DATABASE,
+) -> int:
+    """Store a message and give the id of its conversation."""
+    conversation = inbox.receive(message(who, text, platform=platform, group=group, key=key), resolver=resolver)
+    assert conversation is not None
+    return conversation
+
+
+def claim(conversation: int, *, owner: str = "test") -> Claim:
+    """Claim a lane where something must be waiting."""
+    claimed = inbox.claim(conversation, owner=owner, platforms=PLATFORMS)
+    assert claimed is not None
+    return claimed
+
+
+def say(who: str, text: str, *, platform: str = "telegram", group: str = "", answer: str = "") -> int:
+    """A whole turn: a message comes in and is answered. The id of its conversation."""
+    conversation = receive(who, text, platform=platform, group=group)
+    turns.finish(claim(conversation), answer or f"re: {text}", limit=outbox.TEXT_LIMIT)
+    return conversation
+
+
+def window(conversation: int, *, limit: int = 100) -> tuple[Line, ...]:
+    return history.window_for(Conversation.objects.get(pk=conversation), limit=limit)
+
+
+def texts(conversation: int, *, limit: int = 100) -> list[str]:
+    """The words of an agent's window."""
+    return [line.text for line in window(conversation, limit=limit)]

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import pytest
+from django.conf import settings
+
+from identity import clock, linking
+from identity.models import PlatformAccount
+from sessions_app import inbox, outbox, turns
+from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
+from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, receive, say, texts
+
+pytestmark = pytest.mark.django_db
+
+
+def link(who: str, platform: str, person: str = "alice") -> None:
+    linking.link(platform=platform, platform_user_id=who, unified_user_id=person, method="resolver", actor="test")
+
+
+def test_it_writes_what_was_said_and_what_was_answered() -> None:
+    conversation = say("alice", "hello", answer="hi")
+
+    entries = HistoryEntry.objects.order_by("id").values_list("role", "text", "source", "platform")
+    assert list(entries) == [("user", "hello", "message", "telegram"), ("assistant", "hi", "reply", "telegram")]
+    delivery = OutboundDelivery.objects.get()
+    assert (delivery.platform, delivery.chat_id, delivery.text) == ("telegram", "chat-alice", "hi")
+    assert InboundEvent.objects.get().status == InboundEvent.Status.DONE
+    assert texts(conversation) == ["hello", "hi"]
+
+
+def test_it_gives_one_history_pair_for_an_event_delivered_three_times() -> None:
+    receive("alice", "hello", key="update-1")
+    again = [inbox.receive(_same("update-1"), resolver=DATABASE) for _ in range(2)]
+
+    conversation = InboundEvent.objects.get().conversation_id
+    turns.finish(claim(conversation), "hi", limit=2000)
+    late = inbox.receive(_same("update-1"), resolver=DATABASE)
+
+    assert again == [None, None]
+    assert late is None
+    assert texts(conversation) == ["hello", "hi"]
+
+
+def _same(key: str) -> inbox.InboundMessage:
+    from tests.sessions_app.talk import message
+
+    return message("alice", "hello", key=key)
+
+
+def test_it_counts_the_start_before_the_agent_is_called() -> None:
+    conversation = receive("alice", "hello")
+
+    claim(conversation)
+
+    assert InboundEvent.objects.get().starts == 1
+
+
+def test_it_makes_one_turn_of_a_burst() -> None:
+    conversation = receive("alice", "one")
+    receive("alice", "two")
+
+    claimed = claim(conversation)
+    turn = turns.begin(claimed, resolver=DATABASE)
+    turns.finish(claimed, "both", limit=2000)
+
+    assert turn.text == "one\ntwo"
+    assert texts(conversation) == ["one", "two", "both"]
+
+
+def test_it_keeps_a_second_worker_off_a_held_lane() -> None:
+    conversation = receive("alice", "one")
+    claim(conversation)
+    receive("alice", "two")
+
+    with pytest.raises(inbox.Busy):
+        inbox.claim(conversation, owner="other", platforms=PLATFORMS)
+
+
+def test_it_keeps_a_person_serial_over_platforms() -> None:
+    link("alice", "telegram")
+    link("alice", "discord")
+    telegram, discord = receive("alice", "one"), receive("alice", "two", platform="discord")
+    claim(telegram)
+
+    with pytest.raises(inbox.Busy):
+        inbox.claim(discord, owner="other", platforms=PLATFORMS)
+
+
+def test_it_serves_a_person_in_the_order_of_arrival_whatever_chat_is_asked_for() -> None:
+    link("alice", "telegram")
+    link("alice", "discord")
+    receive("alice", "one")
+    discord = receive("alice", "two", platform="discord")
+
+    claimed = claim(discord)
+
+    assert [event.text for event in claimed.events] == ["one"]
+    assert claimed.more
+
+
+def test_it_refuses_an_account_whose_turn_began_before_it_was_linked() -> None:
+    telegram, discord = receive("alice", "one"), receive("alice", "two", platform="discord")
+    claim(telegram)
+    link("alice", "telegram")
+    link("alice", "discord")
+
+    with pytest.raises(inbox.Busy):
+        inbox.claim(discord, owner="other", platforms=PLATFORMS)
+
+
+def test_it_does_not_write_once_the_lease_was_taken_over() -> None:
+    conversation = receive("alice", "hello")
+    late = claim(conversation, owner="late")
+    Lane.objects.update(lease_until=clock.EPOCH)
+    quick = claim(conversation, owner="quick")
+
+    with pytest.raises(turns.LeaseLost):
+        turns.finish(late, "too late", limit=2000)
+    turns.finish(quick, "in time", limit=2000)
+
+    assert texts(conversation) == ["hello", "in time"]
+
+
+def test_it_renews_its_own_leases_only() -> None:
+    mine, other = receive("alice", "a"), receive("bob", "b")
+    claim(mine, owner="me")
+    claim(other, owner="somebody")
+    Lane.objects.update(lease_until=clock.seconds_from_now(1))
+
+    inbox.renew("me")
+
+    far = clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS / 2)
+    assert list(Lane.objects.filter(lease_until__gt=far).values_list("pk", flat=True)) == [mine]
+
+
+def test_it_tells_the_person_when_the_agent_fails_and_keeps_their_words() -> None:
+    conversation = receive("alice", "hello")
+
+    for _ in range(len(turns.RETRY_AFTER) + 1):
+        Lane.objects.update(not_before=clock.EPOCH)
+        turns.fail(claim(conversation))
+
+    said = list(OutboundDelivery.objects.order_by("id").values_list("text", flat=True))
+    assert said[0].startswith("I could not answer that just now")
+    assert said[1].startswith("I still could not answer")
+    assert len(said) == 2
+    assert texts(conversation)[0] == "hello"
+
+
+def test_it_waits_before_it_tries_a_failed_turn_again() -> None:
+    conversation = receive("alice", "hello")
+    turns.fail(claim(conversation))
+
+    with pytest.raises(inbox.Busy):
+        inbox.claim(conversation, owner="other", platforms=PLATFORMS)
+    assert inbox.waiting(PLATFORMS) == []
+
+
+def test_it_puts_a_message_aside_that_took_the_process_down_three_times() -> None:
+    conversation = receive("mallory", "poison")
+    receive("mallory", "harmless")
+    for _ in range(3):
+        claim(conversation)
+        Lane.objects.update(lease_until=clock.EPOCH)
+
+    fourth = claim(conversation)
+    assert turns.is_poison(fourth)
+    turns.quarantine(fourth)
+
+    assert InboundEvent.objects.get(text="poison").status == InboundEvent.Status.QUARANTINED
+    assert [event.text for event in claim(conversation).events] == ["harmless"]
+
+
+def test_it_does_not_count_a_turn_that_was_given_back() -> None:
+    conversation = receive("alice", "hello")
+
+    turns.release(claim(conversation))
+
+    assert InboundEvent.objects.get().starts == 0
+    assert inbox.waiting(PLATFORMS) == [conversation]
+
+
+def test_it_answers_a_command_without_making_history() -> None:
+    conversation = receive("alice", "/help")
+    claimed = claim(conversation)
+
+    turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=2000)
+
+    assert texts(conversation) == []
+    assert "/new" in OutboundDelivery.objects.get().text
+
+
+def test_it_puts_what_was_said_before_new_behind_on_all_accounts() -> None:
+    link("alice", "telegram")
+    link("alice", "discord")
+    telegram = say("alice", "old")
+    discord = say("alice", "old too", platform="discord")
+    receive("alice", "/new")
+    claimed = claim(telegram)
+    turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=2000)
+    say("alice", "fresh")
+
+    assert texts(telegram) == texts(discord) == ["fresh", "re: fresh"]
+
+
+def test_it_drops_a_group_message_that_is_not_for_the_bot() -> None:
+    from dataclasses import replace
+
+    from tests.sessions_app.talk import message
+
+    overheard = replace(message("alice", "lunch?", group="g"), is_addressed=False)
+
+    assert inbox.receive(overheard, resolver=DATABASE) is None
+    assert not InboundEvent.objects.exists()
+    assert not PlatformAccount.objects.exists()
+
+
+def test_it_asks_to_try_again_and_keeps_nothing_if_nobody_knows_who_it_is() -> None:
+    class Broken:
+        def resolve(self, platform: str, platform_user_id: str) -> str:
+            raise OSError("no such table")
+
+    from tests.sessions_app.talk import message
+
+    for _ in range(2):  # the platform sends it again
+        assert inbox.receive(message("alice", "secret", key="k"), resolver=Broken()) is None
+
+    assert not InboundEvent.objects.exists()
+    assert OutboundDelivery.objects.get().text.startswith("I can't tell who you are")
+    assert outbox.due(PLATFORMS).count() == 1
