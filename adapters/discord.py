@@ -11,7 +11,7 @@ from datetime import timedelta
 import discord
 
 from adapters.discord_link import Connection, Memory
-from adapters.discord_sdk import Busy, delivery_error, point_sdk_at, refusals
+from adapters.discord_sdk import Busy, delivery_error, point_sdk_at, refusal
 from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
 from sessions_app.messages import OutgoingMessage
 
@@ -47,11 +47,17 @@ class DiscordAdapter:
         if not re.fullmatch(r"[!-~]+", self._token):
             raise NeedsConfiguration("DISCORD_BOT_TOKEN is not set, or has characters that no token has")
         point_sdk_at(self._api_url, self._gateway_url)
+        refused = None
         try:
-            with refusals():
-                await Connection(self._memory, inbox, self._ready).live(self._token, stop)
+            await Connection(self._memory, inbox, self._ready).live(self._token, stop)
+        except Exception as exc:
+            refused = refusal(exc)
+            if refused is None:
+                raise
         finally:
             self._client = None
+        if refused is not None:
+            raise refused  # out here, where no cause comes along: it carries the request's headers, with the token
 
     def _ready(self, client: discord.Client) -> None:
         self._client = client
@@ -59,8 +65,8 @@ class DiscordAdapter:
     async def send(self, message: OutgoingMessage) -> str:
         """Post a message; the answer is its id.
 
-        The nonce makes Discord return the first message for some minutes instead of posting a second one. Beyond that,
-        a possible repeat is looked up among the chat's newest 20 messages. History carries no nonce, so a message of the
+        For some minutes the nonce makes Discord return the first message instead of posting a second one. Beyond that,
+        a possible repeat is looked up among the chat's newest 20 messages. History has no nonce, so a message of the
         bot with the same text counts when it is at most REPEAT_WINDOW old and not known to be another delivery.
         """
         client = self._client
@@ -69,10 +75,12 @@ class DiscordAdapter:
         try:
             async with asyncio.timeout(SEND_TIMEOUT):
                 sent = await self._post(client, message)
-        except Exception as exc:
-            raise self._failure(exc, message) from None  # the cause carries the request's headers, with the token
-        self._sent.append(sent)
-        return sent
+        except Exception as exc:  # noqa: BLE001 - whatever went wrong, the outbox must know whether to try again
+            failure = self._failure(exc, message)
+        else:
+            self._sent.append(sent)
+            return sent
+        raise failure  # out here, where no cause comes along: it carries the request's headers, with the token
 
     async def _post(self, client: discord.Client, message: OutgoingMessage) -> str:
         self._keep_pause()

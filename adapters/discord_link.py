@@ -36,7 +36,7 @@ AWAY_LIMIT = 60.0  # seconds without a gateway socket, after which the superviso
 
 @dataclass(slots=True)
 class Memory:
-    """What outlives a connection: events that are not stored yet, and the newest stored message id of each private chat."""
+    """What outlives a connection: events that are not stored yet, and the newest stored id of each private chat."""
 
     platform: str
     heard: deque[Heard] = field(default_factory=deque)
@@ -72,7 +72,7 @@ class Connection:
         self._news = asyncio.Event()
         self._over = asyncio.Event()
         self._client = new_client()
-        state = self._client._connection
+        state = self._client._connection  # noqa: SLF001 - the SDK has no public way to take events as they came
         state.parsers = self._parsers(state.parsers)
 
     async def live(self, token: str, stop: asyncio.Event) -> None:
@@ -114,7 +114,7 @@ class Connection:
     async def _close(self) -> None:
         try:
             await asyncio.wait_for(self._client.close(), CLOSING)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - a socket that is gone cannot be closed, which is as good
             self._warn("closed without a goodbye (%s)", type(exc).__name__)
         finally:
             await self._client.http.close()
@@ -132,7 +132,7 @@ class Connection:
     def _guard(self, event: str, parser: Callable[[object], T], data: object) -> T | None:
         try:
             return parser(data)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - no event, however malformed, ends the connection
             reason = str(exc) if isinstance(exc, MalformedEvent) else type(exc).__name__
             self._warn("ignored a malformed %s: %s", event, reason)
             return None
@@ -201,7 +201,7 @@ class Connection:
         raise AssertionError("unreachable")
 
     async def _catch_up(self) -> None:
-        """RESUME replays what was missed, a new session does not. Guilds are left out: their histories lack the words."""
+        """RESUME replays what was missed, a new session does not. Not for guilds: their history lacks the words."""
         for chat_id in list(self._memory.last_seen):
             try:
                 await self._read_missed(chat_id)
@@ -227,7 +227,7 @@ class Connection:
             return []  # the chat is gone
 
     def _warn(self, text: str, *details: object) -> None:
-        log.warning("%s: " + text, self._memory.platform, *details)
+        log.warning("%s: %s", self._memory.platform, text % details)
 
 
 async def _wait(event: asyncio.Event, seconds: float | None = None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import aiohttp
@@ -14,9 +12,9 @@ from discord.http import Route
 
 from adapters.protocols import DeliveryError, NeedsConfiguration
 
-TOKEN_REFUSED = "DISCORD_BOT_TOKEN is refused by Discord; reset it in the developer portal (Bot, Reset Token)"
+CREDENTIALS_REFUSED = "DISCORD_BOT_TOKEN is refused by Discord; reset it in the developer portal (Bot, Reset Token)"
 INTENTS_REFUSED = "DISCORD_BOT_TOKEN is refused by Discord; its application may not use the intents that are asked for"
-REFUSALS = {4004: TOKEN_REFUSED, 4013: INTENTS_REFUSED, 4014: INTENTS_REFUSED}  # by close code of the gateway
+REFUSALS = {4004: CREDENTIALS_REFUSED, 4013: INTENTS_REFUSED, 4014: INTENTS_REFUSED}  # by close code of the gateway
 NEVER = (400, 403, 404)  # refused text, closed direct messages (50007), channel gone
 UNANSWERED = (502, 504, 524)  # the edge gave up on a server that may have carried out the request
 
@@ -44,6 +42,7 @@ def point_sdk_at(api_url: str, gateway_url: str) -> None:
 
 def new_client() -> discord.Client:
     """A client without caches, for one run: it cannot be used again. No privileged intent; nobody is ever mentioned."""
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # nobody here speaks
     tracing = aiohttp.TraceConfig()
     tracing.on_request_end.append(_answer_soon)
     return discord.Client(
@@ -76,19 +75,16 @@ async def _pause(response: aiohttp.ClientResponse) -> tuple[float | None, bool]:
         return (float(header) if header.isdecimal() else None), False
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Refused credentials as NeedsConfiguration, without the cause: it carries the request's headers and token."""
-    try:
-        yield
-    except discord.LoginFailure:
-        raise NeedsConfiguration(TOKEN_REFUSED) from None
-    except discord.PrivilegedIntentsRequired:
-        raise NeedsConfiguration(INTENTS_REFUSED) from None
-    except discord.ConnectionClosed as exc:
-        if exc.code not in REFUSALS:
-            raise
-        raise NeedsConfiguration(REFUSALS[exc.code]) from None
+def refusal(exc: Exception) -> NeedsConfiguration | None:
+    """What to set, if this ended a run because the credentials were refused."""
+    match exc:
+        case discord.LoginFailure():
+            return NeedsConfiguration(CREDENTIALS_REFUSED)
+        case discord.PrivilegedIntentsRequired():
+            return NeedsConfiguration(INTENTS_REFUSED)
+        case discord.ConnectionClosed() if exc.code in REFUSALS:
+            return NeedsConfiguration(REFUSALS[exc.code])
+    return None
 
 
 def delivery_error(exc: Exception) -> DeliveryError:

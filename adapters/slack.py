@@ -71,8 +71,8 @@ class SlackAdapter:
         bot, app = slack_client(self._api_url, self._bot_token), slack_client(self._api_url, self._app_token)
         me = await _introduce(bot, self.platform)
         address = await _socket_address(app, self._app_token)
-        receiver = Receiver(inbox, me, Directory(bot))
-        handler = _Handler(self._app(bot), self._app_token, app, receiver)
+        bolt, receiver = self._app(bot), Receiver(inbox, me, Directory(bot))
+        handler = _Handler(bolt, self._app_token, app, receiver)
         handler.client.wss_uri = address
         try:
             await _connect(handler)

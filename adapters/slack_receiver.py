@@ -106,7 +106,7 @@ class Receiver:
             await self._store(request.payload)
         except MalformedEvent as error:
             logger.warning("%s: event %s is malformed, dropped: %s", self._me.platform, _label(request), error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the connection
             kind = type(error).__name__
             logger.error("%s: event %s not stored, it comes again: %s", self._me.platform, _label(request), kind)
             return

@@ -90,6 +90,8 @@ async def post(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
     looks for it among the last day's messages first, and where it may not look it says so in the text.
     """
     text = message.text
+    if not text.strip():  # the SDK would warn with every send
+        raise DeliveryError("slack refuses the message: no_text", permanent=True)
     if message.may_be_repeat:
         before = await _sent_before(web, me, message)
         if before:

@@ -43,7 +43,7 @@ POLL_SECONDS = 30
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts of a broken poll, doubling
 PATIENCE = 8  # broken polls in a row, about a minute and a half; then the supervisor is told
 CLOSING_SECONDS = 5.0  # for messages that are on their way when the connection ends
-REPEATED = "(sent again after an error)\n"
+REPEATED = "(sent again after an interruption)\n"
 TOKEN = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
 # The request cannot have reached Telegram. Whatever else breaks may have broken after it was carried out.
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)

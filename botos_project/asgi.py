@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.routing import ProtocolTypeRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from django.core.asgi import get_asgi_application
 
+# whitenoise reads files in blocks, which is fine for files as small as ours.
+warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "botos_project.settings")
-pages = get_asgi_application()  # first: it loads the apps that the routes below are made of
+pages = get_asgi_application()  # first: it loads the apps, which routes are made of
+
+
+async def nowhere(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+    """Refuses quietly. Without it any stranger's made-up path would write a traceback into the log."""
+    await receive()
+    await send({"type": "websocket.close"})
+
 
 application = ProtocolTypeRouter(
     {
         "http": pages,
-        "websocket": AllowedHostsOriginValidator(URLRouter([])),
+        "websocket": AllowedHostsOriginValidator(nowhere),
     }
 )

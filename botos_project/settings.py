@@ -204,5 +204,7 @@ LOGGING: dict[str, Any] = {
             name: {"level": "WARNING"}
             for name in ("httpx", "httpcore", "discord", "slack", "slack_bolt", "slack_sdk", "telegram")
         },
+        "discord.client": {"level": "ERROR"},  # warns at every start that there is no library for voice
+        "uvicorn": {"level": "WARNING"},
     },
 }

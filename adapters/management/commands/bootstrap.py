@@ -1,0 +1,23 @@
+"""`manage.py bootstrap`: everything that must be there before the first start. Safe to run again."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+
+
+class Command(BaseCommand):
+    help = "Make the tables, and the first operator if there is none."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        call_command("migrate", verbosity=0, interactive=False)
+        users = get_user_model().objects
+        if users.filter(is_superuser=True).exists():
+            return
+        password = secrets.token_urlsafe(12)
+        users.create_superuser("operator", password=password)  # type: ignore[attr-defined]
+        self.stdout.write(f"Your login for /admin/: operator, password {password} (shown once; change it there)")

@@ -1,0 +1,123 @@
+"""`manage.py runbots`: the bots, and if asked for the pages and the playground, in one process until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.module_loading import import_string
+
+from adapters import registry
+from adapters.botos import BotOS, configured_agent
+from adapters.webserver import WebServer
+from identity.resolvers import Resolves
+from sessions_app import bridge
+from sessions_app.agents import AgentError
+
+log = logging.getLogger(__name__)
+
+
+class Command(BaseCommand):
+    help = "Run the bots until SIGTERM or Ctrl+C."
+    requires_migrations_checks = True
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--platforms", nargs="+", metavar="NAME", help="only these (default: all with tokens)")
+        parser.add_argument("--web", nargs="?", const="", metavar="HOST:PORT", help="serve the pages too")
+        parser.add_argument("--playground", action="store_true", help="with local servers in place of the platforms")
+        parser.add_argument("--workers", type=int, default=settings.BOTOS_WORKERS, metavar="N", help="turns at once")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        platforms = _platforms(options["platforms"], playground=options["playground"])
+        if options["workers"] < 1:
+            raise CommandError("--workers takes a number from 1.")
+        web = None if options["web"] is None else _web(options["web"], playground=options["playground"])
+        botos = _botos(platforms if not options["playground"] else (), options["workers"])
+        asyncio.run(_serve(botos, platforms if options["playground"] else (), web))
+
+
+def _platforms(named: list[str] | None, *, playground: bool) -> list[str]:
+    """The platforms to run. Raises CommandError with a hint when there are none."""
+    for name in named or []:
+        try:
+            registry.get(name)
+        except LookupError as error:
+            raise CommandError(f"{str(error.args[0]).capitalize()}.") from None
+    if named or playground:
+        return list(dict.fromkeys(named or ("telegram", "discord", "slack")))
+    configured = [name for name in registry.names() if registry.is_configured(name)]
+    if not configured:
+        hint = "set TELEGRAM_BOT_TOKEN, DISCORD_BOT_TOKEN, or SLACK_BOT_TOKEN and SLACK_APP_TOKEN in .env"
+        raise CommandError(f"No platform is configured. Hint: {hint}, or try everything with --playground --web.")
+    return configured
+
+
+def _botos(platforms: list[str] | tuple[()], workers: int) -> BotOS:
+    """Answers on every platform there is: another process may hold the connection that a message came by."""
+    resolver: Resolves = import_string(settings.BOTOS_RESOLVER)()
+    try:
+        agent = configured_agent()
+    except AgentError as error:
+        raise CommandError(str(error)) from error
+    return BotOS(agent, platforms, resolver, serves=registry.names(), workers=workers)
+
+
+def _web(address: str, *, playground: bool) -> WebServer:
+    host, _, port = (address or settings.BOTOS_WEB).rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    if not port.isdecimal():
+        raise CommandError("--web takes HOST:PORT, for example 127.0.0.1:8000.")
+    if playground and not _is_loopback(host):
+        raise CommandError("The playground is for this machine alone: use --web 127.0.0.1:PORT with it.")
+    try:
+        web = WebServer(host, int(port))
+    except (OSError, OverflowError) as error:
+        raise CommandError(f"The pages cannot be served on {host}:{port}: {error}.") from None
+    log.info("pages: http://%s:%d/%s", host, web.port, "playground/" if playground else "")
+    return web
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def _serve(botos: BotOS, played: list[str] | tuple[()], web: WebServer | None) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, botos.request_stop)
+    async with _playground(botos, played):
+        pages = asyncio.create_task(web.run()) if web else None
+        await botos.start()
+        if web and pages:
+            web.stop()
+            await pages
+
+
+@contextlib.asynccontextmanager
+async def _playground(botos: BotOS, played: list[str] | tuple[()]) -> Any:
+    if not played:
+        yield
+        return
+    from adapters.playground import stage  # the local servers, which nobody needs in production
+
+    playground = stage.Playground()
+    await bridge.call(stage.link_personas)
+    await playground.start()
+    for platform in played:
+        botos.add_bot(playground.bot(platform))
+    try:
+        yield
+    finally:
+        await playground.stop()
+
+

@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from django.urls import path
+
+from adapters.playground import views
+
+urlpatterns = [
+    path("", views.page, name="playground"),
+    path("chats/", views.chats, name="playground-chats"),
+    path("say/", views.say, name="playground-say"),
+]

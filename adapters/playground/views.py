@@ -1,0 +1,70 @@
+"""The playground's page: type as somebody on each platform, and see what the bot answers."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from adapters.playground import stage
+from adapters.playground.stage import PERSONAS, Persona, Playground
+
+LONGEST_TEXT = 4000
+_TITLES = {"telegram": "Telegram", "discord": "Discord", "slack": "Slack"}
+
+
+@never_cache
+@require_GET
+async def page(request: HttpRequest) -> HttpResponse:
+    """Three panes, one for each platform."""
+    playground, persona = _stage(request), _persona(request.GET.get("as", ""))
+    context = {"personas": PERSONAS, "persona": persona, "panes": _panes(playground, persona)}
+    return render(request, "playground/page.html", context)
+
+
+@never_cache
+@require_GET
+async def chats(request: HttpRequest) -> JsonResponse:
+    """What stands in the three chats: a list of `{platform, lines: [{author, text}]}`."""
+    panes = _panes(_stage(request), _persona(request.GET.get("as", "")))
+    return JsonResponse({"panes": [{key: pane[key] for key in ("platform", "lines")} for pane in panes]})
+
+
+@require_POST
+async def say(request: HttpRequest) -> HttpResponse:
+    """Type something as a persona on a platform, as the person would in the app."""
+    playground, persona = _stage(request), _persona(request.POST.get("as", ""))
+    platform, text = request.POST.get("platform", ""), request.POST.get("text", "").strip()
+    if platform not in playground.servers or not text or len(text) > LONGEST_TEXT:
+        return HttpResponseBadRequest("There is no such platform, or the text is empty or too long.")
+    await playground.say(persona, platform, text)
+    return redirect(f"{reverse('playground')}?as={persona.name}#{platform}")
+
+
+def _stage(request: HttpRequest) -> Playground:
+    """The running playground, for this machine only."""
+    is_local = ipaddress.ip_address(request.META.get("REMOTE_ADDR") or "0.0.0.0").is_loopback
+    if not stage.current or not is_local:
+        raise Http404("There is no playground here.")
+    return stage.current[-1]
+
+
+def _persona(name: str) -> Persona:
+    return next((persona for persona in PERSONAS if persona.name == name), PERSONAS[0])
+
+
+def _panes(playground: Playground, persona: Persona) -> list[dict[str, Any]]:
+    return [
+        {"platform": platform, "title": _TITLES[platform], "lines": _lines(playground, persona, platform)}
+        for platform in playground.servers
+    ]
+
+
+def _lines(playground: Playground, persona: Persona, platform: str) -> list[dict[str, str]]:
+    said = playground.chat(persona, platform)
+    return [{"author": "bot" if line.author_id == "bot" else "me", "text": line.text} for line in said]
