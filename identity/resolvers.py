@@ -33,7 +33,7 @@ Links = dict[Pair, str]  # ... to unified user id, oldest link first
 Signature = tuple[int, int, int]  # of a file's content, as far as its inode tells
 
 
-class IdentityUnavailable(Exception):  # noqa: N818 - a state that passes, not a mistake
+class IdentityUnavailable(Exception):
     """It cannot be said now who somebody is, or not be stored. Nothing may be kept under a guess; try again later."""
 
 
@@ -306,7 +306,7 @@ class DatabaseIdentityResolver:
     """The links of this application, as pairing makes them. Needs Django set up; one query for each question."""
 
     def __init__(self) -> None:
-        from identity import linking, models  # noqa: PLC0415 - the other resolvers work without Django
+        from identity import linking, models  # here, so that the other resolvers work without Django
 
         self._live = models.AccountLink.objects.live
         self._link, self._unlink = linking.link, linking.unlink
