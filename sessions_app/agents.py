@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
+
 from sessions_app import messages
 from sessions_app.answering import (
     AgentError,
@@ -95,7 +97,7 @@ def configuration_problem(model: object = None) -> str | None:
     return None
 
 
-def _build(model: object) -> Any:  # noqa: ANN401 - a pydantic-ai Model, which is not imported unless one is named
+def _build(model: object) -> Any:
     try:
         from sessions_app.model_agent import Endpoint, build_model
     except ImportError as error:
@@ -109,8 +111,6 @@ def _model_or_default(model: object) -> object:
 
 def _setting(name: str) -> str:
     """From Django's settings if they are there and have it, else from the environment."""
-    from django.conf import settings
-
     value = getattr(settings, name, None) if settings.configured else None
     return str(os.environ.get(name, "") if value is None else value).strip()
 

@@ -10,6 +10,9 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
+from django.conf import settings
+from django.db import connections
+
 from sessions_app.context import clear_session_context, enter
 from sessions_app.messages import Agent, Reply, Turn
 
@@ -119,7 +122,7 @@ def _outcome(call: Callable[[], T]) -> Callable[[asyncio.Future[T]], None]:
     """Make the call; what comes back settles a future with its result or its error."""
     try:
         result = call()
-    except BaseException as error:  # even SystemExit: in a thread it can only be the agent's own
+    except BaseException as error:  # noqa: BLE001 - even SystemExit: in a thread it can only be the agent's own
         failure = _fit_for_a_future(error)
         return lambda future: future.set_exception(failure)
     return lambda future: future.set_result(result)
@@ -141,9 +144,6 @@ def _unless_done(future: asyncio.Future[Any], settle: Callable[[asyncio.Future[A
 
 def _close_database() -> None:
     """Django keeps a connection per thread: one opened in an agent's thread would be left for the garbage collector."""
-    from django.conf import settings
-    from django.db import connections
-
     with suppress(Exception):  # a connection that cannot even be closed must not lose the answer
         if settings.configured:
             connections.close_all()

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core.checks import register
 
 
 class SessionsAppConfig(AppConfig):
     name = "sessions_app"
-    default_auto_field = "django.db.models.BigAutoField"
+    verbose_name = "conversations"
+
+    def ready(self) -> None:
+        from sessions_app import checks  # needs the models, which are there from now on
+
+        register(checks.check_agent)
+        register(checks.check_resolver)

@@ -17,7 +17,7 @@ from identity.resolvers import Resolves, resolve_with, stranger_key
 from sessions_app import agents, bridge, conversations, history, inbox, texts, turns
 from sessions_app.context import SessionContext
 from sessions_app.inbox import Lease
-from sessions_app.messages import Address, Line, Turn
+from sessions_app.messages import Address, Agent, Line, Turn
 from sessions_app.models import Conversation, HistoryEntry
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class BotSessionManager:
         async with self._queues[said.conversation.key]:
             return await self._turn(agents.as_agent(agent), context, said)
 
-    async def _turn(self, agent: agents.messages.Agent, context: SessionContext, said: HistoryEntry) -> str:
+    async def _turn(self, agent: Agent, context: SessionContext, said: HistoryEntry) -> str:
         lease = await self._hold(said.conversation)
         keeper = asyncio.create_task(self._keep(lease))
         try:
@@ -112,7 +112,7 @@ class BotSessionManager:
         lines = history.window_for(lease.conversation, limit=self.max_history)
         return Turn(f"chat-{secrets.token_hex(8)}", prompt, lines, known)
 
-    async def _ask(self, agent: agents.messages.Agent, turn: Turn) -> str:
+    async def _ask(self, agent: Agent, turn: Turn) -> str:
         try:
             return await agents.ask(agent, turn, limit=settings.BOTOS_TURN_SECONDS)
         except agents.AgentError as error:
@@ -170,8 +170,11 @@ class BotSessionManager:
         if not conversations.is_computed(self.identity_resolver):
             key = conversations.storage_key(self.platform, context.user_id, self.identity_resolver)
             return conversations.keyed(key, address)
-        key = {"platform": self.platform, "platform_user_id": context.user_id}
-        account, _ = PlatformAccount.objects.get_or_create(**key, defaults={"display_name": context.user_name[:150]})
+        account, _ = PlatformAccount.objects.get_or_create(
+            platform=self.platform,
+            platform_user_id=context.user_id,
+            defaults={"display_name": context.user_name[:150]},
+        )
         return conversations.direct(account, address, self.identity_resolver)
 
 

@@ -54,7 +54,7 @@ def build_model(model: object, endpoint: Endpoint) -> Model[Any]:
             return _openai_model(kind, name, endpoint)
         return infer_model(str(model).strip())
     except (UserError, ImportError, ValueError) as error:
-        raise AgentMisconfigured(f"the model {str(model)!r} (BOTOS_MODEL) cannot be used: {error}") from None
+        raise AgentMisconfigured(f"the model {str(model)!r} (BOTOS_MODEL) cannot be used: {error}") from error
 
 
 def _openai_model(kind: str, name: str, endpoint: Endpoint) -> Model[Any]:
@@ -155,7 +155,7 @@ def _off_the_loop(tool: Callable[..., Any]) -> Callable[..., Any]:
         return tool
 
     @functools.wraps(tool)
-    async def in_thread(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever the tool takes and gives
+    async def in_thread(*args: Any, **kwargs: Any) -> Any:
         result = await run_in_thread(tool, *args, **kwargs)
         return await result if isinstance(result, Awaitable) else result
 

@@ -14,7 +14,7 @@ from django.conf import settings
 from identity.resolvers import Resolves
 from sessions_app import agents, bridge, inbox, turns
 from sessions_app.inbox import Claim
-from sessions_app.messages import Agent
+from sessions_app.messages import Agent, Turn
 from sessions_app.models import InboundEvent
 from sessions_app.outbox import TEXT_LIMIT
 
@@ -131,7 +131,7 @@ class TurnPool:
                 await self._ask(claim, turn, service)
         self._on_outgoing()
 
-    async def _ask(self, claim: Claim, turn: turns.Turn, service: Service) -> None:
+    async def _ask(self, claim: Claim, turn: Turn, service: Service) -> None:
         try:
             text = await agents.ask(service.agent, turn, limit=settings.BOTOS_TURN_SECONDS)
         except agents.AgentError as error:

@@ -16,13 +16,13 @@ HELP = "I can recall what you tell me: say â€œMy favourite colour is octarine.â€
 LONGEST = 4_000  # characters read of one message; more would only be slow
 
 _VERBS = "like|love|live|work|have|own|need|want|prefer|hate|speak|play|study"
-_BREAK = re.compile(r"(?<=[.!?]) | and (?=(?:i|i'm|my) )", re.I)
-_OPENING = re.compile(r"\A(?:(?:hi|hello|hey|well|so|okay|ok|yes|actually|also|please|remember|that|and)[,!]* )*", re.I)
-_ASKING = re.compile(r"(?:whats?|whos?|where|when|which|how|do|does|did|can|could|tell|remind|is|are|am)\b", re.I)
-_CONTRACTED = re.compile(r"\bmy name's ", re.I)
-_MINE = re.compile(r"\bmy (?P<key>.{1,80}?) (?:is|are|was|were) (?P<value>.+)", re.I)
-_DOING = re.compile(rf"i (?:really |also |now )?(?P<key>{_VERBS}) (?:in |at |for )?(?P<value>.+)", re.I)
-_BEING = re.compile(r"(?:i am|i'?m|call me) (?P<value>.+)", re.I)
+_BREAK = re.compile(r"(?<=[.!?]) | and (?=(?:i|i'm|my) )", re.IGNORECASE)
+_OPENING = re.compile(r"\A(?:(?:hi|hello|hey|well|so|okay|ok|yes|also|please|remember|that|and)[,!]* )*", re.IGNORECASE)
+_ASKING = re.compile(r"(?:whats?|whos?|where|when|which|how|do|did|can|could|tell|remind|is|are|am)\b", re.IGNORECASE)
+_CONTRACTED = re.compile(r"\bmy name's ", re.IGNORECASE)
+_MINE = re.compile(r"\bmy (?P<key>.{1,80}?) (?:is|are|was|were) (?P<value>.+)", re.IGNORECASE)
+_DOING = re.compile(rf"i (?:really |also |now )?(?P<key>{_VERBS}) (?:in |at |for )?(?P<value>.+)", re.IGNORECASE)
+_BEING = re.compile(r"(?:i am|i'?m|call me) (?P<value>.+)", re.IGNORECASE)
 _MOODS = {"fine", "good", "ok", "okay", "tired", "sorry", "here", "back", "not", "sure", "happy", "sad", "busy", "late"}
 
 
@@ -43,7 +43,7 @@ class RecallAgent:
 
     def _tool_named(self, text: str) -> Callable[..., Any] | None:
         name = re.sub(r"\W+", "_", text[:LONGEST].casefold()).strip("_")
-        return next((tool for tool in self._tools if getattr(tool, "__name__", "").casefold() == name), None)
+        return next((tool for tool in self._tools if name and getattr(tool, "__name__", "").casefold() == name), None)
 
 
 async def _called(tool: Callable[..., Any]) -> object:
@@ -61,11 +61,10 @@ def _answer(turn: Turn) -> str:
     asked = _fold(questions[-1])
     if re.search(r"\b(?:last reminder|(?:did|have) you (?:tell|told|send|sent|remind))", asked):
         return _last_mirror(turn)
-    key = _key_of(asked)
+    if not (key := _key_of(asked)):
+        return HELP
     known = _facts([*(line.text for line in turn.history if line.role == "user"), turn.text])
-    if key in known:
-        return _as_sentence(known[key])
-    return "You have not told me that yet." if key else HELP
+    return _as_sentence(known[key]) if key in known else "You have not told me that yet."
 
 
 def _last_mirror(turn: Turn) -> str:

@@ -133,7 +133,7 @@ def _give_back(lease: Lease, *, wait: float = 0.0) -> None:
         raise LeaseLost
 
 
-def _end(claim: Claim, status: Status) -> None:
+def _end(claim: Claim, status: str) -> None:
     if _events(claim).update(status=status, done_at=clock.now()) != len(claim.events):
         raise LeaseLost  # an event of this turn was ended by somebody else
 

@@ -13,7 +13,7 @@ for _name in re.findall(r"^#? ?([A-Z][A-Z_]+)=", _example, re.MULTILINE):
     os.environ.pop(_name, None)
     os.environ.pop(f"{_name}_FILE", None)
 
-# Names per process, since two runs, and the workers of one run, share the machine. conftest.py makes and removes the folder:
+# Names per process, since two runs, and one run's workers, share the machine. conftest.py makes and removes the folder:
 # mypy and the checks load these settings too, and leave without tidying up.
 _folder = Path(tempfile.gettempdir()) / f"botos-test-{os.getpid()}"
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from django.conf import settings
 
 from identity import clock, linking
 from identity.models import PlatformAccount
 from sessions_app import inbox, outbox, turns
+from sessions_app.messages import InboundMessage
 from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
-from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, receive, say, texts
+from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say, texts
 
 pytestmark = pytest.mark.django_db
 
@@ -40,9 +43,7 @@ def test_it_gives_one_history_pair_for_an_event_delivered_three_times() -> None:
     assert texts(conversation) == ["hello", "hi"]
 
 
-def _same(key: str) -> inbox.InboundMessage:
-    from tests.sessions_app.talk import message
-
+def _same(key: str) -> InboundMessage:
     return message("alice", "hello", key=key)
 
 
@@ -203,10 +204,6 @@ def test_it_puts_what_was_said_before_new_behind_on_all_accounts() -> None:
 
 
 def test_it_drops_a_group_message_that_is_not_for_the_bot() -> None:
-    from dataclasses import replace
-
-    from tests.sessions_app.talk import message
-
     overheard = replace(message("alice", "lunch?", group="g"), is_addressed=False)
 
     assert inbox.receive(overheard, resolver=DATABASE) is None
@@ -218,8 +215,6 @@ def test_it_asks_to_try_again_and_keeps_nothing_if_nobody_knows_who_it_is() -> N
     class Broken:
         def resolve(self, platform: str, platform_user_id: str) -> str:
             raise OSError("no such table")
-
-    from tests.sessions_app.talk import message
 
     for _ in range(2):  # the platform sends it again
         assert inbox.receive(message("alice", "secret", key="k"), resolver=Broken()) is None

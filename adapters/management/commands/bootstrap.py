@@ -19,5 +19,5 @@ class Command(BaseCommand):
         if users.filter(is_superuser=True).exists():
             return
         password = secrets.token_urlsafe(12)
-        users.create_superuser("operator", password=password)  # type: ignore[attr-defined]
+        users.create_superuser("operator", password=password)
         self.stdout.write(f"Your login for /admin/: operator, password {password} (shown once; change it there)")

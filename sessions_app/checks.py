@@ -1,0 +1,47 @@
+"""Misconfiguration, found at start instead of at night."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+from django.utils.module_loading import import_string
+
+from identity.resolvers import Resolves
+from sessions_app import agents, conversations
+
+
+def check_agent(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """The agent or model that the settings name can be built. Asks nobody."""
+    if not settings.BOTOS_AGENT:
+        problem = agents.configuration_problem()
+    else:
+        problem = _problem_with_own_agent()
+    hint = "set BOTOS_AGENT, or BOTOS_MODEL and OPENAI_API_KEY; with none of them a small offline agent answers."
+    return [Error(problem, hint=hint, id="sessions_app.E001")] if problem else []
+
+
+def _problem_with_own_agent() -> str:
+    try:
+        agents.load_agent(settings.BOTOS_AGENT, instructions=settings.BOTOS_INSTRUCTIONS)
+    except agents.AgentError as error:
+        return str(error)
+    return ""
+
+
+def check_resolver(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """The resolver can be made, and what it means if it is not the database's."""
+    try:
+        resolver = import_string(settings.BOTOS_RESOLVER)()
+    except Exception as error:  # noqa: BLE001 - a deployer's module may raise anything
+        problem = f"BOTOS_RESOLVER is {settings.BOTOS_RESOLVER!r}: {type(error).__name__}: {error}"
+        return [Error(problem, hint="name a class with resolve(platform, platform_user_id).", id="sessions_app.E002")]
+    if not isinstance(resolver, Resolves):
+        problem = f"BOTOS_RESOLVER is {settings.BOTOS_RESOLVER!r}, which cannot resolve."
+        return [Error(problem, hint="give it resolve(platform, platform_user_id).", id="sessions_app.E003")]
+    if conversations.is_computed(resolver):
+        return []
+    problem = "BOTOS_RESOLVER decides who is who, so people cannot link, unlink or share in the chats."
+    return [Warning(problem, hint="only the database's resolver can offer that.", id="sessions_app.W001")]

@@ -1,0 +1,472 @@
+"""The Telegram adapter with the real SDK against the local Bot API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import httpx
+import pytest
+import pytest_asyncio
+from telegram.error import BadRequest, Forbidden, InvalidToken, NetworkError, RetryAfter, TelegramError, TimedOut
+
+from adapters import telegram as module
+from adapters.playground.server import Person, PlatformServer
+from adapters.playground.telegram import TelegramServer
+from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapter
+from adapters.telegram import Credentials, TelegramAdapter
+from sessions_app.messages import Address, InboundMessage, OutgoingMessage
+from tests.adapters.recording import RecordingInbox, StorageError, running
+
+ALICE = Person("1001", "Alice Liddell", "alice")
+BOB = Person("1002", "Bob")
+GROUP = "-100200300"
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[TelegramServer]:
+    server = TelegramServer()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Everything that is logged under the project's settings, where httpx may only warn: it logs URLs."""
+    for name in ("httpx", "httpcore"):
+        caplog.set_level(logging.WARNING, logger=name)
+    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG, logger="adapters")
+    return caplog
+
+
+@pytest.fixture(autouse=True)
+def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.05)
+
+
+def adapter_for(server: TelegramServer, **changed: str) -> TelegramAdapter:
+    return TelegramAdapter(**{"token": server.token, "api_url": server.url} | changed)
+
+
+def to(chat: str, text: str = "Good morning", *, thread: str = "", repeat: bool = False) -> OutgoingMessage:
+    return OutgoingMessage(Address("telegram", chat, thread), text, nonce="n1", may_be_repeat=repeat)
+
+
+def everything_in(error: BaseException) -> str:
+    """All that a log or an error tracker could show of an exception, suppressed context included."""
+    shown = "".join(traceback.format_exception(error)) + repr(error)
+    return shown + "".join(everything_in(other) for other in (error.__cause__, error.__context__) if other)
+
+
+# -- hearing
+
+
+@pytest.mark.asyncio
+async def test_it_fulfils_the_contract(server: TelegramServer) -> None:
+    platform: PlatformServer = server
+    adapter: PlatformAdapter = adapter_for(server, platform="telegram-acme")
+
+    assert (platform.platform, adapter.platform, adapter.text_limit) == ("telegram", "telegram-acme", 4096)
+    assert isinstance(adapter, PlatformAdapter)
+
+
+@pytest.mark.asyncio
+async def test_it_hears_a_private_message(server: TelegramServer) -> None:
+    async with running(adapter_for(server)) as run:
+        message_id = await server.say(ALICE, "My colour is octarine 😀")
+        [message] = await run.inbox.wait_for(1)
+
+    assert message.address == Address("telegram", "1001")
+    assert (message.sender.user_id, message.sender.name, message.sender.username) == ("1001", "Alice Liddell", "alice")
+    assert (message.text, message.message_id, message.chat_name) == (
+        "My colour is octarine 😀",
+        message_id,
+        "Alice Liddell",
+    )
+    assert (message.is_private, message.is_addressed, message.is_firsthand) == (True, True, True)
+    assert message.native_key.startswith("777001:")
+    assert message.sent_at is not None
+    assert message.sent_at.utcoffset() == timedelta(0)
+
+
+@pytest.mark.asyncio
+async def test_it_tells_addressed_group_messages_from_others(server: TelegramServer) -> None:
+    async with running(adapter_for(server)) as run:
+        await server.say(BOB, "nobody in particular", group=GROUP)
+        await server.say(BOB, "what is new?", group=GROUP, mention=True)
+        await server.say(BOB, "/new@BotosPlaygroundBot now", group=GROUP)
+        await server.say(BOB, "/new@SomeOtherBot now", group=GROUP)
+        own = await run.adapter.send(to(GROUP))
+        await server.say(BOB, "thanks", group=GROUP, reply_to=own)
+        messages = await run.inbox.wait_for(5)
+
+    assert [(message.is_addressed, message.text) for message in messages] == [
+        (False, "nobody in particular"),
+        (True, "what is new?"),
+        (True, "/new now"),
+        (False, "/new@SomeOtherBot now"),
+        (True, "thanks"),
+    ]
+    assert {(message.is_private, message.chat_name) for message in messages} == {(False, f"Group {GROUP}")}
+
+
+@pytest.mark.asyncio
+async def test_it_answers_in_the_topic_that_it_heard(server: TelegramServer) -> None:
+    async with running(adapter_for(server, platform="telegram-acme")) as run:
+        await server.say(BOB, "here", group=GROUP, thread="7")
+        [message] = await run.inbox.wait_for(1)
+        await run.adapter.send(to(GROUP, thread=message.address.thread_id))
+        [reply] = await server.wait_for(1, chat=GROUP)
+
+    assert message.address == Address("telegram-acme", GROUP, "7")
+    assert reply.thread_id == "7"
+
+
+@pytest.mark.asyncio
+async def test_it_hears_edits(server: TelegramServer) -> None:
+    async with running(adapter_for(server)) as run:
+        message_id = await server.say(ALICE, "teh")
+        await server.edit(ALICE, message_id, "the")
+        [edit] = await run.inbox.wait_for_edits(1)
+
+    assert (edit.address, edit.message_id, edit.text) == (Address("telegram", "1001"), message_id, "the")
+
+
+@pytest.mark.asyncio
+async def test_it_marks_forwarded_messages(server: TelegramServer) -> None:
+    async with running(adapter_for(server)) as run:
+        await server.forward(ALICE, "/link ABCD")
+        [message] = await run.inbox.wait_for(1)
+
+    assert (message.is_private, message.is_firsthand) == (True, False)
+
+
+@pytest.mark.asyncio
+async def test_it_hands_over_a_redelivery_under_the_same_key(server: TelegramServer) -> None:
+    async with running(adapter_for(server)) as run:
+        message_id = await server.say(ALICE, "once")
+        await server.acknowledged(message_id)
+        await server.redeliver(message_id)
+        first, second = await run.inbox.wait_for(2)
+
+    assert first.native_key == second.native_key
+
+
+# -- confirming
+
+
+@pytest.mark.asyncio
+async def test_it_confirms_only_what_the_inbox_stored(server: TelegramServer) -> None:
+    adapter, inbox = adapter_for(server), RecordingInbox()
+    inbox.fail_next = 1
+    lost = await server.say(ALICE, "first")
+    await server.say(ALICE, "second")
+
+    with pytest.raises(StorageError):
+        async with running(adapter, inbox) as run:
+            await run.ending()
+    with pytest.raises(TimeoutError):
+        await server.acknowledged(lost, timeout=0.01)
+    async with running(adapter, inbox):
+        messages = await inbox.wait_for(2)
+        await server.acknowledged(lost)
+
+    assert [message.text for message in messages] == ["first", "second"]
+
+
+@pytest.mark.asyncio
+async def test_it_does_not_confirm_while_the_inbox_is_still_storing(server: TelegramServer) -> None:
+    waiting, release = asyncio.Event(), asyncio.Event()
+
+    class SlowInbox(RecordingInbox):
+        async def receive(self, message: InboundMessage) -> None:
+            waiting.set()
+            await release.wait()
+            await super().receive(message)
+
+    async with running(adapter_for(server), SlowInbox()):
+        message_id = await server.say(ALICE, "slow")
+        await waiting.wait()
+        with pytest.raises(TimeoutError):
+            await server.acknowledged(message_id, timeout=0.1)
+        release.set()
+        await server.acknowledged(message_id)
+
+
+@pytest.mark.asyncio
+async def test_it_does_not_spin_on_what_cannot_be_confirmed(
+    server: TelegramServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.2)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.4)
+    await server.push_raw(5)
+
+    async with running(adapter_for(server)) as run:
+        await asyncio.sleep(0.3)  # in which a spinning loop polls a hundred times
+        await server.say(ALICE, "still here")
+        await run.inbox.wait_for_text("still here")
+        polls = [method for method, _given in server.calls if method == "getUpdates"]
+
+    assert len(polls) < 10
+
+
+# -- starting and ending
+
+
+@pytest.mark.asyncio
+async def test_it_stops_a_running_poll_at_once(server: TelegramServer) -> None:
+    async with running(adapter_for(server)) as run:
+        message_id = await server.say(ALICE, "hello")
+        await server.acknowledged(message_id)  # so the next poll is waiting
+        began = asyncio.get_running_loop().time()
+        run.stop.set()
+        await run.ending()
+
+    assert asyncio.get_running_loop().time() - began < 1
+    with pytest.raises(DeliveryError, match="telegram is not connected"):
+        await run.adapter.send(to("1001"))
+
+
+@pytest.mark.asyncio
+async def test_it_lets_a_message_on_its_way_arrive_before_it_ends(server: TelegramServer) -> None:
+    arrived, release, carry_out = asyncio.Event(), asyncio.Event(), server.api.call
+
+    async def slow_call(method: str, given: dict[str, object]) -> object:
+        if method == "sendMessage":
+            arrived.set()
+            await release.wait()
+        return await carry_out(method, given)
+
+    server.api.call = slow_call  # type: ignore[method-assign]
+    async with running(adapter_for(server)) as run:
+        await server.say(ALICE, "hello")
+        sending = asyncio.create_task(run.adapter.send(to("1001")))
+        await arrived.wait()
+        run.stop.set()
+        await asyncio.wait({run.task}, timeout=0.2)
+        assert not run.task.done()
+        release.set()
+        assert await sending
+        await run.ending()
+
+
+@pytest.mark.asyncio
+async def test_it_asks_for_configuration_when_the_token_is_refused(server: TelegramServer) -> None:
+    for token in ("", "no token", "12:ab\n", f"{server.token}x"):
+        with pytest.raises(NeedsConfiguration, match="TELEGRAM_BOT_TOKEN is"):
+            async with running(adapter_for(server, token=token)):
+                pass
+
+
+@pytest.mark.asyncio
+async def test_it_asks_for_configuration_when_the_token_is_revoked(server: TelegramServer) -> None:
+    async with running(adapter_for(server)) as run:
+        server.faults.inject("getUpdates", status=401)
+        await server.say(ALICE, "wakes the poll that is waiting")
+        with pytest.raises(NeedsConfiguration, match="TELEGRAM_BOT_TOKEN is refused") as refused:
+            await run.ending()
+
+    assert server.token.partition(":")[2] not in everything_in(refused.value)
+
+
+@pytest.mark.asyncio
+async def test_it_ends_when_somebody_else_polls(server: TelegramServer) -> None:
+    async with running(adapter_for(server)) as run, httpx.AsyncClient() as other:
+        await server.acknowledged(await server.say(ALICE, "so the next poll is waiting"))
+        await other.post(f"{server.url}/bot{server.token}/getUpdates")
+        with pytest.raises(RuntimeError, match="another poller or a webhook is active"):
+            await run.ending()
+
+
+@pytest.mark.asyncio
+async def test_it_ends_when_a_webhook_is_set_and_leaves_it_alone(server: TelegramServer) -> None:
+    server.api.webhook = "https://example.org/hook"
+
+    async with running(adapter_for(server)) as run:
+        with pytest.raises(RuntimeError, match="another poller or a webhook is active"):
+            await run.ending()
+
+    assert server.api.webhook == "https://example.org/hook"
+
+
+@pytest.mark.asyncio
+async def test_it_polls_on_after_a_blip(server: TelegramServer) -> None:
+    server.faults.inject("getUpdates", status=500, times=2)
+    server.faults.inject("getUpdates", status=429, retry_after=0.01)
+    server.faults.inject("getUpdates", lose_response=True)
+
+    async with running(adapter_for(server)) as run:
+        await server.say(ALICE, "first")
+        await run.inbox.wait_for_text("first")
+        await server.drop_connections()
+        await server.say(ALICE, "second")
+        await run.inbox.wait_for_text("second")
+
+
+@pytest.mark.asyncio
+async def test_it_gives_up_when_telegram_stays_away(server: TelegramServer) -> None:
+    async with running(adapter_for(server)) as run:
+        await server.stop()
+        with pytest.raises(ConnectionError, match="telegram is out of reach"):
+            await run.ending()
+    with pytest.raises(ConnectionError, match="telegram cannot be reached"):
+        async with running(adapter_for(server)):
+            pass
+
+
+# -- sending
+
+
+@pytest.mark.asyncio
+async def test_it_sends_plain_text_without_link_preview(server: TelegramServer) -> None:
+    async with running(adapter_for(server)) as run:
+        await server.say(ALICE, "hello")
+        message_id = await run.adapter.send(to("1001", "<b>5 < 6</b> _and_ https://example.org\x00"))
+        [reply] = await server.wait_for(1, chat=server.private_chat(ALICE))
+
+    assert (reply.message_id, reply.text) == (message_id, "<b>5 < 6</b> _and_ https://example.org")
+    assert "parse_mode" not in server.api.sends[0]
+    assert server.api.sends[0]["link_preview_options"] == '{"is_disabled": true}'
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("text", ["short", "x" * 4096, "😀" * 2048])
+async def test_it_marks_a_possible_repeat_within_the_limit(server: TelegramServer, text: str) -> None:
+    async with running(adapter_for(server)) as run:
+        await server.say(ALICE, "hello")
+        await run.adapter.send(to("1001", text, repeat=True))
+        [reply] = await server.wait_for(1, chat="1001")
+
+    mark, _newline, rest = reply.text.partition("\n")
+    assert mark == "(sent again after an interruption)"
+    assert rest == text or text.startswith(rest.removesuffix("…"))
+
+
+@pytest.mark.asyncio
+async def test_it_passes_on_how_long_to_wait(server: TelegramServer) -> None:
+    async with running(adapter_for(server)) as run:
+        await server.say(ALICE, "hello")
+        server.faults.inject("sendMessage", status=429, retry_after=7)
+        with pytest.raises(DeliveryError) as error:
+            await run.adapter.send(to("1001"))
+
+    assert (error.value.retry_after, error.value.permanent, error.value.ambiguous) == (7.0, False, False)
+
+
+@pytest.mark.asyncio
+async def test_it_knows_when_a_message_may_have_arrived(server: TelegramServer) -> None:
+    async with running(adapter_for(server)) as run:
+        await server.say(ALICE, "hello")
+        server.faults.inject("sendMessage", lose_response=True)
+        with pytest.raises(DeliveryError) as lost:
+            await run.adapter.send(to("1001"))
+        server.faults.inject("sendMessage", status=500)
+        with pytest.raises(DeliveryError) as failed:
+            await run.adapter.send(to("1001"))
+        await server.stop()
+        with pytest.raises(DeliveryError) as unsent:
+            await run.adapter.send(to("1001"))
+
+    errors = [error.value for error in (lost, failed, unsent)]
+    assert [(error.ambiguous, error.permanent) for error in errors] == [(True, False), (False, False), (False, False)]
+    assert len(server.api.sends) == 1
+
+
+@pytest.mark.asyncio
+async def test_it_knows_when_a_message_can_never_arrive(server: TelegramServer) -> None:
+    server.api.blocked.add(1001)
+    async with running(adapter_for(server)) as run:
+        await server.say(ALICE, "hello")
+        await server.say(BOB, "hello")
+        for hopeless in (to("1001"), to("9999"), to("general"), to("1002", " "), to("1002", "x" * 4097)):
+            with pytest.raises(DeliveryError) as error:
+                await run.adapter.send(hopeless)
+            assert (error.value.permanent, error.value.ambiguous) == (True, False)
+
+
+def after(cause: Exception, error: TelegramError) -> TelegramError:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "permanent", "ambiguous"),
+    [
+        (Forbidden("Forbidden: bot was blocked by the user"), True, False),
+        (BadRequest("Bad Request: chat not found"), True, False),
+        (InvalidToken(), False, False),
+        (NetworkError("Internal Server Error"), False, False),
+        (after(httpx.ReadTimeout(""), TimedOut()), False, True),
+        (after(httpx.WriteTimeout(""), TimedOut()), False, True),
+        (after(httpx.ReadError(""), NetworkError("")), False, True),
+        (after(httpx.RemoteProtocolError(""), NetworkError("")), False, True),
+        (after(httpx.ConnectTimeout(""), TimedOut()), False, False),
+        (after(httpx.PoolTimeout(""), TimedOut()), False, False),
+        (after(httpx.ConnectError(""), NetworkError("")), False, False),
+        (after(TelegramError("not JSON"), NetworkError("Bad Gateway (502)")), False, True),
+        (KeyError("result"), False, True),
+    ],
+)
+def test_it_judges_every_failure_to_send(error: Exception, permanent: bool, ambiguous: bool) -> None:
+    judged = TelegramAdapter(token="1:a")._undelivered(error)
+
+    assert (judged.permanent, judged.ambiguous) == (permanent, ambiguous)
+
+
+@pytest.mark.filterwarnings("ignore::telegram.warnings.PTBDeprecationWarning")
+@pytest.mark.parametrize("as_timedelta", ["false", "true"])
+def test_it_reads_the_wait_in_both_types_of_the_sdk(as_timedelta: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PTB_TIMEDELTA", as_timedelta)
+
+    judged = TelegramAdapter(token="1:a")._undelivered(RetryAfter(3))
+
+    assert repr(judged.retry_after) == "3.0"
+
+
+# -- secrets
+
+
+@pytest.mark.asyncio
+async def test_it_never_shows_the_token(server: TelegramServer, logged: pytest.LogCaptureFixture) -> None:
+    errors: list[BaseException] = []
+    server.faults.inject("getMe", status=401)
+    server.faults.inject("getMe", status=500)
+    for adapter in (adapter_for(server), adapter_for(server), adapter_for(server, api_url="nonsense://h")):
+        with pytest.raises((NeedsConfiguration, ConnectionError)) as early:
+            async with running(adapter):
+                pass
+        errors.append(early.value)
+    async with running(adapter_for(server)) as run:
+        await server.say(ALICE, "hello")
+        for fault in ({"status": 401}, {"status": 403}, {"status": 429, "retry_after": 1}, {"lose_response": True}):
+            server.faults.inject("sendMessage", **fault)
+            with pytest.raises(DeliveryError) as late:
+                await run.adapter.send(to("1001"))
+            errors.append(late.value)
+        server.faults.inject("getUpdates", status=409)
+        await server.drop_connections()
+        with pytest.raises(RuntimeError) as end:
+            await run.ending()
+        errors.append(end.value)
+
+    secret = server.token.partition(":")[2]
+    assert len(errors) == 8
+    assert not [error for error in errors if secret in everything_in(error)]
+    assert all(error.__cause__ is None and error.__suppress_context__ for error in errors)
+    assert logged.records
+    assert secret not in logged.text
+    assert not [record for record in logged.records if secret in repr(record.__dict__)]
+
+
+def test_it_masks_the_token_in_what_the_sdk_says() -> None:
+    credentials = Credentials("telegram", "77:SECRET")
+
+    shown = credentials.masked(NetworkError("no answer from http://h/bot77:SECRET/sendMessage"))
+
+    assert "SECRET" not in shown + repr(credentials)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from botos_project.asgi import application
+
+
+async def answers_to_websocket(path: str, *, origin: str) -> list[str]:
+    """What the application says to a browser that wants a live page."""
+    said: list[str] = []
+    events = iter(["websocket.connect", "websocket.disconnect"])
+
+    async def receive() -> Any:
+        return {"type": next(events), "code": 1006}
+
+    async def send(message: Any) -> None:
+        said.append(message["type"])
+
+    headers = [(b"origin", origin.encode())]
+    scope: Any = {"type": "websocket", "path": path, "headers": headers, "subprotocols": []}
+    await application(scope, receive, send)
+    return said
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("origin", ["http://localhost", "http://mallory.example"])
+async def test_it_refuses_a_live_page_that_does_not_exist_without_an_error(origin: str) -> None:
+    assert await answers_to_websocket("/nowhere/", origin=origin) == ["websocket.close"]

@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import traceback
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from pydantic_ai import RunContext
+from pydantic_ai.models.openai import OpenAIResponsesModel
+from pydantic_ai.models.test import TestModel
+
+from sessions_app.answering import AgentError, AgentFailure, AgentMisconfigured, AgentTimeout, ask
+from sessions_app.context import get_session_context
+from sessions_app.messages import Turn
+from sessions_app.model_agent import MOST_REQUESTS, OPENAI_URL, OPENING, RETRIES, Endpoint, ModelAgent, build_model
+from tests.sessions_app.agent_samples import ALICE, BOB, a_turn, assistant, mirror, user
+from tests.sessions_app.model_server import KEY, ModelServer, calls, says
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[ModelServer]:
+    async with ModelServer().running() as running:
+        yield running
+
+
+def agent_of(server: ModelServer, *tools: Callable[..., Any], instructions: str = "") -> ModelAgent:
+    endpoint = Endpoint(KEY, server.base_url)
+    return ModelAgent(lambda: build_model("openai:tiny", endpoint), instructions=instructions, tools=tools)
+
+
+def calling(tool: str, arguments: str = "{}") -> Callable[[dict[str, Any]], web.Response]:
+    """A model that calls the tool first and then says what came back."""
+
+    def answer(body: dict[str, Any]) -> web.Response:
+        last = body["messages"][-1]
+        return says(f"It said: {last['content']}") if last["role"] == "tool" else calls(tool, arguments)
+
+    return answer
+
+
+def said(server: ModelServer) -> list[tuple[str, str]]:
+    return [(message["role"], message["content"]) for message in server.asked[-1]["messages"]]
+
+
+@pytest.mark.asyncio
+async def test_it_sends_instructions_history_and_prompt(server: ModelServer) -> None:
+    server.answer = lambda body: says("Octarine.")
+    turn = a_turn("What's my favourite colour?", user("My favourite colour is octarine."), assistant("Got it!"))
+
+    assert await ask(agent_of(server, instructions="Be helpful."), turn, limit=10) == "Octarine."
+
+    assert said(server) == [
+        ("system", "Be helpful."),
+        ("user", "My favourite colour is octarine."),
+        ("assistant", "Got it!"),
+        ("user", "What's my favourite colour?"),
+    ]
+    assert server.asked[-1]["model"] == "tiny"
+    assert server.keys == {f"Bearer {KEY}"}
+
+
+@pytest.mark.asyncio
+async def test_it_begins_with_the_user_and_alternates(server: ModelServer) -> None:
+    turn = a_turn("Yes?", mirror("Standup."), assistant("Hello!"), user("Hi"), user("You there?"))
+
+    await ask(agent_of(server), turn, limit=10)
+
+    assert said(server) == [
+        ("user", OPENING),
+        ("assistant", "[sent to the person by cron] Standup.\n\nHello!"),
+        ("user", "Hi\n\nYou there?\n\nYes?"),
+    ]
+
+
+@pytest.mark.asyncio
+async def test_it_keeps_nothing_from_one_turn_to_the_next(server: ModelServer) -> None:
+    agent = agent_of(server)
+    await ask(agent, a_turn("secret of Alice"), limit=10)
+    await ask(agent, a_turn("Hi", context=BOB), limit=10)
+
+    assert said(server) == [("user", "Hi")]
+
+
+@pytest.mark.asyncio
+async def test_it_keeps_overlapping_turns_apart(server: ModelServer) -> None:
+    server.answer = lambda body: says(" | ".join(message["content"] for message in body["messages"]))
+    agent = agent_of(server)
+    turns = [a_turn(f"prompt of {n}", user(f"secret of {n}"), assistant("ok")) for n in range(30)]
+
+    answers = await asyncio.gather(*(ask(agent, turn, limit=30) for turn in turns))
+
+    assert answers == [f"secret of {n} | ok | prompt of {n}" for n in range(30)]
+
+
+def whoami() -> str:
+    """Say who is asking."""
+    return f"{get_session_context().user_name} in {threading.current_thread().name}"
+
+
+async def whoami_async() -> str:
+    """Say who is asking."""
+    await asyncio.sleep(0)
+    return f"{get_session_context().user_name} in {threading.current_thread().name}"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("tool", [whoami, whoami_async])
+@pytest.mark.parametrize("context", [ALICE, BOB])
+async def test_it_lets_tools_see_who_is_asking(server: ModelServer, tool: Callable[..., Any], context: Any) -> None:
+    server.answer = calling(tool.__name__)
+
+    answer = await ask(agent_of(server, tool), a_turn("Who am I?", context=context), limit=10)
+
+    thread = "agent-whoami" if tool is whoami else "MainThread"
+    assert answer == f"It said: {context.user_name} in {thread}"
+    assert server.asked[0]["tools"][0]["function"]["description"] == "Say who is asking."
+
+
+Unit = Literal["c", "f"]
+
+
+@pytest.mark.asyncio
+async def test_it_shows_the_model_the_parameters_of_a_sync_tool(server: ModelServer) -> None:
+    def weather(city: str, unit: Unit = "c") -> str:
+        """Tell the weather.
+
+        Args:
+            city: where to look
+            unit: degrees
+        """
+        return f"{city}: 20 {unit}"
+
+    server.answer = calling("weather", '{"city": "Paris", "unit": "f"}')
+
+    assert await ask(agent_of(server, weather), a_turn("Weather?"), limit=10) == "It said: Paris: 20 f"
+
+    parameters = server.asked[0]["tools"][0]["function"]["parameters"]
+    assert parameters["properties"]["city"] == {"description": "where to look", "type": "string"}
+    assert parameters["properties"]["unit"]["enum"] == ["c", "f"]
+    assert parameters["required"] == ["city"]
+
+
+@pytest.mark.asyncio
+async def test_it_hands_the_turn_to_a_tool_that_asks_for_it(server: ModelServer) -> None:
+    def book(ctx: RunContext[Turn]) -> str:
+        return f"booked once as {ctx.deps.key}"
+
+    server.answer = calling("book")
+
+    assert await ask(agent_of(server, book), a_turn("Book it"), limit=10) == "It said: booked once as turn-1"
+
+
+@pytest.mark.asyncio
+async def test_it_fails_with_its_tool(server: ModelServer) -> None:
+    def broken() -> str:
+        raise ZeroDivisionError
+
+    server.answer = calling("broken")
+
+    with pytest.raises(AgentFailure, match="ZeroDivisionError"):
+        await ask(agent_of(server, broken), a_turn("Hi"), limit=10)
+
+
+@pytest.mark.asyncio
+async def test_it_stops_waiting_for_a_tool_that_hangs(server: ModelServer) -> None:
+    release = threading.Event()
+
+    def hang() -> str:
+        release.wait(20)
+        return "late"
+
+    server.answer = calling("hang")
+    try:
+        with pytest.raises(AgentTimeout):
+            await ask(agent_of(server, hang), a_turn("Hi"), limit=0.5)
+        assert not release.is_set()
+    finally:
+        release.set()
+
+
+@pytest.mark.asyncio
+async def test_it_stops_a_model_that_calls_tools_for_ever(server: ModelServer) -> None:
+    server.answer = lambda body: calls("whoami")
+
+    with pytest.raises(AgentFailure, match="UsageLimitExceeded"):
+        await ask(agent_of(server, whoami), a_turn("Hi"), limit=30)
+
+    assert len(server.asked) == MOST_REQUESTS
+
+
+def everything(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500])
+async def test_it_tells_the_status_and_neither_key_nor_prompt(server: ModelServer, status: int) -> None:
+    prompt = "My PIN is one two three four.".upper()
+    echo = {"error": {"message": f"wrong key {KEY} for: {prompt}", "type": KEY, "code": KEY}}
+    server.answer = lambda body: web.json_response(echo, status=status, headers={"retry-after-ms": "1"})
+
+    with pytest.raises(AgentFailure, match=f"HTTP {status} from tiny") as caught:
+        await ask(agent_of(server), a_turn(prompt), limit=10)
+
+    assert KEY not in everything(caught.value)
+    assert prompt not in everything(caught.value)
+
+
+@pytest.mark.asyncio
+async def test_it_tries_a_request_again_but_not_for_ever(server: ModelServer) -> None:
+    server.answer = lambda body: web.Response(status=500, headers={"retry-after-ms": "1"})
+
+    with pytest.raises(AgentFailure):
+        await ask(agent_of(server), a_turn("Hi"), limit=30)
+
+    assert len(server.asked) == 1 + RETRIES
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("page", ["<html>oops</html>", "{}", "[]", '{"choices": []}'])
+async def test_it_fails_on_nonsense(server: ModelServer, page: str) -> None:
+    server.answer = lambda body: web.Response(text=page, content_type="application/json")
+
+    with pytest.raises(AgentFailure):
+        await ask(agent_of(server), a_turn("Hi"), limit=10)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("text", ["", "  ", None])
+async def test_it_has_an_error_for_a_model_that_says_nothing(server: ModelServer, text: str | None) -> None:
+    server.answer = lambda body: says(text)
+
+    with pytest.raises(AgentError):
+        await ask(agent_of(server), a_turn("Hi"), limit=10)
+
+    assert len(server.asked) <= 2
+
+
+@pytest.mark.asyncio
+async def test_it_fails_when_nobody_listens(unused_tcp_port: int) -> None:
+    endpoint = Endpoint(KEY, f"http://127.0.0.1:{unused_tcp_port}/v1")
+
+    with pytest.raises(AgentFailure) as caught:
+        await ask(ModelAgent(lambda: build_model("openai:tiny", endpoint)), a_turn("Hi"), limit=20)
+
+    assert KEY not in everything(caught.value)
+
+
+@pytest.mark.asyncio
+async def test_it_is_stopped_at_the_limit_and_works_again(server: ModelServer) -> None:
+    agent = agent_of(server)
+    server.answer = server.hang
+    with pytest.raises(AgentTimeout) as caught:
+        await ask(agent, a_turn("Hi"), limit=0.2)
+    assert KEY not in everything(caught.value)
+
+    server.answer = lambda body: says("Back.")
+    assert await ask(agent, a_turn("Hi"), limit=10) == "Back."
+
+
+@pytest.mark.asyncio
+async def test_it_can_be_cancelled(server: ModelServer) -> None:
+    server.answer = server.hang
+    task = asyncio.create_task(ask(agent_of(server), a_turn("Hi"), limit=60))
+    await asyncio.wait_for(server.waiting.wait(), 10)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_it_works_on_one_event_loop_after_another() -> None:
+    agents: list[ModelAgent] = []
+    endpoints: list[Endpoint] = []
+
+    async def talk() -> str:
+        async with ModelServer().running() as server:
+            endpoints.append(Endpoint(KEY, server.base_url))
+            agents.append(ModelAgent(lambda: build_model("openai:tiny", endpoints[-1])))
+            return await ask(agents[0], a_turn("Hi"), limit=10)
+
+    assert [asyncio.run(talk()) for _ in range(2)] == ["Hello.", "Hello."]
+
+
+def test_it_works_on_two_event_loops_at_once() -> None:
+    both_asked = threading.Barrier(2, timeout=20)
+    urls: dict[int, str] = {}
+    answers: list[str] = []
+    agent = ModelAgent(lambda: build_model("openai:tiny", Endpoint(KEY, urls[threading.get_ident()])))
+
+    def answer(body: dict[str, Any]) -> web.Response:
+        both_asked.wait()
+        return says("Hello.")
+
+    async def talk() -> None:
+        async with ModelServer().running() as server:
+            server.answer = answer
+            urls[threading.get_ident()] = server.base_url
+            answers.append(await ask(agent, a_turn("Hi"), limit=20))
+
+    threads = [threading.Thread(target=asyncio.run, args=(talk(),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert answers == ["Hello.", "Hello."]
+
+
+@pytest.mark.asyncio
+async def test_it_talks_to_nobody_but_the_server(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: set[tuple[str, int]] = set()
+    connect = socket.socket.connect
+
+    def note(self: socket.socket, address: Any) -> None:
+        called.add(address[:2])
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", note)
+    server.answer = calling("whoami")
+
+    await ask(agent_of(server, whoami), a_turn("Hi"), limit=10)
+
+    assert [f"http://{host}:{port}/v1" for host, port in called] == [server.base_url]
+
+
+def test_it_takes_a_model_as_it_is() -> None:
+    model = TestModel()
+
+    assert build_model(model, Endpoint()) is model
+
+
+def test_it_builds_the_responses_model_if_asked() -> None:
+    assert isinstance(build_model("openai-responses:gpt-5-mini", Endpoint(KEY)), OpenAIResponsesModel)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "url"),
+    [(Endpoint(KEY), OPENAI_URL), (Endpoint("", "http://127.0.0.1:1/v1"), "http://127.0.0.1:1/v1")],
+)
+def test_it_needs_a_key_only_for_openai_itself(endpoint: Endpoint, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "")  # as an .env file may have it
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    assert str(getattr(build_model("openai:gpt-5-mini", endpoint), "base_url", "")).rstrip("/") == url
+
+
+@pytest.mark.parametrize(
+    ("model", "endpoint", "problem"),
+    [
+        ("openai:gpt-5-mini", Endpoint(), "needs OPENAI_API_KEY"),
+        ("openai:gpt-5-mini", Endpoint(KEY, "127.0.0.1:1/v1"), "OPENAI_BASE_URL must begin with http"),
+        ("openai:gpt-5-mini", Endpoint(f"{KEY}\n{KEY}"), "characters that no key has"),
+        ("openai:", Endpoint(KEY), "a name must follow the colon"),
+        ("gpt-5-mini-of-mine", Endpoint(KEY), "gpt-5-mini-of-mine"),
+        ("nobody:knows", Endpoint(KEY), "nobody:knows"),
+        ("anthropic:claude-sonnet-4-5", Endpoint(KEY), "anthropic"),
+    ],
+)
+def test_it_says_what_is_wrong_with_a_model(model: str, endpoint: Endpoint, problem: str) -> None:
+    with pytest.raises(AgentMisconfigured, match=problem) as caught:
+        build_model(model, endpoint)
+
+    assert KEY not in everything(caught.value)
+
+
+def test_it_does_not_show_its_key() -> None:
+    assert KEY not in repr(Endpoint(KEY))
