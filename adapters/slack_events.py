@@ -96,8 +96,7 @@ def _edit(event: dict[str, Any], me: Me) -> MessageEdit | None:
 
 
 def _by_a_bot(message: dict[str, Any], me: Me) -> bool:
-    by_app = bool(message.get("bot_id")) or message.get("subtype") == "bot_message"
-    return by_app or message.get("user") in (me.user_id, "USLACKBOT")
+    return bool(message.get("bot_id")) or message.get("user") in (me.user_id, "USLACKBOT")
 
 
 def _author(event: dict[str, Any], me: Me) -> str:

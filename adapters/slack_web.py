@@ -42,7 +42,7 @@ PERMANENT = frozenset((
 ))
 # fmt: on
 # "It's possible some aspect of the operation succeeded before the error was raised."
-PERHAPS_DONE = frozenset(("fatal_error", "internal_error", "service_unavailable"))
+PERHAPS_DONE = frozenset(("fatal_error", "internal_error"))
 # Not a member, or no permission to read: posting may still work.
 CANNOT_LOOK = frozenset(("missing_scope", "not_in_channel", "no_permission"))
 
@@ -89,28 +89,29 @@ async def post(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
     It is sent as plain text, so that what is read is what the history holds. The nonce travels as metadata: a repeat
     looks for it among the last day's messages first, and where it may not look it says so in the text.
     """
-    text = message.text
-    if not text.strip():  # the SDK would warn with every send
+    if not message.text.strip():  # the SDK would warn with every send
         raise DeliveryError("slack refuses the message: no_text", permanent=True)
-    if message.may_be_repeat:
-        before = await _sent_before(web, me, message)
-        if before:
-            return before
-        text += REPEAT if before is None else ""
+    before = await _sent_before(web, me, message) if message.may_be_repeat else ""
+    if before:
+        return before
+    text = message.text + (REPEAT if before is None else "")
     try:
-        response = await web.chat_postMessage(
-            channel=message.address.chat_id,
-            text=escape(text),
-            thread_ts=message.address.thread_id or None,
-            mrkdwn=False,
-            parse="none",
-            unfurl_links=False,
-            unfurl_media=False,
-            metadata={"event_type": EVENT_TYPE, "event_payload": {"id": message.nonce}},
-        )
+        return str((await web.chat_postMessage(**_form(message, text)))["ts"])
     except (SlackApiError, *NO_ANSWER) as error:
         raise _failure(error) from None
-    return str(response["ts"])
+
+
+def _form(message: OutgoingMessage, text: str) -> dict[str, Any]:
+    return {
+        "channel": message.address.chat_id,
+        "text": escape(text),
+        "thread_ts": message.address.thread_id or None,
+        "mrkdwn": False,
+        "parse": "none",
+        "unfurl_links": False,
+        "unfurl_media": False,
+        "metadata": {"event_type": EVENT_TYPE, "event_payload": {"id": message.nonce}},
+    }
 
 
 async def _sent_before(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str | None:

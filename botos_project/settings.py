@@ -125,7 +125,9 @@ RQ_QUEUES: dict[str, dict[str, Any]] = {}
 if REDIS_URL:
     CHANNEL_LAYERS["default"] = {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [REDIS_URL], "prefix": "botos"},
+        # redis-py gives up reading after 5 seconds, just when the layer's own wait of 5 seconds ends: every idle page would
+        # lose its connection (django/channels_redis#422).
+        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 15}], "prefix": "botos"},
     }
     # JSON: a job is data, and whoever can write to Redis must not be able to run code here.
     RQ_QUEUES["turns"] = {"URL": REDIS_URL, "SERIALIZER": "rq.serializers.JSONSerializer"}
@@ -204,7 +206,6 @@ LOGGING: dict[str, Any] = {
             name: {"level": "WARNING"}
             for name in ("httpx", "httpcore", "discord", "slack", "slack_bolt", "slack_sdk", "telegram")
         },
-        "discord.client": {"level": "ERROR"},  # warns at every start that there is no library for voice
         "uvicorn": {"level": "WARNING"},
     },
 }

@@ -1,0 +1,158 @@
+"""A local Discord: the real discord.py talks to it, a person is played by the methods of DiscordServer."""
+
+from __future__ import annotations
+
+import base64
+
+from aiohttp import web
+
+from adapters.playground.discord_gateway import DIRECT_MESSAGES, GUILD_MESSAGES, GUILDS, RECONNECT, Event, Gateway
+from adapters.playground.discord_rest import API, Rest
+from adapters.playground.discord_world import REPLY, Channel, Json, World, user_json
+from adapters.playground.faults import FaultPlan
+from adapters.playground.server import Person, Said
+
+HOST = "127.0.0.1"
+
+
+class DiscordServer:
+    """Fulfils PlatformServer. Groups are channels of one guild, by id or by name; a thread is a channel of its own.
+
+    Fault names are those of `discord_rest`, and `gateway` for opening the websocket. In an outage the next event cuts
+    the sockets that are still open.
+    """
+
+    platform = "discord"
+
+    def __init__(self) -> None:
+        self.faults = FaultPlan()
+        self.world = World()
+        self.said: list[Said] = self.world.said
+        self.token = _token(self.world.bot["id"])
+        self.gateway = Gateway(self.world, self.token, self.faults, self._welcome)
+        self.rest = Rest(self.world, self.token, self.faults, self._publish)
+        self._runner: web.AppRunner | None = None
+        self._address = ""
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "DISCORD_BOT_TOKEN": self.token,
+            "DISCORD_API_URL": f"http://{self._address}{API}",
+            "DISCORD_GATEWAY_URL": f"ws://{self._address}/gateway",
+        }
+
+    async def start(self, port: int = 0) -> None:
+        app = web.Application()
+        app.router.add_get("/gateway", self.gateway.handle)
+        self.rest.add_routes(app)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, HOST, port).start()
+        self._address = f"{HOST}:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            self.gateway.cut()
+            await self._runner.cleanup()
+
+    def private_chat(self, person: Person) -> str:
+        return self.world.private_channel(person).id
+
+    def group_chat(self, name: str) -> str:
+        """The id of a channel of the guild."""
+        return self.world.guild_channel(name).id
+
+    def close_private_chat(self, person: Person, closed: bool = True) -> None:
+        """The person takes no direct messages of the bot: code 50007."""
+        self.world.private_channel(person).closed = closed
+
+    async def say(
+        self, person: Person, text: str, *, group: str = "", thread: str = "", mention: bool = False, reply_to: str = ""
+    ) -> str:
+        bot = self.world.bot
+        content = f"<@{bot['id']}> {text}" if mention else text
+        channel = await self._place(person, thread or group)
+        more = {"mentions": [bot] if mention else [], **(self._reply(reply_to) if reply_to else {})}
+        message = self.world.write(channel, user_json(person), content, **more)
+        await self._publish("MESSAGE_CREATE", message)
+        return str(message["id"])
+
+    async def edit(self, person: Person, message_id: str, text: str) -> None:
+        message = self.world.find(message_id)
+        self.world.rewrite(message, text)
+        await self._publish("MESSAGE_UPDATE", message)
+
+    async def redeliver(self, message_id: str) -> None:
+        await self._publish("MESSAGE_CREATE", self.world.find(message_id))
+
+    async def push_raw(self, event: object) -> None:
+        """A dict with `op` is sent as a frame of its own, anything else as the data of a MESSAGE_CREATE event."""
+        await self.connected()
+        if isinstance(event, dict) and "op" in event:
+            await self.gateway.push_frame(event)
+        else:
+            await self.gateway.publish("MESSAGE_CREATE", event, DIRECT_MESSAGES)
+
+    async def connected(self, timeout: float = 10.0) -> None:
+        """Wait until the bot has an identified socket."""
+        await self.world.changes.until(self.gateway.is_live, timeout)
+
+    async def acknowledged(self, message_id: str, timeout: float = 10.0) -> None:
+        """Wait until the message was written to an identified socket, or read by the bot from a history."""
+        await self.world.changes.until(lambda: message_id in self.world.heard, timeout)
+
+    async def wait_for(self, count: int, *, chat: str, timeout: float = 10.0) -> list[Said]:
+        chat_id = chat if chat in self.world.channels else self.group_chat(chat)
+
+        def answers() -> list[Said]:
+            return [said for said in self.said if said.chat_id == chat_id and said.author_id == "bot"]
+
+        await self.world.changes.until(lambda: len(answers()) >= count, timeout)
+        return answers()
+
+    async def drop_connections(self) -> None:
+        self.gateway.cut()
+        if self._runner is not None and self._runner.server is not None:
+            for connection in self._runner.server.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()
+
+    def lose_session(self) -> None:
+        """Forget all sessions: the next RESUME is answered with an invalid session, and what was missed is not told."""
+        self.gateway.lose_sessions()
+
+    async def reconnect(self) -> None:
+        """Ask the bot to connect anew and resume, as Discord does before it restarts a machine."""
+        await self.gateway.push_frame({"op": RECONNECT, "d": None})
+
+    async def _place(self, person: Person, group: str) -> Channel:
+        if not group:
+            return self.world.private_channel(person)
+        known = len(self.world.channels)
+        channel = self.world.guild_channel(group)
+        if len(self.world.channels) > known:
+            event = {**channel.as_json(), "guild_id": self.world.guild_id}
+            await self.gateway.publish("CHANNEL_CREATE", event, GUILDS)
+        return channel
+
+    def _reply(self, message_id: str) -> Json:
+        """A reply that does not also mention its author."""
+        target = self.world.find(message_id)
+        reference = {"type": 0, "message_id": message_id, "channel_id": target["channel_id"]}
+        return {"type": REPLY, "message_reference": reference, "referenced_message": target}
+
+    async def _publish(self, name: str, message: Json) -> None:
+        private = self.world.channels[message["channel_id"]].person is not None
+        await self.gateway.publish(name, self.world.as_event(message), DIRECT_MESSAGES if private else GUILD_MESSAGES)
+
+    def _welcome(self, session_id: str) -> list[Event]:
+        guild = {"id": self.world.guild_id, "unavailable": True}
+        application = {"id": self.world.bot["id"], "flags": 0}
+        address = {"session_id": session_id, "resume_gateway_url": self.environment()["DISCORD_GATEWAY_URL"]}
+        ready = {"v": 10, "user": self.world.bot, "guilds": [guild], "application": application, **address}
+        return [("READY", ready), ("GUILD_CREATE", self.world.guild_json())]
+
+
+def _token(bot_id: str) -> str:
+    """Three parts, as real ones have: the id, a time and a signature."""
+    return base64.b64encode(bot_id.encode()).decode().rstrip("=") + ".GpLaYg.localSignatureThatOnlyThisServerKnows0"

@@ -1,0 +1,246 @@
+"""The local Discord's REST API, as strict as the real one. Rate limit headers are left out; they are optional.
+
+Names for the fault plan: `GET /users/@me`, `GET /oauth2/applications/@me`, `POST /users/@me/channels`,
+`POST /channels/messages`, `GET /channels/messages`, `PATCH /channels/messages`, `POST /channels/typing`,
+`PUT /applications/commands`, `POST /interactions/callback`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from adapters.playground.discord_world import Channel, Json, World
+from adapters.playground.faults import Fault, FaultPlan
+from adapters.playground.server import Person
+
+API = "/api/v10"
+LONGEST_TEXT, LONGEST_NONCE, LARGEST_PAGE = 2000, 25, 100
+LIMIT_IS_GLOBAL = False  # of a planned 429: for the whole bot, or for one chat
+NONCE_LIFETIME = 300.0  # seconds; the real one says "the past few minutes"
+MESSAGES, MESSAGE = "/channels/{channel}/messages", "/channels/{channel}/messages/{message}"
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class RefusedError(Exception):
+    """An error answer, with Discord's own code."""
+
+    def __init__(self, status: int, code: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+
+
+UNAUTHORIZED = RefusedError(401, 0, "401: Unauthorized")
+UNKNOWN_ROUTE = RefusedError(404, 0, "404: Not Found")
+UNKNOWN_CHANNEL = RefusedError(404, 10003, "Unknown Channel")
+UNKNOWN_MESSAGE = RefusedError(404, 10008, "Unknown Message")
+EMPTY_MESSAGE = RefusedError(400, 50006, "Cannot send an empty message")
+NOT_THE_AUTHOR = RefusedError(403, 50005, "Cannot edit a message authored by another user")
+CLOSED_CHAT = RefusedError(403, 50007, "Cannot send messages to this user")
+NOT_JSON = RefusedError(400, 50109, "The request body contains invalid JSON.")
+
+
+class Rest:
+    """`posts` keeps every accepted body of a message, with buttons and all; `publish` tells the gateway."""
+
+    def __init__(
+        self, world: World, token: str, faults: FaultPlan, publish: Callable[[str, Json], Awaitable[None]]
+    ) -> None:
+        self._world = world
+        self._token = token
+        self._faults = faults
+        self._publish = publish
+        self._nonces: dict[str, tuple[float, Json]] = {}
+        self.posts: list[Json] = []
+        self.commands: list[Json] = []
+        self.callbacks: list[Json] = []
+
+    def add_routes(self, app: web.Application) -> None:
+        for method, path, handler in (
+            ("GET", "/users/@me", self._me),
+            ("GET", "/oauth2/applications/@me", self._application),
+            ("POST", "/users/@me/channels", self._open_private),
+            ("POST", MESSAGES, self._post),
+            ("GET", MESSAGES, self._history),
+            ("PATCH", MESSAGE, self._edit),
+            ("POST", "/channels/{channel}/typing", self._typing),
+            ("PUT", "/applications/{application}/commands", self._register),
+            ("POST", "/interactions/{interaction}/{token}/callback", self._callback),
+        ):
+            app.router.add_route(method, API + path, self._checked(_fault_name(method, path), handler))
+        app.router.add_route("*", API + "/{rest:.*}", self._checked("unknown", self._unknown))
+
+    def _checked(self, name: str, handler: Handler) -> Handler:
+        async def answer(request: web.Request) -> web.Response:
+            fault = self._faults.take(name)
+            if fault and fault.status:
+                return _faulty(fault)
+            response = await self._answer(request, handler)
+            if fault and fault.lose_response and request.transport is not None:
+                request.transport.abort()
+            return response
+
+        return answer
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.Response:
+        try:
+            if request.headers.get("Authorization") != f"Bot {self._token}":
+                raise UNAUTHORIZED
+            return await handler(request)
+        except RefusedError as refusal:
+            return _json({"message": str(refusal), "code": refusal.code}, refusal.status)
+
+    async def _unknown(self, request: web.Request) -> web.Response:
+        raise UNKNOWN_ROUTE
+
+    async def _me(self, request: web.Request) -> web.Response:
+        return _json(self._world.bot)
+
+    async def _application(self, request: web.Request) -> web.Response:
+        fields = {"description": "", "icon": None, "bot_public": True, "bot_require_code_grant": False, "flags": 0}
+        owner = {**self._world.bot, "bot": False}
+        return _json({"id": self._world.bot["id"], "name": "BotOS", "owner": owner, "verify_key": "0" * 64, **fields})
+
+    async def _open_private(self, request: web.Request) -> web.Response:
+        recipient = str((await _body(request)).get("recipient_id"))
+        if not recipient.isdecimal():
+            raise _invalid("recipient_id", "NUMBER_TYPE_COERCE")
+        return _json(self._world.private_channel(Person(recipient, "Somebody")).as_json())
+
+    async def _post(self, request: web.Request) -> web.Response:
+        channel, body = self._channel(request), await _body(request)
+        content, nonce = _content(body), _nonce(body)
+        if not content and not body.get("embeds"):
+            raise EMPTY_MESSAGE
+        if channel.closed:
+            raise CLOSED_CHAT
+        return _json(self._earlier(body, nonce) or await self._write(channel, body, content, nonce))
+
+    def _earlier(self, body: Json, nonce: str) -> Json | None:
+        at, message = self._nonces.get(nonce, (0.0, None))
+        fresh = time.monotonic() - at < NONCE_LIFETIME
+        return message if fresh and body.get("enforce_nonce") is True else None
+
+    async def _write(self, channel: Channel, body: Json, content: str, nonce: str) -> Json:
+        kept = {key: body[key] for key in ("components", "embeds", "flags", "tts") if key in body}
+        message = self._world.write(channel, self._world.bot, content, **kept)
+        answer = {**message, "nonce": nonce} if nonce else message  # a history does not tell it again
+        if nonce:
+            self._nonces[nonce] = (time.monotonic(), answer)
+        self.posts.append({**body, "channel_id": channel.id})
+        await self._publish("MESSAGE_CREATE", answer)
+        return answer
+
+    async def _history(self, request: web.Request) -> web.Response:
+        """The page next to `after` or `before`, in either case with the newest message first."""
+        channel, limit = self._channel(request), _limit(request)
+        after, before = (int(request.query.get(key, 0)) for key in ("after", "before"))
+        ids = [key for key in channel.messages if int(key) > after and (not before or int(key) < before)]
+        page = [channel.messages[key] for key in (ids[:limit] if after else ids[-limit:])]
+        self._world.bot_heard(*page)
+        return _json([self._world.as_bot_sees(message) for message in reversed(page)])
+
+    async def _edit(self, request: web.Request) -> web.Response:
+        channel, body = self._channel(request), await _body(request)
+        message = channel.messages.get(request.match_info["message"])
+        if message is None:
+            raise UNKNOWN_MESSAGE
+        if message["author"]["id"] != self._world.bot["id"]:
+            raise NOT_THE_AUTHOR
+        if not (content := _content(body)):
+            raise EMPTY_MESSAGE
+        self._world.rewrite(message, content)
+        await self._publish("MESSAGE_UPDATE", message)
+        return _json(message)
+
+    async def _typing(self, request: web.Request) -> web.Response:
+        self._channel(request)
+        return web.Response(status=204)
+
+    async def _register(self, request: web.Request) -> web.Response:
+        commands = await _parsed(request)
+        if not isinstance(commands, list) or not all(isinstance(command, dict) for command in commands):
+            raise NOT_JSON
+        application = {"application_id": self._world.bot["id"], "version": "1"}
+        self.commands = [{"type": 1, **command, **application, "id": self._world.snowflake()} for command in commands]
+        return _json(self.commands)
+
+    async def _callback(self, request: web.Request) -> web.Response:
+        self.callbacks.append({**(await _body(request)), "interaction_id": request.match_info["interaction"]})
+        return web.Response(status=204)
+
+    def _channel(self, request: web.Request) -> Channel:
+        channel = self._world.channels.get(request.match_info["channel"])
+        if channel is None:
+            raise UNKNOWN_CHANNEL
+        return channel
+
+
+def _fault_name(method: str, path: str) -> str:
+    """`POST /channels/{channel}/messages` -> `POST /channels/messages`"""
+    return f"{method} /" + "/".join(part for part in path.split("/") if part and not part.startswith("{"))
+
+
+def _content(body: Json) -> str:
+    content = body.get("content")
+    if content is not None and not isinstance(content, str):
+        raise _invalid("content", "STRING_TYPE_CONVERT")
+    if len(content or "") > LONGEST_TEXT:
+        raise _invalid("content", "BASE_TYPE_MAX_LENGTH")
+    return (content or "").strip()  # as Discord stores it
+
+
+def _nonce(body: Json) -> str:
+    nonce = body.get("nonce") or ""
+    if not isinstance(nonce, str | int) or len(str(nonce)) > LONGEST_NONCE:
+        raise _invalid("nonce", "BASE_TYPE_MAX_LENGTH")
+    return str(nonce)
+
+
+def _limit(request: web.Request) -> int:
+    limit = request.query.get("limit", "50")
+    if not limit.isdecimal() or not 1 <= int(limit) <= LARGEST_PAGE:
+        raise _invalid("limit", "NUMBER_TYPE_MAX")
+    return int(limit)
+
+
+def _invalid(field: str, code: str) -> RefusedError:
+    return RefusedError(400, 50035, f"Invalid Form Body: {field} ({code})")
+
+
+async def _body(request: web.Request) -> Json:
+    body = await _parsed(request)
+    if not isinstance(body, dict):
+        raise NOT_JSON
+    return body
+
+
+async def _parsed(request: web.Request) -> object:
+    if request.content_type != "application/json":
+        raise NOT_JSON
+    try:
+        body: object = await request.json()
+        return body
+    except ValueError:
+        raise NOT_JSON from None
+
+
+def _json(data: object, status: int = 200) -> web.Response:
+    """Without a charset: discord.py reads a body as JSON only if the type is exactly `application/json`."""
+    return web.Response(body=json.dumps(data).encode(), status=status, content_type="application/json")
+
+
+def _faulty(fault: Fault) -> web.Response:
+    if fault.status != 429:
+        return _json({"message": f"{fault.status}: planned", "code": 0}, fault.status)
+    body = {"message": "You are being rate limited.", "retry_after": fault.retry_after, "global": LIMIT_IS_GLOBAL}
+    response = _json(body, 429)
+    response.headers["Via"] = "1.1 google"  # what discord.py tells Discord's own limits by
+    response.headers["Retry-After"] = str(math.ceil(fault.retry_after))
+    return response

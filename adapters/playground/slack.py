@@ -1,0 +1,168 @@
+"""A local Slack: the Web API and Socket Mode on one loopback port, and people who write."""
+
+from __future__ import annotations
+
+import html
+import time
+from typing import Any
+from uuid import uuid4
+
+from aiohttp import web
+
+from adapters.playground.faults import FaultPlan
+from adapters.playground.server import Person, Said
+from adapters.playground.slack_api import WebApi
+from adapters.playground.slack_socket import Envelope, SocketMode
+from adapters.playground.slack_workspace import APP, BOT_USER, TEAM, Channel, Message, Workspace
+
+
+class SlackServer:
+    """A PlatformServer. `redeliver_after`: seconds until an event that is not acknowledged is sent again."""
+
+    platform = "slack"
+
+    def __init__(self, redeliver_after: float = 3.0) -> None:
+        self.faults = FaultPlan()
+        self.workspace = Workspace()
+        self.said = self.workspace.said
+        self.bot_token, self.app_token = f"xoxb-{uuid4().hex}", f"xapp-1-{uuid4().hex}"
+        self.api = WebApi(self.workspace, self.faults, {self.bot_token: "bot", self.app_token: "app"})
+        self.socket = SocketMode(self.workspace, self.faults, redeliver_after)
+        self.responses: list[Any] = []  # what the bot sent to response addresses
+        self._told: dict[str, list[dict[str, Any]]] = {}  # message id -> payloads
+        self._runner: web.AppRunner | None = None
+        self._port = 0
+
+    def environment(self) -> dict[str, str]:
+        api_url = f"http://127.0.0.1:{self._port}/api/"
+        return {"SLACK_BOT_TOKEN": self.bot_token, "SLACK_APP_TOKEN": self.app_token, "SLACK_API_URL": api_url}
+
+    async def start(self, port: int = 0) -> None:
+        app = web.Application(client_max_size=8 * 1024 * 1024)
+        app.router.add_route("*", "/api/{method}", self.api.handle)
+        app.router.add_get("/link", self.socket.serve)
+        app.router.add_post("/respond/{id}", self._respond)
+        self.api.heard, self.api.socket_address = self._echo, self._socket_address
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", port).start()
+        self._port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        self.socket.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def private_chat(self, person: Person) -> str:
+        return self.workspace.private_chat(person).id
+
+    def guest(self, person: Person, team: str) -> None:
+        """Say that a person belongs to another workspace (Slack Connect)."""
+        self.workspace.meet(person)
+        self.workspace.teams[person.id] = team
+
+    async def say(
+        self, person: Person, text: str, *, group: str = "", thread: str = "", mention: bool = False, reply_to: str = ""
+    ) -> str:
+        self.workspace.meet(person)
+        channel = self.workspace.channel(group) if group else self.workspace.private_chat(person)
+        words = (f"<@{BOT_USER}> " if mention else "") + html.escape(text, quote=False)
+        team = self.workspace.team_of(person.id)
+        about = {"user": person.id, "team": team, **({"user_team": team} if team != TEAM else {})}
+        message = {"type": "message", "text": words, **about, **self._within(thread or reply_to)}
+        written = await self.workspace.write(channel, message, author=person.id)
+        if mention and channel.kind != "im":
+            await self._tell(written["ts"], {**written, "type": "app_mention"}, channel)
+        await self._tell(written["ts"], {**written, "channel_type": channel.kind}, channel)
+        return str(written["ts"])
+
+    async def edit(self, person: Person, message_id: str, text: str) -> None:
+        channel, message = self.workspace.message(message_id)
+        before = await self.workspace.rewrite(message, html.escape(text, quote=False))
+        await self._tell_change(channel, message, before)
+
+    async def redeliver(self, message_id: str) -> None:
+        for payload in self._told[message_id]:
+            await self.socket.push(Envelope("events_api", payload, message_id, attempt=1, reason="timeout"))
+
+    async def push_raw(self, event: Any) -> None:
+        if isinstance(event, dict) and ("envelope_id" in event or event.get("type") == "events_api"):
+            await self.socket.push(Envelope("", None, raw=event))
+        else:
+            await self.socket.push(Envelope("events_api", self._payload(event)))
+
+    async def command(self, person: Person, command: str, text: str, *, group: str = "") -> str:
+        """A person runs a slash command; returns the envelope id, under which `socket.answers` will hold the answer."""
+        self.workspace.meet(person)
+        channel = self.workspace.channel(group) if group else self.workspace.private_chat(person)
+        about = {"command": command, "text": text, "user_id": person.id, "user_name": person.username}
+        where = {"channel_id": channel.id, "channel_name": channel.name if group else "directmessage"}
+        return await self.socket.push(Envelope("slash_commands", {**self._request(), **about, **where}))
+
+    async def press(self, person: Person, message_id: str, action_id: str, value: str) -> str:
+        """A person presses a button of a message; returns the envelope id."""
+        channel, message = self.workspace.message(message_id)
+        action = {"type": "button", "action_id": action_id, "block_id": "b", "value": value, "action_ts": message_id}
+        about = {"type": "block_actions", "actions": [action], "message": message}
+        where = {"channel": {"id": channel.id, "name": channel.name}, "user": {"id": person.id, "team_id": TEAM}}
+        payload = {**self._request(), **about, **where, "team": {"id": TEAM, "domain": "play"}}
+        return await self.socket.push(Envelope("interactive", payload))
+
+    async def acknowledged(self, message_id: str, timeout: float = 10.0) -> None:
+        await self.workspace.until(lambda: self.socket.is_settled(message_id), timeout)
+
+    async def drained(self, timeout: float = 10.0) -> None:
+        """Wait until the bot acknowledged everything that it was told."""
+        await self.workspace.until(self.socket.is_drained, timeout)
+
+    async def wait_for(self, count: int, *, chat: str, timeout: float = 10.0) -> list[Said]:
+        def by_bot() -> list[Said]:
+            return [said for said in self.said if said.chat_id == chat and said.author_id == "bot"]
+
+        await self.workspace.until(lambda: len(by_bot()) >= count, timeout)
+        return by_bot()
+
+    async def drop_connections(self) -> None:
+        self.socket.drop()
+
+    async def _respond(self, request: web.Request) -> web.Response:
+        self.responses.append(await request.json())
+        await self.workspace.notify()
+        return web.Response(text="ok")
+
+    async def _echo(self, channel: Channel, message: Message, before: Message | None) -> None:
+        """Slack tells the bot of its own messages, too."""
+        if before is None:
+            await self._tell(message["ts"], {**message, "channel_type": channel.kind}, channel)
+        else:
+            await self._tell_change(channel, message, before)
+
+    async def _tell(self, message_id: str, event: dict[str, Any], channel: Channel) -> None:
+        payload = self._payload({**event, "channel": channel.id, "event_ts": event["ts"]})
+        self._told.setdefault(message_id, []).append(payload)
+        await self.socket.push(Envelope("events_api", payload, message_id))
+
+    async def _tell_change(self, channel: Channel, message: Message, before: Message) -> None:
+        ts = self.workspace.next_ts()
+        change = {"message": dict(message), "previous_message": before, "ts": ts, "hidden": True}
+        event = {"type": "message", "subtype": "message_changed", **change, "channel_type": channel.kind}
+        await self._tell(ts, event, channel)
+
+    def _within(self, thread: str) -> dict[str, str]:
+        if not thread:
+            return {}
+        return {"thread_ts": thread, "parent_user_id": self.workspace.message(thread)[1]["user"]}
+
+    def _payload(self, event: Any) -> dict[str, Any]:
+        seat = {"enterprise_id": None, "team_id": TEAM, "user_id": BOT_USER, "is_bot": True}
+        about = {"token": "unused", "team_id": TEAM, "api_app_id": APP, "authorizations": [seat]}
+        stamp = {"event_id": f"Ev{uuid4().hex[:10].upper()}", "event_time": int(time.time())}
+        return {**about, **stamp, "type": "event_callback", "event": event}
+
+    def _request(self) -> dict[str, Any]:
+        response_url = f"http://127.0.0.1:{self._port}/respond/{uuid4().hex}"
+        about = {"token": "unused", "team_id": TEAM, "team_domain": "play", "api_app_id": APP}
+        return {**about, "response_url": response_url, "trigger_id": uuid4().hex}
+
+    def _socket_address(self) -> str:
+        return f"ws://127.0.0.1:{self._port}/link?ticket={self.socket.ticket()}&app_id={APP}"

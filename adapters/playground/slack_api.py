@@ -1,0 +1,275 @@
+"""Slack's Web API over a workspace in memory, as strict as the real one about tokens, types and limits."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from adapters.playground.faults import Fault, FaultPlan
+from adapters.playground.slack_workspace import APP, BOT, BOT_USER, TEAM, Channel, Message, Workspace
+
+TEXT_LIMIT = 40_000
+Args = dict[str, Any]
+Answer = dict[str, Any]
+
+
+class Refusal(Exception):
+    """An answer with `ok: false` and this error code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What a method takes: which token, which arguments of which type, which of them it must have."""
+
+    run: Callable[[Args], Awaitable[Answer]]
+    kinds: dict[str, type] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    token: str = "bot"
+
+
+PAGE: dict[str, type] = {
+    **dict.fromkeys(("channel", "oldest", "latest", "cursor"), str),
+    **dict.fromkeys(("inclusive", "include_all_metadata"), bool),
+    "limit": int,
+}
+POST: dict[str, type] = {
+    **dict.fromkeys(("channel", "text", "thread_ts", "parse", "user", "ts"), str),
+    **dict.fromkeys(("mrkdwn", "unfurl_links", "unfurl_media", "link_names", "reply_broadcast"), bool),
+    "metadata": dict,
+    "blocks": list,
+}
+
+
+class WebApi:
+    """Answers `/api/{method}`.
+
+    calls: the last methods and arguments, answered or not. posted: the arguments of each post, update and ephemeral
+    post that was carried out, blocks and all. heard: called with what the bot wrote, and what that was before.
+    """
+
+    def __init__(self, workspace: Workspace, faults: FaultPlan, tokens: dict[str, str]) -> None:
+        self.calls: deque[tuple[str, Args]] = deque(maxlen=5000)
+        self.posted: list[Args] = []
+        self.socket_address: Callable[[], str] = str
+        self.heard: Callable[[Channel, Message, Message | None], Awaitable[None]] | None = None
+        self._workspace = workspace
+        self._faults = faults
+        self._tokens = tokens  # token -> its kind, "bot" or "app"
+        self._methods = self._table()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["method"]
+        fault = self._faults.take(name)
+        if fault is not None and not fault.lose_response:
+            return _broken(fault)
+        try:
+            answer = await self._call(name, request)
+        except Refusal as refusal:
+            answer = {"ok": False, "error": str(refusal)}
+        if fault is not None and request.transport is not None:
+            request.transport.abort()
+        return web.json_response(answer)
+
+    async def _call(self, name: str, request: web.Request) -> Answer:
+        method = self._methods.get(name)
+        if method is None:
+            raise Refusal("unknown_method")
+        args, typed = await _arguments(request)
+        self._authorize(request, args, method)
+        known = {key: value if typed else _typed(value, method.kinds.get(key, str)) for key, value in args.items()}
+        self.calls.append((name, known))
+        _check(known, method)
+        try:
+            return {"ok": True, **await method.run(known)}
+        except ValueError:  # a cursor or a timestamp that is none
+            raise Refusal("invalid_arguments") from None
+
+    def _authorize(self, request: web.Request, args: Args, method: Method) -> None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        kind = self._tokens.get(token if scheme == "Bearer" else str(args.pop("token", "")))
+        if kind is None:
+            raise Refusal("invalid_auth")
+        if kind != method.token:
+            raise Refusal("not_allowed_token_type")
+
+    def _table(self) -> dict[str, Method]:
+        return {
+            "auth.test": Method(self._auth_test),
+            "apps.connections.open": Method(self._connections_open, token="app"),
+            "users.info": Method(self._users_info, {"user": str}, ("user",)),
+            "conversations.info": Method(self._info, {"channel": str}, ("channel",)),
+            "conversations.open": Method(self._open, {"users": str}, ("users",)),
+            "conversations.history": Method(self._history, PAGE, ("channel",)),
+            "conversations.replies": Method(self._replies, {**PAGE, "ts": str}, ("channel", "ts")),
+            "chat.postMessage": Method(self._post, POST, ("channel",)),
+            "chat.postEphemeral": Method(self._post_ephemeral, POST, ("channel", "user")),
+            "chat.update": Method(self._update, POST, ("channel", "ts")),
+        }
+
+    async def _auth_test(self, _: Args) -> Answer:
+        return {"url": "https://play.slack.com/", "team": "Play", "team_id": TEAM, "user": "botos"} | {
+            "user_id": BOT_USER,
+            "bot_id": BOT,
+            "is_enterprise_install": False,
+        }
+
+    async def _connections_open(self, _: Args) -> Answer:
+        return {"url": self.socket_address()}
+
+    async def _users_info(self, args: Args) -> Answer:
+        person = self._workspace.people.get(args["user"])
+        if person is None:
+            raise Refusal("user_not_found")
+        profile = {"real_name": person.name, "display_name": person.name}
+        team = self._workspace.team_of(person.id)
+        return {"user": {"id": person.id, "team_id": team, "name": person.username, "profile": profile}}
+
+    async def _info(self, args: Args) -> Answer:
+        channel = self._channel(args["channel"])
+        of_kind = {"is_im": channel.kind == "im", "is_mpim": channel.kind == "mpim", "user": channel.person}
+        return {"channel": {"id": channel.id, "name": "" if channel.person else channel.name, **of_kind}}
+
+    async def _open(self, args: Args) -> Answer:
+        person = self._workspace.people.get(args["users"])
+        if person is None:
+            raise Refusal("user_not_found")
+        return {"channel": {"id": self._workspace.private_chat(person).id}}
+
+    async def _history(self, args: Args) -> Answer:
+        outside = [m for m in self._messages(args) if m.get("thread_ts") in (None, m["ts"])]
+        return _page(list(reversed(outside)), args)
+
+    async def _replies(self, args: Args) -> Answer:
+        thread = [m for m in self._messages(args) if args["ts"] in (m["ts"], m.get("thread_ts"))]
+        if not thread:
+            raise Refusal("thread_not_found")
+        return _page(thread, args)
+
+    async def _post(self, args: Args) -> Answer:
+        channel, text = self._channel(args["channel"]), _text(args)
+        if channel.refusal:
+            raise Refusal(channel.refusal)
+        kept: Message = {key: args[key] for key in ("thread_ts", "metadata", "blocks") if key in args}
+        author = {"user": BOT_USER, "bot_id": BOT, "app_id": APP, "team": TEAM}
+        message: Message = {"type": "message", "text": text, **author, **kept}
+        written = await self._workspace.write(channel, message, author="bot")
+        self.posted.append(args)
+        await self._tell(channel, written, None)
+        return {"channel": channel.id, "ts": written["ts"], "message": written}
+
+    async def _post_ephemeral(self, args: Args) -> Answer:
+        self._channel(args["channel"])
+        _text(args)
+        self.posted.append(args)
+        return {"message_ts": self._workspace.next_ts()}
+
+    async def _update(self, args: Args) -> Answer:
+        channel, text = self._channel(args["channel"]), _text(args)
+        message = next((m for m in channel.messages if m["ts"] == args["ts"]), None)
+        if message is None:
+            raise Refusal("message_not_found")
+        if message.get("bot_id") != BOT:
+            raise Refusal("cant_update_message")
+        before = await self._workspace.rewrite(message, text)
+        self.posted.append(args)
+        await self._tell(channel, message, before)
+        return {"channel": channel.id, "ts": message["ts"], "text": text, "message": message}
+
+    def _messages(self, args: Args) -> list[Message]:
+        channel = self._channel(args["channel"])
+        if channel.hidden:
+            raise Refusal(channel.hidden)
+        return channel.messages
+
+    def _channel(self, channel_id: str) -> Channel:
+        """Slack takes a person's id for their private chat, too."""
+        person = self._workspace.people.get(channel_id)
+        if person is not None:
+            return self._workspace.private_chat(person)
+        if channel_id not in self._workspace.channels:
+            raise Refusal("channel_not_found")
+        return self._workspace.channels[channel_id]
+
+    async def _tell(self, channel: Channel, message: Message, before: Message | None) -> None:
+        if self.heard is not None:
+            await self.heard(channel, message, before)
+
+
+async def _arguments(request: web.Request) -> tuple[Args, bool]:
+    """The arguments, and whether they carry types (JSON) or are all text (query and form)."""
+    if request.content_type != "application/json":
+        return {**request.query, **{key: str(value) for key, value in (await request.post()).items()}}, False
+    try:
+        body = await request.json()
+    except ValueError:
+        raise Refusal("invalid_json") from None
+    if not isinstance(body, dict):
+        raise Refusal("json_not_object")
+    return body, True
+
+
+def _typed(value: str, kind: type) -> object:
+    """What a form's text means where a number, a flag or JSON is due; the text itself if it means nothing there."""
+    if kind is str:
+        return value
+    if kind is bool:
+        return {"1": True, "true": True, "0": False, "false": False}.get(value.lower(), value)
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _check(args: Args, method: Method) -> None:
+    missing = [name for name in method.required if name not in args]
+    wrong = [name for name, kind in method.kinds.items() if name in args and type(args[name]) is not kind]
+    if missing or wrong:
+        raise Refusal("invalid_arguments")
+    metadata = args.get("metadata")
+    if metadata is not None and not _is_metadata(metadata):
+        raise Refusal("invalid_metadata_format")
+
+
+def _is_metadata(metadata: dict[str, Any]) -> bool:
+    return isinstance(metadata.get("event_type"), str) and isinstance(metadata.get("event_payload"), dict)
+
+
+def _text(args: Args) -> str:
+    text = str(args.get("text", ""))
+    if not text.strip():
+        raise Refusal("no_text")
+    if len(text) > TEXT_LIMIT:
+        raise Refusal("msg_too_long")
+    return text
+
+
+def _page(messages: list[Message], args: Args) -> Answer:
+    """Some of the messages, in the order given. The cursor is a position in the list."""
+    low, high = float(args.get("oldest") or 0), float(args.get("latest") or "inf")
+    inclusive = args.get("inclusive", False)
+    within = [m for m in messages if low < float(m["ts"]) < high or (inclusive and float(m["ts"]) in (low, high))]
+    start, limit = int(args.get("cursor") or 0), args.get("limit", 100)
+    shown = [_shown(m, args.get("include_all_metadata", False)) for m in within[start : start + limit]]
+    more = start + limit < len(within)
+    cursor = str(start + limit) if more else ""
+    return {"messages": shown, "has_more": more, "response_metadata": {"next_cursor": cursor}}
+
+
+def _shown(message: Message, with_metadata: bool) -> Message:
+    return message if with_metadata else {key: value for key, value in message.items() if key != "metadata"}
+
+
+def _broken(fault: Fault) -> web.Response:
+    if fault.status == 401:  # Slack says this with status 200
+        return web.json_response({"ok": False, "error": "invalid_auth"})
+    if fault.status == 429:
+        wait = {"Retry-After": f"{fault.retry_after:g}"}
+        return web.json_response({"ok": False, "error": "ratelimited"}, status=429, headers=wait)
+    if fault.status == 503:
+        return web.json_response({"ok": False, "error": "service_unavailable"}, status=503)
+    return web.Response(status=fault.status or 500, text="<html>Server Error</html>", content_type="text/html")

@@ -1,0 +1,594 @@
+"""The Discord adapter with the real SDK against the local Discord."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import discord
+import pytest
+import pytest_asyncio
+
+from adapters import discord as module
+from adapters import discord_link
+from adapters.discord import DiscordAdapter
+from adapters.playground import discord_gateway, discord_rest
+from adapters.playground.discord import DiscordServer
+from adapters.playground.faults import Fault, FaultPlan
+from adapters.playground.server import PlatformServer
+from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapter
+from sessions_app.messages import Address, InboundMessage, OutgoingMessage
+from tests.adapters.discord_payloads import ALICE, BOB, hostile_events, parsed
+from tests.adapters.recording import RecordingInbox, Run, running
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[DiscordServer]:
+    server = DiscordServer()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture
+async def run(server: DiscordServer) -> AsyncIterator[Run]:
+    async with running(adapter_for(server)) as run:
+        yield run
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    for name in ("adapters", "discord"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    return caplog
+
+
+@pytest.fixture(autouse=True)
+def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discord_link, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(discord_link, "LONGEST_RETRY", 0.02)
+
+
+def adapter_for(server: DiscordServer, *, token: str = "", platform: str = "discord") -> DiscordAdapter:
+    where = server.environment()
+    urls = {"api_url": where["DISCORD_API_URL"], "gateway_url": where["DISCORD_GATEWAY_URL"]}
+    return DiscordAdapter(token=token or where["DISCORD_BOT_TOKEN"], platform=platform, **urls)
+
+
+def to(chat: str, text: str = "Good morning", *, nonce: str = "n1", repeat: bool = False) -> OutgoingMessage:
+    return OutgoingMessage(Address("discord", chat), text, nonce=nonce, may_be_repeat=repeat)
+
+
+async def refused(run: Run, message: OutgoingMessage) -> DeliveryError:
+    with pytest.raises(DeliveryError) as caught:
+        await run.adapter.send(message)
+    return caught.value
+
+
+class FullInbox(RecordingInbox):
+    """Has no room for the next `times` messages; `refused` tells of the first."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.fail_next = times
+        self.refused = asyncio.Event()
+
+    async def receive(self, message: InboundMessage) -> None:
+        self.refused.set()
+        await super().receive(message)
+
+
+class RefusingPlan(FaultPlan):
+    """Lets nobody in; `noticed` tells of the first who tried."""
+
+    def __init__(self) -> None:
+        super().__init__(outage=True)
+        self.noticed = asyncio.Event()
+
+    def take(self, method: str) -> Fault | None:
+        self.noticed.set()
+        return super().take(method)
+
+
+async def _at_once(client: discord.Client, shard_id: int | None, *, initial: bool = False) -> None:
+    """In place of the 5 s that Discord wants between two new sessions."""
+
+
+def texts(run: Run) -> list[str]:
+    return [message.text for message in run.inbox.messages]
+
+
+# -- hearing
+
+
+def test_it_fulfils_the_contract() -> None:
+    platform: PlatformServer = DiscordServer()
+    adapter: PlatformAdapter = DiscordAdapter(token="t", platform="discord-acme")
+
+    assert (platform.platform, adapter.platform, adapter.text_limit) == ("discord", "discord-acme", 2000)
+    assert isinstance(adapter, PlatformAdapter)
+
+
+@pytest.mark.asyncio
+async def test_it_hears_a_private_message(server: DiscordServer, run: Run) -> None:
+    said = await server.say(ALICE, "hello")
+    await server.acknowledged(said)
+    (message,) = await run.inbox.wait_for(1)
+
+    assert (message.native_key, message.text) == (said, "hello")
+    assert message.address == Address("discord", server.private_chat(ALICE))
+    assert (message.is_private, message.sender.user_id) == (True, ALICE.id)
+
+
+@pytest.mark.asyncio
+async def test_it_hears_where_it_is_mentioned_or_answered(server: DiscordServer, run: Run) -> None:
+    await server.say(ALICE, "what time is it?", group="general", mention=True)
+    (question,) = await run.inbox.wait_for(1)
+    answer = await run.adapter.send(to(question.address.chat_id, "noon"))
+    await server.say(BOB, "thanks", group="general", reply_to=answer)
+    thanks = await run.inbox.wait_for_text("thanks")
+
+    assert (question.text, question.chat_name) == ("what time is it?", "general")
+    assert [(m.is_private, m.is_addressed) for m in (question, thanks)] == [(False, True), (False, True)]
+
+
+@pytest.mark.asyncio
+async def test_it_does_not_hear_what_guild_members_tell_each_other(server: DiscordServer, run: Run) -> None:
+    first = await server.say(ALICE, "hi Bob", group="general")
+    await server.say(BOB, "hi Alice", group="general", reply_to=first)
+    await server.say(BOB, "in private")
+    await run.inbox.wait_for(1)
+
+    assert texts(run) == ["in private"]
+
+
+@pytest.mark.asyncio
+async def test_it_hears_an_edit(server: DiscordServer, run: Run) -> None:
+    said = await server.say(ALICE, "helo")
+    await server.edit(ALICE, said, "hello")
+    (edit,) = await run.inbox.wait_for_edits(1)
+
+    assert (edit.address, edit.message_id, edit.text) == (Address("discord", server.private_chat(ALICE)), said, "hello")
+
+
+@pytest.mark.asyncio
+async def test_it_keeps_the_order(server: DiscordServer, run: Run) -> None:
+    wanted = [f"message {number}" for number in range(50)]
+    for number, text in enumerate(wanted):
+        await server.say((ALICE, BOB)[number % 2], text)
+    await run.inbox.wait_for(50)
+
+    assert texts(run) == wanted
+
+
+@pytest.mark.asyncio
+async def test_it_tries_again_to_store_a_message(server: DiscordServer, run: Run) -> None:
+    run.inbox.fail_next = 5
+    for text in ("first", "second"):
+        await server.say(ALICE, text)
+    await run.inbox.wait_for(2)
+
+    assert (texts(run), run.inbox.fail_next) == (["first", "second"], 0)
+
+
+@pytest.mark.asyncio
+async def test_it_hears_a_message_twice_under_one_key(server: DiscordServer, run: Run) -> None:
+    said = await server.say(ALICE, "hello")
+    await server.redeliver(said)
+    messages = await run.inbox.wait_for(2)
+
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.asyncio
+async def test_it_survives_hostile_events(server: DiscordServer, run: Run, logged: pytest.LogCaptureFixture) -> None:
+    logged.set_level(logging.INFO, logger="discord")  # at DEBUG it logs each event, a megabyte too
+    hostile = hostile_events(300)
+    for raw in hostile:
+        await server.push_raw(raw)
+    await server.say(ALICE, "still there?")
+    await run.inbox.wait_for(1)
+
+    warnings = [record for record in logged.records if record.levelno >= logging.WARNING]
+    assert len([record for record in warnings if "malformed" in record.getMessage()]) == len(hostile) == 300
+    assert len(warnings) == 300
+    assert max(len(record.getMessage()) for record in warnings) < 200
+    assert (texts(run), server.gateway.identified, server.gateway.resumed) == (["still there?"], 1, 0)
+
+
+@pytest.mark.asyncio
+async def test_it_survives_unknown_and_malformed_events_of_other_kinds(
+    server: DiscordServer, run: Run, logged: pytest.LogCaptureFixture
+) -> None:
+    known = ("GUILD_CREATE", "CHANNEL_CREATE", "MESSAGE_UPDATE", "MESSAGE_DELETE", "INTERACTION_CREATE", "RESUMED")
+    for kind in (*known, "NO_SUCH_EVENT", 5, ["READY"], {"t": 1}, None):
+        await server.push_raw({"op": 0, "t": kind, "d": {"id": []}})
+    await server.say(ALICE, "still there?")
+    await run.inbox.wait_for(1)
+
+    named = [record.getMessage() for record in logged.records if "malformed" in record.getMessage()]
+    assert len(named) == len(set(named)) == 5  # all but RESUMED, which has no fields
+    assert server.gateway.identified == 1
+
+
+# -- connection
+
+
+@pytest.mark.asyncio
+async def test_it_resumes_without_loss_after_a_broken_connection(server: DiscordServer, run: Run) -> None:
+    for number in range(5):
+        await server.say(ALICE, f"before {number}")
+        await server.drop_connections()
+        await server.say(BOB, f"after {number}")
+    await run.inbox.wait_for(10)
+
+    assert texts(run) == [f"{when} {number}" for number in range(5) for when in ("before", "after")]
+    assert (server.gateway.identified, server.gateway.resumed > 0) == (1, True)
+
+
+@pytest.mark.asyncio
+async def test_it_resumes_when_asked_to_reconnect(server: DiscordServer, run: Run) -> None:
+    await server.reconnect()
+    await server.say(ALICE, "hello")
+    await run.inbox.wait_for(1)
+
+    assert (server.gateway.identified, server.gateway.resumed) == (1, 1)
+
+
+@pytest.mark.asyncio
+async def test_it_reads_what_a_lost_session_did_not_tell(
+    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discord.Client, "before_identify_hook", _at_once)
+    await server.say(ALICE, "first")
+    await run.inbox.wait_for(1)
+    server.lose_session()
+    await server.drop_connections()
+    missed = [await server.say(ALICE, f"missed {number}") for number in range(130)]  # more than a page
+    await server.acknowledged(missed[-1])
+    await run.inbox.wait_for_text("missed 129")
+    await server.connected()
+    await server.say(BOB, "live")
+    await run.inbox.wait_for_text("live")
+
+    assert list(dict.fromkeys(texts(run))) == ["first", *(f"missed {number}" for number in range(130)), "live"]
+    assert (server.gateway.identified, server.gateway.resumed) == (2, 0)
+
+
+@pytest.mark.asyncio
+async def test_it_reads_what_was_said_before_it_started(server: DiscordServer) -> None:
+    seen, missed = await server.say(ALICE, "seen"), await server.say(ALICE, "missed")
+    adapter = adapter_for(server)
+    adapter.last_seen[server.private_chat(ALICE)] = seen
+    async with running(adapter) as run:
+        (message,) = await run.inbox.wait_for(1)
+
+    assert (message.native_key, message.is_private) == (missed, True)
+    assert adapter.last_seen == {server.private_chat(ALICE): missed}
+
+
+@pytest.mark.asyncio
+async def test_it_gives_up_a_history_that_cannot_be_read(server: DiscordServer) -> None:
+    server.faults.inject("GET /channels/messages", status=500, times=1_000_000)
+    adapter = adapter_for(server)
+    adapter.last_seen[server.private_chat(ALICE)] = "1"
+    async with running(adapter) as run:
+        await server.say(BOB, "hello")
+        await run.inbox.wait_for(1)
+
+    assert texts(run) == ["hello"]
+
+
+@pytest.mark.asyncio
+async def test_it_passes_over_a_chat_that_is_gone(server: DiscordServer, logged: pytest.LogCaptureFixture) -> None:
+    adapter = adapter_for(server)
+    adapter.last_seen["99"] = "1"
+    async with running(adapter) as run:
+        await server.say(BOB, "hello")
+        await run.inbox.wait_for(1)
+
+    assert [record for record in logged.records if record.levelno >= logging.WARNING] == []
+
+
+def test_it_remembers_a_limited_number_of_chats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discord_link, "CHATS", 2)
+    memory = discord_link.Memory("discord")
+    for chat, message in (("1", "10"), ("2", "11"), ("1", "9"), ("3", "12")):
+        memory.remember(parsed(channel_id=chat, id=message))
+    memory.remember(parsed(channel_id="4", id="13", guild_id="7"))
+
+    assert memory.last_seen == {"1": "10", "3": "12"}
+
+
+@pytest.mark.asyncio
+async def test_it_comes_back_after_an_outage(server: DiscordServer, run: Run) -> None:
+    server.faults.outage = True
+    await server.drop_connections()
+    await server.say(ALICE, "anybody there?")
+    server.faults.outage = False
+    await run.inbox.wait_for(1)
+
+    assert server.gateway.identified == 1
+
+
+@pytest.mark.asyncio
+async def test_it_hands_over_to_the_supervisor_when_the_gateway_stays_away(
+    server: DiscordServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discord_link, "AWAY_LIMIT", 0.3)
+    async with running(adapter_for(server)) as run:
+        server.faults.outage = True
+        await server.drop_connections()
+        with pytest.raises(ConnectionError):
+            await run.ending()
+        error = await refused(run, to("1"))
+        with suppress(ConnectionError):
+            run.task.result()
+
+    assert "not connected" in str(error)
+
+
+@pytest.mark.asyncio
+async def test_it_keeps_a_quiet_connection(server: DiscordServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discord_link, "AWAY_LIMIT", 0.06)
+    async with running(adapter_for(server)) as run:
+        ended, _ = await asyncio.wait({run.task}, timeout=0.3)
+
+    assert not ended
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("token", ["", "MTIz.wrong.token", "två ord", "a\nb"])
+async def test_it_needs_a_valid_token(server: DiscordServer, token: str, logged: pytest.LogCaptureFixture) -> None:
+    adapter = DiscordAdapter(token=token, **_urls(server))
+    with pytest.raises(NeedsConfiguration, match="DISCORD_BOT_TOKEN") as caught:
+        await adapter.run(RecordingInbox(), asyncio.Event())
+
+    assert not token or token not in everything_in(caught.value) + logged.text
+    assert caught.value.__context__ is None  # an error of the SDK holds the request's headers
+
+
+@pytest.mark.asyncio
+async def test_it_needs_a_new_token_when_the_gateway_refuses_it(
+    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.gateway, "_token", "another")
+    await server.drop_connections()
+    with pytest.raises(NeedsConfiguration, match="reset it"):
+        await run.ending()
+    run.task = asyncio.create_task(asyncio.sleep(0))
+
+
+@pytest.mark.asyncio
+async def test_it_needs_permission_for_its_intents(server: DiscordServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discord_gateway, "PRIVILEGED", discord_gateway.DIRECT_MESSAGES)
+    with pytest.raises(NeedsConfiguration, match="intents"):
+        await adapter_for(server).run(RecordingInbox(), asyncio.Event())
+
+
+@pytest.mark.asyncio
+async def test_it_stops_at_once(server: DiscordServer, run: Run) -> None:
+    started = time.monotonic()
+    run.stop.set()
+    await run.ending()
+
+    assert time.monotonic() - started < 2
+    assert not server.gateway.is_live()
+
+
+@pytest.mark.asyncio
+async def test_it_stops_while_it_cannot_connect(server: DiscordServer) -> None:
+    refusing = RefusingPlan()
+    server.gateway._faults = refusing
+    stop = asyncio.Event()
+    task = asyncio.create_task(adapter_for(server).run(RecordingInbox(), stop))
+    await refusing.noticed.wait()
+    stop.set()
+    await asyncio.wait_for(task, 2)
+
+
+@pytest.mark.asyncio
+async def test_it_stores_in_the_next_run_what_it_could_not_store_before(server: DiscordServer) -> None:
+    adapter, inbox = adapter_for(server), FullInbox(10_000)
+    async with running(adapter, inbox):
+        await server.say(ALICE, "first")
+        await inbox.refused.wait()
+    async with running(adapter) as again:
+        await server.say(ALICE, "second")
+        await again.inbox.wait_for(2)
+
+    assert (inbox.messages, list(dict.fromkeys(texts(again)))) == ([], ["first", "second"])
+
+
+@pytest.mark.asyncio
+async def test_it_stores_what_it_heard_before_it_stops(server: DiscordServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discord_link, "FIRST_RETRY", 100.0)
+    inbox = FullInbox(1)
+    async with running(adapter_for(server), inbox) as run:
+        await server.say(ALICE, "hello")
+        await inbox.refused.wait()
+
+    assert texts(run) == ["hello"]
+
+
+# -- sending
+
+
+@pytest.mark.asyncio
+async def test_it_sends_without_mentions_and_previews(server: DiscordServer, run: Run) -> None:
+    chat = server.private_chat(ALICE)
+    sent = await run.adapter.send(to(chat, "@everyone https://example.org"))
+    (said,) = await server.wait_for(1, chat=chat)
+
+    assert (said.message_id, said.text, said.author_id) == (sent, "@everyone https://example.org", "bot")
+    (post,) = server.rest.posts
+    assert (post["allowed_mentions"], post["flags"], post["enforce_nonce"]) == ({"parse": []}, 4, True)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("fault", "meaning"),
+    [
+        ({"status": 429, "retry_after": 12.5}, (False, 12.5, False)),
+        ({"status": 429, "retry_after": 3600.0}, (False, 3600.0, False)),
+        ({"status": 500}, (False, None, False)),
+        ({"status": 502}, (False, None, True)),
+        ({"status": 503}, (False, None, False)),
+        ({"status": 401}, (False, None, False)),
+        ({"status": 403}, (True, None, False)),
+        ({"lose_response": True}, (False, None, True)),
+    ],
+    ids=str,
+)
+async def test_it_says_what_a_failure_means(
+    server: DiscordServer, run: Run, fault: dict[str, Any], meaning: tuple[bool, float | None, bool]
+) -> None:
+    server.faults.inject("POST /channels/messages", **fault)
+    started = time.monotonic()
+    error = await refused(run, to(server.private_chat(ALICE)))
+
+    assert (error.permanent, error.retry_after, error.ambiguous) == meaning
+    assert time.monotonic() - started < 0.9  # the SDK alone would wait
+    assert (server.token in everything_in(error), error.__context__) == (False, None)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("text", "chat", "code"),
+    [("x" * 2001, "", 50035), (" \n", "", 50006), ("hi", "77", 10003), ("hi", "general", None)],
+)
+async def test_it_gives_up_what_discord_never_takes(
+    server: DiscordServer, run: Run, text: str, chat: str, code: int | None
+) -> None:
+    error = await refused(run, to(chat or server.private_chat(ALICE), text))
+
+    assert error.permanent
+    assert code is None or f"error code: {code}" in str(error)
+
+
+@pytest.mark.asyncio
+async def test_it_gives_up_a_person_who_takes_no_direct_messages(server: DiscordServer, run: Run) -> None:
+    server.close_private_chat(ALICE)
+    error = await refused(run, to(server.private_chat(ALICE)))
+
+    assert error.permanent
+    assert "50007" in str(error)
+
+
+@pytest.mark.asyncio
+async def test_it_sends_elsewhere_while_one_chat_must_wait(server: DiscordServer, run: Run) -> None:
+    server.faults.inject("POST /channels/messages", status=429, retry_after=30.0)
+    await refused(run, to(server.private_chat(ALICE)))
+
+    assert await run.adapter.send(to(server.private_chat(BOB), nonce="n2"))
+
+
+@pytest.mark.asyncio
+async def test_it_asks_nothing_while_the_whole_bot_must_wait(
+    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discord_rest, "LIMIT_IS_GLOBAL", True)
+    server.faults.inject("POST /channels/messages", status=429, retry_after=30.0)
+    await refused(run, to(server.private_chat(ALICE)))
+    error = await refused(run, to(server.private_chat(BOB), nonce="n2"))
+
+    assert error.retry_after == pytest.approx(30, abs=1)
+    assert server.said == []
+
+
+@pytest.mark.asyncio
+async def test_it_does_not_send_before_it_is_connected(server: DiscordServer) -> None:
+    with pytest.raises(DeliveryError, match="not connected") as caught:
+        await adapter_for(server).send(to("1"))
+
+    assert (caught.value.permanent, caught.value.ambiguous) == (False, False)
+
+
+@pytest.mark.asyncio
+async def test_it_knows_that_a_server_that_is_gone_got_nothing(server: DiscordServer, run: Run) -> None:
+    chat = server.private_chat(ALICE)
+    await server.stop()
+    error = await refused(run, to(chat))
+
+    assert (error.permanent, error.ambiguous) == (False, False)
+
+
+@pytest.mark.asyncio
+async def test_it_does_not_post_twice_with_one_nonce(server: DiscordServer, run: Run) -> None:
+    chat = server.private_chat(ALICE)
+    server.faults.inject("POST /channels/messages", lose_response=True)
+    await refused(run, to(chat))
+    again = await run.adapter.send(to(chat))
+
+    assert [(said.message_id, said.text) for said in server.said] == [(again, "Good morning")]
+
+
+@pytest.mark.asyncio
+async def test_it_finds_an_earlier_attempt_that_discord_forgot(
+    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discord_rest, "NONCE_LIFETIME", 0.0)
+    chat = server.private_chat(ALICE)
+    server.faults.inject("POST /channels/messages", lose_response=True)
+    await refused(run, to(chat, " Good morning\n"))
+    again = await run.adapter.send(to(chat, " Good morning\n", repeat=True))
+
+    assert [said.message_id for said in server.said] == [again]
+
+
+@pytest.mark.asyncio
+async def test_it_takes_no_other_message_for_its_earlier_attempt(
+    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discord_rest, "NONCE_LIFETIME", 0.0)
+    chat = server.private_chat(ALICE)
+    await server.say(ALICE, "Drink water")
+    sent = [await run.adapter.send(to(chat, "Drink water", nonce=nonce, repeat=True)) for nonce in ("n1", "n2")]
+    monkeypatch.setattr(run.adapter, "_sent", [])
+    monkeypatch.setattr(module, "REPEAT_WINDOW", -module.REPEAT_WINDOW)
+    sent.append(await run.adapter.send(to(chat, "Drink water", nonce="n3", repeat=True)))
+
+    assert sent == [said.message_id for said in server.said if said.author_id == "bot"]
+
+
+@pytest.mark.asyncio
+async def test_it_stays_in_doubt_when_it_cannot_look(server: DiscordServer, run: Run) -> None:
+    server.faults.inject("GET /channels/messages", status=500)
+    error = await refused(run, to(server.private_chat(ALICE), repeat=True))
+
+    assert error.ambiguous
+    assert server.said == []
+
+
+# -- secrets
+
+
+@pytest.mark.asyncio
+async def test_it_tells_nobody_its_token(server: DiscordServer, logged: pytest.LogCaptureFixture) -> None:
+    async with running(adapter_for(server)) as run:
+        await server.say(ALICE, "hello")
+        await run.inbox.wait_for(1)
+        await run.adapter.send(to(server.private_chat(ALICE)))
+        await server.drop_connections()
+        await server.connected()
+
+    assert "IDENTIFY" in logged.text
+    assert server.token not in logged.text
+    assert server.token not in json.dumps([record.__dict__ for record in logged.records], default=repr)
+
+
+def everything_in(error: BaseException) -> str:
+    """All that a log or an error tracker could show of an exception, suppressed context included."""
+    shown = "".join(traceback.format_exception(error)) + repr(error)
+    return shown + "".join(everything_in(other) for other in (error.__cause__, error.__context__) if other)
+
+
+def _urls(server: DiscordServer) -> dict[str, str]:
+    where = server.environment()
+    return {"api_url": where["DISCORD_API_URL"], "gateway_url": where["DISCORD_GATEWAY_URL"]}
