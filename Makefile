@@ -22,7 +22,6 @@ help: ## List the commands
 
 run: .venv/.installed ## Start BotOS with the playground and the pages
 	@$(BIN)/python -m botos_project.dotenv
-	@$(BIN)/python manage.py collectstatic --noinput --verbosity 0
 	@$(BIN)/python manage.py bootstrap
 	@exec $(BIN)/python manage.py runbots --playground --web
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from django.conf import settings
 
@@ -35,28 +36,31 @@ class Courier:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then wait for the calls under way and write down how they ended."""
-        jobs = [asyncio.create_task(job()) for job in (self._claim, self._settle)]
-        await stop.wait()
-        jobs[0].cancel()
-        await asyncio.gather(jobs[0], return_exceptions=True)
+        settling = asyncio.create_task(self._settle())
+        await self._claim_until(stop)
         if self._calls:
             await asyncio.wait(self._calls)
         await self._outcomes.join()
-        jobs[1].cancel()
+        settling.cancel()
 
-    async def _claim(self) -> None:
-        while True:
+    async def _claim_until(self, stop: asyncio.Event) -> None:
+        """Never cancelled: a delivery that is claimed and forgotten would look as if it may have been sent."""
+        stopping = asyncio.create_task(stop.wait())
+        stopping.add_done_callback(lambda _: self.wake())
+        while not stop.is_set():
             self._wake.clear()
             try:
                 pause = await self._send_what_is_due()
             except Exception:
                 log.exception("deliveries could not be claimed; it goes on")
                 pause = settings.BOTOS_SWEEP_SECONDS
-            if pause:
+            if not stop.is_set():
                 await self._sleep(pause)
+        with suppress(Exception):  # what the last turns queued; if the database is gone, it waits for the next start
+            await self._send_what_is_due()
 
     async def _send_what_is_due(self) -> float:
-        """Start a call for each due delivery. Seconds until it is worth looking again, 0 for at once."""
+        """Start a call for each due delivery. Seconds until it is worth looking again."""
         adapters = self._adapters()
         due = await bridge.call(outbox.claim, owner=self.owner, platforms=adapters.keys()) if adapters else []
         for delivery in due:
@@ -70,10 +74,8 @@ class Courier:
         return sweep if not next_due else min(sweep, next_due)
 
     async def _sleep(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
-        except TimeoutError:
-            pass
 
     async def _send(self, adapter: PlatformAdapter, delivery: OutboundDelivery) -> None:
         try:

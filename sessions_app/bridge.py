@@ -19,9 +19,17 @@ _writes: set[asyncio.Task[object]] = set()
 
 
 async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a synchronous function that uses the database, and wait for what it returns."""
-    result: T = await database_sync_to_async(function)(*args, **kwargs)
-    return result
+    """Run a synchronous function that uses the database, and wait for what it returns.
+
+    A thread cannot be stopped: whoever is cancelled meanwhile is so when the function has ended.
+    """
+    work: asyncio.Future[T] = asyncio.ensure_future(database_sync_to_async(function)(*args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        # asgiref would cancel the wait, or swallow the cancellation, depending on when it comes.
+        await asyncio.wait([work])
+        raise
 
 
 def call_soon(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:

@@ -53,13 +53,14 @@ class TurnPool:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set; then finish what runs, within BOTOS_DRAIN_SECONDS, and give the rest back."""
-        jobs = [asyncio.create_task(job()) for job in (self._claim_hinted, self._sweep, self._keep_leases)]
+        finding = [asyncio.create_task(job()) for job in (self._start_hinted, self._sweep)]
+        keeping = asyncio.create_task(self._keep_leases())
         await stop.wait()
-        for job in jobs[:2]:
+        for job in finding:
             job.cancel()
-        await asyncio.gather(*jobs[:2], return_exceptions=True)
+        await asyncio.gather(*finding, return_exceptions=True)
         await self._drain()
-        jobs[2].cancel()
+        keeping.cancel()
 
     async def _drain(self) -> None:
         if self._turns:
@@ -68,7 +69,8 @@ class TurnPool:
             turn.cancel()
         await asyncio.gather(*self._turns, return_exceptions=True)
 
-    async def _claim_hinted(self) -> None:
+    async def _start_hinted(self) -> None:
+        """A task for each hint, as long as there are slots. It is cancelled only where it waits for one or the other."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -76,37 +78,34 @@ class TurnPool:
                 await self._slots.acquire()
                 conversation_id = next(iter(self._hints))
                 del self._hints[conversation_id]
-                if not await self._start(conversation_id):
-                    self._slots.release()
+                task = asyncio.create_task(self._serve(conversation_id))
+                self._turns.add(task)
+                task.add_done_callback(self._turns.discard)
 
-    async def _start(self, conversation_id: int) -> bool:
-        """Claim what waits there and start its turn, which holds the slot from then on."""
+    async def _serve(self, conversation_id: int) -> None:
+        """Claim what waits in a lane, and answer it."""
         try:
             claim = await bridge.call(inbox.claim, conversation_id, owner=self.owner, platforms=self._services.keys())
+            if claim is not None:
+                await self._work(claim)
         except inbox.Busy:
             self._refused.add(conversation_id)
-            return False
         except Exception:
             log.exception("a lane could not be claimed; the next sweep tries again")
-            return False
-        if claim is not None:
-            task = asyncio.create_task(self._work(claim))
-            self._turns.add(task)
-            task.add_done_callback(self._turns.discard)
-        return claim is not None
+        finally:
+            self._slots.release()
 
     async def _work(self, claim: Claim) -> None:
         try:
             await self._answer(claim)
         except asyncio.CancelledError:
-            await asyncio.shield(bridge.call(turns.release, claim))
+            await bridge.call(turns.release, claim)
             raise
         except turns.LeaseLost:
             log.warning("event %s: the lease was lost, its new holder answers", claim.head.pk)
         except Exception:
             log.exception("event %s: the turn could not be written; it is done again when its lease ends", claim.head.pk)
         finally:
-            self._slots.release()
             self._wake_waiting(claim)
 
     def _wake_waiting(self, claim: Claim) -> None:

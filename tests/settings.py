@@ -34,7 +34,7 @@ os.environ.update(
 )
 
 from botos_project.settings import *  # noqa: E402, F403
-from botos_project.settings import CHANNEL_LAYERS, DATABASES, STORAGES  # noqa: E402
+from botos_project.settings import CHANNEL_LAYERS, DATABASES  # noqa: E402
 
 DATABASES["default"]["TEST"] = {"NAME": f"test_botos_{os.getpid()}"}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
@@ -43,6 +43,4 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["TEST"] = {"NAME": str(_folder / "test.sqlite3")}
 CHANNEL_LAYERS["default"].get("CONFIG", {})["prefix"] = f"botos-test-{os.getpid()}"
 
-STATIC_ROOT = _folder  # exists, so that nobody warns that it does not
-STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # quick

@@ -63,8 +63,11 @@ class Platforms:
 
     def replies(self, platform: str, person: Person, count: int = 1) -> list[str]:
         """What the bot said in the private chat of `person`, once it is at least `count` messages."""
-        server = self.servers[platform]
-        said: list[Said] = self.do(server.wait_for(count, chat=server.private_chat(person), timeout=PATIENCE))
+        return self.replies_in(platform, self.servers[platform].private_chat(person), count)
+
+    def replies_in(self, platform: str, chat: str, count: int = 1) -> list[str]:
+        """The same for any chat."""
+        said: list[Said] = self.do(self.servers[platform].wait_for(count, chat=chat, timeout=PATIENCE))
         return [one.text for one in said]
 
 
