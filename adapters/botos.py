@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 class Bot:
     """One agent on one platform. Construction needs no token and no network.
 
-    agent: an Agent, or any object with `chat(prompt)`; None takes BOTOS_AGENT. token: the bot's token, else the setting's.
-    identity_resolver: who is who; None takes that of the BotOS which the bot is added to. config: other settings of the
-    platform by name, over those of the environment.
+    agent: an Agent, or any object with `chat(prompt)`; None takes BOTOS_AGENT. token: the bot's token, else the
+    setting's. identity_resolver: who is who; None takes that of the BotOS which the bot is added to. config: other
+    settings of the platform by name, over those of the environment.
     """
 
     def __init__(
@@ -52,10 +52,13 @@ class Bot:
         """A fresh adapter. Raises NeedsConfiguration."""
         return registry.build(self.platform, self._config)
 
-    def use_resolver(self, resolver: Resolves | None) -> None:
-        """Take the resolver of the BotOS; a bot's own wins."""
+    def join(self, botos: BotOS) -> None:
+        """Become one of its bots, with its agent and resolver where this bot has none of its own."""
+        self._botos = botos
+        if self.agent is None:
+            self.agent = botos.agent
         if self.identity_resolver is None:
-            self.identity_resolver = self._session.identity_resolver = resolver
+            self.identity_resolver = self._session.identity_resolver = botos.identity_resolver
 
     def service(self) -> Service:
         """What the turn pool needs to answer on this platform."""
@@ -77,7 +80,7 @@ class Bot:
         BotOS(bots=[self]).run()
 
     async def send_message(self, chat_id: str, text: str, thread_id: str = "") -> None:
-        """Put a message in line for a chat. It is on disk on return, and sent when the bot is up. Makes no history entry."""
+        """Put a message in line for a chat; sent when the bot is up. On disk on return. Makes no history entry."""
         address = Address(self.platform, str(chat_id), thread_id)
         await bridge.call(outbox.queue, address, text, limit=registry.get(self.platform).text_limit)
         if self._botos is not None:
@@ -87,8 +90,9 @@ class Bot:
 class BotOS:
     """Runs bots together: one inbox, one pool of turns, one outbox; each adapter under its own supervisor.
 
-    agent: answers wherever a bot has none of its own. platforms: names to make bots for. identity_resolver: for every bot
-    that has none. serves: platforms whose waiting messages are answered here although another process connects to them.
+    agent: answers wherever a bot has none of its own. platforms: names to make bots for. identity_resolver: for every
+    bot that has none. serves: platforms whose waiting messages are answered here although another process connects to
+    them.
     """
 
     def __init__(
@@ -116,10 +120,7 @@ class BotOS:
         """Before `start`. One bot a platform: a second Slack workspace is a second platform name."""
         if bot.platform in self._bots:
             raise ValueError(f"there is a bot for {bot.platform!r} already")
-        if bot.agent is None:
-            bot.agent = self.agent
-        bot.use_resolver(self.identity_resolver)
-        bot._botos = self
+        bot.join(self)
         self._bots[bot.platform] = bot
 
     def list_bots(self) -> list[str]:
@@ -230,5 +231,3 @@ class _BotInbox:
 def configured_agent() -> Any:
     """The agent that the settings name."""
     return agents.load_agent(settings.BOTOS_AGENT, instructions=settings.BOTOS_INSTRUCTIONS)
-
-

@@ -84,7 +84,7 @@ class Courier:
         except DeliveryError as error:
             failed = Failed(delivery, str(error), error.permanent, error.retry_after, error.ambiguous)
             self._outcomes.put_nowait(failed)
-        except Exception as error:  # an adapter's bug, or no answer in time: it may have been sent
+        except Exception as error:  # noqa: BLE001 - an adapter's bug, or no answer in time: it may have been sent
             log.warning("delivery %s: %s", delivery.pk, type(error).__name__)
             self._outcomes.put_nowait(Failed(delivery, type(error).__name__, ambiguous=True))
         else:

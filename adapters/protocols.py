@@ -48,7 +48,7 @@ class Inbox(Protocol):
 
 @runtime_checkable
 class PlatformAdapter(Protocol):
-    """One connection to one platform. `run` may be called again after it ended; it builds fresh SDK objects each time."""
+    """One connection to one platform. `run` builds fresh SDK objects, and may be called again after it ended."""
 
     platform: str
     text_limit: int  # of one message, in UTF-16 code units

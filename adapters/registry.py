@@ -80,7 +80,7 @@ def is_configured(name: str) -> bool:
 
 
 def build(name: str, overrides: Config) -> PlatformAdapter:
-    """The adapter of a platform, made of the settings and `overrides`. Raises NeedsConfiguration, naming what is missing."""
+    """The adapter of a platform, made of the settings and `overrides`. Raises NeedsConfiguration: what is missing."""
     platform = get(name)
     config = {key: overrides.get(key) or _setting(key) for key in platform.needs + platform.may_have}
     missing = [key for key in platform.needs if not config[key]]

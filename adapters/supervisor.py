@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -72,7 +73,7 @@ class Supervisor:
                 self._be(State.NEEDS_CONFIGURATION, str(refused))
                 log.error("%s", self.health)
                 return
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other adapters
                 await self._pause(error, stop)
             else:
                 await self._pause(None, stop)
@@ -84,14 +85,12 @@ class Supervisor:
         if self.is_up and time.monotonic() - self._up_since > STEADY_AFTER:
             self.health.restarts = 0
         self.health.restarts += 1
-        seconds = random.uniform(FIRST_PAUSE / 2, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self.health.restarts - 1)))
+        seconds = random.uniform(FIRST_PAUSE / 2, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self.health.restarts - 1)))  # noqa: S311 - jitter
         self._be(State.RESTARTING, _described(error))
         log.warning("%s, again in %.1f s", self.health, seconds)
         log.debug("%s", self.health.platform, exc_info=error)
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), seconds)
-        except TimeoutError:
-            pass
 
     def _be(self, state: State, detail: str = "") -> None:
         self.health.state, self.health.detail = state, detail

@@ -11,7 +11,7 @@ from channels.routing import get_default_application
 
 
 class WebServer:
-    """Serves the ASGI application on one address. The port is taken at construction: raises OSError if it is not free."""
+    """Serves the ASGI application on one address. Takes the port at construction: OSError if it is not free."""
 
     def __init__(self, host: str, port: int) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

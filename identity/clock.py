@@ -1,7 +1,7 @@
 """The one clock that rules compare times by: the database's.
 
-Workers' clocks may differ; PostgreSQL's is one for all. SQLite lives on one machine and has only milliseconds of its own, so
-there the worker's clock, in microseconds, is the database's.
+Workers' clocks may differ; PostgreSQL's is one for all. SQLite lives on one machine and has only milliseconds of its
+own, so there the worker's clock, in microseconds, is the database's.
 """
 
 from __future__ import annotations

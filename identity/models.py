@@ -29,7 +29,9 @@ class UnifiedUser(models.Model):
         verbose_name = _("person")
         verbose_name_plural = _("people")
         constraints = [
-            models.CheckConstraint(condition=~Q(unified_user_id__regex=NOT_A_UNIFIED_USER_ID), name="user_id_is_no_stranger_key")
+            models.CheckConstraint(
+                condition=~Q(unified_user_id__regex=NOT_A_UNIFIED_USER_ID), name="user_id_is_no_stranger_key"
+            )
         ]
 
     def __str__(self) -> str:
@@ -65,7 +67,7 @@ class AccountLinkQuerySet(models.QuerySet["AccountLink"]):
 
 
 class AccountLink(models.Model):
-    """That an account is a person's, from `since` until `ended_at`. Linking adds a row, unlinking ends it; none is deleted."""
+    """That an account is a person's, from `since` until `ended_at`. Linking adds a row and unlinking ends it."""
 
     account = models.ForeignKey(PlatformAccount, on_delete=models.PROTECT, related_name="links")
     user = models.ForeignKey(UnifiedUser, on_delete=models.PROTECT, related_name="links")
@@ -84,7 +86,9 @@ class AccountLink(models.Model):
         verbose_name = _("link")
         constraints = [
             models.UniqueConstraint(fields=["account"], condition=Q(ended_at=None), name="account_has_one_live_link"),
-            models.CheckConstraint(condition=Q(disowned=False) | Q(ended_at__isnull=False), name="link_disowned_has_ended"),
+            models.CheckConstraint(
+                condition=Q(disowned=False) | Q(ended_at__isnull=False), name="link_disowned_has_ended"
+            ),
         ]
         indexes = [models.Index(fields=["user"], condition=Q(ended_at=None), name="live_links_of_a_user")]
 
@@ -103,7 +107,8 @@ class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
 class AuditEvent(models.Model):
     """One thing that was done about identity, and by whom. Rows are added and never changed.
 
-    `account_hash` is keyed (see identity.audit), so that the log outlives a person's wish to be forgotten without naming them.
+    `account_hash` is keyed (see identity.audit), so that the log outlives a person's wish to be forgotten without
+    naming them.
     """
 
     at = models.DateTimeField(default=clock.now, editable=False)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning
+from django.core.checks import CheckMessage, Error
+from django.core.checks import Warning as Caution
 from django.utils.module_loading import import_string
 
 from identity.resolvers import Resolves
@@ -15,10 +16,7 @@ from sessions_app import agents, conversations
 
 def check_agent(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """The agent or model that the settings name can be built. Asks nobody."""
-    if not settings.BOTOS_AGENT:
-        problem = agents.configuration_problem()
-    else:
-        problem = _problem_with_own_agent()
+    problem = _problem_with_own_agent() if settings.BOTOS_AGENT else agents.configuration_problem()
     hint = "set BOTOS_AGENT, or BOTOS_MODEL and OPENAI_API_KEY; with none of them a small offline agent answers."
     return [Error(problem, hint=hint, id="sessions_app.E001")] if problem else []
 
@@ -44,4 +42,4 @@ def check_resolver(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
     if conversations.is_computed(resolver):
         return []
     problem = "BOTOS_RESOLVER decides who is who, so people cannot link, unlink or share in the chats."
-    return [Warning(problem, hint="only the database's resolver can offer that.", id="sessions_app.W001")]
+    return [Caution(problem, hint="only the database's resolver can offer that.", id="sessions_app.W001")]

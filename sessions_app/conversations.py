@@ -1,7 +1,8 @@
 """Which conversation a message belongs to, and with whom it is shared.
 
-Unity is a query over links where the database decides who somebody is: each account has a private conversation of its own.
-Any other resolver decides by the string it gives: that string is the conversation, and unity is the deployer's affair.
+Unity is a query over links where the database decides who somebody is: each account has a private conversation of its
+own. Any other resolver decides by the string it gives: that string is the conversation, and unity is the deployer's
+affair.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def group(address: Address) -> Conversation:
 def storage_key(platform: str, platform_user_id: str, resolver: Resolves | None) -> str:
     """The key of an account's private conversation. Raises IdentityUnavailable.
 
-    `bot_{platform}_{id}` without a resolver, bit for bit; the account's own where unity is computed; else what is resolved.
+    `bot_{platform}_{id}` without a resolver, bit for bit; the account's own where unity is computed; else what is
+    resolved.
     """
     if resolver is None:
         return f"bot_{platform}_{platform_user_id}"
@@ -82,7 +84,8 @@ def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) 
 def shared_with(conversation_id: int, user_id: int | None) -> tuple[int, ...]:
     """The ids of all conversations that one person has, besides groups: what is served one turn at a time.
 
-    `user_id` is the person that the conversation's account is linked to, None for a stranger, a group or another resolver.
+    `user_id` is the person that the conversation's account is linked to, None for a stranger, a group or another
+    resolver.
     """
     if user_id is None:
         return (conversation_id,)

@@ -30,7 +30,7 @@ class Unacceptable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write turns of `conversation`, and of no other of the same person, until it runs out or is given back."""
+    """The right to write turns of `conversation`, and of no other of the same person, until it runs out."""
 
     owner: str
     fence: int
@@ -41,7 +41,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A lease, and the events to be answered under it: in order, of one author in one place. `more` wait behind them."""
+    """A lease, and the events to be answered under it: in order, of one author in one place. `more`: others wait."""
 
     lease: Lease
     events: tuple[InboundEvent, ...]
@@ -61,9 +61,9 @@ class Busy(Exception):
 
 
 def receive(message: InboundMessage, *, resolver: Resolves | None) -> int | None:
-    """Store a message once. Durable on return. The id of the conversation that now waits, None if there is nothing to do.
+    """Store a message once. Durable on return. Gives the id of the conversation that now waits, None if none does.
 
-    Raises Unacceptable for what can never be stored; whatever the database raises means: not received, do not acknowledge.
+    Raises Unacceptable for what can never be stored. Whatever the database raises means: not received.
     """
     _check(message)
     if not message.is_addressed:
@@ -129,14 +129,14 @@ def _is_known(message: InboundMessage) -> bool:
 
 
 def _ask_to_try_again(message: InboundMessage) -> None:
-    """Fail closed: the words are not kept. The nonce is made of the message's key, so that a redelivery asks only once."""
+    """Fail closed: the words are not kept. With a nonce made of the message's key, a redelivery asks no second time."""
     key = f"{message.address.platform} {message.native_key}"
     outbox.queue(message.address, texts.IDENTITY_UNKNOWN, nonce=hashlib.sha256(key.encode()).hexdigest()[:24])
 
 
 @transaction.atomic
 def edit(change: MessageEdit) -> None:
-    """Replace the words of a message that no turn has taken; on a later edit, note them on its entry. Starts no turn."""
+    """Replace the words of a message that no turn has taken; later, note them on its entry. Starts no turn."""
     if len(change.text) > LONGEST_TEXT or "\x00" in change.text:
         raise Unacceptable("the new text is too long or has a NUL in it")
     place = {"platform": change.address.platform, "chat_id": change.address.chat_id, "message_id": change.message_id}
@@ -164,8 +164,8 @@ def waiting(platforms: Collection[str]) -> list[int]:
 def claim(conversation_id: int, *, owner: str, platforms: Collection[str]) -> Claim | None:
     """Take the lane that the conversation is in now, with the events that wait there longest. None if none waits.
 
-    `platforms` are those that the caller can answer on. The start is counted here, so that it is on disk before the agent
-    is called. Raises Busy.
+    `platforms` are those that the caller can answer on. The start is counted here, so that it is on disk before the
+    agent is called. Raises Busy.
     """
     lane = _look(conversation_id)
     waiting = _oldest_waiting(lane.together, platforms)
@@ -185,14 +185,14 @@ def hold(conversation: Conversation, *, owner: str) -> Lease:
 
 @dataclass(frozen=True, slots=True)
 class _Lane:
-    """The lane of a private chat is the person: all conversations of their linked accounts, served one turn at a time."""
+    """The lane of a private chat is the person: the conversations of all linked accounts, one turn at a time."""
 
     user_id: int | None
     together: tuple[int, ...]
 
 
 def _look(conversation_id: int) -> _Lane:
-    """The lane at this moment. Locks the account and the person as linking does, so that no link changes until commit."""
+    """The lane, locked: account and person are held in the order of linking, so that no link changes until commit."""
     account_id = Conversation.objects.values_list("account_id", flat=True).get(pk=conversation_id)
     user_id = linking.lock_person(account_id) if account_id else None
     return _Lane(user_id, conversations.shared_with(conversation_id, user_id))

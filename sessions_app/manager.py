@@ -28,8 +28,8 @@ POLL_SECONDS = 0.05  # how often to look whether another process has given a lan
 class BotSessionManager:
     """One bot's conversations: `chat` with a person, read their `history`, `reset` it.
 
-    platform: whose user ids the methods take. store: None, since history lives in the database. identity_resolver: who is
-    who; None keeps accounts apart under the key `bot_{platform}_{user_id}`. max_history: entries that an agent gets.
+    platform: whose user ids the methods take. store: None, since history lives in the database. identity_resolver: who
+    is who; None keeps accounts apart under the key `bot_{platform}_{user_id}`. max_history: entries that an agent gets.
     """
 
     def __init__(
@@ -65,7 +65,9 @@ class BotSessionManager:
         Raises IdentityUnavailable, and then nothing was stored.
         """
         context = SessionContext(self.platform, chat_id, chat_name, thread_id, str(user_id), user_name)
-        said = HistoryEntry(text=prompt, message_id=message_id, platform=self.platform, chat_id=chat_id, thread_id=thread_id)
+        said = HistoryEntry(
+            text=prompt, message_id=message_id, platform=self.platform, chat_id=chat_id, thread_id=thread_id
+        )
         said.conversation = await bridge.call(self._conversation_to_write, context)
         said.author, said.said_at = said.conversation.account, await bridge.call(clock.read)
         async with self._queues[said.conversation.key]:
@@ -147,7 +149,7 @@ class BotSessionManager:
         return await bridge.call(self.reset, user_id)
 
     def storage_key(self, user_id: str) -> str:
-        """What the person's history is kept under: the resolved id, or `bot_{platform}_{user_id}` without a resolver."""
+        """What the person's history goes by: the resolved id, or `bot_{platform}_{user_id}` without a resolver."""
         if self.identity_resolver is None:
             return conversations.storage_key(self.platform, str(user_id), None)
         return resolve_with(self.identity_resolver, self.platform, str(user_id))
@@ -157,7 +159,9 @@ class BotSessionManager:
         key = conversations.storage_key(self.platform, user_id, self.identity_resolver)
         if conversations.is_computed(self.identity_resolver):
             return conversations.find_direct(key) or conversations.last_used_by(user_id)
-        return conversations.find_direct(key) or (conversations.find_direct(user_id) if self.identity_resolver else None)
+        return conversations.find_direct(key) or (
+            conversations.find_direct(user_id) if self.identity_resolver else None
+        )
 
     def _person(self, user_id: str) -> str:
         if self.identity_resolver is None:

@@ -32,10 +32,10 @@ class Sender:
 class InboundMessage:
     """One message that a person wrote, as an adapter hands it to the inbox.
 
-    `native_key` is unique on the platform and the same for every delivery of this message. `is_private` means one to one
-    with the bot. `is_addressed` means that the bot is meant: always in private, in a group when mentioned or replied to.
-    `is_firsthand` is False for what the person did not type here and now: forwarded, via another bot, anonymous.
-    `text` comes without the mention of the bot. `sent_at` is the platform's time, None if it has none.
+    `native_key` is unique on the platform and the same for every delivery of this message. `is_private` means one to
+    one with the bot. `is_addressed` means that the bot is meant: always in private, in a group when mentioned or
+    replied to. `is_firsthand` is False for what the person did not type here and now: forwarded, via another bot,
+    anonymous. `text` comes without the mention of the bot. `sent_at` is the platform's time, None if it has none.
     """
 
     native_key: str
@@ -95,8 +95,8 @@ class Reply:
 class OutgoingMessage:
     """One delivery as an adapter sends it: at most the platform's limit long.
 
-    `nonce` (at most 25 characters) names the delivery over all its attempts. `may_be_repeat` means that an earlier attempt
-    may have reached the platform: look first where that is possible, else mark the text.
+    `nonce` (at most 25 characters) names the delivery over all its attempts. `may_be_repeat` means that an earlier
+    attempt may have reached the platform: look first where that is possible, else mark the text.
     """
 
     address: Address

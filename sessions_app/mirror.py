@@ -30,9 +30,10 @@ def mirror_to_session(
 ) -> bool:
     """Note that `message_text`, which the caller has sent already, was said to a person. Sends nothing. Never raises.
 
-    user_id: a platform user id, or a unified user id (then the private chat that the person used last). source_label: who
-    sent it, such as "cron". lock: held around the write. Works from any thread; on a running event loop it does not block,
-    and True means accepted, else True means written. False: nothing to write, nobody by that id, or an error (logged).
+    user_id: a platform user id, or a unified user id (then the private chat that the person used last). source_label:
+    who sent it, such as "cron". lock: held around the write. Works from any thread; on a running event loop it does not
+    block, and True means accepted, else True means written. False: nothing to write, nobody by that id, or an error
+    (logged).
     """
     try:
         if not bridge.is_in_event_loop():
@@ -40,7 +41,7 @@ def mirror_to_session(
         if not _is_text(message_text):
             return False
         bridge.call_soon(_write_or_log, session_mgr, user_id, message_text, source_label, metadata, lock)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a mirror must never break the delivery that it follows
         return _failed(error)
     return True
 
@@ -60,7 +61,7 @@ async def amirror_to_session(
 def _write_or_log(*args: Any) -> bool:
     try:
         return _write(*args)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a mirror must never break the delivery that it follows
         return _failed(error)
 
 
@@ -79,7 +80,11 @@ def _write(
         if conversation is None:
             return False
         extra = {key: value for key, value in (metadata or {}).items() if key not in _RESERVED}
-        said = {"role": HistoryEntry.Role.ASSISTANT, "source": HistoryEntry.Source.MIRROR, "text": text.replace("\x00", "")}
+        said = {
+            "role": HistoryEntry.Role.ASSISTANT,
+            "source": HistoryEntry.Source.MIRROR,
+            "text": text.replace("\x00", ""),
+        }
         history.entry(conversation, source_label=label[:80], metadata=extra, **said).save()
     return True
 

@@ -15,8 +15,9 @@ from identity.models import PlatformAccount
 class Conversation(models.Model):
     """Where things are said: the private chat of one account with the bot, or a group chat or thread.
 
-    `key` is `platform:user id` for a private chat (the resolved id where another resolver than the database's decides who
-    somebody is) and `platform/chat/thread` for a group; unique within its kind. The address is where it was last heard from.
+    `key` is `platform:user id` for a private chat (the resolved id where another resolver than the database's decides
+    who somebody is) and `platform/chat/thread` for a group; unique within its kind. The address is where it was last
+    heard from.
     """
 
     class Kind(models.TextChoices):
@@ -113,7 +114,8 @@ class InboundEvent(models.Model):
 class HistoryEntry(models.Model):
     """One thing that was said in a conversation. It stays where it was said; who may read it is a query (see history).
 
-    `said_at` is the time of receipt, for a reply that of the message it answers, so that a turn is on one side of a link.
+    `said_at` is the time of receipt, for a reply that of the message it answers, so that a turn is on one side of a
+    link.
     """
 
     class Role(models.TextChoices):

@@ -31,7 +31,8 @@ class Service:
 
 
 class TurnPool:
-    """Runs up to `size` turns at once for the platforms in `services`. `on_outgoing` is called when a delivery was queued.
+    """Runs up to `size` turns at once for the platforms in `services`. `on_outgoing` is called when a delivery was
+    queued.
 
     `notify` tells it where something waits; a sweep finds the rest (another process's, and what is due again).
     """
@@ -70,7 +71,7 @@ class TurnPool:
         await asyncio.gather(*self._turns, return_exceptions=True)
 
     async def _start_hinted(self) -> None:
-        """A task for each hint, as long as there are slots. It is cancelled only where it waits for one or the other."""
+        """A task for each hint, as slots allow. This job is cancelled only where it waits for one or the other."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -104,7 +105,9 @@ class TurnPool:
         except turns.LeaseLost:
             log.warning("event %s: the lease was lost, its new holder answers", claim.head.pk)
         except Exception:
-            log.exception("event %s: the turn could not be written; it is done again when its lease ends", claim.head.pk)
+            log.exception(
+                "event %s: the turn could not be written; it is done again when its lease ends", claim.head.pk
+            )
         finally:
             self._wake_waiting(claim)
 

@@ -91,7 +91,8 @@ def abandon(lease: Lease) -> None:
 
 @transaction.atomic
 def fail(claim: Claim) -> None:
-    """The agent failed. The person is told at once; the turn is tried again after a while, and given up after the last try.
+    """The agent failed. The person is told at once; the turn is tried again after a while, and given up after the last
+    try.
 
     Giving up ends the turn like an answer does, so that the person's words stay and the lane goes on. Raises LeaseLost.
     """

@@ -48,7 +48,7 @@ class PlatformServer(Protocol):
     async def say(
         self, person: Person, text: str, *, group: str = "", thread: str = "", mention: bool = False, reply_to: str = ""
     ) -> str:
-        """A person writes, in private or in a group; returns the message id. The bot hears of it as the platform tells it."""
+        """A person writes, in private or in a group, and the platform tells the bot. Returns the message id."""
 
     async def edit(self, person: Person, message_id: str, text: str) -> None:
         """A person edits a message."""
@@ -60,7 +60,7 @@ class PlatformServer(Protocol):
         """Send the bot any JSON value in place of an event, however malformed."""
 
     async def acknowledged(self, message_id: str, timeout: float = 10.0) -> None:
-        """Wait until the bot told the platform that it received a message. (Discord has no such thing: connected is enough.)"""
+        """Wait until the bot told the platform that it received a message. (On Discord: until it was told of it.)"""
 
     async def wait_for(self, count: int, *, chat: str, timeout: float = 10.0) -> list[Said]:
         """Wait until the bot has said `count` messages in a chat, and return all that it said there, in order."""

@@ -48,8 +48,8 @@ async def say(request: HttpRequest) -> HttpResponse:
 
 def _stage(request: HttpRequest) -> Playground:
     """The running playground, for this machine only."""
-    is_local = ipaddress.ip_address(request.META.get("REMOTE_ADDR") or "0.0.0.0").is_loopback
-    if not stage.current or not is_local:
+    address = request.META.get("REMOTE_ADDR")
+    if not stage.current or not address or not ipaddress.ip_address(address).is_loopback:
         raise Http404("There is no playground here.")
     return stage.current[-1]
 

@@ -40,7 +40,8 @@ class Scene:
         for number, (_, second) in enumerate(self.pairs):
             self._platforms.say(second, self.account(number, second), ASKED)
         return [
-            self._platforms.replies(second, self.account(number, second)) for number, (_, second) in enumerate(self.pairs)
+            self._platforms.replies(second, self.account(number, second))
+            for number, (_, second) in enumerate(self.pairs)
         ]
 
 

@@ -119,5 +119,3 @@ async def _playground(botos: BotOS, played: list[str] | tuple[()]) -> Any:
         yield
     finally:
         await playground.stop()
-
-
