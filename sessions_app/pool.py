@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from identity.resolvers import Resolves
+from identity.resolvers import IdentityUnavailable, Resolves
 from sessions_app import agents, bridge, inbox, turns
 from sessions_app.inbox import Claim
-from sessions_app.messages import Agent, Turn
+from sessions_app.messages import Agent
 from sessions_app.models import InboundEvent
 from sessions_app.outbox import TEXT_LIMIT
 
@@ -122,26 +122,26 @@ class TurnPool:
 
     async def _answer(self, claim: Claim) -> None:
         service = self._services[claim.head.platform]
-        if turns.is_poison(claim):
-            log.error("event %s: quarantined, it ended the process %d times", claim.head.pk, claim.head.starts)
-            await bridge.call(turns.quarantine, claim)
-        else:
-            turn = await bridge.call(turns.begin, claim, resolver=service.resolver)
-            if claim.head.kind == InboundEvent.Kind.COMMAND:
-                await bridge.call(turns.answer_command, claim, turn, limit=service.text_limit)
-            else:
-                await self._ask(claim, turn, service)
+        try:
+            await self._take_turn(claim, service)
+        except (agents.AgentError, IdentityUnavailable) as error:
+            log.warning("event %s: not answered: %s: %s", claim.head.pk, type(error).__name__, error)
+            await bridge.call(turns.fail, claim)
         self._on_outgoing()
 
-    async def _ask(self, claim: Claim, turn: Turn, service: Service) -> None:
+    async def _take_turn(self, claim: Claim, service: Service) -> None:
+        if turns.is_poison(claim):
+            log.error("event %s: put aside, it ended the process %d times", claim.head.pk, claim.head.starts)
+            await bridge.call(turns.quarantine, claim)
+            return
+        turn = await bridge.call(turns.begin, claim, resolver=service.resolver)
+        if claim.head.kind == InboundEvent.Kind.COMMAND:
+            await bridge.call(turns.answer_command, claim, turn, limit=service.text_limit)
+            return
         try:
             text = await agents.ask(service.agent, turn, limit=settings.BOTOS_TURN_SECONDS)
-        except agents.AgentError as error:
-            log.warning("event %s: the agent failed: %s: %s", claim.head.pk, type(error).__name__, error)
-            await bridge.call(turns.fail, claim)
-            return
         finally:
-            await bridge.drain()
+            await bridge.drain()  # what the agent mirrored is written before its answer
         await bridge.call(turns.finish, claim, text, limit=service.text_limit)
 
     async def _sweep(self) -> None:

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.test import override_settings
+
+from sessions_app import bridge
+from sessions_app.agents import as_agent
+from sessions_app.messages import Agent, Reply, Turn
+from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
+from sessions_app.pool import Service, TurnPool
+from tests.sessions_app.talk import DATABASE, PLATFORMS, receive
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PEOPLE = 100
+
+
+class Counted:
+    """Wakes whoever waits for a number of answers."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+        self._changed = asyncio.Condition()
+
+    def up(self) -> None:
+        self.answers += 1
+        asyncio.get_running_loop().create_task(self._tell())
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def wait_for(self, count: int) -> None:
+        async with asyncio.timeout(30), self._changed:
+            await self._changed.wait_for(lambda: self.answers >= count)
+
+
+@asynccontextmanager
+async def pool_of(agent: Agent, size: int = 128) -> AsyncIterator[tuple[TurnPool, Counted]]:
+    """A running pool, and a counter of what it wants sent."""
+    counted, stop = Counted(), asyncio.Event()
+    services = {platform: Service(agent, DATABASE) for platform in PLATFORMS}
+    pool = TurnPool(services, size=size, on_outgoing=counted.up)
+    running = asyncio.create_task(pool.run(stop))
+    try:
+        yield pool, counted
+    finally:
+        stop.set()
+        await running
+
+
+async def tell(pool: TurnPool, who: str, text: str) -> None:
+    pool.notify(await bridge.call(receive, who, text))
+
+
+class AllAtOnce:
+    """Answers nobody before everybody has asked."""
+
+    def __init__(self) -> None:
+        self._barrier = asyncio.Barrier(PEOPLE)
+
+    async def reply(self, turn: Turn) -> Reply:
+        await self._barrier.wait()
+        return Reply(f"You said {turn.text}")
+
+
+def test_it_answers_a_hundred_people_at_once() -> None:
+    async def scene() -> None:
+        async with pool_of(AllAtOnce()) as (pool, counted):
+            for number in range(PEOPLE):
+                await tell(pool, f"p{number}", f"hello {number}")
+            await counted.wait_for(PEOPLE)
+
+    async_to_sync(scene)()
+
+    said = HistoryEntry.objects.filter(role="assistant").values_list("author__platform_user_id", "text")
+    assert set(said) == {(f"p{number}", f"You said hello {number}") for number in range(PEOPLE)}
+
+
+def test_it_answers_a_hundred_people_at_once_with_a_synchronous_agent() -> None:
+    barrier = threading.Barrier(PEOPLE, timeout=30)
+
+    class Blocking:
+        def chat(self, prompt: str) -> str:
+            barrier.wait()
+            return f"You said {prompt}"
+
+    async def scene() -> None:
+        async with pool_of(as_agent(Blocking)) as (pool, counted):
+            for number in range(PEOPLE):
+                await tell(pool, f"p{number}", f"hello {number}")
+            await counted.wait_for(PEOPLE)
+
+    async_to_sync(scene)()
+
+    assert HistoryEntry.objects.filter(role="assistant").count() == PEOPLE
+
+
+class Recorder:
+    """Notes who is being answered, and fails the test if one person is answered twice at a time."""
+
+    def __init__(self) -> None:
+        self.inside: set[str] = set()
+        self.most = 0
+
+    async def reply(self, turn: Turn) -> Reply:
+        person = turn.context.unified_user_id
+        assert person not in self.inside
+        self.inside.add(person)
+        self.most = max(self.most, len(self.inside))
+        await asyncio.sleep(0)
+        self.inside.discard(person)
+        return Reply(f"re: {turn.text}")
+
+
+def test_it_keeps_each_person_in_order_while_people_overlap() -> None:
+    people = [f"p{number}" for number in range(10)]
+
+    async def scene() -> None:
+        async with pool_of(Recorder()) as (pool, _):
+            for number in range(10):
+                for who in people:
+                    await tell(pool, who, f"{number}")
+            while await bridge.call(InboundEvent.objects.filter(done_at=None).exists):
+                await asyncio.sleep(0.01)
+
+    async_to_sync(scene)()
+
+    for who in people:
+        said = HistoryEntry.objects.filter(author__platform_user_id=who, role="user").order_by("said_at", "id")
+        assert [entry.text for entry in said] == [f"{number}" for number in range(10)]
+
+
+def test_it_answers_what_came_while_the_lane_was_held() -> None:
+    class Gate:
+        def __init__(self) -> None:
+            self.entered, self.open = asyncio.Event(), asyncio.Event()
+
+        async def reply(self, turn: Turn) -> Reply:
+            self.entered.set()
+            await self.open.wait()
+            return Reply(f"re: {turn.text}")
+
+    async def scene() -> None:
+        gate = Gate()
+        async with pool_of(gate) as (pool, counted):
+            await tell(pool, "alice", "one")
+            await gate.entered.wait()
+            await tell(pool, "alice", "two")
+            await tell(pool, "alice", "three")
+            gate.open.set()
+            await counted.wait_for(2)
+
+    with override_settings(BOTOS_SWEEP_SECONDS=3600):  # the hint alone must do
+        async_to_sync(scene)()
+
+    said = HistoryEntry.objects.order_by("said_at", "id").values_list("text", flat=True)
+    assert list(said) == ["one", "re: one", "two", "three", "re: two\nthree"]
+
+
+def test_it_finds_what_nobody_told_it_of() -> None:
+    receive("alice", "hello")
+
+    async def scene() -> None:
+        async with pool_of(Recorder()) as (_, counted):
+            await counted.wait_for(1)
+
+    async_to_sync(scene)()
+
+    assert OutboundDelivery.objects.get().text == "re: hello"
+
+
+class Broken:
+    async def reply(self, turn: Turn) -> Reply:
+        if turn.text == "raise":
+            raise RuntimeError("boom")
+        if turn.text == "hang":
+            await asyncio.Event().wait()
+        return Reply("" if turn.text == "nothing" else "fine")
+
+
+@pytest.mark.parametrize("way", ["raise", "hang", "nothing"])
+def test_it_is_honest_when_the_agent_fails_and_goes_on_with_others(way: str) -> None:
+    async def scene() -> None:
+        async with pool_of(Broken()) as (pool, counted):
+            await tell(pool, "alice", way)
+            await tell(pool, "bob", "hello")
+            await counted.wait_for(2)
+
+    with override_settings(BOTOS_TURN_SECONDS=0.2):
+        async_to_sync(scene)()
+
+    told = OutboundDelivery.objects.get(chat_id="chat-alice")
+    assert told.text.startswith("I could not answer that just now. I have kept your message")
+    assert InboundEvent.objects.get(text=way).done_at is None
+    assert OutboundDelivery.objects.get(chat_id="chat-bob").text == "fine"
+
+
+def test_it_gives_back_what_it_cannot_finish_in_time() -> None:
+    class Forever:
+        def __init__(self) -> None:
+            self.entered = asyncio.Event()
+
+        async def reply(self, turn: Turn) -> Reply:
+            self.entered.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async def scene() -> None:
+        agent = Forever()
+        async with pool_of(agent) as (pool, _):
+            await tell(pool, "alice", "hello")
+            await agent.entered.wait()
+
+    with override_settings(BOTOS_DRAIN_SECONDS=0.05):
+        async_to_sync(scene)()
+
+    event, lane = InboundEvent.objects.get(), Lane.objects.get()
+    assert (event.starts, event.done_at, lane.owner) == (0, None, "")
