@@ -26,19 +26,17 @@ class Counted:
 
     def __init__(self) -> None:
         self.answers = 0
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
 
     def up(self) -> None:
         self.answers += 1
-        asyncio.get_running_loop().create_task(self._tell())
-
-    async def _tell(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+        self._changed.set()
 
     async def wait_for(self, count: int) -> None:
-        async with asyncio.timeout(30), self._changed:
-            await self._changed.wait_for(lambda: self.answers >= count)
+        async with asyncio.timeout(30):
+            while self.answers < count:
+                self._changed.clear()
+                await self._changed.wait()
 
 
 @asynccontextmanager
@@ -57,6 +55,13 @@ async def pool_of(agent: Agent, size: int = 128) -> AsyncIterator[tuple[TurnPool
 
 async def tell(pool: TurnPool, who: str, text: str) -> None:
     pool.notify(await bridge.call(receive, who, text))
+
+
+async def nothing_waits(counted: Counted) -> None:
+    seen = counted.answers
+    while await bridge.call(InboundEvent.objects.filter(done_at=None).exists):
+        await counted.wait_for(seen + 1)
+        seen = counted.answers
 
 
 class AllAtOnce:
@@ -123,12 +128,11 @@ def test_it_keeps_each_person_in_order_while_people_overlap() -> None:
     people = [f"p{number}" for number in range(10)]
 
     async def scene() -> None:
-        async with pool_of(Recorder()) as (pool, _):
+        async with pool_of(Recorder()) as (pool, counted):
             for number in range(10):
                 for who in people:
                     await tell(pool, who, f"{number}")
-            while await bridge.call(InboundEvent.objects.filter(done_at=None).exists):
-                await asyncio.sleep(0.01)
+            await nothing_waits(counted)
 
     async_to_sync(scene)()
 
