@@ -22,6 +22,8 @@ from sessions_app.pool import Service, TurnPool
 
 log = logging.getLogger(__name__)
 
+LAST_GOODBYES = 5.0  # seconds that connections are given to end when everything else has stopped
+
 
 class Bot:
     """One agent on one platform. Construction needs no token and no network.
@@ -111,8 +113,9 @@ class BotOS:
         self._workers = workers
         self._bots: dict[str, Bot] = {}
         self._supervisors: dict[str, Supervisor] = {}
-        self._stop: asyncio.Event | None = None
-        self._stopped: asyncio.Event | None = None
+        self._stop = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._stopped.set()
         for bot in (*bots, *(Bot(name) for name in platforms)):
             self.add_bot(bot)
 
@@ -146,8 +149,11 @@ class BotOS:
         await self.start()
 
     async def start(self) -> None:
-        """Serve all platforms until `stop` is called. What is under way then is finished first."""
-        self._stop, self._stopped = asyncio.Event(), asyncio.Event()
+        """Serve all platforms until `stop` is called, or until none is left because all refuse their configuration.
+
+        What is under way then is finished first.
+        """
+        self._stopped.clear()
         self.courier = Courier(self._adapters_that_are_up)
         self.pool = TurnPool(
             self._services(), size=self._workers or settings.BOTOS_WORKERS, on_outgoing=self.courier.wake
@@ -155,6 +161,7 @@ class BotOS:
         try:
             await self._serve(self._stop)
         finally:
+            self._stop.clear()
             self._stopped.set()
 
     async def _serve(self, stop: asyncio.Event) -> None:
@@ -166,23 +173,31 @@ class BotOS:
             asyncio.create_task(supervisor.run(_BotInbox(self, self._bots[name], supervisor), stop_connecting))
             for name, supervisor in self._supervisors.items()
         ]
+        for connection in connections:
+            connection.add_done_callback(lambda _: all(one.done() for one in connections) and stop.set())
         sending = asyncio.create_task(self.courier.run(stop_sending))
         await self.pool.run(stop)
         await bridge.drain()
         stop_sending.set()
         await sending
         stop_connecting.set()
-        await asyncio.gather(*connections)
+        await self._disconnect(connections)
+
+    async def _disconnect(self, connections: list[asyncio.Task[None]]) -> None:
+        if connections:
+            _, clinging = await asyncio.wait(connections, timeout=LAST_GOODBYES)
+            for connection in clinging:
+                connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
     def request_stop(self) -> None:
         """Make `start` return, without waiting for it."""
-        if self._stop is not None:
-            self._stop.set()
+        self._stop.set()
 
     async def stop(self) -> None:
         """Make `start` return, once what is under way is done or given back."""
-        self.request_stop()
-        if self._stopped is not None:
+        if not self._stopped.is_set():
+            self.request_stop()
             await self._stopped.wait()
 
     def _services(self) -> dict[str, Service]:

@@ -18,6 +18,7 @@ from sessions_app.outbox import Failed, Sent
 log = logging.getLogger(__name__)
 
 LONGEST_CALL = 45.0  # seconds; shorter than the lease of a delivery
+LAST_CALLS = 4.0  # seconds that calls under way are given when the process stops
 
 
 class Courier:
@@ -38,8 +39,8 @@ class Courier:
         """Work until `stop` is set; then wait for the calls under way and write down how they ended."""
         settling = asyncio.create_task(self._settle())
         await self._claim_until(stop)
-        if self._calls:
-            await asyncio.wait(self._calls)
+        if self._calls:  # one that takes longer counts as interrupted, as after a crash
+            await asyncio.wait(self._calls, timeout=LAST_CALLS)
         await self._outcomes.join()
         settling.cancel()
 

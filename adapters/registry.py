@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
 
 from adapters.protocols import NeedsConfiguration, PlatformAdapter
+from identity.models import PLATFORM_NAME
 from sessions_app.outbox import TEXT_LIMIT
 
 Config = Mapping[str, str]  # setting names and their values
@@ -17,8 +19,8 @@ Config = Mapping[str, str]  # setting names and their values
 class Platform:
     """How to build the adapter of a platform.
 
-    `needs` are the settings without which it cannot run, the first of them the bot's token. `text_limit` is the longest
-    message in UTF-16 code units.
+    `needs` are the settings without which it cannot run, the first of them the bot's token, and `may_have` others that
+    `build` is given. `text_limit` is the longest message in UTF-16 code units.
     """
 
     build: Callable[[Config], PlatformAdapter]
@@ -56,9 +58,18 @@ _platforms: dict[str, Platform] = {
 }
 
 
-def register_platform(name: str, build: Callable[[Config], PlatformAdapter], *, text_limit: int = TEXT_LIMIT) -> None:
-    """Make `name` a platform. `build` makes its adapter; `text_limit` is its longest message in UTF-16 code units."""
-    _platforms[name] = Platform(build, text_limit=text_limit)
+def register_platform(
+    name: str,
+    build: Callable[[Config], PlatformAdapter],
+    *,
+    needs: Iterable[str] = (),
+    may_have: Iterable[str] = (),
+    text_limit: int = TEXT_LIMIT,
+) -> None:
+    """Make `name` a platform; the rest is as in `Platform`. Raises ValueError for what cannot be a platform's name."""
+    if not re.fullmatch(PLATFORM_NAME, name):
+        raise ValueError(f"{name!r} is no platform name: a-z, 0-9 and -, and a letter first")
+    _platforms[name] = Platform(build, tuple(needs), tuple(may_have), text_limit)
 
 
 def names() -> list[str]:

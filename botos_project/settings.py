@@ -20,7 +20,7 @@ if not SECRET_KEY:
     raise BadSetting(
         "E001", "SECRET_KEY is not set.", hint='run "make run" once or set SECRET_KEY to 50 random characters.'
     )
-if len(SECRET_KEY) < 32 or SECRET_KEY.startswith("django-insecure"):
+if len(SECRET_KEY) < 50 or SECRET_KEY.startswith("django-insecure"):
     raise BadSetting("E002", "SECRET_KEY is easy to guess.", hint="set SECRET_KEY to 50 random characters.")
 
 BOTOS_DATA_DIR = Path(ENV.text("BOTOS_DATA_DIR", str(BASE_DIR)))

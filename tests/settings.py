@@ -28,7 +28,7 @@ def _redis_of_this_worker(url: str) -> str:
 os.environ.update(
     BOTOS_ENV_FILE="",
     BOTOS_DATA_DIR=str(_folder),
-    SECRET_KEY="only-for-tests-and-therefore-not-a-secret-at-all",
+    SECRET_KEY="only-for-tests-and-therefore-not-a-secret-at-all-but-long",
     DATABASE_URL=os.environ.get("TEST_DATABASE_URL", ""),
     REDIS_URL=_redis_of_this_worker(os.environ["TEST_REDIS_URL"]) if os.environ.get("TEST_REDIS_URL") else "",
 )

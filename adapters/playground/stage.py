@@ -24,10 +24,11 @@ class Persona:
 
 
 def _persona(name: str, number: int, *, is_linked: bool) -> Persona:
+    """Ids of the platforms' form that nobody has there, since the playground may share a database with real people."""
     accounts = {
-        "telegram": Person(f"{number}", name, f"{name.lower()}_t"),
-        "discord": Person(f"2000000000{number:08d}", name, f"{name.lower()}_d"),
-        "slack": Person(f"U0{name.upper()}{number}", name, f"{name.lower()}_s"),
+        "telegram": Person(f"90000000000{number}", name, f"{name.lower()}_t"),
+        "discord": Person(f"1000000{number}", name, f"{name.lower()}_d"),
+        "slack": Person(f"U0PLAYGROUND{name.upper()}", name, f"{name.lower()}_s"),
     }
     return Persona(name, accounts, is_linked)
 

@@ -39,6 +39,14 @@ def test_it_reports_wrong_tokens_in_one_line_and_serves_the_others(platforms: Pl
     assert wrong not in "".join(bots.lines)
 
 
+def test_it_ends_when_no_platform_takes_its_token(platforms: Platforms) -> None:
+    wrong = {"TELEGRAM_BOT_TOKEN": "777001:AAH-this-token-is-not-the-one-the-server-knows"}
+    bots = Bots("--platforms", "telegram", up=(), **environment(platforms) | wrong)
+
+    assert bots.wait() == 1
+    assert "No platform could be connected" in bots.lines[-1]
+
+
 def test_it_finishes_what_is_under_way_when_told_to_stop(platforms: Platforms) -> None:
     alice = person("telegram", 1)
     with running(platforms, BOTOS_AGENT="tests.journeys.agents.SlowEcho") as bots:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from typing import Any
 
@@ -14,6 +15,7 @@ class Command(BaseCommand):
     help = "Make the tables, and the first operator if there is none."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        os.umask(0o077)  # the database is made now, and what people write is nobody else's business
         call_command("migrate", verbosity=0, interactive=False)
         users = get_user_model().objects
         if users.filter(is_superuser=True).exists():

@@ -16,6 +16,7 @@ from django.utils.module_loading import import_string
 
 from adapters import registry
 from adapters.botos import BotOS, configured_agent
+from adapters.supervisor import State
 from adapters.webserver import WebServer
 from identity.resolvers import Resolves
 from sessions_app import bridge
@@ -41,6 +42,8 @@ class Command(BaseCommand):
         web = None if options["web"] is None else _web(options["web"], playground=options["playground"])
         botos = _botos(platforms if not options["playground"] else (), options["workers"])
         asyncio.run(_serve(botos, platforms if options["playground"] else (), web))
+        if all(health.state == State.NEEDS_CONFIGURATION for health in botos.health()):
+            raise CommandError("No platform could be connected. Hint: the lines above say what to set.")
 
 
 def _platforms(named: list[str] | None, *, playground: bool) -> list[str]:
@@ -92,12 +95,19 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _serve(botos: BotOS, played: list[str] | tuple[()], web: WebServer | None) -> None:
-    loop = asyncio.get_running_loop()
+    loop, asked_to_stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, botos.request_stop)
+        loop.add_signal_handler(number, asked_to_stop.set)
     async with _playground(botos, played):
         pages = asyncio.create_task(web.run()) if web else None
-        await botos.start()
+        bots = asyncio.create_task(botos.start())
+        stopping = asyncio.create_task(asked_to_stop.wait())
+        await asyncio.wait([stopping, bots], return_when=asyncio.FIRST_COMPLETED)
+        if web and bots.done() and not bots.exception():
+            await stopping  # an operator must be able to see in the pages why no platform is connected
+        botos.request_stop()
+        await bots
+        stopping.cancel()
         if web and pages:
             web.stop()
             await pages
