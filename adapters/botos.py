@@ -174,7 +174,7 @@ class BotOS:
             for name, supervisor in self._supervisors.items()
         ]
         for connection in connections:
-            connection.add_done_callback(lambda _: all(one.done() for one in connections) and stop.set())
+            connection.add_done_callback(lambda _: self._stop_without(connections))
         sending = asyncio.create_task(self.courier.run(stop_sending))
         await self.pool.run(stop)
         await bridge.drain()
@@ -182,6 +182,10 @@ class BotOS:
         await sending
         stop_connecting.set()
         await self._disconnect(connections)
+
+    def _stop_without(self, connections: list[asyncio.Task[None]]) -> None:
+        if all(connection.done() for connection in connections):
+            self._stop.set()
 
     async def _disconnect(self, connections: list[asyncio.Task[None]]) -> None:
         if connections:

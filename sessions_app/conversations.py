@@ -76,7 +76,7 @@ def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) 
     if conversation is None:
         conversation = Conversation.objects.create(kind=kind, key=key, account=account, **place)
         Lane.objects.create(conversation=conversation)
-    elif (conversation.platform, conversation.chat_id, conversation.thread_id) != tuple(place.values()):
+    elif address.chat_id and place != {name: getattr(conversation, name) for name in place}:
         Conversation.objects.filter(pk=conversation.pk).update(**place)
     return conversation
 

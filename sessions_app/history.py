@@ -14,11 +14,12 @@ from identity.models import AccountLink, PlatformAccount
 from sessions_app.messages import Line
 from sessions_app.models import Conversation, HistoryEntry
 
-# One statement, so that links, bounds and entries are of one moment. For each conversation that may be read it finds where
-# the newest `limit` readable entries begin, in the index `entries_in_order`, and reads on from there: the cost grows with
-# `limit` and the number of linked accounts, never with history. CROSS JOIN keeps SQLite from reading the entries first.
+# One statement, so that links, bounds and entries are of one moment. For each conversation that may be read it finds
+# where the newest `limit` readable entries begin, in the index `entries_in_order`, and reads on from there: the cost
+# grows with `limit` and the number of linked accounts, never with history, except that a disowned link is read over.
+# CROSS JOIN keeps SQLite from reading the entries first, NOT MATERIALIZED from reading all links or entries.
 _READ = """
-WITH own AS (
+WITH own AS NOT MATERIALIZED (
     SELECT c.id, c.account_id, l.user_id, l.since, {put_behind} AS put_behind
     FROM sessions_app_conversation c
     LEFT JOIN identity_platformaccount a ON a.id = c.account_id
@@ -26,58 +27,71 @@ WITH own AS (
     WHERE c.id = %(conversation)s
 ),
 readable AS (
-    SELECT own.id, own.put_behind AS after FROM own
+    SELECT own.id, own.account_id, own.put_behind AS after FROM own
     UNION ALL
-    SELECT c.id, CASE WHEN other.shares_past THEN own.put_behind
+    SELECT c.id, c.account_id, CASE WHEN other.shares_past THEN own.put_behind
                       ELSE {latest}(own.put_behind, own.since, other.since) END
     FROM own
     JOIN identity_accountlink other
         ON other.user_id = own.user_id AND other.ended_at IS NULL AND other.account_id <> own.account_id
     JOIN sessions_app_conversation c ON c.account_id = other.account_id
+),
+links AS (
+    SELECT readable.id, l.since, l.ended_at, l.disowned
+    FROM readable CROSS JOIN identity_accountlink l
+    WHERE l.account_id = readable.account_id
 )
 SELECT e.role, e.text, e.said_at, e.source, e.source_label, e.platform
 FROM readable CROSS JOIN sessions_app_historyentry e
 WHERE e.conversation_id = readable.id
   AND e.said_at >= COALESCE((
         SELECT nth.said_at FROM sessions_app_historyentry nth
-        WHERE nth.conversation_id = readable.id AND nth.said_at > readable.after
+        WHERE nth.conversation_id = readable.id AND nth.said_at > readable.after AND NOT EXISTS (
+            SELECT 1 FROM links l
+            WHERE l.id = readable.id AND {kept_back} AND nth.said_at > l.since AND nth.said_at <= l.ended_at)
         ORDER BY nth.said_at DESC LIMIT 1 OFFSET %(skip)s), readable.after)
   AND e.said_at <> readable.after
+  AND NOT EXISTS (
+        SELECT 1 FROM links l
+        WHERE l.id = readable.id AND {kept_back} AND e.said_at > l.since AND e.said_at <= l.ended_at)
 ORDER BY e.said_at DESC, e.id DESC
 LIMIT %(limit)s
 """
-_WINDOW_BOUND = "COALESCE(a.window_from, c.window_from)"
-_NO_BOUND = "%(epoch)s"
+_WINDOW = {"put_behind": "COALESCE(a.window_from, c.window_from)", "kept_back": "l.disowned"}
+_EVERYTHING = {"put_behind": "%(epoch)s", "kept_back": "FALSE"}
 
 
 def readable(conversation: Conversation, *, limit: int) -> tuple[Line, ...]:
     """The newest `limit` entries that may be read in `conversation`, oldest first, `/new` or not."""
-    return _read(conversation, limit, _NO_BOUND)
+    return _read(conversation, limit, _EVERYTHING)
 
 
 def window_for(conversation: Conversation, *, limit: int) -> tuple[Line, ...]:
-    """What an agent gets in `conversation`: the readable entries that `/new` left in view, the newest `limit`, oldest first."""
-    return _read(conversation, limit, _WINDOW_BOUND)
+    """What an agent gets in `conversation`, the newest `limit`, oldest first.
+
+    That is the readable entries, less what `/new` put behind and what an account said during a link that it disowned.
+    """
+    return _read(conversation, limit, _WINDOW)
 
 
-def _read(conversation: Conversation, limit: int, put_behind: str) -> tuple[Line, ...]:
+def _read(conversation: Conversation, limit: int, terms: dict[str, str]) -> tuple[Line, ...]:
     latest = "GREATEST" if connection.vendor == "postgresql" else "MAX"
     epoch = connection.ops.adapt_datetimefield_value(clock.EPOCH)
     values = {"conversation": conversation.pk, "skip": limit - 1, "limit": limit, "epoch": epoch}
     with connection.cursor() as cursor:
-        cursor.execute(_READ.format(put_behind=put_behind, latest=latest), values)
+        cursor.execute(_READ.format(**terms, latest=latest), values)
         newest_first = cursor.fetchall()
     return tuple(_line(*row) for row in reversed(newest_first))
 
 
-def _line(role: str, text: str, said_at: datetime | str, source: str, label: str, platform: str) -> Line:
-    if isinstance(said_at, str):  # SQLite has no type for moments
-        said_at = datetime.fromisoformat(said_at).replace(tzinfo=UTC)
-    return Line(role, text, said_at, source, label, platform)
+def _line(role: str, text: str, said_at: datetime, *about: str) -> Line:
+    if said_at.tzinfo is None:  # SQLite keeps none
+        said_at = said_at.replace(tzinfo=UTC)
+    return Line(role, text, said_at, *about)
 
 
 def start_anew(conversation: Conversation, *, at: datetime) -> None:
-    """Put everything said up to `at` behind, for all accounts of the person: no agent gets it again, pages still show it."""
+    """Put everything said up to `at` behind, for all accounts of the person: agents get it no more, pages show it."""
     if conversation.account_id is None:
         Conversation.objects.filter(pk=conversation.pk).update(window_from=Greatest("window_from", at))
         return

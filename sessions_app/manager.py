@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import defaultdict
 from typing import Any
+from weakref import WeakValueDictionary
 
 from django.conf import settings
 from django.db import transaction
@@ -45,8 +45,8 @@ class BotSessionManager:
         self.identity_resolver = identity_resolver
         self.max_history = max_history
         self._owner = secrets.token_hex(8)
-        # In the order of asking within this process; between processes the lease decides.
-        self._queues: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        # In the order of asking within an event loop; between loops and processes the lease decides.
+        self._queues: WeakValueDictionary[tuple[int, str], asyncio.Lock] = WeakValueDictionary()
 
     async def chat(
         self,
@@ -65,13 +65,20 @@ class BotSessionManager:
         Raises IdentityUnavailable, and then nothing was stored.
         """
         context = SessionContext(self.platform, chat_id, chat_name, thread_id, str(user_id), user_name)
-        said = HistoryEntry(
-            text=prompt, message_id=message_id, platform=self.platform, chat_id=chat_id, thread_id=thread_id
-        )
-        said.conversation = await bridge.call(self._conversation_to_write, context)
-        said.author, said.said_at = said.conversation.account, await bridge.call(clock.read)
-        async with self._queues[said.conversation.key]:
+        said = await bridge.call(self._hear, context, prompt, message_id)
+        async with self._queue_of(said.conversation.key):
             return await self._turn(agents.as_agent(agent), context, said)
+
+    @transaction.atomic
+    def _hear(self, context: SessionContext, prompt: str, message_id: str) -> HistoryEntry:
+        """What is said at this moment. It is not stored before it is answered."""
+        conversation = self._conversation_to_write(context)
+        place = {"platform": self.platform, "chat_id": context.chat_id, "thread_id": context.thread_id}
+        said = {"author": conversation.account, "text": prompt, "message_id": message_id, "said_at": clock.read()}
+        return history.entry(conversation, **place, **said)
+
+    def _queue_of(self, key: str) -> asyncio.Lock:
+        return self._queues.setdefault((id(asyncio.get_running_loop()), key), asyncio.Lock())
 
     async def _turn(self, agent: Agent, context: SessionContext, said: HistoryEntry) -> str:
         lease = await self._hold(said.conversation)
@@ -168,7 +175,6 @@ class BotSessionManager:
             return stranger_key(self.platform, user_id)
         return resolve_with(self.identity_resolver, self.platform, user_id)
 
-    @transaction.atomic
     def _conversation_to_write(self, context: SessionContext) -> Conversation:
         address = Address(self.platform, context.chat_id, context.thread_id)
         if not conversations.is_computed(self.identity_resolver):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -21,6 +23,7 @@ GIVE_UP_AFTER = timedelta(hours=6)
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 300.0
 TEXT_LIMIT = 2000  # UTF-16 code units, where a platform does not say
+_FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,})(?P<info>[^`\n]*)$", re.MULTILINE)
 _PLACES_TO_SPLIT = ("\n\n", "\n", ". ", "! ", "? ", " ")
 
 
@@ -52,24 +55,28 @@ def queue(
     entry: HistoryEntry | None = None,
     nonce: str = "",
 ) -> None:
-    """Put `text` in line at `address`, in as many deliveries as the limit asks for. A `nonce` used before queues nothing."""
+    """Put `text` in line at `address`, in as many deliveries as the limit asks for; nothing if the `nonce` was used."""
     place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
-    parts = split(str(text), limit)
-    rows = [OutboundDelivery(**place, text=part, event=event, entry=entry, nonce=new_nonce()) for part in parts]
-    if nonce:
-        rows[0].nonce = nonce
+    rows = [OutboundDelivery(**place, text=part, event=event, entry=entry) for part in split(str(text), limit)]
+    for number, row in enumerate(rows):
+        row.nonce = _nonce_of_part(nonce, number) if nonce else new_nonce()
     OutboundDelivery.objects.bulk_create(rows, ignore_conflicts=bool(nonce))
 
 
+def _nonce_of_part(nonce: str, number: int) -> str:
+    return hashlib.sha256(f"{nonce} {number}".encode()).hexdigest()[:24] if number else nonce
+
+
 def split(text: str, limit: int) -> list[str]:
-    """Parts of `text` of at most `limit` UTF-16 code units, cut between paragraphs, lines, sentences or words if possible."""
+    """Parts of `text` of at most `limit` UTF-16 code units, cut at paragraphs, lines, sentences or words if possible.
+
+    Nothing is lost but blanks at a cut. A block of code that has to be cut is closed there and opened again.
+    """
     parts = []
     while utf16_length(text) > limit:
-        head = text.encode("utf-16-le")[: limit * 2].decode("utf-16-le", errors="ignore")
-        cut = _last_border(head)
-        parts.append(text[:cut].rstrip())
-        text = text[cut:].lstrip()
-    return [*parts, text] if text else parts
+        part, text = _cut(text, limit)
+        parts.append(part)
+    return [part for part in (*parts, text) if part]
 
 
 def utf16_length(text: str) -> int:
@@ -77,12 +84,63 @@ def utf16_length(text: str) -> int:
     return len(text.encode("utf-16-le", errors="surrogatepass")) // 2
 
 
-def _last_border(head: str) -> int:
+def _cut(text: str, limit: int) -> tuple[str, str]:
+    """A first part, and the rest."""
+    head = _fitting(text, limit)
+    blocks = list(_blocks(text))
+    cut = _last_border(head, blocks)
+    for block in blocks:
+        if block.start < cut < block.end:
+            return _cut_in(block, text, limit) or (head, text[len(head) :])
+    return text[:cut].rstrip(), text[cut:].lstrip()
+
+
+def _fitting(text: str, limit: int) -> str:
+    """As much of the beginning as `limit` allows, at least a character."""
+    return text[:limit].encode("utf-16-le", "replace")[: limit * 2].decode("utf-16-le", "ignore") or text[:1]
+
+
+def _last_border(head: str, blocks: Iterable[_Block]) -> int:
     for border in _PLACES_TO_SPLIT:
-        at = head.rfind(border)
-        if at > len(head) // 2:
-            return at + len(border)
+        at = len(head)
+        while (at := head.rfind(border, 0, at)) > len(head) // 2:
+            if not any(block.start < at < block.end for block in blocks):
+                return at + len(border)
     return len(head)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A block of code in a text: from `start`, where the line `opening` stands, to `end`, behind its closing line."""
+
+    start: int
+    end: int
+    opening: str
+    fence: str
+
+
+def _blocks(text: str) -> Iterator[_Block]:
+    opened: re.Match[str] | None = None
+    for line in _FENCE.finditer(text):
+        if opened is None:
+            opened = line
+        elif line["fence"].startswith(opened["fence"]) and not line["info"].strip():
+            yield _Block(opened.start(), line.end(), opened[0], opened["fence"])
+            opened = None
+    if opened is not None:
+        yield _Block(opened.start(), len(text) + 1, opened[0], opened["fence"])
+
+
+def _cut_in(block: _Block, text: str, limit: int) -> tuple[str, str] | None:
+    """Cut between two lines of code if possible. None if the fences alone would fill a part."""
+    begin = block.start + len(block.opening) + 1
+    head = _fitting(text, limit - len(block.fence) - 1)
+    line = head.rfind("\n", begin)
+    cut = line if line > len(head) // 2 else len(head)
+    if cut <= begin:
+        return None
+    rest = text[cut:].removeprefix("\n")
+    return f"{text[:cut]}\n{block.fence}", f"{block.opening}\n{rest}"
 
 
 def due(platforms: Collection[str]) -> QuerySet[OutboundDelivery]:
@@ -102,7 +160,7 @@ def due(platforms: Collection[str]) -> QuerySet[OutboundDelivery]:
 
 @transaction.atomic
 def claim(*, owner: str, platforms: Collection[str], most: int = 100) -> list[OutboundDelivery]:
-    """Take up to `most` due deliveries, marked as being sent. One whose sender vanished may have reached the platform."""
+    """Take up to `most` due deliveries, marked as being sent. If the sender before vanished, it may be a repeat."""
     taken = list(due(platforms).select_for_update(skip_locked=True, of=("self",))[:most])
     for delivery in taken:
         delivery.may_be_repeat = delivery.may_be_repeat or delivery.status == Status.SENDING
@@ -151,11 +209,12 @@ def _settle_failure(mine: QuerySet[OutboundDelivery], failed: Failed) -> None:
 
 def backoff(attempts: int) -> float:
     """Seconds to wait after the `attempts`-th failure: full jitter under a ceiling that doubles."""
-    return random.uniform(0, min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (attempts - 1)))
+    return random.uniform(0, min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (attempts - 1)))  # noqa: S311 - no secret
 
 
 def seconds_until_next(platforms: Collection[str]) -> float | None:
-    """How long until a waiting delivery becomes due by time alone; None if none waits."""
-    waits = OutboundDelivery.objects.filter(settled_at=None, status=Status.PENDING, platform__in=platforms)
+    """How long until a delivery that waits for its time becomes due; None if none does."""
+    open_ones = OutboundDelivery.objects.filter(settled_at=None, status=Status.PENDING, platform__in=platforms)
+    waits = open_ones.filter(not_before__gt=clock.now())
     first = waits.order_by("not_before").values_list("not_before", flat=True).first()
     return None if first is None else max(0.0, (first - clock.read()).total_seconds())
