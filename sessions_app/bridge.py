@@ -1,13 +1,17 @@
 """The only place where async code crosses to the database.
 
-Everything runs in one thread, in short transactions, with dead connections dropped before and after.
+Everything runs in one thread, in short transactions, with dead connections dropped before and after. What need not be
+waited for has a thread of its own, which outlives the event loops.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
 from django.db import connection
@@ -15,7 +19,17 @@ from django.db import connection
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_writes: set[asyncio.Task[object]] = set()
+_writes: set[Future[Any]] = set()
+
+
+def _begin() -> None:
+    global _writer  # noqa: PLW0603 - a thread does not survive a fork
+    _writer = ThreadPoolExecutor(1, thread_name_prefix="bridge")
+
+
+_writer: ThreadPoolExecutor
+_begin()
+os.register_at_fork(after_in_child=_begin)
 
 
 async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -32,18 +46,19 @@ async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
         raise
 
 
-def call_soon(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Have the running event loop make a call without waiting for it. `drain` waits for all such calls."""
-    task = asyncio.get_running_loop().create_task(call(function, *args, **kwargs))
-    _writes.add(task)
-    task.add_done_callback(_writes.discard)
+def call_soon(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """Make a call without waiting for it, after those before. `drain` waits for all of them, and so does the exit."""
+    write = _writer.submit(call_from_any_thread, functools.partial(function, *args, **kwargs))
+    _writes.add(write)
+    write.add_done_callback(_writes.discard)
+    return write
 
 
 async def drain() -> None:
-    """Wait until everything that `call_soon` accepted on this event loop is written."""
-    here = asyncio.get_running_loop()
-    mine = [task for task in _writes if task.get_loop() is here]
-    await asyncio.gather(*mine, return_exceptions=True)
+    """Wait until everything that `call_soon` accepted is written."""
+    # Unlike gather, wait takes nothing out of the queue when it is cancelled.
+    if accepted := [asyncio.wrap_future(write) for write in tuple(_writes)]:
+        await asyncio.wait(accepted)
 
 
 def call_from_any_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

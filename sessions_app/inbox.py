@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import takewhile
@@ -12,7 +13,7 @@ from django.db import DataError, IntegrityError, transaction
 from django.db.models import F, Q
 
 from identity import clock, linking
-from identity.models import PlatformAccount
+from identity.models import PLATFORM_NAME, PlatformAccount
 from identity.resolvers import IdentityUnavailable, Resolves
 from sessions_app import commands, conversations, outbox, texts
 from sessions_app.messages import InboundMessage, MessageEdit
@@ -20,6 +21,8 @@ from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane
 
 LONGEST_TEXT = 100_000  # characters; no platform lets a person write as much
 LONGEST_ID = 190
+LONGEST_PLATFORM = 40
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 MOST_IN_A_TURN = 20
 CRASHES_BEFORE_QUARANTINE = 3
 
@@ -76,21 +79,43 @@ def receive(message: InboundMessage, *, resolver: Resolves | None) -> int | None
     except DataError as error:
         raise Unacceptable(str(error).partition("\n")[0]) from error
     except IntegrityError:
+        # Somebody else stored it, or made its account or conversation just now, which then are there the second time.
+        return None if _is_known(message) else _store_again(message, resolver)
+
+
+def _store_again(message: InboundMessage, resolver: Resolves | None) -> int | None:
+    try:
+        return _store(message, resolver)
+    except IntegrityError:
         if _is_known(message):
             return None
-        return _store(message, resolver)  # somebody else made the account or the conversation just now: it is there now
+        raise
 
 
 def _check(message: InboundMessage) -> None:
-    ids = (message.native_key, message.address.chat_id, message.sender.user_id)
-    if not all(ids):
+    needed = (message.native_key, message.address.chat_id, message.sender.user_id)
+    ids = (*needed, message.address.thread_id, message.message_id)
+    if not all(needed):
         raise Unacceptable("an id is empty")
-    if max(map(len, (*ids, message.address.thread_id, message.message_id))) > LONGEST_ID:
+    if max(map(len, ids)) > LONGEST_ID:
         raise Unacceptable(f"an id is longer than {LONGEST_ID} characters")
-    if len(message.text) > LONGEST_TEXT:
+    if not re.fullmatch(PLATFORM_NAME, message.address.platform) or len(message.address.platform) > LONGEST_PLATFORM:
+        raise Unacceptable("the platform has no proper name")
+    _check_text(message.text)
+    if not all(map(_is_storable, (*ids, message.sender.name, message.sender.username, message.chat_name))):
+        raise Unacceptable("an id or a name has a character that no database keeps")
+
+
+def _check_text(text: str) -> None:
+    if len(text) > LONGEST_TEXT:
         raise Unacceptable(f"the text is longer than {LONGEST_TEXT} characters")
-    if "\x00" in "".join((*ids, message.text)):
-        raise Unacceptable("there is a NUL in it")
+    if not _is_storable(text):
+        raise Unacceptable("the text has a character that no database keeps")
+
+
+def _is_storable(text: str) -> bool:
+    """PostgreSQL has no NUL in text, and neither engine half a surrogate pair."""
+    return "\x00" not in text and not _HALF_PAIR.search(text)
 
 
 @transaction.atomic
@@ -137,8 +162,7 @@ def _ask_to_try_again(message: InboundMessage) -> None:
 @transaction.atomic
 def edit(change: MessageEdit) -> None:
     """Replace the words of a message that no turn has taken; later, note them on its entry. Starts no turn."""
-    if len(change.text) > LONGEST_TEXT or "\x00" in change.text:
-        raise Unacceptable("the new text is too long or has a NUL in it")
+    _check_text(change.text)
     place = {"platform": change.address.platform, "chat_id": change.address.chat_id, "message_id": change.message_id}
     message = InboundEvent.objects.filter(**place, kind=InboundEvent.Kind.MESSAGE)
     untaken = message.filter(done_at=None, starts=0)

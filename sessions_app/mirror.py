@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -55,7 +56,9 @@ async def amirror_to_session(
     lock: AbstractContextManager[Any] | None = None,
 ) -> bool:
     """The same, waiting until it is durable."""
-    return await bridge.call(_write_or_log, session_mgr, user_id, message_text, source_label, metadata, lock)
+    # Not in the bridge's thread, where waiting for the lock would hold up everybody.
+    write = bridge.call_soon(_write_or_log, session_mgr, user_id, message_text, source_label, metadata, lock)
+    return await asyncio.shield(asyncio.wrap_future(write))
 
 
 def _write_or_log(*args: Any) -> bool:

@@ -127,7 +127,8 @@ class HistoryEntry(models.Model):
         REPLY = "reply", _("reply")
         MIRROR = "mirror", _("mirror")
 
-    conversation = models.ForeignKey(Conversation, on_delete=models.PROTECT, related_name="entries")
+    # Without an index of its own: PostgreSQL would prefer it to `entries_in_order`, and sort a whole conversation.
+    conversation = models.ForeignKey(Conversation, on_delete=models.PROTECT, related_name="entries", db_index=False)
     author = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="entries")
     # The message of a user entry; of a reply, the first message that its turn answers.
     event = models.ForeignKey(InboundEvent, null=True, on_delete=models.SET_NULL, related_name="entries")

@@ -111,9 +111,10 @@ def _last_border(head: str, blocks: Iterable[_Block]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A block of code in a text: from `start`, where the line `opening` stands, to `end`, behind its closing line."""
+    """A block of code in a text: the line `opening` at `start`, code until `closing`, the last line until `end`."""
 
     start: int
+    closing: int
     end: int
     opening: str
     fence: str
@@ -125,22 +126,25 @@ def _blocks(text: str) -> Iterator[_Block]:
         if opened is None:
             opened = line
         elif line["fence"].startswith(opened["fence"]) and not line["info"].strip():
-            yield _Block(opened.start(), line.end(), opened[0], opened["fence"])
+            yield _Block(opened.start(), line.start() - 1, line.end(), opened[0], opened["fence"])
             opened = None
     if opened is not None:
-        yield _Block(opened.start(), len(text) + 1, opened[0], opened["fence"])
+        yield _Block(opened.start(), len(text), len(text) + 1, opened[0], opened["fence"])
 
 
 def _cut_in(block: _Block, text: str, limit: int) -> tuple[str, str] | None:
     """Cut between two lines of code if possible. None if the fences alone would fill a part."""
     begin = block.start + len(block.opening) + 1
-    head = _fitting(text, limit - len(block.fence) - 1)
-    line = head.rfind("\n", begin)
+    head = _fitting(text[: block.closing], limit - len(block.fence) - 1)
+    line = head.rfind("\n", begin + 1)
     cut = line if line > len(head) // 2 else len(head)
     if cut <= begin:
         return None
+    closed = f"{text[:cut]}\n{block.fence}"
+    if cut == block.closing:
+        return closed, text[block.end :].lstrip()
     rest = text[cut:].removeprefix("\n")
-    return f"{text[:cut]}\n{block.fence}", f"{block.opening}\n{rest}"
+    return closed, f"{block.opening}\n{rest}"
 
 
 def due(platforms: Collection[str]) -> QuerySet[OutboundDelivery]:

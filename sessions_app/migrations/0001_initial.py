@@ -85,7 +85,7 @@ class Migration(migrations.Migration):
                 ('message_id', models.CharField(blank=True, max_length=190)),
                 ('said_at', models.DateTimeField(default=identity.clock.now, editable=False)),
                 ('author', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='entries', to='identity.platformaccount')),
-                ('conversation', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='entries', to='sessions_app.conversation')),
+                ('conversation', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='entries', to='sessions_app.conversation')),
                 ('event', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='entries', to='sessions_app.inboundevent')),
             ],
             options={

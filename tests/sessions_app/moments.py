@@ -1,0 +1,31 @@
+"""Time in the test's hands: what the database calls now is what the test says, on every engine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from identity import clock
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+class StillClock:
+    """The database's clock, which stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def move(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def put_in_place(self, patch: pytest.MonkeyPatch) -> StillClock:
+        patch.setattr(clock._Now, "as_sql", self._as_sql)
+        patch.setattr(clock._Now, "as_sqlite", self._as_sql)
+        patch.setattr(clock, "read", lambda: self.now)
+        return self
+
+    def _as_sql(self, compiler: Any, connection: Any, **extra: Any) -> tuple[str, list[Any]]:
+        return "%s", [connection.ops.adapt_datetimefield_value(self.now)]

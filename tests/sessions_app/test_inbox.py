@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from identity import clock, linking
+from identity.models import PlatformAccount
+from identity.resolvers import InMemoryIdentityResolver
+from sessions_app import inbox, outbox, turns
+from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane
+from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say, texts
+
+pytestmark = pytest.mark.django_db
+
+LONG = "x" * (inbox.LONGEST_ID + 1)
+
+
+def link(who: str, platform: str, person: str = "alice") -> None:
+    linking.link(platform=platform, platform_user_id=who, unified_user_id=person, method="pairing", actor="test")
+
+
+# --- What is stored, and what is not
+
+
+def test_it_stores_what_an_adapter_hands_in() -> None:
+    conversation = receive("alice", "hello", key="update-1")
+
+    event = InboundEvent.objects.get()
+    assert (event.platform, event.native_key, event.text, event.kind) == ("telegram", "update-1", "hello", "message")
+    assert (event.chat_id, event.chat_name, event.conversation_id) == ("chat-alice", "Alice", conversation)
+    assert (event.status, event.starts, event.done_at) == (InboundEvent.Status.PENDING, 0, None)
+    assert str(event.account) == "telegram:alice"
+    assert Lane.objects.get().pk == conversation
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"native_key": ""},
+        {"sender": Sender("")},
+        {"address": Address("telegram", "")},
+        {"native_key": LONG},
+        {"sender": Sender(LONG)},
+        {"address": Address("telegram", LONG)},
+        {"address": Address("telegram", "c", LONG)},
+        {"message_id": LONG},
+        {"text": "x" * (inbox.LONGEST_TEXT + 1)},
+        {"text": "a\x00b"},
+        {"native_key": "a\x00b"},
+        {"sender": Sender("a\x00b")},
+        {"address": Address("telegram", "a\x00b")},
+    ],
+    ids=",".join,
+)
+def test_it_refuses_for_good_what_can_never_be_stored(bad: dict[str, Any]) -> None:
+    impossible = replace(message("alice", "hello"), **bad)
+
+    with pytest.raises(inbox.Unacceptable) as refused:
+        inbox.receive(impossible, resolver=DATABASE)
+
+    assert "hello" not in str(refused.value)
+    assert not InboundEvent.objects.exists()
+    assert not PlatformAccount.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [
+        {"native_key": LONG[1:]},
+        {"sender": Sender(LONG[1:], "n" * 500, "u" * 500)},
+        {"address": Address("telegram", LONG[1:], LONG[1:]), "message_id": LONG[1:], "chat_name": "c" * 500},
+        {"address": Address("telegram", LONG[1:], LONG[1:]), "is_private": False},
+        {"text": "😀" * inbox.LONGEST_TEXT},
+        {"text": ""},
+    ],
+    ids=",".join,
+)
+def test_it_stores_what_just_fits(edge: dict[str, Any]) -> None:
+    assert inbox.receive(replace(message("alice", "hello"), **edge), resolver=DATABASE)
+
+    assert InboundEvent.objects.count() == 1
+
+
+def test_it_takes_the_same_key_on_two_platforms_for_two_events() -> None:
+    receive("alice", "here", key="1")
+    receive("alice", "there", key="1", platform="discord")
+
+    assert InboundEvent.objects.count() == 2
+
+
+def test_it_knows_an_account_by_its_id_whatever_it_is_called() -> None:
+    link("alice", "telegram")
+    conversation = say("alice", "hello", answer="ok")
+    renamed = Sender("alice", "Mallory", "mallory_99")
+
+    inbox.receive(replace(message("alice", "still me"), sender=renamed), resolver=DATABASE)
+    other = inbox.receive(replace(message("bob", "me too"), sender=Sender("bob", "Alice", "alice")), resolver=DATABASE)
+
+    account = PlatformAccount.objects.get(platform_user_id="alice")
+    assert (account.display_name, account.username) == ("Mallory", "mallory_99")
+    assert DATABASE.resolve("telegram", "alice") == "alice"
+    assert DATABASE.resolve("telegram", "bob") == "telegram:bob"
+    assert Conversation.objects.count() == 2
+    assert texts(conversation) == ["hello", "ok"]
+    assert other is not None
+    assert texts(other) == []
+
+
+def test_it_moves_a_private_chat_to_where_it_was_last_heard_from() -> None:
+    receive("alice", "hello")
+    inbox.receive(replace(message("alice", "moved"), address=Address("telegram", "new", "t")), resolver=DATABASE)
+
+    conversation = Conversation.objects.get()
+    assert (conversation.chat_id, conversation.thread_id) == ("new", "t")
+
+
+def test_it_takes_each_thread_of_a_group_for_a_conversation() -> None:
+    for thread in ("", "1", "2", "1"):
+        said = replace(message("alice", "hello", group="g"), address=Address("slack", "g", thread))
+        inbox.receive(said, resolver=DATABASE)
+
+    assert Conversation.objects.filter(kind="group", account=None).count() == 3
+
+
+def test_it_keeps_one_conversation_for_a_person_of_another_resolver() -> None:
+    resolver = InMemoryIdentityResolver()
+    resolver.link("telegram", "7", "alice")
+    resolver.link("discord", "8", "alice")
+
+    here = receive("7", "here", resolver=resolver)
+    there = receive("8", "there", platform="discord", resolver=resolver)
+
+    assert here == there
+    assert Conversation.objects.get().key == "alice"
+
+
+# --- Edits
+
+
+def edit(text: str, *, of: str = "one") -> None:
+    event = InboundEvent.objects.get(text=of)
+    inbox.edit(MessageEdit(Address(event.platform, event.chat_id), event.message_id, text))
+
+
+def test_it_replaces_the_words_of_a_message_that_no_turn_has_taken() -> None:
+    conversation = receive("alice", "one")
+
+    edit("better")
+
+    claimed = claim(conversation)
+    assert turns.begin(claimed, resolver=DATABASE).text == "better"
+
+
+def test_it_notes_an_edit_that_comes_later_and_starts_no_turn() -> None:
+    conversation = say("alice", "one", answer="ok")
+
+    edit("better")
+
+    assert texts(conversation) == ["one", "ok"]
+    assert [entry.metadata for entry in HistoryEntry.objects.order_by("id")] == [{"edited": "better"}, {}]
+    assert inbox.waiting(PLATFORMS) == []
+
+
+def test_it_leaves_the_words_of_a_running_turn_alone() -> None:
+    conversation = receive("alice", "one")
+    claimed = claim(conversation)
+
+    edit("better")
+    turns.finish(claimed, "ok", limit=outbox.TEXT_LIMIT)
+
+    assert texts(conversation) == ["one", "ok"]
+
+
+def test_it_takes_no_edit_for_a_message_of_another_chat_or_platform() -> None:
+    receive("alice", "one")
+    number = InboundEvent.objects.get().message_id
+
+    inbox.edit(MessageEdit(Address("telegram", "chat-bob"), number, "mine now"))
+    inbox.edit(MessageEdit(Address("discord", "chat-alice"), number, "mine now"))
+    inbox.edit(MessageEdit(Address("telegram", "chat-alice"), "unknown", "mine now"))
+
+    assert InboundEvent.objects.get().text == "one"
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "x" * (inbox.LONGEST_TEXT + 1)])
+def test_it_refuses_an_edit_that_cannot_be_stored(text: str) -> None:
+    receive("alice", "one")
+
+    with pytest.raises(inbox.Unacceptable):
+        edit(text)
+
+    assert InboundEvent.objects.get().text == "one"
+
+
+# --- What waits
+
+
+def test_it_names_what_waits_the_longest_first_and_once() -> None:
+    bob, alice = receive("bob", "a"), receive("alice", "b")
+    receive("bob", "c")
+
+    assert inbox.waiting(PLATFORMS) == [bob, alice]
+
+
+def test_it_names_only_what_can_be_worked_on() -> None:
+    held, backing_off, free = receive("alice", "a"), receive("bob", "b"), receive("carol", "c")
+    receive("dave", "d", platform="discord")
+    claim(held)
+    turns.fail(claim(backing_off))
+    done = receive("erin", "e")
+    turns.finish(claim(done), "ok", limit=outbox.TEXT_LIMIT)
+
+    assert inbox.waiting(["telegram"]) == [free]
+
+    Lane.objects.update(lease_until=clock.EPOCH, not_before=clock.EPOCH)
+    assert inbox.waiting(["telegram"]) == [held, backing_off, free]
+
+
+def test_it_asks_the_same_number_of_questions_however_much_waits(
+    django_assert_max_num_queries: Callable[[int], Any],
+) -> None:
+    link("alice", "telegram")
+    conversation = receive("alice", "first")
+    for number in range(60):
+        receive("alice", f"{number}")
+    with django_assert_max_num_queries(1):
+        inbox.waiting(PLATFORMS)
+    with django_assert_max_num_queries(14):
+        claimed = claim(conversation)
+
+    assert len(claimed.events) == inbox.MOST_IN_A_TURN
+    assert claimed.more
+
+
+# --- At the same time
+
+
+def at_once(*jobs: Callable[[], object]) -> tuple[list[object], list[Exception]]:
+    """Run the jobs in threads that start together. What they returned and what they raised."""
+    together = threading.Barrier(len(jobs))
+    returned: list[object] = []
+    raised: list[Exception] = []
+
+    def run(job: Callable[[], object]) -> None:
+        try:
+            together.wait(10)
+            returned.append(job())
+        except Exception as error:  # noqa: BLE001 - pytest does not look into threads
+            raised.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return returned, raised
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("known", [True, False])
+def test_it_stores_one_event_of_eight_that_race(known: bool) -> None:
+    if known:
+        receive("alice", "before")
+    same = message("alice", "hello", key="update-1")
+
+    returned, raised = at_once(*[lambda: inbox.receive(same, resolver=DATABASE)] * 8)
+
+    assert raised == []
+    assert len([conversation for conversation in returned if conversation is not None]) == 1
+    assert InboundEvent.objects.filter(native_key="update-1").count() == 1
+    assert PlatformAccount.objects.count() == Conversation.objects.count() == Lane.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_stores_all_that_a_new_account_sends_at_once_twice_over() -> None:
+    said = [message("alice", f"{number}", key=f"update-{number}") for number in range(4)]
+
+    def receiving(one: InboundMessage) -> Callable[[], object]:
+        return lambda: inbox.receive(one, resolver=DATABASE)
+
+    for _ in range(5):
+        returned, raised = at_once(*[receiving(one) for one in said for _ in range(2)])
+
+        assert raised == []
+        assert len([conversation for conversation in returned if conversation is not None]) == 4
+        assert InboundEvent.objects.count() == 4
+        assert Conversation.objects.count() == 1
+        InboundEvent.objects.all().delete()
+        Lane.objects.all().delete()
+        Conversation.objects.all().delete()
+        PlatformAccount.objects.all().delete()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_gives_a_lane_to_one_of_eight() -> None:
+    link("alice", "telegram")
+    link("alice", "discord")
+    chats = [receive("alice", "one"), receive("alice", "two", platform="discord")]
+
+    returned, raised = at_once(
+        *[lambda n=n: inbox.claim(chats[n % 2], owner=f"worker-{n}", platforms=PLATFORMS) for n in range(8)]
+    )
+
+    assert len(returned) == 1
+    assert {type(error) for error in raised} == {inbox.Busy}
+    assert Lane.objects.exclude(owner="").count() == 1

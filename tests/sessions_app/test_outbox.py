@@ -1,0 +1,443 @@
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sessions_app import outbox
+from sessions_app.messages import Address
+from sessions_app.models import OutboundDelivery
+from sessions_app.outbox import Failed, Sent
+from tests.sessions_app.moments import StillClock
+
+Status = OutboundDelivery.Status
+PLATFORMS = ("telegram", "discord", "slack")
+ALICE, BOB = Address("telegram", "alice"), Address("telegram", "bob")
+HOUR = 3600.0
+
+
+def texts(deliveries: Iterable[OutboundDelivery]) -> list[str]:
+    return [delivery.text for delivery in deliveries]
+
+
+def claim(owner: str = "courier") -> list[OutboundDelivery]:
+    return outbox.claim(owner=owner, platforms=PLATFORMS)
+
+
+def claim_one(owner: str = "courier") -> OutboundDelivery:
+    (delivery,) = claim(owner)
+    return delivery
+
+
+def stored() -> OutboundDelivery:
+    return OutboundDelivery.objects.get()
+
+
+# --- Splitting
+
+
+def bare(texts: Iterable[str]) -> str:
+    return "".join("".join(texts).split())
+
+
+def test_it_leaves_a_text_alone_that_fits() -> None:
+    assert outbox.split("  as it is\n", 12) == ["  as it is\n"]
+    assert outbox.split("", 10) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("one two three.\n\nfour five. six", ["one two three.", "four five. six"]),
+        ("one two three four\nfive. six", ["one two three four", "five. six"]),
+        ("one two three. four five six", ["one two three.", "four five six"]),
+        ("one two three four five six", ["one two three four", "five six"]),
+        ("onetwothreefourfivesix", ["onetwothreefourfives", "ix"]),
+        ("a. " + "b" * 25, ["a. " + "b" * 17, "b" * 8]),  # a border near the beginning would waste a part
+    ],
+)
+def test_it_cuts_at_the_best_border_that_leaves_half_a_part(text: str, parts: list[str]) -> None:
+    assert outbox.split(text, 20) == parts
+
+
+def test_it_counts_as_the_platforms_do_and_cuts_no_character_in_two() -> None:
+    assert outbox.split("😀" * 5, 4) == ["😀😀", "😀😀", "😀"]
+    assert outbox.split("😀" * 5, 5) == ["😀😀", "😀😀", "😀"]
+
+
+def test_it_makes_no_empty_part_of_blanks() -> None:
+    assert outbox.split(" " * 50 + "end", 20) == ["end"]
+
+
+def test_it_closes_a_block_of_code_at_a_cut_and_opens_it_again() -> None:
+    text = "Look:\n```python\nfirst = 1\n  second = 2\nthird = 3\n```\nThat is all."
+
+    parts = outbox.split(text, 40)
+
+    assert parts == [
+        "Look:\n```python\nfirst = 1\n```",
+        "```python\n  second = 2\nthird = 3\n```",
+        "That is all.",
+    ]
+
+
+def test_it_rather_cuts_beside_a_block_of_code_than_in_it() -> None:
+    text = "Some words before it.\n```\na\n\nb\n```\nSome words behind it."
+
+    assert outbox.split(text, 40) == ["Some words before it.\n```\na\n\nb\n```", "Some words behind it."]
+
+
+def test_it_does_not_take_a_fence_in_a_block_for_its_end() -> None:
+    text = "````markdown\n```python\ncode = 1\n```\nmore words in it\n````"
+
+    assert outbox.split(text, 46) == [
+        "````markdown\n```python\ncode = 1\n```\n````",
+        "````markdown\nmore words in it\n````",
+    ]
+
+
+def test_it_cuts_no_fence_in_two_and_leaves_no_empty_block() -> None:
+    assert outbox.split("Look at this:\n```\n\nabcdefgh\n```", 29) == [
+        "Look at this:\n```\n\nabcdef\n```",
+        "```\ngh\n```",
+    ]
+    assert outbox.split("```\nabcdefghijkl\n```````` ", 24) == ["```\nabcdefghijkl\n```"]
+
+
+def test_it_cuts_a_block_whose_fences_alone_would_fill_a_part() -> None:
+    text = "```" + "x" * 30 + "\ncode\n```"
+
+    parts = outbox.split(text, 12)
+
+    assert bare(parts) == bare([text])
+    assert max(map(outbox.utf16_length, parts)) <= 12
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="`"), max_size=200), st.integers(2, 60))
+@example(" " * 30 + "x", 10)
+def test_it_loses_nothing_but_blanks_at_the_cuts(text: str, limit: int) -> None:
+    parts = outbox.split(text, limit)
+
+    assert bare(parts) == bare([text])
+    assert all(0 < outbox.utf16_length(part) <= limit for part in parts)
+
+
+_line = st.text(st.sampled_from("ab😀 .(\t"), max_size=12)
+_info = st.sampled_from(["", "python", "c++"])
+_prose = st.lists(_line, min_size=1, max_size=4).map(lambda lines: ("\n".join(lines), ""))
+_code = st.tuples(st.lists(_line, max_size=6), _info).map(lambda one: ("\n".join(one[0]), f"```{one[1]}"))
+
+
+@given(st.lists(_prose | _code, max_size=8), st.integers(40, 80))
+def test_it_keeps_code_code_and_prose_prose(pieces: list[tuple[str, str]], limit: int) -> None:
+    text = "\n".join(f"{fence}\n{words}\n```" if fence else words for words, fence in pieces)
+
+    parts = outbox.split(text, limit)
+
+    assert all(outbox.utf16_length(part) <= limit for part in parts)
+    assert all(len(re.findall("^```", part, re.MULTILINE)) % 2 == 0 for part in parts)
+    assert _as_read(parts) == _as_read([text])
+
+
+def _as_read(parts: list[str]) -> list[tuple[str, str]]:
+    """Each visible character with the fence it stands behind, "" for prose."""
+    read = []
+    for part in parts:
+        fence = ""
+        for line in part.split("\n"):
+            if line.startswith("```"):
+                fence = "" if fence else line
+            else:
+                read += [(character, fence) for character in "".join(line.split())]
+    return read
+
+
+# --- Queueing
+
+
+@pytest.mark.django_db
+def test_it_queues_as_many_deliveries_as_the_limit_asks_for() -> None:
+    outbox.queue(ALICE, "one two three four", limit=10)
+
+    assert texts(OutboundDelivery.objects.order_by("id")) == ["one two", "three four"]
+    assert len(set(OutboundDelivery.objects.values_list("nonce", flat=True))) == 2
+
+
+@pytest.mark.django_db
+def test_it_queues_a_nonce_once_however_long_the_text() -> None:
+    for _ in range(2):
+        outbox.queue(ALICE, "one two three four", limit=10, nonce="n" * 24)
+
+    assert texts(OutboundDelivery.objects.order_by("id")) == ["one two", "three four"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("nonce", ["", "n"])
+def test_it_queues_nothing_for_no_text(nonce: str) -> None:
+    outbox.queue(ALICE, "", nonce=nonce)
+
+    assert not OutboundDelivery.objects.exists()
+
+
+# --- Claiming
+
+
+@pytest.mark.django_db
+def test_it_hands_out_one_delivery_an_address_in_order() -> None:
+    for text in ("one", "two"):
+        outbox.queue(ALICE, text)
+    outbox.queue(BOB, "for bob")
+
+    first = claim()
+    assert texts(first) == ["one", "for bob"]
+    assert claim() == []
+    outbox.settle([Sent(first[0], "m-1")])
+    assert texts(claim()) == ["two"]
+
+
+@pytest.mark.django_db
+def test_it_takes_threads_and_platforms_for_addresses_of_their_own() -> None:
+    outbox.queue(ALICE, "one")
+    outbox.queue(Address("telegram", "alice", "thread"), "two")
+    outbox.queue(Address("slack", "alice"), "three")
+
+    assert texts(claim()) == ["one", "two", "three"]
+
+
+@pytest.mark.django_db
+def test_it_leaves_platforms_alone_that_are_not_up() -> None:
+    outbox.queue(ALICE, "one")
+
+    assert outbox.claim(owner="courier", platforms=["slack"]) == []
+
+
+@pytest.mark.django_db
+def test_it_keeps_what_stands_behind_a_retry_waiting_and_nobody_else(still: StillClock) -> None:
+    outbox.queue(ALICE, "one")
+    outbox.queue(ALICE, "two")
+    outbox.settle([Failed(claim_one(), "busy", retry_after=30.0)])
+    outbox.queue(BOB, "for bob")
+
+    assert texts(claim()) == ["for bob"]
+    still.move(30)
+    assert texts(claim()) == ["one"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("seconds", [0.25, 30.0, 4000.0])
+def test_it_honours_retry_after_exactly(still: StillClock, seconds: float) -> None:
+    outbox.queue(ALICE, "one")
+    outbox.settle([Failed(claim_one(), "busy", retry_after=seconds)])
+
+    assert outbox.seconds_until_next(PLATFORMS) == seconds
+    still.move(seconds - 0.001)
+    assert claim() == []
+    still.move(0.001)
+    assert texts(claim()) == ["one"]
+
+
+@pytest.mark.django_db
+def test_it_says_how_long_until_the_next_is_due_whatever_stands_behind_it(still: StillClock) -> None:
+    outbox.queue(ALICE, "one")
+    outbox.queue(ALICE, "two")
+    assert outbox.seconds_until_next(PLATFORMS) is None
+
+    outbox.settle([Failed(claim_one(), "busy", retry_after=5.0)])
+
+    assert outbox.seconds_until_next(PLATFORMS) == 5.0
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("attempts", "most"), [(1, 1.0), (4, 8.0), (9, 256.0), (10, 300.0), (1000, 300.0)])
+def test_it_backs_off_up_to_a_ceiling_that_doubles(attempts: int, most: float) -> None:
+    waits = [outbox.backoff(attempts) for _ in range(200)]
+
+    assert 0 <= min(waits) < most / 4
+    assert most * 3 / 4 < max(waits) <= most
+
+
+@pytest.mark.django_db
+def test_it_repeats_what_a_vanished_sender_may_have_sent(still: StillClock) -> None:
+    outbox.queue(ALICE, "one")
+    first = claim_one()
+    assert not first.may_be_repeat
+    still.move(outbox.LEASE_SECONDS - 0.001)
+    assert claim("other") == []
+    still.move(0.001)
+
+    second = claim_one("other")
+
+    assert (second.may_be_repeat, second.attempts, second.nonce) == (True, 2, first.nonce)
+    assert stored().may_be_repeat
+    assert outbox.outgoing(second).may_be_repeat
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("late", [Sent, Failed])
+@pytest.mark.parametrize("other", ["courier", "other"])
+def test_it_ignores_a_sender_that_comes_late(still: StillClock, late: Callable[..., Sent | Failed], other: str) -> None:
+    outbox.queue(ALICE, "one")
+    vanished = claim_one("courier")
+    still.move(outbox.LEASE_SECONDS)
+    second = claim_one(other)
+
+    outbox.settle([late(vanished, "late")])
+    delivery = stored()
+    assert (delivery.status, delivery.owner, delivery.reason, delivery.message_id) == (Status.SENDING, other, "", "")
+
+    outbox.settle([Sent(second, "m-1")])
+    outbox.settle([late(vanished, "late")])
+    assert (stored().status, stored().message_id) == (Status.SENT, "m-1")
+
+
+@pytest.mark.django_db
+def test_it_remembers_that_an_attempt_ended_without_an_answer(still: StillClock) -> None:
+    outbox.queue(ALICE, "one")
+    outbox.settle([Failed(claim_one(), "timeout", ambiguous=True, retry_after=0.0)])
+    again = claim_one()
+    assert again.may_be_repeat
+
+    outbox.settle([Failed(again, "busy", retry_after=0.0)])
+
+    assert claim_one().may_be_repeat
+
+
+@pytest.mark.django_db
+def test_it_does_not_mark_what_was_plainly_refused(still: StillClock) -> None:
+    outbox.queue(ALICE, "one")
+    outbox.settle([Failed(claim_one(), "busy", retry_after=0.0)])
+
+    assert not claim_one().may_be_repeat
+
+
+@pytest.mark.django_db
+def test_it_gives_up_on_a_permanent_failure_and_lets_the_next_through() -> None:
+    outbox.queue(ALICE, "one")
+    outbox.queue(ALICE, "two")
+
+    outbox.settle([Failed(claim_one(), "blocked by the person", permanent=True, retry_after=5.0)])
+
+    dead = OutboundDelivery.objects.get(text="one")
+    assert (dead.status, dead.reason) == (Status.DEAD, "blocked by the person")
+    assert dead.settled_at is not None
+    assert texts(claim()) == ["two"]
+
+
+@pytest.mark.django_db
+def test_it_gives_up_only_after_eight_attempts_and_six_hours(still: StillClock) -> None:
+    outbox.queue(ALICE, "young")
+    for _ in range(outbox.MOST_ATTEMPTS + 2):
+        outbox.settle([Failed(claim_one(), "down", retry_after=0.0)])
+    assert stored().status == Status.PENDING
+
+    still.move(6 * HOUR - 0.001)
+    outbox.settle([Failed(claim_one(), "down", retry_after=0.0)])
+    assert stored().status == Status.PENDING
+    still.move(0.001)
+    outbox.settle([Failed(claim_one(), "down", retry_after=0.0)])
+    assert (stored().status, stored().reason) == (Status.DEAD, "down")
+
+
+@pytest.mark.django_db
+def test_it_tries_an_old_delivery_eight_times(still: StillClock) -> None:
+    outbox.queue(ALICE, "old")
+    still.move(7 * HOUR)
+
+    for attempt in range(outbox.MOST_ATTEMPTS):
+        assert stored().status == Status.PENDING, attempt
+        outbox.settle([Failed(claim_one(), "down", retry_after=0.0)])
+
+    assert stored().status == Status.DEAD
+
+
+@pytest.mark.django_db
+def test_it_keeps_what_the_platform_calls_the_message() -> None:
+    outbox.queue(ALICE, "one")
+    outbox.settle([Failed(claim_one(), "busy", retry_after=0.0)])
+
+    outbox.settle([Sent(claim_one(), "m-1")])
+
+    assert (stored().status, stored().message_id, stored().reason) == (Status.SENT, "m-1", "")
+
+
+@pytest.mark.django_db
+def test_it_settles_once() -> None:
+    outbox.queue(ALICE, "one")
+    delivery = claim_one()
+
+    outbox.settle([Sent(delivery, "m-1"), Failed(delivery, "too late"), Sent(delivery, "m-2")])
+
+    assert (stored().status, stored().message_id, stored().reason) == (Status.SENT, "m-1", "")
+
+
+@pytest.mark.django_db
+def test_it_claims_with_as_many_queries_however_much_waits_and_was_sent(
+    django_assert_max_num_queries: Callable[[int], Any],
+) -> None:
+    for number in range(40):
+        outbox.queue(Address("telegram", f"chat-{number % 20}"), f"words {number}")
+    with django_assert_max_num_queries(4):
+        first = claim()
+    outbox.settle([Sent(delivery, "m") for delivery in first])
+    for number in range(300):
+        outbox.queue(Address("telegram", f"chat-{number}"), f"words {number}")
+
+    with django_assert_max_num_queries(4):
+        assert len(claim()) == 100
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_never_hands_a_delivery_to_two() -> None:
+    for number in range(60):
+        outbox.queue(Address("telegram", f"chat-{number % 30}"), f"words {number}")
+    together = threading.Barrier(4)
+    claims: list[tuple[int, int]] = []
+
+    def work(name: str) -> None:
+        try:
+            together.wait()
+            idle = 0
+            while idle < 3:
+                mine = outbox.claim(owner=name, platforms=PLATFORMS, most=7)
+                claims.extend((delivery.pk, delivery.attempts) for delivery in mine)
+                outbox.settle([Sent(delivery, "m") for delivery in mine])
+                idle = 0 if mine else idle + 1
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=work, args=(f"courier-{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert len(claims) == len(set(claims)) == 60
+    assert set(OutboundDelivery.objects.values_list("status", "attempts")) == {(Status.SENT, 1)}
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+@pytest.mark.django_db(transaction=True)
+def test_it_does_not_wait_for_what_another_is_just_claiming() -> None:
+    outbox.queue(ALICE, "one")
+    outbox.queue(BOB, "two")
+    found: list[str] = []
+
+    def other() -> None:
+        try:
+            found.extend(texts(claim("other")))
+        finally:
+            connection.close()
+
+    with transaction.atomic():
+        OutboundDelivery.objects.select_for_update().get(text="one")
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(10)
+
+    assert found == ["two"]
