@@ -113,6 +113,7 @@ class BotOS:
         self._workers = workers
         self._bots: dict[str, Bot] = {}
         self._supervisors: dict[str, Supervisor] = {}
+        self.courier = Courier(self._adapters_that_are_up)
         self._stop = asyncio.Event()
         self._stopped = asyncio.Event()
         self._stopped.set()
@@ -154,7 +155,6 @@ class BotOS:
         What is under way then is finished first.
         """
         self._stopped.clear()
-        self.courier = Courier(self._adapters_that_are_up)
         self.pool = TurnPool(
             self._services(), size=self._workers or settings.BOTOS_WORKERS, on_outgoing=self.courier.wake
         )
@@ -199,10 +199,9 @@ class BotOS:
         self._stop.set()
 
     async def stop(self) -> None:
-        """Make `start` return, once what is under way is done or given back."""
-        if not self._stopped.is_set():
-            self.request_stop()
-            await self._stopped.wait()
+        """Make `start` return, once what is under way is done or given back; also a start that is about to begin."""
+        self.request_stop()
+        await self._stopped.wait()
 
     def _services(self) -> dict[str, Service]:
         own = {name: bot.service() for name, bot in self._bots.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,12 +13,15 @@ from django.conf import settings
 
 from adapters.protocols import DeliveryError, PlatformAdapter
 from sessions_app import bridge, outbox
+from sessions_app.messages import OutgoingMessage
 from sessions_app.models import OutboundDelivery
 from sessions_app.outbox import Failed, Sent
 
 log = logging.getLogger(__name__)
 
 LONGEST_CALL = 45.0  # seconds; shorter than the lease of a delivery
+LONGEST_PAUSE = 86_400.0
+RETRY_SECONDS = 1.0  # between attempts to write an outcome down
 LAST_CALLS = 4.0  # seconds that calls under way are given when the process stops
 
 
@@ -81,15 +85,18 @@ class Courier:
     async def _send(self, adapter: PlatformAdapter, delivery: OutboundDelivery) -> None:
         try:
             async with asyncio.timeout(LONGEST_CALL):
-                message_id = await adapter.send(outbox.outgoing(delivery))
+                message_id = await adapter.send(await self._message(delivery))
         except DeliveryError as error:
-            failed = Failed(delivery, str(error), error.permanent, error.retry_after, error.ambiguous)
+            failed = Failed(delivery, _plain(error), error.permanent, _bounded(error.retry_after), error.ambiguous)
             self._outcomes.put_nowait(failed)
         except Exception as error:  # noqa: BLE001 - an adapter's bug, or no answer in time: it may have been sent
             log.warning("delivery %s: %s", delivery.pk, type(error).__name__)
             self._outcomes.put_nowait(Failed(delivery, type(error).__name__, ambiguous=True))
         else:
-            self._outcomes.put_nowait(Sent(delivery, message_id))
+            self._outcomes.put_nowait(Sent(delivery, _plain(message_id)))
+
+    async def _message(self, delivery: OutboundDelivery) -> OutgoingMessage:
+        return await bridge.call(outbox.outgoing, delivery) if delivery.may_be_repeat else outbox.outgoing(delivery)
 
     async def _settle(self) -> None:
         """Write down all outcomes that there are in one transaction, again and again."""
@@ -110,4 +117,16 @@ class Courier:
                 return
             except Exception:
                 log.exception("the outcome of %d deliveries could not be written; trying again", len(outcomes))
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(RETRY_SECONDS)
+
+
+def _plain(said: object) -> str:
+    """What an adapter says, as it can be stored: an adapter of somebody's own may say anything."""
+    return str(said).encode("utf-8", "replace").decode().replace("\x00", "")
+
+
+def _bounded(seconds: float | None) -> float | None:
+    """A pause that a platform asks for, if it is one: at most a day."""
+    if seconds is None or math.isnan(seconds):
+        return None
+    return min(max(seconds, 0.0), LONGEST_PAUSE)

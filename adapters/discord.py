@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections import deque
 from datetime import timedelta
 
 import discord
@@ -16,7 +15,7 @@ from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
 from sessions_app.messages import OutgoingMessage
 
 SEND_TIMEOUT = 60.0  # seconds, with the SDK's own waiting for a channel's rate limit
-REPEAT_WINDOW = timedelta(minutes=15)  # how old a message with our text may be and still be our earlier attempt
+NONCE_WINDOW = timedelta(minutes=2)  # so long Discord itself keeps a second message with the same nonce away
 
 
 class DiscordAdapter:
@@ -35,7 +34,6 @@ class DiscordAdapter:
         self._gateway_url = gateway_url
         self._memory = Memory(platform)
         self._client: discord.Client | None = None  # while messages can be sent
-        self._sent: deque[str] = deque(maxlen=256)
         self._paused_until = 0.0
 
     @property
@@ -66,8 +64,8 @@ class DiscordAdapter:
         """Post a message; the answer is its id.
 
         For some minutes the nonce makes Discord return the first message instead of posting a second one. Beyond that,
-        a possible repeat is looked up among the chat's newest 20 messages. History has no nonce, so a message of the
-        bot with the same text counts when it is at most REPEAT_WINDOW old and not known to be another delivery.
+        a possible repeat is looked up in the chat, behind the message that was delivered before it. History has no
+        nonce, so there a message of the bot with the same text is taken for it.
         """
         client = self._client
         if client is None:
@@ -78,14 +76,13 @@ class DiscordAdapter:
         except Exception as exc:  # noqa: BLE001 - whatever went wrong, the outbox must know whether to try again
             failure = self._failure(exc, message)
         else:
-            self._sent.append(sent)
             return sent
         raise failure  # out here, where no cause comes along: it carries the request's headers, with the token
 
     async def _post(self, client: discord.Client, message: OutgoingMessage) -> str:
         self._keep_pause()
         channel = client.get_partial_messageable(_channel_id(message))
-        if message.may_be_repeat and (earlier := await self._earlier(client, channel, message)):
+        if _is_beyond_nonce(message) and (earlier := await self._earlier(client, channel, message)):
             return earlier
         posted = await channel.send(message.text, nonce=message.nonce, suppress_embeds=True)
         return str(posted.id)
@@ -93,11 +90,11 @@ class DiscordAdapter:
     async def _earlier(
         self, client: discord.Client, channel: discord.PartialMessageable, message: OutgoingMessage
     ) -> str:
-        since = discord.utils.utcnow() - REPEAT_WINDOW
-        async for old in channel.history(limit=20):
-            ours = old.author == client.user and str(old.id) not in self._sent
+        # What was said at this address before is known, and order is kept: our attempt can only stand behind it.
+        behind = discord.Object(int(message.follows)) if message.follows.isdecimal() else message.queued_at
+        async for old in channel.history(limit=20, after=behind, oldest_first=True):
             same = str(old.nonce) == message.nonce or old.content == message.text.strip()  # Discord trims it too
-            if ours and same and old.created_at > since:
+            if old.author == client.user and same:
                 return str(old.id)
         return ""
 
@@ -114,6 +111,11 @@ class DiscordAdapter:
         # Failing to look up an earlier attempt leaves open whether it arrived.
         failure.ambiguous = failure.ambiguous or (message.may_be_repeat and not failure.permanent)
         return failure
+
+
+def _is_beyond_nonce(message: OutgoingMessage) -> bool:
+    queued_at = message.queued_at
+    return message.may_be_repeat and (queued_at is None or discord.utils.utcnow() - queued_at > NONCE_WINDOW)
 
 
 def _channel_id(message: OutgoingMessage) -> int:

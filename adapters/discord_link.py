@@ -146,7 +146,9 @@ class Connection:
     def _hear_message(self, data: object) -> None:
         message = self._message(data)
         if message is not None:
-            self._hear(replace(message, chat_name=self._chat_name(message)))
+            self._hear(
+                replace(message, chat_name=message.sender.name if message.is_private else self._chat_name(message))
+            )
 
     def _hear_edit(self, data: object) -> None:
         edit = parse_edit(data, self._me(), platform=self._memory.platform)

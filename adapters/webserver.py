@@ -17,7 +17,9 @@ class WebServer:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family)
         # Access logs would name people's pages; errors are logged by Django.
-        config = uvicorn.Config(get_default_application(), log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            get_default_application(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5
+        )
         self._server = _Server(config)
 
     @property

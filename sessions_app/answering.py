@@ -44,35 +44,47 @@ async def ask(agent: Agent, turn: Turn, *, limit: float) -> str:
     """The agent's answer to `turn` as clean text, never blank, with the session context set while it thinks.
 
     `limit` is in seconds and covers the whole answer. Raises an `AgentError`: `AgentTimeout`, `EmptyReply`,
-    `AgentMisconfigured` or `AgentFailure`. A cancellation of the caller passes through.
+    `AgentMisconfigured` or `AgentFailure`. A cancellation of the caller passes through. An agent that does not let
+    itself be cancelled is left behind.
     """
-    token = enter(turn.context)
-    clock = asyncio.timeout(limit)
+    thinking = asyncio.create_task(_think(agent, turn))
+    thinking.add_done_callback(_forget)
     try:
-        async with clock:
-            return await text_of(await _answer(agent, turn))
-    except (Exception, asyncio.CancelledError) as error:
-        if _is_caller_cancelled(error):
-            raise
-        if clock.expired():
-            raise AgentTimeout(f"no answer within {limit:g} seconds") from None
-        if isinstance(error, AgentError):
-            raise
-        raise AgentFailure(type(error).__name__) from error
+        await asyncio.wait({thinking}, timeout=limit)
+    finally:
+        thinking.cancel()
+    if not thinking.done():
+        raise AgentTimeout(f"no answer within {limit:g} seconds")
+    return _result_of(thinking)
+
+
+async def _think(agent: Agent, turn: Turn) -> str:
+    token = enter(turn.context)
+    try:
+        return await text_of(await _answer(agent, turn))
     finally:
         clear_session_context(token)
+
+
+def _result_of(thinking: asyncio.Task[str]) -> str:
+    try:
+        return thinking.result()
+    except AgentError:
+        raise
+    except (Exception, asyncio.CancelledError) as error:  # a cancellation that came out of something it waited for
+        raise AgentFailure(type(error).__name__) from error
+
+
+def _forget(thinking: asyncio.Task[str]) -> None:
+    """Look at what came of it also when nobody waits any more, so that asyncio does not complain."""
+    if not thinking.cancelled():
+        thinking.exception()
 
 
 async def _answer(agent: Agent, turn: Turn) -> object:
     """What `reply` gives; one that is written as an async generator needs no awaiting."""
     answer: object = agent.reply(turn)
     return await answer if inspect.isawaitable(answer) else answer
-
-
-def _is_caller_cancelled(error: BaseException) -> bool:
-    """Tell a cancellation of this task from one that merely came out of a future the agent waited for."""
-    task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 async def text_of(answer: object) -> str:

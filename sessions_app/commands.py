@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _COMMAND = re.compile(r"[/!]([a-z]+)(?:@\w+)?(?:\s+(.*))?", re.DOTALL | re.IGNORECASE)
 _LINES_OF_HISTORY = 10
+_LONGEST_LINE = 300  # characters
 
 
 def is_command(text: str) -> bool:
@@ -55,7 +56,11 @@ def _whoami(claim: Claim, context: SessionContext) -> str:
 def _history(claim: Claim, context: SessionContext) -> str:
     lines = history.readable(claim.lease.conversation, limit=_LINES_OF_HISTORY)
     who = {"user": texts.YOU, "assistant": texts.ME}
-    return "\n".join(f"{who[line.role]}: {line.text}" for line in lines) or str(texts.NO_HISTORY)
+    return "\n".join(f"{who[line.role]}: {_shortened(line.text)}" for line in lines) or str(texts.NO_HISTORY)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_LINE else text[: _LONGEST_LINE - 1] + "…"
 
 
 _COMMANDS: dict[str, Callable[[Claim, SessionContext], str]] = {

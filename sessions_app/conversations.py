@@ -35,7 +35,8 @@ def is_computed(resolver: Resolves | None) -> bool:
 
 def group(address: Address) -> Conversation:
     """The conversation of a group chat, or of one thread in it."""
-    key = f"{address.platform}/{address.chat_id}/{address.thread_id}"
+    chat, thread = (part.replace("%", "%25").replace("/", "%2F") for part in (address.chat_id, address.thread_id))
+    key = f"{address.platform}/{chat}/{thread}"
     return _at(Conversation.Kind.GROUP, key, address, None)
 
 
@@ -57,9 +58,10 @@ def keyed(key: str, address: Address) -> Conversation:
     return _at(Conversation.Kind.DM, key, address, None)
 
 
-def find_direct(key: str) -> Conversation | None:
-    """The private conversation under `key`, if there is one."""
-    return Conversation.objects.select_related("account").filter(kind=Conversation.Kind.DM, key=key).first()
+def find_direct(key: str, resolver: Resolves | None) -> Conversation | None:
+    """The private conversation under `key`, if `resolver` has one there."""
+    kept = Conversation.objects.filter(kind=Conversation.Kind.DM, key=key, account__isnull=not is_computed(resolver))
+    return kept.select_related("account").first()
 
 
 def last_used_by(unified_user_id: str) -> Conversation | None:
@@ -72,7 +74,7 @@ def last_used_by(unified_user_id: str) -> Conversation | None:
 
 def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) -> Conversation:
     place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
-    conversation = Conversation.objects.filter(kind=kind, key=key).first()
+    conversation = Conversation.objects.filter(kind=kind, key=key, account=account).first()
     if conversation is None:
         conversation = Conversation.objects.create(kind=kind, key=key, account=account, **place)
         Lane.objects.create(conversation=conversation)

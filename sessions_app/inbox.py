@@ -102,8 +102,8 @@ def _check(message: InboundMessage) -> None:
     if not re.fullmatch(PLATFORM_NAME, message.address.platform) or len(message.address.platform) > LONGEST_PLATFORM:
         raise Unacceptable("the platform has no proper name")
     _check_text(message.text)
-    if not all(map(_is_storable, (*ids, message.sender.name, message.sender.username, message.chat_name))):
-        raise Unacceptable("an id or a name has a character that no database keeps")
+    if not all(map(_is_storable, ids)):
+        raise Unacceptable("an id has a character that no database keeps")
 
 
 def _check_text(text: str) -> None:
@@ -129,7 +129,7 @@ def _store(message: InboundMessage, resolver: Resolves | None) -> int:
         conversation=conversation,
         account=account,
         chat_id=message.address.chat_id,
-        chat_name=message.chat_name[:150],
+        chat_name=_label(message.chat_name),
         thread_id=message.address.thread_id,
         message_id=message.message_id,
         text=message.text,
@@ -139,13 +139,18 @@ def _store(message: InboundMessage, resolver: Resolves | None) -> int:
 
 def _account_of(message: InboundMessage) -> PlatformAccount:
     key = {"platform": message.address.platform, "platform_user_id": message.sender.user_id}
-    labels = {"display_name": message.sender.name[:150], "username": message.sender.username[:150]}
+    labels = {"display_name": _label(message.sender.name), "username": _label(message.sender.username)}
     account = PlatformAccount.objects.filter(**key).first()
     if account is None:
         return PlatformAccount.objects.create(**key, **labels)
     if labels != {"display_name": account.display_name, "username": account.username}:
         PlatformAccount.objects.filter(pk=account.pk).update(**labels)
     return account
+
+
+def _label(name: str) -> str:
+    """A name as it can be stored. It identifies nobody, so what no database keeps is left out of it."""
+    return _HALF_PAIR.sub("", name.replace("\x00", ""))[:150]
 
 
 def _is_known(message: InboundMessage) -> bool:
@@ -165,9 +170,10 @@ def edit(change: MessageEdit) -> None:
     _check_text(change.text)
     place = {"platform": change.address.platform, "chat_id": change.address.chat_id, "message_id": change.message_id}
     message = InboundEvent.objects.filter(**place, kind=InboundEvent.Kind.MESSAGE)
-    untaken = message.filter(done_at=None, starts=0)
-    if untaken.update(text=change.text):
+    if message.filter(done_at=None, starts=0).update(text=change.text):
         return
+    if message.filter(done_at=None).update(edited=change.text):
+        return  # the turn that has it notes it when it ends
     for entry in HistoryEntry.objects.filter(event__in=message, role=HistoryEntry.Role.USER).select_for_update():
         entry.metadata |= {"edited": change.text}
         entry.save(update_fields=["metadata"])
@@ -223,8 +229,10 @@ def _look(conversation_id: int) -> _Lane:
 
 
 def _oldest_waiting(together: Collection[int], platforms: Collection[str]) -> list[InboundEvent]:
+    """Held until the claim commits, so that an edit comes either before the words are taken or after."""
     waits = InboundEvent.objects.filter(conversation__in=together, done_at=None, platform__in=platforms)
-    return list(waits.select_related("conversation", "account").order_by("id")[: MOST_IN_A_TURN + 1])
+    held = waits.select_related("conversation", "account").select_for_update(of=("self",)).order_by("id")
+    return list(held[: MOST_IN_A_TURN + 1])
 
 
 def _one_turn_of(waiting: list[InboundEvent]) -> list[InboundEvent]:
@@ -262,6 +270,7 @@ def _take(lane: _Lane, conversation: Conversation, owner: str) -> Lease:
     return Lease(owner, fence + 1, conversation, lane.user_id, lane.together)
 
 
-def renew(owner: str) -> None:
-    """Extend every lease of `owner`."""
-    Lane.objects.filter(owner=owner).update(lease_until=clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS))
+def renew(leases: Collection[Lease]) -> None:
+    """Extend these leases of one owner, and no other: one that nobody works under must run out."""
+    for_whom = {"owner__in": {lease.owner for lease in leases}, "pk__in": [lease.conversation.pk for lease in leases]}
+    Lane.objects.filter(**for_whom).update(lease_until=clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS))

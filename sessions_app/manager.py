@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -105,7 +106,8 @@ class BotSessionManager:
     async def _keep(self, lease: Lease) -> None:
         while True:
             await asyncio.sleep(settings.BOTOS_LEASE_SECONDS / 3)
-            await bridge.call(inbox.renew, lease.owner)
+            with suppress(Exception):  # the fence decides; a lost lease shows when the turn is written
+                await bridge.call(inbox.renew, [lease])
 
     def _begin(self, lease: Lease, context: SessionContext, prompt: str) -> Turn:
         person = self._person(context.user_id)
@@ -163,12 +165,13 @@ class BotSessionManager:
 
     def conversation_of(self, user_id: str) -> Conversation | None:
         """The private conversation of a platform user id, or the one that a unified user used last."""
-        key = conversations.storage_key(self.platform, user_id, self.identity_resolver)
-        if conversations.is_computed(self.identity_resolver):
-            return conversations.find_direct(key) or conversations.last_used_by(user_id)
-        return conversations.find_direct(key) or (
-            conversations.find_direct(user_id) if self.identity_resolver else None
-        )
+        resolver = self.identity_resolver
+        found = conversations.find_direct(conversations.storage_key(self.platform, user_id, resolver), resolver)
+        if found is not None or resolver is None:
+            return found
+        if conversations.is_computed(resolver):
+            return conversations.last_used_by(user_id)
+        return conversations.find_direct(user_id, resolver)
 
     def _person(self, user_id: str) -> str:
         if self.identity_resolver is None:

@@ -96,13 +96,16 @@ class OutgoingMessage:
     """One delivery as an adapter sends it: at most the platform's limit long.
 
     `nonce` (at most 25 characters) names the delivery over all its attempts. `may_be_repeat` means that an earlier
-    attempt may have reached the platform: look first where that is possible, else mark the text.
+    attempt may have reached the platform: look first where that is possible, else mark the text. Then `queued_at` says
+    since when it is under way, and `follows` is the platform's id of the message before it, where one is known.
     """
 
     address: Address
     text: str
     nonce: str
     may_be_repeat: bool = False
+    queued_at: datetime | None = None
+    follows: str = ""
 
 
 class Agent(Protocol):

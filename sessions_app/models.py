@@ -37,7 +37,12 @@ class Conversation(models.Model):
 
     class Meta:
         verbose_name = _("conversation")
-        constraints = [models.UniqueConstraint(fields=["kind", "key"], name="conversation_key_is_unique")]
+        constraints = [
+            # Where an account is set it is the key. The same string from another resolver is another conversation.
+            models.UniqueConstraint(
+                fields=["kind", "key"], condition=models.Q(account=None), name="conversation_key_is_unique"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.key}"
@@ -84,6 +89,7 @@ class InboundEvent(models.Model):
     thread_id = models.CharField(max_length=190, blank=True)
     message_id = models.CharField(max_length=190, blank=True)
     text = models.TextField()
+    edited = models.TextField(blank=True)  # new words that came while a turn had the old ones
     status = models.CharField(max_length=11, choices=Status.choices, default=Status.PENDING)
     starts = models.PositiveSmallIntegerField(default=0)  # counted before the agent is called, so that a crash counts
     failures = models.PositiveSmallIntegerField(default=0)  # of the agent, told to the person

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,6 +14,7 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from identity import clock
 from sessions_app.messages import Address, OutgoingMessage
 from sessions_app.models import HistoryEntry, InboundEvent, OutboundDelivery, new_nonce
+from sessions_app.splitting import split
 
 Status = OutboundDelivery.Status
 LEASE_SECONDS = 60.0  # longer than any adapter takes over one call
@@ -23,8 +23,6 @@ GIVE_UP_AFTER = timedelta(hours=6)
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 300.0
 TEXT_LIMIT = 2000  # UTF-16 code units, where a platform does not say
-_FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,})(?P<info>[^`\n]*)$", re.MULTILINE)
-_PLACES_TO_SPLIT = ("\n\n", "\n", ". ", "! ", "? ", " ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,86 +65,6 @@ def _nonce_of_part(nonce: str, number: int) -> str:
     return hashlib.sha256(f"{nonce} {number}".encode()).hexdigest()[:24] if number else nonce
 
 
-def split(text: str, limit: int) -> list[str]:
-    """Parts of `text` of at most `limit` UTF-16 code units, cut at paragraphs, lines, sentences or words if possible.
-
-    Nothing is lost but blanks at a cut. A block of code that has to be cut is closed there and opened again.
-    """
-    parts = []
-    while utf16_length(text) > limit:
-        part, text = _cut(text, limit)
-        parts.append(part)
-    return [part for part in (*parts, text) if part]
-
-
-def utf16_length(text: str) -> int:
-    """The length that the platforms count in: characters outside the basic plane count twice."""
-    return len(text.encode("utf-16-le", errors="surrogatepass")) // 2
-
-
-def _cut(text: str, limit: int) -> tuple[str, str]:
-    """A first part, and the rest."""
-    head = _fitting(text, limit)
-    blocks = list(_blocks(text))
-    cut = _last_border(head, blocks)
-    for block in blocks:
-        if block.start < cut < block.end:
-            return _cut_in(block, text, limit) or (head, text[len(head) :])
-    return text[:cut].rstrip(), text[cut:].lstrip()
-
-
-def _fitting(text: str, limit: int) -> str:
-    """As much of the beginning as `limit` allows, at least a character."""
-    return text[:limit].encode("utf-16-le", "replace")[: limit * 2].decode("utf-16-le", "ignore") or text[:1]
-
-
-def _last_border(head: str, blocks: Iterable[_Block]) -> int:
-    for border in _PLACES_TO_SPLIT:
-        at = len(head)
-        while (at := head.rfind(border, 0, at)) > len(head) // 2:
-            if not any(block.start < at < block.end for block in blocks):
-                return at + len(border)
-    return len(head)
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """A block of code in a text: the line `opening` at `start`, code until `closing`, the last line until `end`."""
-
-    start: int
-    closing: int
-    end: int
-    opening: str
-    fence: str
-
-
-def _blocks(text: str) -> Iterator[_Block]:
-    opened: re.Match[str] | None = None
-    for line in _FENCE.finditer(text):
-        if opened is None:
-            opened = line
-        elif line["fence"].startswith(opened["fence"]) and not line["info"].strip():
-            yield _Block(opened.start(), line.start() - 1, line.end(), opened[0], opened["fence"])
-            opened = None
-    if opened is not None:
-        yield _Block(opened.start(), len(text), len(text) + 1, opened[0], opened["fence"])
-
-
-def _cut_in(block: _Block, text: str, limit: int) -> tuple[str, str] | None:
-    """Cut between two lines of code if possible. None if the fences alone would fill a part."""
-    begin = block.start + len(block.opening) + 1
-    head = _fitting(text[: block.closing], limit - len(block.fence) - 1)
-    line = head.rfind("\n", begin + 1)
-    cut = line if line > len(head) // 2 else len(head)
-    if cut <= begin:
-        return None
-    closed = f"{text[:cut]}\n{block.fence}"
-    if cut == block.closing:
-        return closed, text[block.end :].lstrip()
-    rest = text[cut:].removeprefix("\n")
-    return closed, f"{block.opening}\n{rest}"
-
-
 def due(platforms: Collection[str]) -> QuerySet[OutboundDelivery]:
     """What may be sent now: its time has come, nobody is at it, and nothing stands before it at the same address."""
     now = clock.now()
@@ -180,9 +98,24 @@ def claim(*, owner: str, platforms: Collection[str], most: int = 100) -> list[Ou
 
 
 def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
-    """The delivery as an adapter is given it."""
+    """The delivery as an adapter is given it. For a possible repeat, the database is asked what was said before it."""
     address = Address(delivery.platform, delivery.chat_id, delivery.thread_id)
-    return OutgoingMessage(address, delivery.text, delivery.nonce, delivery.may_be_repeat)
+    if not delivery.may_be_repeat:
+        return OutgoingMessage(address, delivery.text, delivery.nonce)
+    return OutgoingMessage(
+        address,
+        delivery.text,
+        delivery.nonce,
+        may_be_repeat=True,
+        queued_at=delivery.created_at,
+        follows=_id_of_message_before(delivery),
+    )
+
+
+def _id_of_message_before(delivery: OutboundDelivery) -> str:
+    place = {"platform": delivery.platform, "chat_id": delivery.chat_id, "thread_id": delivery.thread_id}
+    before = OutboundDelivery.objects.filter(**place, pk__lt=delivery.pk, status=Status.SENT).order_by("-pk")
+    return before.values_list("message_id", flat=True).first() or ""
 
 
 @transaction.atomic

@@ -46,6 +46,7 @@ class TurnPool:
         self._refused: set[int] = set()  # hints that came while the lane was held
         self._wake = asyncio.Event()
         self._turns: set[asyncio.Task[None]] = set()
+        self._leases: dict[int, inbox.Lease] = {}  # of the turns that run, and of no others
 
     def notify(self, conversation_id: int) -> None:
         """Something waits in this conversation."""
@@ -97,6 +98,7 @@ class TurnPool:
             self._slots.release()
 
     async def _work(self, claim: Claim) -> None:
+        self._leases[id(claim)] = claim.lease
         try:
             await self._answer(claim)
         except asyncio.CancelledError:
@@ -109,6 +111,7 @@ class TurnPool:
                 "event %s: the turn could not be written; it is done again when its lease ends", claim.head.pk
             )
         finally:
+            del self._leases[id(claim)]
             self._wake_waiting(claim)
 
     def _wake_waiting(self, claim: Claim) -> None:
@@ -157,4 +160,4 @@ class TurnPool:
         while True:
             await asyncio.sleep(settings.BOTOS_LEASE_SECONDS / 3)
             with suppress(Exception):  # the fence decides; a lost lease shows when the turn is written
-                await bridge.call(inbox.renew, self.owner)
+                await bridge.call(inbox.renew, list(self._leases.values()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from django.conf import settings
@@ -64,9 +64,9 @@ def finish(claim: Claim, text: str, *, limit: int) -> None:
     `limit` is the longest message of the platform in UTF-16 code units. Raises LeaseLost.
     """
     _give_back(claim.lease)
-    _end(claim, Status.DONE)
+    edits = _end(claim, Status.DONE)
     reply = _reply(claim, text)
-    HistoryEntry.objects.bulk_create([*_said(claim), reply])
+    HistoryEntry.objects.bulk_create([*_said(claim, edits), reply])
     outbox.queue(_address(claim), text, limit=limit, event=claim.head, entry=reply)
 
 
@@ -134,16 +134,19 @@ def _give_back(lease: Lease, *, wait: float = 0.0) -> None:
         raise LeaseLost
 
 
-def _end(claim: Claim, status: str) -> None:
+def _end(claim: Claim, status: str) -> dict[int, str]:
+    """End all events of the turn. Gives what they were edited to meanwhile, by id."""
+    edits = dict(_events(claim).select_for_update().values_list("pk", "edited"))
     if _events(claim).update(status=status, done_at=clock.now()) != len(claim.events):
         raise LeaseLost  # an event of this turn was ended by somebody else
+    return edits
 
 
 def _events(claim: Claim) -> QuerySet[InboundEvent]:
     return InboundEvent.objects.filter(pk__in=[event.pk for event in claim.events], done_at=None)
 
 
-def _said(claim: Claim) -> Iterable[HistoryEntry]:
+def _said(claim: Claim, edits: Mapping[int, str]) -> Iterable[HistoryEntry]:
     for event in claim.events:
         yield history.entry(
             claim.lease.conversation,
@@ -152,6 +155,7 @@ def _said(claim: Claim) -> Iterable[HistoryEntry]:
             role=Role.USER,
             source=Source.MESSAGE,
             text=event.text,
+            metadata={"edited": edits[event.pk]} if edits[event.pk] else {},
             platform=event.platform,
             chat_id=event.chat_id,
             thread_id=event.thread_id,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from typing import Any, cast
 
 from sessions_app.answering import run_in_thread, text_of
@@ -76,6 +78,7 @@ class ChatAgent:
 
     def __init__(self, fresh: Callable[[], Any]) -> None:
         self._fresh = fresh
+        self._last: Callable[[], object] = lambda: None  # a weak reference: nobody's history is kept alive for this
 
     async def reply(self, turn: Turn) -> Reply:
         answer = await run_in_thread(self._start, turn)
@@ -88,6 +91,10 @@ class ChatAgent:
         agent = self._fresh()
         if _has(agent, "reply"):
             return agent.reply(turn)
+        if agent is self._last():
+            raise TypeError("the factory returned the same object twice, in which two people would meet")
+        with suppress(TypeError):  # not everything can be referred to weakly
+            self._last = weakref.ref(agent)
         if not _has(agent, "chat"):
             raise TypeError(f"the factory made a {type(agent).__name__}, which has neither reply nor chat")
         if hasattr(agent, "chat_history"):

@@ -9,13 +9,14 @@ import time
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import discord
 import pytest
 import pytest_asyncio
 
-from adapters import discord as module
 from adapters import discord_link
 from adapters.discord import DiscordAdapter
 from adapters.playground import discord_gateway, discord_rest
@@ -543,18 +544,26 @@ async def test_it_finds_an_earlier_attempt_that_discord_forgot(
 
 
 @pytest.mark.asyncio
-async def test_it_takes_no_other_message_for_its_earlier_attempt(
-    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(discord_rest, "NONCE_LIFETIME", 0.0)
+async def test_it_takes_no_other_message_for_its_earlier_attempt(server: DiscordServer, run: Run) -> None:
     chat = server.private_chat(ALICE)
     await server.say(ALICE, "Drink water")
-    sent = [await run.adapter.send(to(chat, "Drink water", nonce=nonce, repeat=True)) for nonce in ("n1", "n2")]
-    monkeypatch.setattr(run.adapter, "_sent", [])
-    monkeypatch.setattr(module, "REPEAT_WINDOW", -module.REPEAT_WINDOW)
-    sent.append(await run.adapter.send(to(chat, "Drink water", nonce="n3", repeat=True)))
+    before = await run.adapter.send(to(chat, "Drink water", nonce="n1"))
+    repeat = replace(to(chat, "Drink water", nonce="n2", repeat=True), follows=before)
 
-    assert sent == [said.message_id for said in server.said if said.author_id == "bot"]
+    sent = await run.adapter.send(repeat)
+
+    assert [before, sent] == [said.message_id for said in server.said if said.author_id == "bot"]
+
+
+@pytest.mark.asyncio
+async def test_it_trusts_the_nonce_while_discord_remembers_it(server: DiscordServer, run: Run) -> None:
+    chat = server.private_chat(ALICE)
+    await run.adapter.send(to(chat, "Drink water", nonce="n1"))
+    repeat = replace(to(chat, "Drink water", nonce="n2", repeat=True), queued_at=datetime.now(tz=UTC))
+
+    await run.adapter.send(repeat)
+
+    assert [said.text for said in server.said] == ["Drink water", "Drink water"]
 
 
 @pytest.mark.asyncio

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.journeys.running import Bots, Platforms, environment, person, running
@@ -67,3 +69,19 @@ def test_it_keeps_an_outage_of_one_platform_from_the_others(platforms: Platforms
         bots.wait_for_line("slack: up")
         platforms.say("slack", person("slack", 1), "hello")
         assert platforms.replies("slack", person("slack", 1))
+
+
+def test_it_says_that_the_database_lacks_tables(platforms: Platforms, tmp_path: Path) -> None:
+    bots = Bots(up=(), **environment(platforms) | {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.sqlite3"})
+
+    assert bots.wait() == 1
+    assert bots.lines[-1].endswith("The database lacks tables. Hint: run manage.py migrate.")
+
+
+def test_it_says_that_the_database_cannot_be_reached(platforms: Platforms) -> None:
+    nowhere = "postgres://botos:hidden@127.0.0.1:9/botos"
+    bots = Bots(up=(), **environment(platforms) | {"DATABASE_URL": nowhere})
+
+    assert bots.wait() == 1
+    assert "The database cannot be used (OperationalError). Hint:" in bots.lines[-1]
+    assert "hidden" not in "".join(bots.lines)

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sessions_app import outbox
+from sessions_app import outbox, splitting
 from sessions_app.messages import Address
 from sessions_app.models import OutboundDelivery
 from sessions_app.outbox import Failed, Sent
@@ -47,8 +47,8 @@ def bare(texts: Iterable[str]) -> str:
 
 
 def test_it_leaves_a_text_alone_that_fits() -> None:
-    assert outbox.split("  as it is\n", 12) == ["  as it is\n"]
-    assert outbox.split("", 10) == []
+    assert splitting.split("  as it is\n", 12) == ["  as it is\n"]
+    assert splitting.split("", 10) == []
 
 
 @pytest.mark.parametrize(
@@ -63,22 +63,22 @@ def test_it_leaves_a_text_alone_that_fits() -> None:
     ],
 )
 def test_it_cuts_at_the_best_border_that_leaves_half_a_part(text: str, parts: list[str]) -> None:
-    assert outbox.split(text, 20) == parts
+    assert splitting.split(text, 20) == parts
 
 
 def test_it_counts_as_the_platforms_do_and_cuts_no_character_in_two() -> None:
-    assert outbox.split("😀" * 5, 4) == ["😀😀", "😀😀", "😀"]
-    assert outbox.split("😀" * 5, 5) == ["😀😀", "😀😀", "😀"]
+    assert splitting.split("😀" * 5, 4) == ["😀😀", "😀😀", "😀"]
+    assert splitting.split("😀" * 5, 5) == ["😀😀", "😀😀", "😀"]
 
 
 def test_it_makes_no_empty_part_of_blanks() -> None:
-    assert outbox.split(" " * 50 + "end", 20) == ["end"]
+    assert splitting.split(" " * 50 + "end", 20) == ["end"]
 
 
 def test_it_closes_a_block_of_code_at_a_cut_and_opens_it_again() -> None:
     text = "Look:\n```python\nfirst = 1\n  second = 2\nthird = 3\n```\nThat is all."
 
-    parts = outbox.split(text, 40)
+    parts = splitting.split(text, 40)
 
     assert parts == [
         "Look:\n```python\nfirst = 1\n```",
@@ -90,42 +90,42 @@ def test_it_closes_a_block_of_code_at_a_cut_and_opens_it_again() -> None:
 def test_it_rather_cuts_beside_a_block_of_code_than_in_it() -> None:
     text = "Some words before it.\n```\na\n\nb\n```\nSome words behind it."
 
-    assert outbox.split(text, 40) == ["Some words before it.\n```\na\n\nb\n```", "Some words behind it."]
+    assert splitting.split(text, 40) == ["Some words before it.\n```\na\n\nb\n```", "Some words behind it."]
 
 
 def test_it_does_not_take_a_fence_in_a_block_for_its_end() -> None:
     text = "````markdown\n```python\ncode = 1\n```\nmore words in it\n````"
 
-    assert outbox.split(text, 46) == [
+    assert splitting.split(text, 46) == [
         "````markdown\n```python\ncode = 1\n```\n````",
         "````markdown\nmore words in it\n````",
     ]
 
 
 def test_it_cuts_no_fence_in_two_and_leaves_no_empty_block() -> None:
-    assert outbox.split("Look at this:\n```\n\nabcdefgh\n```", 29) == [
+    assert splitting.split("Look at this:\n```\n\nabcdefgh\n```", 29) == [
         "Look at this:\n```\n\nabcdef\n```",
         "```\ngh\n```",
     ]
-    assert outbox.split("```\nabcdefghijkl\n```````` ", 24) == ["```\nabcdefghijkl\n```"]
+    assert splitting.split("```\nabcdefghijkl\n```````` ", 24) == ["```\nabcdefghijkl\n```"]
 
 
 def test_it_cuts_a_block_whose_fences_alone_would_fill_a_part() -> None:
     text = "```" + "x" * 30 + "\ncode\n```"
 
-    parts = outbox.split(text, 12)
+    parts = splitting.split(text, 12)
 
     assert bare(parts) == bare([text])
-    assert max(map(outbox.utf16_length, parts)) <= 12
+    assert max(map(splitting.utf16_length, parts)) <= 12
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="`"), max_size=200), st.integers(2, 60))
 @example(" " * 30 + "x", 10)
 def test_it_loses_nothing_but_blanks_at_the_cuts(text: str, limit: int) -> None:
-    parts = outbox.split(text, limit)
+    parts = splitting.split(text, limit)
 
     assert bare(parts) == bare([text])
-    assert all(0 < outbox.utf16_length(part) <= limit for part in parts)
+    assert all(0 < splitting.utf16_length(part) <= limit for part in parts)
 
 
 _line = st.text(st.sampled_from("ab😀 .(\t"), max_size=12)
@@ -138,9 +138,9 @@ _code = st.tuples(st.lists(_line, max_size=6), _info).map(lambda one: ("\n".join
 def test_it_keeps_code_code_and_prose_prose(pieces: list[tuple[str, str]], limit: int) -> None:
     text = "\n".join(f"{fence}\n{words}\n```" if fence else words for words, fence in pieces)
 
-    parts = outbox.split(text, limit)
+    parts = splitting.split(text, limit)
 
-    assert all(outbox.utf16_length(part) <= limit for part in parts)
+    assert all(splitting.utf16_length(part) <= limit for part in parts)
     assert all(len(re.findall("^```", part, re.MULTILINE)) % 2 == 0 for part in parts)
     assert _as_read(parts) == _as_read([text])
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.db import OperationalError
 from django.test import override_settings
 
 from sessions_app import bridge
@@ -227,3 +228,57 @@ def test_it_gives_back_what_it_cannot_finish_in_time() -> None:
 
     event, lane = InboundEvent.objects.get(), Lane.objects.get()
     assert (event.starts, event.done_at, lane.owner) == (0, None, "")
+
+
+def test_it_ends_an_agent_that_does_not_let_itself_be_cancelled() -> None:
+    class Stubborn:
+        def __init__(self) -> None:
+            self.enough = asyncio.Event()
+
+        async def reply(self, turn: Turn) -> Reply:
+            while not self.enough.is_set():
+                try:
+                    await self.enough.wait()
+                except asyncio.CancelledError:
+                    continue
+            return Reply("too late")
+
+    async def scene() -> None:
+        agent = Stubborn()
+        async with pool_of(agent) as (pool, counted):
+            await tell(pool, "alice", "hello")
+            await counted.wait_for(1)
+        agent.enough.set()
+
+    with override_settings(BOTOS_TURN_SECONDS=0.1):
+        async_to_sync(scene)()
+
+    assert OutboundDelivery.objects.get().text.startswith("I could not answer that just now")
+
+
+def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    renewed: list[object] = []
+
+    def unwritable(*args: object, **kwargs: object) -> None:
+        raise OperationalError("the database is away")
+
+    monkeypatch.setattr("sessions_app.turns.finish", unwritable)
+    monkeypatch.setattr("sessions_app.inbox.renew", renewed.extend)
+
+    async def scene() -> None:
+        done = asyncio.Event()
+
+        class Quick:
+            async def reply(self, turn: Turn) -> Reply:
+                done.set()
+                return Reply("fine")
+
+        async with pool_of(Quick()) as (pool, _):
+            await tell(pool, "alice", "hello")
+            await done.wait()
+            await asyncio.sleep(0.1)  # several renewals
+
+    with override_settings(BOTOS_LEASE_SECONDS=0.03):
+        async_to_sync(scene)()
+
+    assert renewed == []

@@ -8,7 +8,7 @@ from django.conf import settings
 from identity import clock, linking
 from identity.models import PlatformAccount
 from sessions_app import inbox, outbox, turns
-from sessions_app.messages import InboundMessage
+from sessions_app.messages import Address, InboundMessage, MessageEdit
 from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say, texts
 
@@ -121,16 +121,29 @@ def test_it_does_not_write_once_the_lease_was_taken_over() -> None:
     assert texts(conversation) == ["hello", "in time"]
 
 
-def test_it_renews_its_own_leases_only() -> None:
-    mine, other = receive("alice", "a"), receive("bob", "b")
-    claim(mine, owner="me")
+def test_it_renews_the_leases_that_are_worked_under_and_no_others() -> None:
+    mine, orphan, other = receive("alice", "a"), receive("bob", "b"), receive("mallory", "c")
+    working = claim(mine, owner="me")
+    claim(orphan, owner="me")
     claim(other, owner="somebody")
     Lane.objects.update(lease_until=clock.seconds_from_now(1))
 
-    inbox.renew("me")
+    inbox.renew([working.lease])
 
     far = clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS / 2)
     assert list(Lane.objects.filter(lease_until__gt=far).values_list("pk", flat=True)) == [mine]
+
+
+def test_it_notes_an_edit_that_came_while_the_turn_ran() -> None:
+    conversation = receive("alice", "teh")
+    claimed = claim(conversation)
+    message_id = claimed.head.message_id
+
+    inbox.edit(MessageEdit(Address("telegram", "chat-alice"), message_id, "the"))
+    turns.finish(claimed, "hi", limit=2000)
+
+    entry = HistoryEntry.objects.get(role="user")
+    assert (entry.text, entry.metadata) == ("teh", {"edited": "the"})
 
 
 def test_it_tells_the_person_when_the_agent_fails_and_keeps_their_words() -> None:
