@@ -10,31 +10,49 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection
-from django.db.models import DateTimeField, ExpressionWrapper, Func, Value
-from django.db.models.expressions import Combinable
+from django.db.models import DateTimeField, Func
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # before everything: "no bound", "no lease"
 
 
-class _Now(Func):
-    """`clock_timestamp()`, which also moves inside a transaction."""
+def _moment(seconds: float) -> tuple[str, Any]:
+    """The moment so many seconds from now: SQL, and the one value in it. `clock_timestamp()` moves in a transaction
+    too.
+    """
+    ahead = timedelta(seconds=seconds)
+    if connection.vendor == "postgresql":
+        return "CLOCK_TIMESTAMP() + %s", ahead
+    return "%s", connection.ops.adapt_datetimefield_value(datetime.now(tz=UTC) + ahead)
 
-    template = "CLOCK_TIMESTAMP()"
+
+class _Moment(Func):
     output_field = DateTimeField()
 
-    def as_sqlite(self, compiler: Any, connection: Any, **extra: Any) -> Any:
-        stamp = connection.ops.adapt_datetimefield_value(datetime.now(tz=UTC))
-        return "%s", [stamp]
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def as_sql(
+        self,
+        compiler: Any,
+        connection: Any,
+        function: str | None = None,
+        template: str | None = None,
+        arg_joiner: str | None = None,
+        **extra: Any,
+    ) -> Any:
+        statement, value = _moment(self._seconds)
+        return statement, [value]
 
 
 def now() -> Func:
     """The present moment, as an expression for `filter`, `update` and `create`."""
-    return _Now()
+    return _Moment(0.0)
 
 
-def seconds_from_now(seconds: float) -> Combinable:
+def seconds_from_now(seconds: float) -> Func:
     """The moment `seconds` ahead (or behind, if negative), as an expression."""
-    return ExpressionWrapper(now() + Value(timedelta(seconds=seconds)), output_field=DateTimeField())
+    return _Moment(seconds)
 
 
 def read() -> datetime:

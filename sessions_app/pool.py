@@ -46,6 +46,8 @@ class TurnPool:
         self._refused: set[int] = set()  # hints that came while the lane was held
         self._wake = asyncio.Event()
         self._turns: set[asyncio.Task[None]] = set()
+        self._serving: set[int] = set()  # hints that became a turn, or are about to
+        self._claiming = asyncio.Lock()  # so that the first turns begin before the last are claimed
         self._leases: dict[int, inbox.Lease] = {}  # of the turns that run, and of no others
 
     def notify(self, conversation_id: int) -> None:
@@ -80,6 +82,7 @@ class TurnPool:
                 await self._slots.acquire()
                 conversation_id = next(iter(self._hints))
                 del self._hints[conversation_id]
+                self._serving.add(conversation_id)
                 task = asyncio.create_task(self._serve(conversation_id))
                 self._turns.add(task)
                 task.add_done_callback(self._turns.discard)
@@ -87,7 +90,10 @@ class TurnPool:
     async def _serve(self, conversation_id: int) -> None:
         """Claim what waits in a lane, and answer it."""
         try:
-            claim = await bridge.call(inbox.claim, conversation_id, owner=self.owner, platforms=self._services.keys())
+            async with self._claiming:
+                claim = await bridge.call(
+                    inbox.claim, conversation_id, owner=self.owner, platforms=self._services.keys()
+                )
             if claim is not None:
                 await self._work(claim)
         except inbox.Busy:
@@ -95,6 +101,7 @@ class TurnPool:
         except Exception:
             log.exception("a lane could not be claimed; the next sweep tries again")
         finally:
+            self._serving.discard(conversation_id)
             self._slots.release()
 
     async def _work(self, claim: Claim) -> None:
@@ -151,7 +158,8 @@ class TurnPool:
         while True:
             try:
                 for conversation_id in await bridge.call(inbox.waiting, self._services.keys()):
-                    self.notify(conversation_id)
+                    if conversation_id not in self._serving:
+                        self.notify(conversation_id)
             except Exception:
                 log.exception("the sweep failed; it goes on")
             await asyncio.sleep(settings.BOTOS_SWEEP_SECONDS)

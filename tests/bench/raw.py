@@ -19,7 +19,7 @@ _CONVERSATION = (
 )
 _STORE_EVENT = """INSERT INTO sessions_app_inboundevent
 (platform, native_key, kind, conversation_id, account_id, chat_id, chat_name, thread_id, message_id, text, status,
- starts, failures, received_at) VALUES (?, ?, 'message', ?, ?, ?, ?, '', ?, ?, 'pending', 0, 0, ?)"""
+ edited, starts, failures, received_at) VALUES (?, ?, 'message', ?, ?, ?, ?, '', ?, ?, 'pending', '', 0, 0, ?)"""
 
 _LOCK_ACCOUNT = """SELECT a.id FROM sessions_app_conversation c JOIN identity_platformaccount a ON a.id = c.account_id
 WHERE c.id = ? {lock_account}"""

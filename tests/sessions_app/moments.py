@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from identity import clock
 
@@ -22,10 +23,9 @@ class StillClock:
         self.now += timedelta(seconds=seconds)
 
     def put_in_place(self, patch: pytest.MonkeyPatch) -> StillClock:
-        patch.setattr(clock._Now, "as_sql", self._as_sql)
-        patch.setattr(clock._Now, "as_sqlite", self._as_sql)
+        patch.setattr(clock, "_moment", self._moment)
         patch.setattr(clock, "read", lambda: self.now)
         return self
 
-    def _as_sql(self, compiler: Any, connection: Any, **extra: Any) -> tuple[str, list[Any]]:
-        return "%s", [connection.ops.adapt_datetimefield_value(self.now)]
+    def _moment(self, seconds: float) -> tuple[str, Any]:
+        return "%s", connection.ops.adapt_datetimefield_value(self.now + timedelta(seconds=seconds))

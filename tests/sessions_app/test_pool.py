@@ -257,28 +257,31 @@ def test_it_ends_an_agent_that_does_not_let_itself_be_cancelled() -> None:
 
 
 def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    renewed: list[object] = []
-
     def unwritable(*args: object, **kwargs: object) -> None:
         raise OperationalError("the database is away")
 
     monkeypatch.setattr("sessions_app.turns.finish", unwritable)
-    monkeypatch.setattr("sessions_app.inbox.renew", renewed.extend)
 
     async def scene() -> None:
-        done = asyncio.Event()
+        asked, left_out, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+
+        def renew(leases: list[object]) -> None:
+            if asked.is_set() and not leases:
+                loop.call_soon_threadsafe(left_out.set)
+
+        monkeypatch.setattr("sessions_app.inbox.renew", renew)
 
         class Quick:
             async def reply(self, turn: Turn) -> Reply:
-                done.set()
+                asked.set()
                 return Reply("fine")
 
         async with pool_of(Quick()) as (pool, _):
             await tell(pool, "alice", "hello")
-            await done.wait()
-            await asyncio.sleep(0.1)  # several renewals
+            await asked.wait()
+            await asyncio.wait_for(left_out.wait(), 10)
 
     with override_settings(BOTOS_LEASE_SECONDS=0.03):
         async_to_sync(scene)()
 
-    assert renewed == []
+    assert Lane.objects.get().owner != ""  # nobody gave it back
