@@ -52,6 +52,9 @@ OPENAI_API_KEY = ENV.secret("OPENAI_API_KEY")
 OPENAI_BASE_URL = ENV.address("OPENAI_BASE_URL")
 BOTOS_RESOLVER = ENV.text("BOTOS_RESOLVER", "identity.resolvers.DatabaseIdentityResolver")
 
+# Numbers of pairing that differ from identity/limits.py, as name=value.
+BOTOS_PAIRING = dict(pair.partition("=")[::2] for pair in ENV.words("BOTOS_PAIRING"))
+
 # --- Turns
 
 BOTOS_TURN_SECONDS = ENV.seconds("BOTOS_TURN_SECONDS", 120)

@@ -44,3 +44,8 @@ def account_hash(account: PlatformAccount) -> str:
     """
     key = f"{account.platform}:{account.platform_user_id}"
     return salted_hmac("identity.audit.account", key, algorithm="sha256").hexdigest()
+
+
+def actor(account: PlatformAccount) -> str:
+    """An account as the one who did something, without naming it."""
+    return f"account {account_hash(account)[:16]}"

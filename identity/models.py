@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import uuid
 from typing import Any, NoReturn
 
 from django.core.exceptions import ValidationError
@@ -28,6 +30,12 @@ class UnifiedUser(models.Model):
     class Meta:
         verbose_name = _("person")
         verbose_name_plural = _("people")
+        permissions = [
+            ("pair_account", _("Can pair an account with a person")),
+            ("invite_people", _("Can invite people together")),
+            ("import_people", _("Can import people")),
+            ("suspend_person", _("Can suspend a person")),
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=~Q(unified_user_id__regex=NOT_A_UNIFIED_USER_ID), name="user_id_is_no_stranger_key"
@@ -47,6 +55,8 @@ class PlatformAccount(models.Model):
     username = models.CharField(max_length=150, blank=True)
     # `/new` puts everything said until then behind: out of the agent's window, still readable.
     window_from = models.DateTimeField(default=clock.EPOCH, editable=False)
+    # To the day: an account that is silent for long may be somebody else's by now.
+    seen_at = models.DateTimeField(default=clock.now, editable=False)
     created_at = models.DateTimeField(default=clock.now, editable=False)
 
     class Meta:
@@ -77,6 +87,9 @@ class AccountLink(models.Model):
     shares_past = models.BooleanField(default=False)
     # "That wasn't me": what was said while this link lived stays out of every agent's window.
     disowned = models.BooleanField(default=False)
+    pairing = models.ForeignKey("Pairing", null=True, on_delete=models.SET_NULL, related_name="links")
+    # When the person's accounts are told of this link once more; empty when they have been.
+    remind_at = models.DateTimeField(null=True, editable=False)
     method = models.CharField(max_length=20, help_text=_("pairing, operator, resolver or import"))
     actor = models.CharField(max_length=150, help_text=_("who made it: an account, an operator, or a program"))
 
@@ -84,16 +97,134 @@ class AccountLink(models.Model):
 
     class Meta:
         verbose_name = _("link")
+        permissions = [("revoke_link", _("Can revoke a link"))]
         constraints = [
             models.UniqueConstraint(fields=["account"], condition=Q(ended_at=None), name="account_has_one_live_link"),
             models.CheckConstraint(
                 condition=Q(disowned=False) | Q(ended_at__isnull=False), name="link_disowned_has_ended"
             ),
         ]
-        indexes = [models.Index(fields=["user"], condition=Q(ended_at=None), name="live_links_of_a_user")]
+        indexes = [
+            models.Index(fields=["user"], condition=Q(ended_at=None), name="live_links_of_a_user"),
+            # history reads it: what was said while such a link lived stays out of the windows
+            models.Index(fields=["user"], condition=Q(disowned=True), name="disowned_links_of_a_user"),
+            models.Index(fields=["remind_at"], condition=Q(remind_at__isnull=False), name="links_to_remind_of"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.account} is {self.user.unified_user_id}"
+
+
+def new_nonce() -> bytes:
+    """Goes into the secrets of one request, so that its id alone derives nothing."""
+    return secrets.token_bytes(16)
+
+
+class Pairing(models.Model):
+    """One handshake that makes a link (see identity.pairing). Its secrets are derived from `id` and `nonce`, and kept
+    nowhere.
+
+    The initiating side is an account (`/link` in a chat) or a person (an operator's invitation); never both.
+    """
+
+    class State(models.TextChoices):
+        OFFERED = "offered", _("waiting for the code")
+        CLAIMED = "claimed", _("waiting for the number")
+        LINKED = "linked", _("linked")
+        EXPIRED = "expired", _("expired")
+        CANCELLED = "cancelled", _("cancelled")
+        DENIED = "denied", _("denied")
+        LOCKED = "locked", _("too many wrong numbers")
+        BURNED = "burned", _("code seen in public")
+        REFUSED = "refused", _("refused")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    nonce = models.BinaryField(max_length=16, default=new_nonce, editable=False)
+    state = models.CharField(max_length=9, choices=State.choices, default=State.OFFERED)
+    initiator = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="offers")
+    person = models.ForeignKey(UnifiedUser, null=True, on_delete=models.PROTECT, related_name="invitations")
+    operator = models.CharField(max_length=150, blank=True)
+    platform = models.CharField(max_length=40, blank=True, help_text=_("only an account of this platform may take it"))
+    responder = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="claims")
+    # For look-up only, and gone when the request ends.
+    code_hash = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 - none is no code
+    token_hash = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001
+    tries = models.PositiveSmallIntegerField(default=0)
+    # Against whom this request speaks, when it ended badly.
+    strike = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="strikes")
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+    expires_at = models.DateTimeField(editable=False)  # of the present state
+    last_at = models.DateTimeField(editable=False)  # of the whole handshake
+    claimed_at = models.DateTimeField(null=True, editable=False)
+    ended_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        verbose_name = _("request")
+        permissions = [("withdraw_request", _("Can withdraw an invitation"))]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["initiator"],
+                condition=Q(state__in=["offered", "claimed"]),
+                name="initiator_has_one_live_request",
+            ),
+            models.UniqueConstraint(
+                fields=["responder"], condition=Q(state="claimed"), name="responder_has_one_claimed_request"
+            ),
+            models.CheckConstraint(
+                condition=Q(initiator__isnull=False, person=None, operator="")
+                | (Q(initiator=None, person__isnull=False) & ~Q(operator="")),
+                name="request_has_one_initiating_side",
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=["offered", "claimed"], ended_at=None)
+                | (~Q(state__in=["offered", "claimed"]) & Q(ended_at__isnull=False, code_hash=None, token_hash=None)),
+                name="request_keeps_no_hash_after_its_end",
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=["claimed", "linked", "locked"], responder__isnull=False)
+                | ~Q(state__in=["claimed", "linked", "locked"]),
+                name="request_claimed_has_a_responder",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["initiator", "created_at"], name="requests_of_an_initiator"),
+            models.Index(fields=["strike", "ended_at"], condition=Q(strike__isnull=False), name="strikes"),
+            models.Index(fields=["expires_at"], condition=Q(ended_at=None), name="requests_that_may_expire"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.state} request"
+
+
+class GuessLimit(models.Model):
+    """How many wrong codes an account has tried. A new code never resets it, and nobody else's tries count."""
+
+    account = models.OneToOneField(PlatformAccount, primary_key=True, on_delete=models.CASCADE)
+    failures = models.PositiveSmallIntegerField(default=0)
+    since = models.DateTimeField(default=clock.EPOCH)  # of the first of them
+    locked_until = models.DateTimeField(default=clock.EPOCH)
+    locks = models.PositiveSmallIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("guess limit")
+
+    def __str__(self) -> str:
+        return f"{self.failures} wrong codes"
+
+
+class BotProfile(models.Model):
+    """How to find the bot on a platform, as its adapter was told when it connected."""
+
+    platform = models.CharField(max_length=40, primary_key=True)
+    name = models.CharField(max_length=150, blank=True)
+    # Opens a private chat with the bot; for Telegram, `?start=` may be added.
+    url = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        verbose_name = _("bot")
+
+    def __str__(self) -> str:
+        return f"{self.platform} {self.name}"
 
 
 class AuditEventQuerySet(models.QuerySet["AuditEvent"]):

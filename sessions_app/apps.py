@@ -9,7 +9,9 @@ class SessionsAppConfig(AppConfig):
     verbose_name = "conversations"
 
     def ready(self) -> None:
-        from sessions_app import checks  # needs the models, which are there from now on
+        from identity import notices  # all these need the models, which are there from now on
+        from sessions_app import checks, outbox
 
+        notices.deliver_by(outbox.queue_notice)
         register(checks.check_agent)
         register(checks.check_resolver)

@@ -6,6 +6,9 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
 from sessions_app import history, texts
 from sessions_app.context import SessionContext
 from sessions_app.models import Conversation
@@ -17,19 +20,34 @@ _COMMAND = re.compile(r"[/!]([a-z]+)(?:@\w+)?(?:\s+(.*))?", re.DOTALL | re.IGNOR
 _LINES_OF_HISTORY = 10
 _LONGEST_LINE = 300  # characters
 
+# What platforms show in their menus: name and a line about it. An argument, where there is one, is free text.
+COMMANDS: tuple[tuple[str, Promise], ...] = (
+    ("link", _("Share this conversation with your other app")),
+    ("accounts", _("Which accounts share this conversation")),
+    ("unlink", _("Take this account, or the one of another app, out")),
+    ("new", _("Start a new conversation")),
+    ("history", _("The last things that were said")),
+    ("whoami", _("Who I think you are")),
+    ("help", _("What I can do")),
+    ("cancel", _("Stop linking")),
+)
+
+
+def parse(text: str) -> tuple[str, str] | None:
+    """Name, in lower case, and argument of `/name argument` or `!name argument`; None for any other text."""
+    found = _COMMAND.fullmatch(text.strip())
+    return (found[1].lower(), (found[2] or "").strip()) if found else None
+
 
 def is_command(text: str) -> bool:
-    """Whether `text` is `/name` or `!name`, with anything after it, for a name that is known here."""
-    found = _COMMAND.fullmatch(text.strip())
-    return found is not None and found[1].lower() in _COMMANDS
+    """Whether `text` is a command that is answered in turn, without the agent."""
+    return (parse(text) or ("",))[0] in _COMMANDS
 
 
 def answer(claim: Claim, context: SessionContext) -> str:
     """What the claimed command says. Done again after a crash, so each must bear that."""
-    found = _COMMAND.fullmatch(claim.head.text.strip())
-    if found is None:
-        raise ValueError("not a command")
-    return _COMMANDS[found[1].lower()](claim, context)
+    name, _argument = parse(claim.head.text) or ("help", "")
+    return _COMMANDS[name](claim, context)
 
 
 def _start(claim: Claim, context: SessionContext) -> str:

@@ -36,29 +36,55 @@ readable AS (
         ON other.user_id = own.user_id AND other.ended_at IS NULL AND other.account_id <> own.account_id
     JOIN sessions_app_conversation c ON c.account_id = other.account_id
 ),
-links AS (
-    SELECT readable.id, l.since, l.ended_at, l.disowned
-    FROM readable CROSS JOIN identity_accountlink l
-    WHERE l.account_id = readable.account_id
+disowned AS (
+    SELECT readable.id, {latest}(mine.since, wrong.since) AS since,
+           {first}(COALESCE(mine.ended_at, wrong.ended_at), wrong.ended_at) AS until
+    FROM readable CROSS JOIN identity_accountlink mine CROSS JOIN identity_accountlink wrong {by_user}
+    WHERE {is_window} AND mine.account_id = readable.account_id
+      AND wrong.disowned AND wrong.user_id IN (mine.user_id, mine.user_id)
 )
-SELECT e.role, e.text, e.said_at, e.source, e.source_label, e.platform
+SELECT e.role, e.text, e.said_at, e.source, e.source_label, e.platform, CASE WHEN readable.account_id IS NULL
+       THEN (SELECT author.display_name FROM identity_platformaccount author WHERE author.id = e.author_id) END
+{newest}
+ORDER BY e.said_at DESC, e.id DESC
+LIMIT %(limit)s
+"""
+# Bounded within each conversation: with one limit around all, PostgreSQL may come to sort every entry that there is.
+_NEWEST_ON_POSTGRESQL = """
+FROM readable CROSS JOIN LATERAL (
+    SELECT entry.* FROM sessions_app_historyentry entry
+    WHERE entry.conversation_id = readable.id AND entry.said_at > readable.after AND NOT EXISTS (
+        SELECT 1 FROM disowned d
+        WHERE d.id = readable.id AND entry.said_at > d.since AND entry.said_at <= d.until)
+    ORDER BY entry.said_at DESC, entry.id DESC LIMIT %(limit)s) e
+"""
+# SQLite has no LATERAL: from where the n-th newest begins, in a subquery of its own.
+_NEWEST_ON_SQLITE = """
 FROM readable CROSS JOIN sessions_app_historyentry e
 WHERE e.conversation_id = readable.id
   AND e.said_at >= COALESCE((
         SELECT nth.said_at FROM sessions_app_historyentry nth
         WHERE nth.conversation_id = readable.id AND nth.said_at > readable.after AND NOT EXISTS (
-            SELECT 1 FROM links l
-            WHERE l.id = readable.id AND {kept_back} AND nth.said_at > l.since AND nth.said_at <= l.ended_at)
+            SELECT 1 FROM disowned d
+            WHERE d.id = readable.id AND nth.said_at > d.since AND nth.said_at <= d.until)
         ORDER BY nth.said_at DESC LIMIT 1 OFFSET %(skip)s), readable.after)
   AND e.said_at <> readable.after
   AND NOT EXISTS (
-        SELECT 1 FROM links l
-        WHERE l.id = readable.id AND {kept_back} AND e.said_at > l.since AND e.said_at <= l.ended_at)
-ORDER BY e.said_at DESC, e.id DESC
-LIMIT %(limit)s
+        SELECT 1 FROM disowned d
+        WHERE d.id = readable.id AND e.said_at > d.since AND e.said_at <= d.until)
 """
-_WINDOW = {"put_behind": "COALESCE(a.window_from, c.window_from)", "kept_back": "l.disowned"}
-_EVERYTHING = {"put_behind": "%(epoch)s", "kept_back": "FALSE"}
+_FUNCTIONS = {
+    "postgresql": {"latest": "GREATEST", "first": "LEAST", "by_user": "", "newest": _NEWEST_ON_POSTGRESQL},
+    # Left alone, and for a plain equality too, SQLite may read all links to make a filter of them: hence also the IN.
+    "sqlite": {
+        "latest": "MAX",
+        "first": "MIN",
+        "by_user": "INDEXED BY disowned_links_of_a_user",
+        "newest": _NEWEST_ON_SQLITE,
+    },
+}
+_WINDOW = {"put_behind": "COALESCE(a.window_from, c.window_from)", "is_window": "TRUE"}
+_EVERYTHING = {"put_behind": "%(epoch)s", "is_window": "FALSE"}
 
 
 def readable(conversation: Conversation, *, limit: int) -> tuple[Line, ...]:
@@ -69,25 +95,25 @@ def readable(conversation: Conversation, *, limit: int) -> tuple[Line, ...]:
 def window_for(conversation: Conversation, *, limit: int) -> tuple[Line, ...]:
     """What an agent gets in `conversation`, the newest `limit`, oldest first.
 
-    That is the readable entries, less what `/new` put behind and what an account said during a link that it disowned.
+    That is the readable entries, less what `/new` put behind, and less what anybody of a person said or was answered
+    while a link of that person lived that was disowned later.
     """
     return _read(conversation, limit, _WINDOW)
 
 
 def _read(conversation: Conversation, limit: int, terms: dict[str, str]) -> tuple[Line, ...]:
-    latest = "GREATEST" if connection.vendor == "postgresql" else "MAX"
     epoch = connection.ops.adapt_datetimefield_value(clock.EPOCH)
     values = {"conversation": conversation.pk, "skip": limit - 1, "limit": limit, "epoch": epoch}
     with connection.cursor() as cursor:
-        cursor.execute(_READ.format(**terms, latest=latest), values)
+        cursor.execute(_READ.format(**terms, **_FUNCTIONS[connection.vendor]), values)
         newest_first = cursor.fetchall()
     return tuple(_line(*row) for row in reversed(newest_first))
 
 
-def _line(role: str, text: str, said_at: datetime, *about: str) -> Line:
+def _line(role: str, text: str, said_at: datetime, *about: str | None) -> Line:
     if said_at.tzinfo is None:  # SQLite keeps none
         said_at = said_at.replace(tzinfo=UTC)
-    return Line(role, text, said_at, *about)
+    return Line(role, text, said_at, *(value or "" for value in about))
 
 
 def start_anew(conversation: Conversation, *, at: datetime) -> None:

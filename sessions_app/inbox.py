@@ -6,7 +6,9 @@ import hashlib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import takewhile
+from typing import Any
 
 from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
@@ -15,8 +17,8 @@ from django.db.models import F, Q
 from identity import clock, linking
 from identity.models import PLATFORM_NAME, PlatformAccount
 from identity.resolvers import IdentityUnavailable, Resolves
-from sessions_app import commands, conversations, outbox, texts
-from sessions_app.messages import InboundMessage, MessageEdit
+from sessions_app import commands, conversations, outbox, pairing_chat, texts
+from sessions_app.messages import InboundMessage, MessageEdit, Sender
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane
 
 LONGEST_TEXT = 100_000  # characters; no platform lets a person write as much
@@ -70,6 +72,7 @@ def receive(message: InboundMessage, *, resolver: Resolves | None) -> int | None
     """
     _check(message)
     if not message.is_addressed:
+        pairing_chat.burn_in(message.text)
         return None
     try:
         return _store(message, resolver)
@@ -119,33 +122,57 @@ def _is_storable(text: str) -> bool:
 
 
 @transaction.atomic
-def _store(message: InboundMessage, resolver: Resolves | None) -> int:
-    account = _account_of(message)
+def _store(message: InboundMessage, resolver: Resolves | None) -> int | None:
+    account, is_new = _account_of(message)
     conversation = conversations.conversation_for(message, account, resolver)
+    is_decided = pairing_chat.hear(message, account, is_available=conversations.is_computed(resolver))
     InboundEvent.objects.create(
         platform=message.address.platform,
         native_key=message.native_key,
-        kind=InboundEvent.Kind.COMMAND if commands.is_command(message.text) else InboundEvent.Kind.MESSAGE,
         conversation=conversation,
         account=account,
         chat_id=message.address.chat_id,
         chat_name=_label(message.chat_name),
         thread_id=message.address.thread_id,
         message_id=message.message_id,
-        text=message.text,
+        **_decided() if is_decided else _to_be_answered(message.text),
     )
-    return conversation.pk
+    if not is_new:
+        _see(account, message.sender)
+    return None if is_decided else conversation.pk
 
 
-def _account_of(message: InboundMessage) -> PlatformAccount:
+def _decided() -> dict[str, Any]:
+    """About linking: done already, and its words are not kept."""
+    return {"kind": InboundEvent.Kind.PAIRING, "text": "", "status": InboundEvent.Status.DONE, "done_at": clock.now()}
+
+
+def _to_be_answered(text: str) -> dict[str, Any]:
+    kind = InboundEvent.Kind.COMMAND if commands.is_command(text) else InboundEvent.Kind.MESSAGE
+    return {"kind": kind, "text": text}
+
+
+def _account_of(message: InboundMessage) -> tuple[PlatformAccount, bool]:
+    """The account that wrote it, and whether this was its first message."""
     key = {"platform": message.address.platform, "platform_user_id": message.sender.user_id}
-    labels = {"display_name": _label(message.sender.name), "username": _label(message.sender.username)}
     account = PlatformAccount.objects.filter(**key).first()
-    if account is None:
-        return PlatformAccount.objects.create(**key, **labels)
-    if labels != {"display_name": account.display_name, "username": account.username}:
-        PlatformAccount.objects.filter(pk=account.pk).update(**labels)
-    return account
+    if account is not None:
+        return account, False
+    return PlatformAccount.objects.create(**key, **_labels(message.sender)), True
+
+
+def _see(account: PlatformAccount, sender: Sender) -> None:
+    """Note new labels, and that the account is in use. Last of all, since deciding takes locks in an order of its
+    own.
+    """
+    labels = _labels(sender)
+    is_stale = account.seen_at < clock.read() - timedelta(days=1)
+    if is_stale or labels != {"display_name": account.display_name, "username": account.username}:
+        PlatformAccount.objects.filter(pk=account.pk).update(seen_at=clock.now(), **labels)
+
+
+def _labels(sender: Sender) -> dict[str, str]:
+    return {"display_name": _label(sender.name), "username": _label(sender.username)}
 
 
 def _label(name: str) -> str:
@@ -168,6 +195,9 @@ def _ask_to_try_again(message: InboundMessage) -> None:
 def edit(change: MessageEdit) -> None:
     """Replace the words of a message that no turn has taken; later, note them on its entry. Starts no turn."""
     _check_text(change.text)
+    if pairing_chat.is_pairing_text(change.text):
+        pairing_chat.burn_in(change.text)
+        return  # what is edited does not count as typed, and a code is kept nowhere
     place = {"platform": change.address.platform, "chat_id": change.address.chat_id, "message_id": change.message_id}
     message = InboundEvent.objects.filter(**place, kind=InboundEvent.Kind.MESSAGE)
     if message.filter(done_at=None, starts=0).update(text=change.text):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from identity.buttons import Button
 from sessions_app.context import SessionContext
 
 
@@ -61,7 +62,10 @@ class MessageEdit:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One history entry as an agent reads it. `source` is `message`, `reply` or `mirror`; `said_at` is aware, UTC."""
+    """One history entry as an agent reads it. `source` is `message`, `reply` or `mirror`; `said_at` is aware, UTC.
+
+    `author` is the name of the person, where several may speak: in a group, or under another resolver's key.
+    """
 
     role: str
     text: str
@@ -69,6 +73,7 @@ class Line:
     source: str = "message"
     source_label: str = ""
     platform: str = ""
+    author: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ class OutgoingMessage:
     `nonce` (at most 25 characters) names the delivery over all its attempts. `may_be_repeat` means that an earlier
     attempt may have reached the platform: look first where that is possible, else mark the text. Then `queued_at` says
     since when it is under way, and `follows` is the platform's id of the message before it, where one is known.
+    `buttons` and `copy`, the text of a copy button, are shown where the platform has such things.
     """
 
     address: Address
@@ -106,6 +112,8 @@ class OutgoingMessage:
     may_be_repeat: bool = False
     queued_at: datetime | None = None
     follows: str = ""
+    buttons: tuple[Button, ...] = ()
+    copy: str = ""
 
 
 class Agent(Protocol):

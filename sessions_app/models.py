@@ -73,6 +73,7 @@ class InboundEvent(models.Model):
     class Kind(models.TextChoices):
         MESSAGE = "message", _("message")
         COMMAND = "command", _("command")
+        PAIRING = "pairing", _("about linking")  # decided at receipt, its words not kept
 
     class Status(models.TextChoices):
         PENDING = "pending", _("waiting")
@@ -180,7 +181,11 @@ class OutboundDelivery(models.Model):
     platform = models.CharField(max_length=40)
     chat_id = models.CharField(max_length=190)
     thread_id = models.CharField(max_length=190, blank=True)
-    text = models.TextField()
+    text = models.TextField(blank=True)
+    # What is said about linking: words are made of these when it is sent, so that no code is stored.
+    template = models.CharField(max_length=20, blank=True)
+    subject = models.JSONField(default=dict, blank=True)
+    account = models.ForeignKey(PlatformAccount, null=True, on_delete=models.CASCADE, related_name="deliveries")
     nonce = models.CharField(max_length=25, default=new_nonce, unique=True, editable=False)
     event = models.ForeignKey(InboundEvent, null=True, on_delete=models.SET_NULL, related_name="deliveries")
     entry = models.ForeignKey(HistoryEntry, null=True, on_delete=models.SET_NULL, related_name="deliveries")

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
-from identity import clock
+from identity import clock, linking, notices
+from identity.models import PlatformAccount
+from identity.notices import Notice, Template
 from sessions_app.messages import Address, OutgoingMessage
-from sessions_app.models import HistoryEntry, InboundEvent, OutboundDelivery, new_nonce
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery, new_nonce
 from sessions_app.splitting import split
 
 Status = OutboundDelivery.Status
-LEASE_SECONDS = 60.0  # longer than any adapter takes over one call
+LEASE_SECONDS = 30.0  # longer than the courier lets one call take
 MOST_ATTEMPTS = 8
 GIVE_UP_AFTER = timedelta(hours=6)
 FIRST_BACKOFF = 1.0
@@ -42,6 +45,7 @@ class Failed:
     permanent: bool = False
     retry_after: float | None = None
     ambiguous: bool = False
+    gone: bool = False
 
 
 def queue(
@@ -65,6 +69,16 @@ def _nonce_of_part(nonce: str, number: int) -> str:
     return hashlib.sha256(f"{nonce} {number}".encode()).hexdigest()[:24] if number else nonce
 
 
+def queue_notice(account: PlatformAccount, template: Template, subject: Mapping[str, Any]) -> None:
+    """Put what must be said about linking in line for an account's private chat, as ids; nothing if it has no chat.
+
+    It makes no history entry, and its words are made when it is sent.
+    """
+    chat = Conversation.objects.filter(account=account).values("platform", "chat_id", "thread_id").first()
+    if chat is not None:
+        OutboundDelivery.objects.create(**chat, account=account, template=template, subject=dict(subject))
+
+
 def due(platforms: Collection[str]) -> QuerySet[OutboundDelivery]:
     """What may be sent now: its time has come, nobody is at it, and nothing stands before it at the same address."""
     now = clock.now()
@@ -83,7 +97,7 @@ def due(platforms: Collection[str]) -> QuerySet[OutboundDelivery]:
 @transaction.atomic
 def claim(*, owner: str, platforms: Collection[str], most: int = 100) -> list[OutboundDelivery]:
     """Take up to `most` due deliveries, marked as being sent. If the sender before vanished, it may be a repeat."""
-    taken = list(due(platforms).select_for_update(skip_locked=True, of=("self",))[:most])
+    taken = list(due(platforms).select_related("account").select_for_update(skip_locked=True, of=("self",))[:most])
     for delivery in taken:
         delivery.may_be_repeat = delivery.may_be_repeat or delivery.status == Status.SENDING
         delivery.owner, delivery.attempts = owner, delivery.attempts + 1
@@ -98,18 +112,26 @@ def claim(*, owner: str, platforms: Collection[str], most: int = 100) -> list[Ou
 
 
 def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
-    """The delivery as an adapter is given it. For a possible repeat, the database is asked what was said before it."""
+    """The delivery as an adapter is given it. Notices and possible repeats need the database: call this where it is."""
     address = Address(delivery.platform, delivery.chat_id, delivery.thread_id)
-    if not delivery.may_be_repeat:
-        return OutgoingMessage(address, delivery.text, delivery.nonce)
+    notice = _notice_of(delivery)
     return OutgoingMessage(
         address,
-        delivery.text,
+        notice.text,
         delivery.nonce,
-        may_be_repeat=True,
-        queued_at=delivery.created_at,
-        follows=_id_of_message_before(delivery),
+        may_be_repeat=delivery.may_be_repeat,
+        queued_at=delivery.created_at if delivery.may_be_repeat else None,
+        follows=_id_of_message_before(delivery) if delivery.may_be_repeat else "",
+        buttons=notice.buttons,
+        copy=notice.copy,
     )
+
+
+def _notice_of(delivery: OutboundDelivery) -> Notice:
+    """What is said about linking gets its words now."""
+    if delivery.account is None:
+        return Notice(delivery.text)
+    return notices.render(Template(delivery.template), delivery.account, delivery.subject)
 
 
 def _id_of_message_before(delivery: OutboundDelivery) -> str:
@@ -118,9 +140,28 @@ def _id_of_message_before(delivery: OutboundDelivery) -> str:
     return before.values_list("message_id", flat=True).first() or ""
 
 
+def settle(outcomes: Collection[Sent | Failed]) -> None:
+    """Write down what became of claimed deliveries. One that somebody else has taken over by now is left to them.
+
+    Accounts that are gone come first and one by one: ending a link takes locks, in an order of its own. If the process
+    dies in between, the delivery is tried again, and the platform says so again.
+    """
+    for outcome in outcomes:
+        if isinstance(outcome, Failed) and outcome.gone:
+            _leave_behind(outcome.delivery)
+    _write_down(outcomes)
+
+
+def _leave_behind(delivery: OutboundDelivery) -> None:
+    """There is nobody any more in the private chat that this was for."""
+    chats = Conversation.objects.filter(kind=Conversation.Kind.DM, account__isnull=False)
+    here = chats.filter(platform=delivery.platform, chat_id=delivery.chat_id).select_related("account").first()
+    if here is not None and here.account is not None:
+        linking.account_is_gone(account=here.account)
+
+
 @transaction.atomic
-def settle(outcomes: Iterable[Sent | Failed]) -> None:
-    """Write down what became of claimed deliveries. One that somebody else has taken over by now is left to them."""
+def _write_down(outcomes: Iterable[Sent | Failed]) -> None:
     for outcome in outcomes:
         delivery = outcome.delivery
         mine = OutboundDelivery.objects.filter(

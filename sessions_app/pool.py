@@ -47,7 +47,6 @@ class TurnPool:
         self._wake = asyncio.Event()
         self._turns: set[asyncio.Task[None]] = set()
         self._serving: set[int] = set()  # hints that became a turn, or are about to
-        self._claiming = asyncio.Lock()  # so that the first turns begin before the last are claimed
         self._leases: dict[int, inbox.Lease] = {}  # of the turns that run, and of no others
 
     def notify(self, conversation_id: int) -> None:
@@ -90,10 +89,7 @@ class TurnPool:
     async def _serve(self, conversation_id: int) -> None:
         """Claim what waits in a lane, and answer it."""
         try:
-            async with self._claiming:
-                claim = await bridge.call(
-                    inbox.claim, conversation_id, owner=self.owner, platforms=self._services.keys()
-                )
+            claim = await bridge.call(inbox.claim, conversation_id, owner=self.owner, platforms=self._services.keys())
             if claim is not None:
                 await self._work(claim)
         except inbox.Busy:

@@ -63,7 +63,8 @@ def _answer(turn: Turn) -> str:
         return _last_mirror(turn)
     if not (key := _key_of(asked)):
         return HELP
-    known = _facts([*(line.text for line in turn.history if line.role == "user"), turn.text])
+    said = (line.text for line in turn.history if line.role == "user" and line.author in ("", turn.context.user_name))
+    known = _facts([*said, turn.text])
     return _as_sentence(known[key]) if key in known else "You have not told me that yet."
 
 

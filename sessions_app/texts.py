@@ -19,6 +19,9 @@ STARTED_ANEW_IN_GROUP = _("A new conversation starts here. I no longer look at w
 WELCOME = _("Hello! Write to me and I answer. I remember what you tell me here. /help shows what else I can do.")
 HELP = _(
     "Write to me and I answer.\n\n"
+    "/link - share one conversation with another app of yours\n"
+    "/accounts - which accounts share it\n"
+    "/unlink - take this account out\n"
     "/new - start a new conversation\n"
     "/history - the last things that were said\n"
     "/whoami - who I think you are\n"

@@ -17,7 +17,7 @@ def shape(history: Iterable[Line]) -> list[tuple[str, str]]:
     """History as providers want it: (role, text) with the roles `user` and `assistant` in turns, oldest first.
 
     Lines of one role that follow each other become one text, with a blank line between them. A mirror says that
-    it was sent by somebody other than the agent.
+    it was sent by somebody other than the agent, and a line of a group who said it.
     """
     shaped: list[tuple[str, str]] = []
     for line in history:
@@ -31,6 +31,8 @@ def shape(history: Iterable[Line]) -> list[tuple[str, str]]:
 
 
 def _labelled(line: Line) -> str:
+    if line.role == "user" and line.author:
+        return f"{line.author}: {line.text}"
     if line.source != "mirror":
         return line.text
     by = f" by {line.source_label}" if line.source_label else ""

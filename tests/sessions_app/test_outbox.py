@@ -221,11 +221,11 @@ def test_it_leaves_platforms_alone_that_are_not_up() -> None:
 def test_it_keeps_what_stands_behind_a_retry_waiting_and_nobody_else(still: StillClock) -> None:
     outbox.queue(ALICE, "one")
     outbox.queue(ALICE, "two")
-    outbox.settle([Failed(claim_one(), "busy", retry_after=30.0)])
+    outbox.settle([Failed(claim_one(), "busy", retry_after=20.0)])
     outbox.queue(BOB, "for bob")
 
     assert texts(claim()) == ["for bob"]
-    still.move(30)
+    still.move(20)
     assert texts(claim()) == ["one"]
 
 

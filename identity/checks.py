@@ -1,0 +1,50 @@
+"""Misconfiguration of pairing, found at start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage, Error
+
+from identity.codes import NUMBER_DIGITS
+from identity.limits import Limits, limits
+
+MOST_TRIES = 10  # of a number of 6 digits: one chance in 100,000
+
+
+def check_limits(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """The numbers are numbers, and together they keep what they are there for."""
+    hint = "see identity/limits.py for the names and what they mean."
+    try:
+        problems = _problems(limits())
+    except ValueError as error:
+        return [Error(f"BOTOS_PAIRING: {error}.", hint=hint, id="identity.E001")]
+    return [Error(f"BOTOS_PAIRING: {problem}.", hint=hint, id=code) for code, problem in problems]
+
+
+def _problems(these: Limits) -> list[tuple[str, str]]:
+    rules = (
+        (
+            these.number_tries > MOST_TRIES,
+            "identity.E002",
+            f"number_tries above {MOST_TRIES} makes a number of {NUMBER_DIGITS} digits easy to guess",
+        ),
+        (these.guesses > 100, "identity.E003", "guesses above 100 makes codes easy to guess"),
+        (
+            these.handshake_seconds < max(these.code_seconds, these.number_seconds),
+            "identity.E004",
+            "handshake_seconds is shorter than a code or a number lives",
+        ),
+        (
+            these.lock_again_seconds < these.lock_seconds,
+            "identity.E005",
+            "lock_again_seconds is shorter than lock_seconds",
+        ),
+        (
+            these.second_reminder_seconds <= these.first_reminder_seconds,
+            "identity.E006",
+            "second_reminder_seconds is not after first_reminder_seconds",
+        ),
+    )
+    return [(code, problem) for is_wrong, code, problem in rules if is_wrong]

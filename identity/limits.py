@@ -1,0 +1,45 @@
+"""The numbers of pairing, with their defaults. `BOTOS_PAIRING="code_seconds=300 guesses=3"` changes some of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from django.conf import settings
+
+DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times are in seconds."""
+
+    code_seconds: int = 600  # life of a link code
+    number_seconds: int = 300  # life of the number that answers it
+    handshake_seconds: int = 900  # both together at most
+    number_tries: int = 3
+    invitation_seconds: int = 3 * DAY  # life of an operator's code
+    invitation_number_seconds: int = DAY
+    guesses: int = 5  # wrong codes within guess_seconds until the guesser is locked out
+    guess_seconds: int = 900
+    lock_seconds: int = 900  # the first time,
+    lock_again_seconds: int = 3600  # and again within a day
+    start_pause_seconds: int = 30  # between two starts of one account
+    starts_an_hour: int = 5
+    starts_a_day: int = 20
+    strikes: int = 3  # within a day, then the operator is alerted and one start an hour is left
+    new_link_seconds: int = DAY  # so long a link cannot take out older accounts
+    first_reminder_seconds: int = DAY
+    second_reminder_seconds: int = 7 * DAY
+    silence_seconds: int = 180 * DAY  # then an account's link ends: it may be somebody else's by now
+    message_seconds: int = 600  # how old a message may be to count as typed here and now
+
+
+def limits() -> Limits:
+    """The numbers in force. Raises ValueError for names and values that cannot be."""
+    given = settings.BOTOS_PAIRING
+    if unknown := set(given) - {field.name for field in fields(Limits)}:
+        raise ValueError(f"there is no limit {min(unknown)!r}")
+    wrong = [name for name, value in given.items() if not str(value).isdecimal() or int(value) < 1]
+    if wrong:
+        raise ValueError(f"{min(wrong)} must be a whole number from 1")
+    return Limits(**{name: int(value) for name, value in given.items()})

@@ -1,0 +1,109 @@
+"""Plays with a script: each goes where one rule decides, in the real code and in the model, with every invariant after
+every step. What random plays find once in an hour is found here each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.identity.handshakes import Handshakes
+from tests.identity.pairing_model import Account
+
+TELEGRAM, DISCORD, SLACK = (Account("alice", platform) for platform in ("telegram", "discord", "slack"))
+BOB, BOB_DISCORD, BOB_SLACK = (Account("bob", platform) for platform in ("telegram", "discord", "slack"))
+MALLORY = Account("mallory", "slack")
+NEWEST, NONE = 0, 5
+WORDS = "{}"
+
+Step = tuple[Any, ...]  # the name of a rule of the machine, and what it is given
+
+ASKED: list[Step] = [("ask_for_a_code", TELEGRAM)]
+CLAIMED: list[Step] = [*ASKED, ("send_a_code", DISCORD, NEWEST, WORDS)]
+PAIRED: list[Step] = [("pair_two_own_accounts", TELEGRAM, "discord")]
+ALL_PAIRED: list[Step] = [*PAIRED, ("wait", 301), ("pair_two_own_accounts", TELEGRAM, "slack")]
+RIGHT: Step = ("type_a_number", TELEGRAM, NEWEST, True)
+WRONG: Step = ("type_a_number", TELEGRAM, NEWEST, False)
+BOGUS: Step = ("send_a_code", MALLORY, NONE, WORDS)
+STOLEN: Step = ("send_a_code", MALLORY, NEWEST, WORDS)
+
+
+def said(*who: Account) -> list[Step]:
+    return [("say_something", one, "") for one in who]
+
+
+DRILLS: dict[str, list[Step]] = {
+    "three wrong numbers": [*CLAIMED, WRONG, WRONG, WRONG, RIGHT],
+    "two wrong numbers and the right one": [*CLAIMED, WRONG, WRONG, RIGHT],
+    "the number on the wrong side": [*CLAIMED, ("type_a_number", DISCORD, NEWEST, True), RIGHT],
+    "the number in a third app": [*CLAIMED, ("type_a_number", SLACK, NEWEST, True)],
+    "a stolen code": [*ASKED, STOLEN, WRONG, ("type_a_number", MALLORY, NEWEST, True)],
+    "a code twice": [*CLAIMED, STOLEN, ("send_a_code", MALLORY, NEWEST, "token"), RIGHT],
+    "a late code": [*ASKED, ("wait", 601), ("send_a_code", DISCORD, NEWEST, WORDS)],
+    "a late number": [*CLAIMED, ("wait", 301), RIGHT],
+    "a number after the end": [*CLAIMED, ("cancel", DISCORD), RIGHT],
+    "a code in a sentence": [*ASKED, ("send_a_code", DISCORD, NEWEST, "it is {}"), RIGHT],
+    "the own code": [*ASKED, ("send_a_code", TELEGRAM, NEWEST, WORDS)],
+    "the same app": [*ASKED, ("send_a_code", BOB, NEWEST, WORDS)],
+    "two people": [
+        *PAIRED,
+        ("unlink", DISCORD, ""),
+        ("pair_two_own_accounts", BOB_DISCORD, "slack"),
+        ("wait", 31),
+        *ASKED,
+        ("send_a_code", BOB_DISCORD, NEWEST, WORDS),
+    ],
+    "linked in the meantime": [
+        *CLAIMED,
+        ("ask_for_a_code", DISCORD),
+        ("send_a_code", TELEGRAM, NEWEST, WORDS),
+        ("type_a_number", DISCORD, NEWEST, True),
+        ("type_a_number", TELEGRAM, 1, True),
+    ],
+    "guesses": [*ASKED, *[BOGUS] * 5, STOLEN],
+    "guesses, and a lock again": [*[BOGUS] * 5, ("wait", 901), *[BOGUS] * 5, ("wait", 901), BOGUS],
+    "guesses with a new code between": [*[BOGUS] * 3, ("ask_for_a_code", MALLORY), *[BOGUS] * 3],
+    "starts": [*ASKED, *ASKED, ("wait", 31), *ASKED],
+    "an earlier code": [*ASKED, ("wait", 31), *ASKED, ("send_a_code", DISCORD, 1, WORDS)],
+    "an earlier claim": [*CLAIMED, ("ask_for_a_code", MALLORY), ("send_a_code", DISCORD, NEWEST, WORDS)],
+    "not me": [*CLAIMED, ("say_not_me", MALLORY, NEWEST), ("say_not_me", DISCORD, NEWEST), RIGHT],
+    "not me, from the first side": [*CLAIMED, ("say_not_me", TELEGRAM, NEWEST)],
+    "somebody else cancels": [*CLAIMED, ("cancel", MALLORY), ("cancel", TELEGRAM)],
+    "a code in a group": [
+        *ASKED,
+        ("post_a_code_in_a_group", DISCORD, NEWEST),
+        ("send_a_code", DISCORD, NEWEST, WORDS),
+    ],
+    "a dead code in a group": [("post_a_code_in_a_group", DISCORD, NONE)],
+    "a new link ends older ones": [
+        *ALL_PAIRED,
+        ("say_that_it_was_somebody_else", SLACK),
+        ("unlink", SLACK, "telegram"),
+        ("undo", SLACK, 1),
+        ("wait", 86_413),
+        ("unlink", SLACK, "telegram"),
+    ],
+    "an older link ends newer ones": [*ALL_PAIRED, ("unlink", DISCORD, "slack"), ("undo", DISCORD, 1)],
+    "undo": [*ALL_PAIRED, ("undo", MALLORY, NEWEST), ("undo", TELEGRAM, NEWEST)],
+    "windows": [*said(TELEGRAM, DISCORD), *PAIRED, *said(TELEGRAM, DISCORD), ("unlink", DISCORD, ""), *said(DISCORD)],
+    "windows of three": [*PAIRED, *said(TELEGRAM, SLACK), *ALL_PAIRED[1:], *said(SLACK, DISCORD)],
+    "sharing": [*said(TELEGRAM, DISCORD), *PAIRED, ("share_the_past", TELEGRAM), ("share_the_past", TELEGRAM)],
+    "disowning": [
+        *PAIRED,
+        *said(TELEGRAM, DISCORD),
+        ("say_that_it_was_somebody_else", TELEGRAM),
+        *said(TELEGRAM, DISCORD),
+    ],
+    "linked again": [*said(DISCORD), *PAIRED, *said(TELEGRAM), ("unlink", TELEGRAM, ""), *said(TELEGRAM), *PAIRED],
+    "a new conversation": [*PAIRED, *said(TELEGRAM), ("start_anew", DISCORD), *said(DISCORD)],
+    "groups apart": [*PAIRED, ("say_something", TELEGRAM, "friends"), *said(TELEGRAM, DISCORD)],
+}
+
+
+def run(machine: Handshakes, steps: list[Step]) -> None:
+    """Do the steps, with all invariants after each."""
+    for name, *given in steps:
+        do: Callable[..., None] = getattr(machine, name)
+        do(*given)
+        machine.check_all()
+    machine.secrets_are_not_kept()

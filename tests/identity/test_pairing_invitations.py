@@ -1,0 +1,206 @@
+"""An operator invites: one secret starts the handshake and finishes none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from identity import clock, linking, pairing
+from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount, UnifiedUser
+from identity.notices import Template
+from identity.pairing import Outcome
+from tests.identity import pairs
+from tests.identity.pairs import Told, account, are_one, code, later, live_link, number, owner, person, state
+
+pytestmark = pytest.mark.django_db
+
+HOUR = 3600
+
+
+@pytest.fixture(autouse=True)
+def told() -> Iterator[Told]:
+    with pairs.listening() as told:
+        yield told
+
+
+@pytest.fixture
+def telegram() -> PlatformAccount:
+    return account("alice")
+
+
+@pytest.fixture
+def discord() -> PlatformAccount:
+    return account("alice", "discord")
+
+
+def invited(who: UnifiedUser, by: PlatformAccount | None = None, platform: str = "") -> Pairing:
+    request = pairing.invite(person=who, operator="root", platform=platform)
+    if by:
+        assert pairing.claim(account=by, secret=code(request)) == Outcome.CLAIMED
+    return Pairing.objects.get(pk=request.pk)
+
+
+def seconds_left(request: Pairing) -> float:
+    return (request.expires_at - clock.read()).total_seconds()
+
+
+def test_it_lives_for_three_days_and_its_number_for_one(telegram: PlatformAccount) -> None:
+    request = invited(person("alice"))
+    assert 72 * HOUR - 5 < seconds_left(request) <= 72 * HOUR
+    later(72 * HOUR - 10, Pairing.objects.all())
+
+    pairing.claim(account=telegram, secret=code(request))
+
+    request.refresh_from_db()
+    assert 24 * HOUR - 5 < seconds_left(request) <= 24 * HOUR
+
+
+def test_it_expires() -> None:
+    request = invited(person("alice"))
+    later(72 * HOUR, Pairing.objects.all())
+
+    assert pairing.claim(account=account("alice"), secret=code(request)) == Outcome.WRONG
+    assert GuessLimit.objects.get().failures == 1
+
+
+def test_the_operator_types_the_number_of_a_person_without_accounts(told: Told, telegram: PlatformAccount) -> None:
+    alice = person("alice")
+    request = invited(alice, telegram)
+    digits = number(request)
+    assert told.text(telegram) == (
+        "The operator of this bot wants to add this Telegram account. If you asked them to, read them this number, in "
+        f"person or on a call that you started: {digits[:3]} {digits[3:]} (1440 minutes). Never send it to anyone else."
+    )
+
+    assert pairing.confirm_as_operator(pairing=request, number=digits, operator="ann") == Outcome.LINKED
+
+    link = live_link(telegram)
+    assert (link.user, link.method, link.actor, link.pairing) == (alice, "operator", "ann", request)
+    event = AuditEvent.objects.latest("pk")
+    assert (event.kind, event.actor, event.details["method"]) == ("linked", "ann", "operator")
+    assert told.to(telegram)[-1] == Template.LINKED
+
+
+def test_whoever_intercepts_an_invitation_finishes_nothing(telegram: PlatformAccount) -> None:
+    mallory = account("mallory")
+    request = invited(person("alice"), mallory)
+
+    assert pairing.confirm(account=mallory, number=number(request)) == Outcome.OTHER_SIDE
+    assert owner(mallory) is None
+    assert pairing.claim(account=telegram, secret=code(request)) == Outcome.WRONG
+
+
+def test_the_operator_cannot_finish_for_a_person_with_accounts(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    alice = person("alice", telegram)
+    request = invited(alice, discord)
+    assert "If all are yours, go to one of those chats and type" in told.text(discord)
+    assert told.to(telegram) == [Template.CLAIMED]
+
+    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.OTHER_SIDE
+    assert owner(discord) is None
+    assert Pairing.objects.get(pk=request.pk).tries == 0
+
+    assert pairing.confirm(account=telegram, number=number(request)) == Outcome.LINKED
+    assert are_one(telegram, discord)
+    assert live_link(discord).method == "pairing"
+
+
+def test_the_operator_cannot_finish_once_the_person_has_an_account(
+    telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    alice = person("alice")
+    request = invited(alice, telegram)
+    person("alice", discord)
+
+    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.OTHER_SIDE
+    assert owner(telegram) is None
+
+
+def test_another_persons_account_cannot_finish(telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    request = invited(person("alice", telegram), discord)
+    mallory = account("mallory", "slack")
+    person("mallory", mallory)
+
+    assert pairing.confirm(account=mallory, number=number(request)) == Outcome.NOTHING
+
+
+def test_it_has_three_tries_for_the_operator_and_no_fourth(telegram: PlatformAccount) -> None:
+    request = invited(person("alice"), telegram)
+
+    tried = [
+        pairing.confirm_as_operator(pairing=request, number=pairs.wrong(request, nth), operator="root")
+        for nth in (1, 2, 3)
+    ]
+
+    assert tried == [Outcome.WRONG, Outcome.WRONG, Outcome.LOCKED]
+    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.NOTHING
+    assert owner(telegram) is None
+    assert Pairing.objects.get().strike is None
+
+
+def test_the_operator_confirms_no_persons_own_request(telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    request = pairs.claimed(discord, telegram)
+
+    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.NOTHING
+    assert state(request) == "claimed"
+
+
+def test_it_has_no_start_limits() -> None:
+    alice = person("alice")
+
+    assert len({pairing.invite(person=alice, operator="root").pk for _ in range(30)}) == 30
+
+
+def test_it_can_be_for_one_app_only(told: Told, telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    request = invited(person("alice"), platform="discord")
+
+    assert pairing.claim(account=telegram, secret=code(request)) == Outcome.REFUSED
+    assert told.text(telegram) == "That code is for another app."
+    assert state(request) == "offered"
+    assert pairing.claim(account=discord, secret=code(request)) == Outcome.CLAIMED
+
+
+def test_it_takes_nobody_who_is_somebody(told: Told, telegram: PlatformAccount) -> None:
+    person("bob", telegram)
+    request = invited(person("alice"))
+
+    assert pairing.claim(account=telegram, secret=code(request)) == Outcome.REFUSED
+    assert owner(telegram) != request.person
+
+
+def test_the_responder_or_an_own_account_may_deny(telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    alice = person("alice", telegram)
+    mallory = account("mallory", "slack")
+    first = invited(alice, mallory)
+
+    assert pairing.deny(account=telegram, pairing_id=first.pk) == Outcome.DENIED
+    assert Pairing.objects.get(pk=first.pk).strike == mallory
+
+    second = invited(alice, discord)
+    assert pairing.deny(account=discord, pairing_id=second.pk) == Outcome.DENIED
+    assert Pairing.objects.get(pk=second.pk).strike is None
+
+
+def test_it_is_burned_in_public_like_any_code() -> None:
+    request = invited(person("alice"))
+
+    assert pairing.burn(found=[pairs.token(request)])
+    assert state(request) == "burned"
+
+
+def test_operators_suspend_and_revoke(told: Told, telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    alice = person("alice", telegram, discord)
+
+    assert linking.revoke(link=live_link(discord), operator="root")
+    assert not linking.revoke(link=AccountLink.objects.get(account=discord), operator="root")
+    person("alice", discord)
+    assert linking.suspend(user=alice, operator="root") == 2
+
+    assert not AccountLink.objects.live().exists()
+    events = AuditEvent.objects.filter(kind="unlinked").order_by("pk")
+    assert [event.details["method"] for event in events] == ["revoked", "suspended", "suspended"]
+    assert {event.actor for event in events} == {"root"}
+    assert set(told.to(telegram)) == {Template.UNLINKED}

@@ -1,0 +1,353 @@
+"""How often somebody may guess and start, and that nobody can take that from somebody else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+
+from identity import checks, clock, pairing
+from identity.limits import Limits, limits
+from identity.models import AuditEvent, GuessLimit, Pairing, PlatformAccount
+from identity.notices import Template
+from identity.pairing import Outcome
+from tests.identity import pairs
+from tests.identity.pairs import Told, account, claimed, code, everything_later, later, number, offered, state
+
+pytestmark = pytest.mark.django_db
+
+HOUR, DAY = 3600, 86_400
+
+
+@pytest.fixture(autouse=True)
+def told() -> Iterator[Told]:
+    with pairs.listening() as told:
+        yield told
+
+
+@pytest.fixture
+def mallory() -> PlatformAccount:
+    return account("mallory", "slack")
+
+
+def guess(by: PlatformAccount, times: int = 1) -> list[Outcome]:
+    """Wrong codes, another one each time."""
+    wrong = ["".join("BCDFGHJKLM"[int(digit)] for digit in f"{nth:08d}") for nth in range(times)]
+    return [pairing.claim(account=by, secret=one) for one in wrong]
+
+
+def shapes(queries: CaptureQueriesContext) -> list[str]:
+    """What was asked of the database, whatever the values."""
+    return [re.sub(r"'[^']*'|\"s[0-9]+_x[0-9]+\"|\b[0-9]+\b", "?", query["sql"]) for query in queries.captured_queries]
+
+
+def seconds_locked(of: PlatformAccount) -> float:
+    return (GuessLimit.objects.get(account=of).locked_until - clock.read()).total_seconds()
+
+
+# --- Guesses
+
+
+def test_it_locks_a_guesser_after_five_wrong_codes(told: Told, mallory: PlatformAccount) -> None:
+    assert guess(mallory, 6) == [Outcome.WRONG] * 5 + [Outcome.WAIT]
+
+    assert 895 < seconds_locked(mallory) <= 900
+    assert told.text(mallory) == "Too many codes did not work. Wait 15 minutes."
+    event = AuditEvent.objects.get(kind="pairing_guesser_locked")
+    assert event.details == {"seconds": 900}
+
+
+def test_it_locks_for_an_hour_the_next_time(mallory: PlatformAccount) -> None:
+    guess(mallory, 5)
+    everything_later(901)
+
+    assert guess(mallory, 6) == [Outcome.WRONG] * 5 + [Outcome.WAIT]
+    assert 3595 < seconds_locked(mallory) <= 3600
+
+
+def test_it_forgets_a_lock_after_a_day(mallory: PlatformAccount) -> None:
+    guess(mallory, 5)
+    everything_later(900 + DAY + 1)
+
+    guess(mallory, 5)
+    assert 895 < seconds_locked(mallory) <= 900
+
+
+def test_it_counts_wrong_codes_of_fifteen_minutes(mallory: PlatformAccount) -> None:
+    guess(mallory, 4)
+    everything_later(901)
+
+    assert guess(mallory, 4) == [Outcome.WRONG] * 4
+    assert seconds_locked(mallory) < 0
+
+
+def test_it_answers_a_locked_guesser_before_it_looks(told: Told, mallory: PlatformAccount) -> None:
+    request = offered(account("alice"))
+    guess(mallory, 5)
+    told.to(mallory)
+    seen = []
+    for secret in (code(request), pairs.token(request), "BBBBBBBB"):
+        with CaptureQueriesContext(connection) as queries:
+            assert pairing.claim(account=mallory, secret=secret) == Outcome.WAIT
+        seen.append(shapes(queries))
+
+    assert seen[0] == seen[1] == seen[2]
+    assert not any("identity_pairing" in sql for sql in seen[0])
+    assert told.to(mallory) == [Template.WAIT_TO_GUESS] * 3
+    assert state(request) == "offered"
+
+
+def test_it_looks_for_wrong_and_unknown_and_expired_codes_in_the_same_way(mallory: PlatformAccount) -> None:
+    expired, cancelled = offered(account("alice")), offered(account("bob"))
+    later(601, Pairing.objects.filter(pk=expired.pk))
+    pairing.cancel(account=account("bob"))
+    guess(mallory)
+    seen = []
+    for secret in ("BBBBBBBB", code(expired), code(cancelled)):
+        with CaptureQueriesContext(connection) as queries:
+            pairing.claim(account=mallory, secret=secret)
+        seen.append(shapes(queries))
+
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_it_resets_no_guesses_with_a_new_code(mallory: PlatformAccount) -> None:
+    guess(mallory, 3)
+    offered(mallory)
+    guess(mallory, 2)
+    offer_again(mallory)
+
+    assert guess(mallory) == [Outcome.WAIT]
+
+
+def offer_again(by: PlatformAccount) -> None:
+    later(31, Pairing.objects.all())
+    offered(by)
+
+
+def test_it_resets_no_guesses_with_a_right_code(mallory: PlatformAccount) -> None:
+    guess(mallory, 4)
+    claimed(mallory, account("alice"))
+
+    guess(mallory)
+
+    assert guess(mallory) == [Outcome.WAIT]
+
+
+def test_it_locks_out_nobody_else(mallory: PlatformAccount) -> None:
+    guess(mallory, 6)
+    guess(account("mallory", "discord"), 6)
+
+    claimed(account("alice", "slack"), account("alice"))
+
+
+def test_it_lets_a_locked_guesser_still_start_and_finish(mallory: PlatformAccount) -> None:
+    guess(mallory, 5)
+
+    request = claimed(account("mallory", "discord"), mallory)
+    assert pairing.confirm(account=mallory, number=number(request)) == Outcome.LINKED
+
+
+# --- Starts
+
+
+def test_it_starts_every_thirty_seconds(told: Told) -> None:
+    alice = account("alice")
+    first = offered(alice)
+
+    assert pairing.offer(account=alice) == Outcome.WAIT
+    assert told.text(alice) == "Wait 30 seconds, then send /link."
+    assert state(first) == "offered"
+
+    later(30, Pairing.objects.all())
+    assert pairing.offer(account=alice) == Outcome.OFFERED
+
+
+@pytest.mark.parametrize(("most", "pause", "span"), [(5, 31, HOUR), (20, 721, DAY)], ids=["hour", "day"])
+def test_it_starts_so_often_and_no_more(told: Told, most: int, pause: int, span: int) -> None:
+    alice = account("alice")
+    for _ in range(most):
+        offered(alice)
+        later(pause, Pairing.objects.all())
+
+    assert pairing.offer(account=alice) == Outcome.WAIT
+    assert told.text(alice).startswith("That was a lot of codes. Send /link again in ")
+
+    later(span - most * pause + 1, Pairing.objects.all())
+    assert pairing.offer(account=alice) == Outcome.OFFERED
+
+
+def test_it_counts_starts_per_account(mallory: PlatformAccount) -> None:
+    for _ in range(5):
+        offered(mallory)
+        later(31, Pairing.objects.all())
+
+    assert pairing.offer(account=mallory) == Outcome.WAIT
+    offered(account("alice"))
+
+
+def hostile_starts(count: int) -> None:
+    """Many strangers have each started, and none has finished."""
+    ids = [f"stranger-{number}" for number in range(count)]
+    made = PlatformAccount.objects.bulk_create(
+        [PlatformAccount(platform="telegram", platform_user_id=one) for one in ids], batch_size=1000
+    )
+    soon = clock.read() + timedelta(seconds=600)
+    Pairing.objects.bulk_create(
+        [
+            Pairing(initiator=one, expires_at=soon, last_at=soon, code_hash=f"c{nth}", token_hash=f"t{nth}")
+            for nth, one in enumerate(made)
+        ],
+        batch_size=500,
+    )
+
+
+def queries_of_a_handshake(who: str) -> list[int]:
+    alice, discord = account(who), account(who, "discord")
+    counts = []
+
+    def count(step: Any) -> None:
+        with CaptureQueriesContext(connection) as queries:
+            step()
+        counts.append(len(queries))
+
+    count(lambda: pairing.offer(account=alice))
+    request = Pairing.objects.get(initiator=alice)
+    count(lambda: pairing.claim(account=discord, secret=code(request)))
+    count(lambda: pairing.confirm(account=alice, number=number(request)))
+    assert state(request) == "linked"
+    return counts
+
+
+def test_it_asks_no_more_of_the_database_when_many_others_have_started() -> None:
+    before = queries_of_a_handshake("alice")
+    hostile_starts(300)
+
+    assert queries_of_a_handshake("bob") == before
+
+
+def test_it_finds_starts_and_codes_by_index() -> None:
+    hostile_starts(300)
+    alice = account("alice")
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE identity_pairing")
+    starts = Pairing.objects.filter(initiator=alice).order_by("-created_at").values_list("created_at")[:20]
+
+    for asked in (starts, pairing._offered("BBBBBBBB")):
+        plan = asked.explain()
+        assert "Seq Scan on identity_pairing" not in plan, plan
+        assert "SCAN identity_pairing" not in plan, plan
+
+
+# --- Strikes
+
+
+def strike(against: PlatformAccount, by: PlatformAccount) -> None:
+    request = Pairing.objects.filter(initiator=against, ended_at=None).first() or offered(against)
+    assert pairing.claim(account=by, secret=code(request)) == Outcome.CLAIMED
+    pairing.deny(account=by, pairing_id=request.pk)
+    later(31, Pairing.objects.all())
+
+
+def test_it_slows_down_whoever_is_denied_by_three(told: Told, mallory: PlatformAccount) -> None:
+    for who in ("alice", "bob", "charlie"):
+        assert not AuditEvent.objects.filter(kind="pairing_strikes").exists()
+        strike(mallory, account(who))
+
+    assert AuditEvent.objects.filter(kind="pairing_strikes").count() == 1
+    assert pairing.offer(account=mallory) == Outcome.WAIT
+    later(HOUR, Pairing.objects.all())
+    assert pairing.offer(account=mallory) == Outcome.OFFERED
+    later(HOUR - 60, Pairing.objects.all())
+    assert pairing.offer(account=mallory) == Outcome.WAIT
+
+
+def test_it_counts_a_responder_once(mallory: PlatformAccount) -> None:
+    for _ in range(4):
+        strike(mallory, account("alice"))
+
+    assert pairing.strikes(mallory) == 1
+    offered(mallory)
+
+
+def test_it_forgets_strikes_after_a_day(mallory: PlatformAccount) -> None:
+    for who in ("alice", "bob", "charlie"):
+        strike(mallory, account(who))
+    everything_later(DAY)
+
+    assert pairing.strikes(mallory) == 0
+
+
+def test_it_counts_a_lock_as_a_strike_and_alerts_the_operator(mallory: PlatformAccount) -> None:
+    for who in ("alice", "bob"):
+        strike(mallory, account(who))
+    request = claimed(account("charlie"), mallory)
+    for nth in (1, 2, 3):
+        pairing.confirm(account=mallory, number=pairs.wrong(request, nth))
+
+    assert pairing.strikes(mallory) == 3
+    assert AuditEvent.objects.filter(kind="pairing_strikes").count() == 1
+
+
+# --- All of these are settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("guesses", "2"), ("lock_seconds", "60"), ("number_tries", "1"), ("start_pause_seconds", "5")],
+)
+def test_it_takes_its_numbers_from_the_settings(told: Told, mallory: PlatformAccount, name: str, value: str) -> None:
+    with override_settings(BOTOS_PAIRING={name: value}):
+        if name == "guesses":
+            assert guess(mallory, 3) == [Outcome.WRONG] * 2 + [Outcome.WAIT]
+        elif name == "lock_seconds":
+            guess(mallory, 6)
+            assert told.text(mallory) == "Too many codes did not work. Wait 1 minute."
+        elif name == "number_tries":
+            request = claimed(account("alice"), mallory)
+            assert pairing.confirm(account=mallory, number=pairs.wrong(request)) == Outcome.LOCKED
+        else:
+            offered(mallory)
+            later(5, Pairing.objects.all())
+            offered(mallory)
+
+
+def test_its_defaults_are_those_of_the_protocol() -> None:
+    with override_settings(BOTOS_PAIRING={}):
+        these = limits()
+
+    assert these == Limits()
+    assert (these.code_seconds, these.number_seconds, these.handshake_seconds, these.number_tries) == (600, 300, 900, 3)
+    assert (these.guesses, these.guess_seconds, these.lock_seconds, these.lock_again_seconds) == (5, 900, 900, 3600)
+    assert (these.start_pause_seconds, these.starts_an_hour, these.starts_a_day, these.strikes) == (30, 5, 20, 3)
+    assert (these.invitation_seconds, these.invitation_number_seconds) == (72 * HOUR, 24 * HOUR)
+    assert (these.first_reminder_seconds, these.second_reminder_seconds) == (DAY, 7 * DAY)
+    assert (these.new_link_seconds, these.silence_seconds, these.message_seconds) == (DAY, 180 * DAY, 600)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, []),
+        ({"guesses": "5"}, []),
+        ({"gueses": "5"}, ["identity.E001"]),
+        ({"guesses": "many"}, ["identity.E001"]),
+        ({"guesses": "0"}, ["identity.E001"]),
+        ({"number_tries": "-1"}, ["identity.E001"]),
+        ({"number_tries": "11"}, ["identity.E002"]),
+        ({"guesses": "101"}, ["identity.E003"]),
+        ({"handshake_seconds": "60"}, ["identity.E004"]),
+        ({"lock_again_seconds": "60"}, ["identity.E005"]),
+        ({"first_reminder_seconds": str(8 * DAY)}, ["identity.E006"]),
+    ],
+)
+def test_it_checks_its_numbers_at_start(given: dict[str, str], found: list[str]) -> None:
+    with override_settings(BOTOS_PAIRING=given):
+        assert [problem.id for problem in checks.check_limits(None)] == found

@@ -1,0 +1,280 @@
+"""After the handshake: undo, unlink, "wasn't me", share, reminders, silence, and what a new link may not do yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from django.db.models import F
+
+from identity import linking
+from identity.models import AccountLink, AuditEvent, Pairing, PlatformAccount
+from identity.notices import Template
+from tests.identity import pairs
+from tests.identity.pairs import Told, account, are_one, later, linked, live_link, owner
+
+pytestmark = pytest.mark.django_db
+
+DAY = 86_400
+
+
+@pytest.fixture(autouse=True)
+def told() -> Iterator[Told]:
+    with pairs.listening() as told:
+        yield told
+
+
+@pytest.fixture
+def telegram() -> PlatformAccount:
+    return account("alice")
+
+
+@pytest.fixture
+def discord() -> PlatformAccount:
+    return account("alice", "discord")
+
+
+@pytest.fixture
+def slack() -> PlatformAccount:
+    return account("alice", "slack")
+
+
+def links() -> list[str]:
+    live = AccountLink.objects.live().order_by("account__platform")
+    return list(live.values_list("account__platform", flat=True))
+
+
+@pytest.mark.parametrize("who", ["telegram", "discord"])
+def test_undo_takes_back_what_one_handshake_linked(told: Told, who: str) -> None:
+    request = linked(account("alice"), account("alice", "discord"))
+
+    assert linking.undo(account=account("alice", who), pairing_id=request.pk)
+
+    assert links() == []
+    assert told.text(account("alice")) == "This account is on its own again. Each app keeps what was said in it."
+    assert AuditEvent.objects.filter(kind="unlinked", details__method="undo").count() == 2
+
+
+@pytest.mark.parametrize("who", ["telegram", "slack"])
+def test_undo_of_a_third_account_leaves_the_first_two(who: str) -> None:
+    telegram, discord, slack = (account("alice", one) for one in ("telegram", "discord", "slack"))
+    linked(telegram, discord)
+    request = linked(telegram, slack)
+
+    assert linking.undo(account=account("alice", who), pairing_id=request.pk)
+
+    assert (links(), are_one(telegram, discord)) == (["discord", "telegram"], True)
+
+
+def test_undo_is_for_members(told: Told, telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    request = linked(telegram, discord)
+    mallory = account("mallory", "slack")
+
+    assert not linking.undo(account=mallory, pairing_id=request.pk)
+    assert told.to(mallory) == [Template.NOTHING_THERE]
+    assert links() == ["discord", "telegram"]
+
+
+def test_a_new_account_may_not_undo_the_handshake_before(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount, slack: PlatformAccount
+) -> None:
+    first = linked(telegram, discord)
+    linked(telegram, slack)
+
+    assert not linking.undo(account=slack, pairing_id=first.pk)
+    assert told.text(slack) == (
+        "This account was linked less than a day ago. It cannot take out older ones yet; use one of those."
+    )
+
+
+def test_unlink_takes_out_the_own_account(telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    linked(telegram, discord)
+
+    assert linking.leave(account=discord)
+
+    assert links() == ["telegram"]
+    assert live_link(telegram).remind_at is not None
+    assert AccountLink.objects.get(account=discord).remind_at is None
+
+
+def test_unlink_tells_everybody(told: Told, telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    linked(telegram, discord)
+    told.said.clear()
+
+    linking.leave(account=discord)
+
+    assert told.text(discord) == "This account is on its own again. Each app keeps what was said in it."
+    assert told.text(telegram) == 'Discord account "Alice" (alice, ID ..cord) no longer shares this conversation.'
+
+
+def test_unlink_of_nothing_says_so(told: Told, telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    assert not linking.leave(account=telegram)
+    linked(telegram, discord)
+    assert not linking.leave(account=telegram, platform="slack")
+
+    assert told.to(telegram).count(Template.NOTHING_THERE) == 2
+
+
+def test_a_new_link_takes_out_older_ones_after_a_day_only(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount, slack: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    later(3600, AccountLink.objects.all())
+    linked(telegram, slack)
+    newest = AccountLink.objects.filter(account=slack)
+
+    assert not linking.leave(account=slack, platform="telegram")
+    assert told.to(slack)[-1] == Template.TOO_NEW
+    later(DAY - 60, AccountLink.objects.all())
+    assert not linking.leave(account=slack, platform="telegram")
+    assert newest.filter(ended_at=None).exists()
+    later(61, AccountLink.objects.all())
+    assert linking.leave(account=slack, platform="telegram")
+
+
+def test_an_older_link_takes_out_newer_ones_at_once(
+    telegram: PlatformAccount, discord: PlatformAccount, slack: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    later(3600, AccountLink.objects.all())
+    linked(discord, slack)
+
+    assert linking.leave(account=telegram, platform="slack")
+    assert linking.leave(account=telegram, platform="discord")  # of the same handshake: not older than its own
+
+
+def test_it_takes_out_nobody_elses_account(telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    linked(telegram, discord)
+    bob, bob_slack = account("bob"), account("bob", "slack")
+    linked(bob, bob_slack)
+    theirs = live_link(bob_slack)
+
+    assert not linking.leave(account=telegram, platform="slack")
+    assert not linking.disown(account=telegram, link_id=theirs.pk)
+
+    assert are_one(bob, bob_slack)
+
+
+def test_wasnt_me_disowns_the_named_link(told: Told, telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    linked(telegram, discord)
+    theirs = live_link(discord)
+
+    assert linking.disown(account=telegram, link_id=theirs.pk)
+
+    theirs.refresh_from_db()
+    assert (theirs.disowned, owner(discord)) == (True, None)
+    assert links() == ["telegram"]
+    assert not live_link(telegram).disowned
+    assert AuditEvent.objects.latest("pk").details["method"] == "disowned"
+
+
+def test_wasnt_me_without_a_name_means_the_newest_other_one(
+    telegram: PlatformAccount, discord: PlatformAccount, slack: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    later(60, AccountLink.objects.all())
+    linked(telegram, slack)
+
+    assert linking.disown(account=telegram)
+
+    assert (links(), AccountLink.objects.get(disowned=True).account) == (["discord", "telegram"], slack)
+
+
+def test_a_new_account_cannot_disown_older_ones(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount, slack: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    later(60, AccountLink.objects.all())
+    linked(telegram, slack)
+
+    assert not linking.disown(account=slack)
+    assert not linking.disown(account=slack, link_id=live_link(telegram).pk)
+    assert told.to(slack)[-2:] == [Template.TOO_NEW] * 2
+    assert links() == ["discord", "slack", "telegram"]
+
+
+def test_share_opens_the_own_past_alone_and_tells_all(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    told.said.clear()
+
+    assert linking.share_past(account=telegram, actor="x")
+    assert not linking.share_past(account=telegram, actor="x")
+
+    assert (live_link(telegram).shares_past, live_link(discord).shares_past) == (True, False)
+    assert told.text(telegram) == "Your other apps now know your earlier messages from this one, too."
+    assert told.text(discord) == (
+        'Telegram account "Alice" (@alice, ID ..gram) now shares its earlier messages here, too.'
+    )
+
+
+def test_sharing_ends_with_the_link(telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    linked(telegram, discord)
+    linking.share_past(account=telegram, actor="x")
+    linking.leave(account=telegram)
+    Pairing.objects.all().delete()
+    linked(telegram, discord)
+
+    assert not live_link(telegram).shares_past
+
+
+def test_it_reminds_after_a_day_and_after_a_week(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    told.said.clear()
+    reminded = []
+    for days in (0.99, 0.02, 5.97, 0.03, 30):
+        later(days * DAY, AccountLink.objects.all())
+        reminded.append(linking.remind())
+
+    assert reminded == [0, 2, 0, 2, 0]
+    assert told.to(telegram) == told.to(discord) == [Template.REMINDED] * 4
+
+
+def test_it_reminds_of_no_ended_link(telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    linked(telegram, discord)
+    linking.leave(account=telegram)
+    linking.leave(account=discord)
+    later(DAY + 1, AccountLink.objects.all())
+
+    assert linking.remind() == 0
+
+
+def test_it_says_in_a_reminder_whom_it_is_about(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    later(DAY + 1, AccountLink.objects.filter(account=discord))
+    linking.remind()
+
+    assert told.text(telegram) == (
+        'A reminder: Discord account "Alice" (alice, ID ..cord) shares this conversation. If that was not you, say so.'
+    )
+
+
+@pytest.mark.parametrize(("silent", "linked_for", "ended"), [(180, 180, 1), (179, 200, 0), (200, 179, 0)])
+def test_it_ends_the_link_of_an_account_that_is_silent_for_long(
+    telegram: PlatformAccount, discord: PlatformAccount, silent: int, linked_for: int, ended: int
+) -> None:
+    linked(telegram, discord)
+    later(linked_for * DAY + 1, AccountLink.objects.all())
+    seen = PlatformAccount.objects.filter(pk=discord.pk)
+    seen.update(seen_at=F("seen_at") - timedelta(days=silent, seconds=1))
+
+    assert linking.suspend_silent() == ended
+
+    assert AuditEvent.objects.filter(kind="unlinked", actor="system", details__method="silent").count() == ended
+    assert owner(telegram) is not None
+
+
+def test_it_ends_the_link_of_an_account_that_is_gone(telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    linked(telegram, discord)
+
+    assert linking.account_is_gone(account=discord)
+    assert not linking.account_is_gone(account=discord)
+
+    assert links() == ["telegram"]
+    assert AuditEvent.objects.latest("pk").details["method"] == "gone"

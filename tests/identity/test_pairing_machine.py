@@ -1,0 +1,64 @@
+"""The handshake at random against the model: whatever people do in whatever order, it is what the protocol says."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from django.db import transaction
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.identity.drills import DRILLS, run
+from tests.identity.handshakes import Handshakes, Relayed
+
+pytestmark = pytest.mark.django_db
+
+PLAYS = {Handshakes: "codes leak", Relayed: "numbers leak, too"}
+FULL = int(os.environ.get("BOTOS_EXAMPLES", "400"))
+
+
+def play(machine: type[Handshakes], *, examples: int, steps: int, shrink: bool = True) -> None:
+    """Run the machine, each play in a transaction of its own that is undone."""
+
+    class Undone(machine):  # type: ignore[valid-type, misc]
+        def __init__(self) -> None:
+            self.all = transaction.atomic()
+            self.all.__enter__()
+            super().__init__()
+
+        def teardown(self) -> None:
+            try:
+                super().teardown()
+            finally:
+                transaction.set_rollback(True)
+                self.all.__exit__(None, None, None)
+
+    phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
+    run_state_machine_as_test(
+        Undone,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            phases=phases,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@pytest.mark.parametrize("machine", PLAYS, ids=PLAYS.values())
+def test_it_does_what_the_model_does(machine: type[Handshakes]) -> None:
+    play(machine, examples=6, steps=25)
+
+
+@pytest.mark.parametrize("drill", DRILLS)
+def test_it_does_what_the_model_does_in(drill: str) -> None:
+    run(Handshakes(), DRILLS[drill])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("machine", PLAYS, ids=PLAYS.values())
+def test_it_does_what_the_model_does_over_many_plays(machine: type[Handshakes]) -> None:
+    play(machine, examples=FULL, steps=50)

@@ -1,0 +1,461 @@
+"""Many hands at the same request: one gets it, nothing is done by halves, and nobody waits in a circle.
+
+Small and with threads here; with real processes, in full size and under kill -9, in `make faults`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import count, pairwise
+from pathlib import Path
+
+import pytest
+from django.db import OperationalError, connection, connections
+
+from identity import linking, notices, pairing
+from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount
+from identity.pairing import Outcome
+from sessions_app import inbox, turns
+from sessions_app.models import OutboundDelivery
+from tests.identity import pairs
+from tests.identity.pairs import account, are_one, claimed, code, linked, number, offered, person, state
+from tests.journeys.running import database_url
+from tests.sessions_app.talk import DATABASE, PLATFORMS, message
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+ANY_LIMIT = "guesses=100 start_pause_seconds=1 starts_an_hour=9999999 starts_a_day=9999999"
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Nobody is told: these tests are about identity's own rows."""
+    with pairs.listening():
+        yield
+
+
+def at_once(*steps: Callable[[], object]) -> list[object]:
+    """What the steps give, all begun at the same moment, each on a connection of its own."""
+    barrier = threading.Barrier(len(steps))
+
+    def after_all_are_there(step: Callable[[], object]) -> object:
+        try:
+            barrier.wait(10)
+            return step()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(steps)) as pool:
+        started = [pool.submit(after_all_are_there, step) for step in steps]
+    return [future.result(60) for future in started]
+
+
+def is_whole() -> bool:
+    """Whether every finished handshake has its links and its audit rows, and no link is without one."""
+    finished = Pairing.objects.filter(state="linked")
+    made = Counter(AccountLink.objects.filter(pairing__isnull=False).values_list("pairing", flat=True))
+    audited = AuditEvent.objects.filter(kind="linked", details__method="pairing").count()
+    return set(made) == {one.pk for one in finished} and sum(made.values()) == audited
+
+
+# --- claim
+
+
+def test_it_gives_each_code_to_one_of_many() -> None:
+    hands = [account(f"hand-{nth}", "discord") for nth in range(8)]
+    requests = [offered(account(f"alice-{nth}")) for nth in range(12)]
+    taken: Counter[int] = Counter()
+    for nth, request in enumerate(requests):
+        fresh = [account(f"hand-{hand}-{nth // 4}", "discord") for hand in range(len(hands))]
+        outcomes = at_once(*(partial(pairing.claim, account=one, secret=code(request)) for one in fresh))
+        taken[nth] = outcomes.count(Outcome.CLAIMED)
+
+    assert set(taken.values()) == {1}
+    assert AuditEvent.objects.filter(kind="pairing_claimed").count() == len(requests)
+
+
+def test_it_lets_one_hand_hold_one_claim() -> None:
+    discord = account("alice", "discord")
+    requests = [offered(account(f"alice-{nth}")) for nth in range(4)]
+
+    at_once(*(partial(pairing.claim, account=discord, secret=code(r)) for r in requests))
+
+    states = Counter(Pairing.objects.values_list("state", flat=True))
+    assert states == {"claimed": 1, "denied": 3}
+
+
+def test_it_counts_guesses_one_after_the_other() -> None:
+    mallory = account("mallory", "slack")
+
+    outcomes = at_once(*(partial(pairing.claim, account=mallory, secret="BBBBBBBB") for _ in range(8)))
+
+    assert Counter(outcomes) == {Outcome.WRONG: 5, Outcome.WAIT: 3}
+    assert GuessLimit.objects.get().failures == 0
+
+
+# --- offer
+
+
+def test_it_offers_one_code_at_once() -> None:
+    alice = account("alice")
+
+    outcomes = at_once(*(partial(pairing.offer, account=alice) for _ in range(6)))
+
+    assert Counter(outcomes) == {Outcome.OFFERED: 1, Outcome.WAIT: 5}
+    assert Pairing.objects.filter(ended_at=None).count() == 1
+
+
+# --- confirm
+
+
+def test_two_numbers_at_once_make_one_link() -> None:
+    for nth in range(5):
+        telegram, discord = account(f"alice-{nth}"), account(f"alice-{nth}", "discord")
+        request = claimed(discord, telegram)
+
+        outcomes = at_once(*(partial(pairing.confirm, account=telegram, number=number(request)),) * 3)
+
+        assert Counter(outcomes)[Outcome.LINKED] == 1
+        assert AccountLink.objects.filter(pairing=request).count() == 2
+        assert are_one(telegram, discord)
+    assert is_whole()
+
+
+def test_many_wrong_numbers_at_once_are_three() -> None:
+    telegram, discord = account("alice"), account("alice", "discord")
+    request = claimed(discord, telegram)
+
+    outcomes = at_once(
+        *(partial(pairing.confirm, account=telegram, number=pairs.wrong(request, nth)) for nth in range(1, 7))
+    )
+
+    assert Counter(outcomes)[Outcome.WRONG] == 2
+    assert Counter(outcomes)[Outcome.LOCKED] == 1
+    assert (state(request), Pairing.objects.get().tries) == ("locked", 3)
+    assert pairing.strikes(telegram) == 1
+
+
+@pytest.mark.parametrize("stop", ["cancel", "deny", "offer"])
+def test_a_number_and_its_opposite_end_one_way(stop: str) -> None:
+    for nth in range(6):
+        telegram, discord = account(f"alice-{nth}"), account(f"alice-{nth}", "discord")
+        request = claimed(discord, telegram)
+        pairs.later(31, Pairing.objects.all())
+        against: Callable[[], object] = {
+            "cancel": partial(pairing.cancel, account=discord),
+            "deny": partial(pairing.deny, account=discord, pairing_id=request.pk),
+            "offer": partial(pairing.offer, account=telegram),
+        }[stop]
+
+        at_once(partial(pairing.confirm, account=telegram, number=number(request)), against)
+
+        is_linked = AccountLink.objects.live().filter(account__in=[telegram, discord]).count() == 2
+        assert is_linked == (state(request) == "linked")
+        assert is_linked == are_one(telegram, discord)
+    assert is_whole()
+
+
+def test_crossing_handshakes_make_one_person() -> None:
+    """Each is the other's responder: both numbers come at once."""
+    for nth in range(6):
+        one, other = account(f"alice-{nth}"), account(f"alice-{nth}", "discord")
+        there, back = claimed(other, one), claimed(one, other)
+
+        at_once(
+            partial(pairing.confirm, account=one, number=number(there)),
+            partial(pairing.confirm, account=other, number=number(back)),
+        )
+
+        assert are_one(one, other)
+        assert Counter([state(there), state(back)]) == {"linked": 1, "refused": 1}
+
+
+def test_two_accounts_of_one_app_do_not_come_in_together() -> None:
+    """The person is one row: whoever comes second is asked about policy after the first is in."""
+    for nth in range(6):
+        telegram, discord = account(f"alice-{nth}"), account(f"alice-{nth}", "discord")
+        person(f"alice-{nth}", telegram, discord)
+        first, second = (account(f"alice-{nth}-{one}", "slack") for one in ("a", "b"))
+        requests = [claimed(first, telegram), claimed(second, discord)]
+
+        at_once(
+            partial(pairing.confirm, account=telegram, number=number(requests[0])),
+            partial(pairing.confirm, account=discord, number=number(requests[1])),
+        )
+
+        slack = AccountLink.objects.live().filter(account__in=[first, second])
+        assert slack.count() == 1
+        assert Counter(map(state, requests)) == {"linked": 1, "refused": 1}
+
+
+def test_an_account_that_is_taken_out_finishes_nothing() -> None:
+    for nth in range(6):
+        telegram, discord, slack = (account(f"alice-{nth}", one) for one in ("telegram", "discord", "slack"))
+        alice = person(f"alice-{nth}", telegram, discord)
+        request = pairing.invite(person=alice, operator="root")
+        pairing.claim(account=slack, secret=code(request))
+
+        at_once(
+            partial(linking.suspend, user=alice, operator="root"),
+            partial(pairing.confirm, account=discord, number=number(request)),
+        )
+
+        made = AccountLink.objects.filter(account=slack).first()
+        assert (made is not None) == (state(request) == "linked")
+        if made:  # the number came first: then discord's link still lived
+            assert made.since <= (AccountLink.objects.get(account=discord).ended_at or made.since)
+        else:
+            assert not AccountLink.objects.live().filter(user=alice).exists()
+
+
+# --- Nobody waits in a circle
+
+
+def test_suspending_waits_in_no_circle() -> None:
+    accounts = [account("alice", one) for one in ("telegram", "discord", "slack")]
+    alice = person("alice", *accounts)
+
+    def suspend() -> None:
+        for _ in range(10):
+            linking.suspend(user=alice, operator="root")
+            linking.suspend_silent()
+
+    def come_back(one: PlatformAccount) -> None:
+        for _ in range(20):
+            person("alice", one)
+            linking.leave(account=one)
+
+    at_once(suspend, *(partial(come_back, one) for one in accounts))
+
+
+def talk_until(until: float, platform: str) -> int:
+    """Write and be answered. How often the lane was had."""
+    answered = 0
+    for nth in count(1):
+        if time.monotonic() > until:
+            break
+        waits = inbox.receive(message("alice", f"{platform} {nth}", platform=platform), resolver=DATABASE)
+        assert waits is not None
+        with suppress(inbox.Busy, turns.LeaseLost):  # both leave the message to another turn, and write nothing
+            if taken := inbox.claim(waits, owner=f"{platform}-{nth}", platforms=PLATFORMS):
+                turns.begin(taken, resolver=DATABASE)
+                turns.finish(taken, "yes", limit=2000)
+                answered += 1
+    return answered
+
+
+def meddle_until(until: float, accounts: list[PlatformAccount], hand: int) -> None:
+    """Link and take out."""
+    chance = random.Random(hand)
+    while time.monotonic() < until:
+        one, other = chance.sample(accounts, 2)
+        pairs.later(31, Pairing.objects.filter(initiator=one))
+        pairing.offer(account=one)
+        if request := Pairing.objects.filter(initiator=one, state="offered").first():
+            pairing.claim(account=other, secret=code(request))
+            pairing.confirm(account=one, number=number(request))
+        ends: list[Callable[..., object]] = [linking.leave, linking.disown, pairing.cancel]
+        chance.choice(ends)(account=chance.choice(accounts))
+
+
+def test_links_change_while_turns_are_running() -> None:
+    """Claims of lanes, messages, handshakes and unlinking of the same accounts, all at the same time."""
+    for platform in PLATFORMS:
+        inbox.receive(message("alice", "hello", platform=platform), resolver=DATABASE)
+    accounts = [PlatformAccount.objects.get(platform=one, platform_user_id="alice") for one in PLATFORMS]
+    until = time.monotonic() + 2.5
+
+    answered = at_once(
+        *(partial(talk_until, until, p) for p in PLATFORMS),
+        *(partial(meddle_until, until, accounts, hand) for hand in range(3)),
+    )
+
+    assert sum(answered[:3])  # lanes were claimed meanwhile; whose, is chance
+    assert is_whole()
+    for one in accounts:
+        lives = AccountLink.objects.filter(account=one).order_by("since").values_list("since", "ended_at")
+        assert all(ended and ended <= since for (_, ended), (since, _) in pairwise(lives))
+
+
+# --- Real processes
+
+_WORKER = """
+import os, sys, django
+django.setup()
+from django.db import connection, transaction
+from identity import notices, pairing
+from identity.models import Pairing, PlatformAccount
+from identity.pairing_secrets import secrets_of
+notices._sinks.clear()
+"""
+_REDEEM = (
+    _WORKER
+    + """
+mine = PlatformAccount.objects.get(platform="discord", platform_user_id=sys.argv[1])
+codes = sys.stdin.read().split()
+print("ready", flush=True)
+import time; time.sleep(max(0, float(sys.argv[2]) - time.time()))
+print(sum(pairing.claim(account=mine, secret=one) == "claimed" for one in codes), flush=True)
+"""
+)
+_PAIR_FOREVER = (
+    _WORKER
+    + """
+print("ready", flush=True)
+nth = 0
+while True:
+    nth += 1
+    one, _ = PlatformAccount.objects.get_or_create(platform="telegram", platform_user_id=f"{sys.argv[1]}-{nth}")
+    other, _ = PlatformAccount.objects.get_or_create(platform="discord", platform_user_id=f"{sys.argv[1]}-{nth}")
+    pairing.offer(account=one)
+    request = Pairing.objects.get(initiator=one)
+    pairing.claim(account=other, secret=secrets_of(request).code)
+    pairing.confirm(account=one, number=secrets_of(request).number)
+"""
+)
+
+
+def process(script: str, *arguments: object) -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "botos_project.settings",
+        "DATABASE_URL": database_url(),
+        "BOTOS_PAIRING": ANY_LIMIT,
+        "PYTHONWARNINGS": "ignore",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=PROJECT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def redeem_by_processes(hands: int, amount: int) -> list[int]:
+    """How many of `amount` codes each of `hands` processes was given, when all try all of them at the same time."""
+    for hand in range(hands):
+        account(f"hand-{hand}", "discord")
+    codes = [code(offered(account(f"alice-{nth}"))) for nth in range(amount)]
+    start = time.time() + 2 + hands * 0.8
+    # A hand holds one claim at a time, so each next one ends the one before; and never more than `guesses` wrong ones.
+    workers = [process(_REDEEM, f"hand-{hand}-discord", start) for hand in range(hands)]
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("\n".join(random.sample(codes, amount)))
+        worker.stdin.close()
+        worker.stdin = None
+    outputs = [worker.communicate(timeout=1800)[0].split() for worker in workers]
+    assert all(worker.returncode == 0 for worker in workers)
+    return [int(output[-1]) for output in outputs]
+
+
+def test_processes_share_codes_without_one_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ANY_LIMIT", ANY_LIMIT.replace("guesses=100", "guesses=9999"))
+
+    given = redeem_by_processes(3, 20)
+
+    assert sum(given) == 20
+    assert AuditEvent.objects.filter(kind="pairing_claimed").count() == 20
+
+
+@pytest.mark.faults
+def test_thirty_processes_and_five_hundred_codes_make_five_hundred_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ANY_LIMIT", ANY_LIMIT.replace("guesses=100", "guesses=9999"))
+
+    given = redeem_by_processes(30, 500)
+
+    assert sum(given) == 500
+    assert AuditEvent.objects.filter(kind="pairing_claimed").count() == 500
+    assert not Pairing.objects.filter(state="offered").exists()
+
+
+@pytest.mark.faults
+def test_no_kill_leaves_half_a_link() -> None:
+    chance = random.Random(1)
+    for life in range(20):
+        workers = [process(_PAIR_FOREVER, f"life-{life}-{hand}") for hand in range(2)]
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        time.sleep(chance.uniform(0.02, 0.6))
+        for worker in workers:
+            worker.send_signal(signal.SIGKILL)
+            worker.wait(30)
+            for stream in (worker.stdin, worker.stdout):
+                assert stream is not None
+                stream.close()
+
+    assert AccountLink.objects.count() > 20, "they were killed before they did anything"
+    assert is_whole()
+    pairs_of = Counter(AccountLink.objects.values_list("user", flat=True))
+    assert set(pairs_of.values()) == {2}
+    # Whoever was cut off goes on from there.
+    cut = Pairing.objects.filter(state="claimed").select_related("initiator").first()
+    if cut and cut.initiator:
+        assert pairing.confirm(account=cut.initiator, number=number(cut)) == Outcome.LINKED
+
+
+@pytest.mark.faults
+def test_ten_thousand_hostile_starts_stop_nobody() -> None:
+    made = PlatformAccount.objects.bulk_create(
+        [PlatformAccount(platform="telegram", platform_user_id=f"stranger-{nth}") for nth in range(10_000)],
+        batch_size=1000,
+    )
+    started = time.monotonic()
+    for one in made:
+        assert pairing.offer(account=one) == Outcome.OFFERED
+    print(f"10,000 starts in {time.monotonic() - started:.0f} s")
+    hostile = threading.Event()
+
+    def keep_starting() -> None:
+        for one in made:
+            if hostile.is_set():
+                return
+            pairing.offer(account=one)
+            pairing.claim(account=one, secret="BBBBBBBB")
+
+    def start_afresh() -> float:
+        time.sleep(0.5)
+        longest = 0.0
+        for nth in range(10):
+            before = time.monotonic()
+            linked(account(f"alice-{nth}"), account(f"alice-{nth}", "discord"))
+            longest = max(longest, time.monotonic() - before)
+        hostile.set()
+        return longest
+
+    longest = at_once(keep_starting, keep_starting, start_afresh)[2]
+
+    assert isinstance(longest, float)
+    assert longest < 1.0
+    assert OutboundDelivery.objects.count() == 0
+
+
+@pytest.mark.faults
+def test_a_busy_database_is_an_error_and_no_half_step() -> None:
+    """A sanity check of the harness itself: an error in the last statement of a step undoes the first."""
+    telegram, discord = account("alice"), account("alice", "discord")
+    request = claimed(discord, telegram)
+
+    def fail(*about: object) -> None:
+        raise OperationalError("the power is gone")
+
+    notices.deliver_by(fail)
+    with pytest.raises(OperationalError):
+        pairing.confirm(account=telegram, number=number(request))
+
+    assert (state(request), AccountLink.objects.count(), Pairing.objects.get().tries) == ("claimed", 0, 0)
+    assert connection.vendor in {"sqlite", "postgresql"}
