@@ -14,6 +14,8 @@ from adapters import registry
 from adapters.courier import Courier
 from adapters.protocols import PlatformAdapter
 from adapters.supervisor import Health, Supervisor
+from identity import linking, pairing
+from identity.models import BotProfile
 from identity.resolvers import Resolves
 from sessions_app import agents, bridge, inbox, outbox
 from sessions_app.manager import BotSessionManager
@@ -22,6 +24,7 @@ from sessions_app.pool import Service, TurnPool
 
 log = logging.getLogger(__name__)
 
+HOUSEKEEPING_SECONDS = 60.0
 LAST_GOODBYES = 5.0  # seconds that connections are given to end when everything else has stopped
 
 
@@ -176,7 +179,10 @@ class BotOS:
         for connection in connections:
             connection.add_done_callback(lambda _: self._stop_without(connections))
         sending = asyncio.create_task(self.courier.run(stop_sending))
+        housekeeping = asyncio.create_task(self._keep_house())
         await self.pool.run(stop)
+        housekeeping.cancel()
+        await asyncio.gather(housekeeping, return_exceptions=True)
         await bridge.drain()
         stop_sending.set()
         await sending
@@ -186,6 +192,17 @@ class BotOS:
     def _stop_without(self, connections: list[asyncio.Task[None]]) -> None:
         if all(connection.done() for connection in connections):
             self._stop.set()
+
+    async def _keep_house(self) -> None:
+        """What time alone brings about for links and requests. Several processes may do it: each thing is done once."""
+        while True:
+            try:
+                done = [await bridge.call(duty) for duty in (pairing.expire, linking.remind, linking.suspend_silent)]
+                if any(done):
+                    self.courier.wake()
+            except Exception:
+                log.exception("housekeeping failed; it goes on")
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     async def _disconnect(self, connections: list[asyncio.Task[None]]) -> None:
         if connections:
@@ -225,8 +242,10 @@ class _BotInbox:
         self._bot = bot
         self._supervisor = supervisor
 
-    def connected(self) -> None:
+    def connected(self, *, name: str = "", url: str = "") -> None:
         self._supervisor.connected()
+        if name or url:
+            bridge.call_soon(_remember_bot, self._bot.platform, name, url)
 
     async def receive(self, message: InboundMessage) -> None:
         try:
@@ -244,6 +263,14 @@ class _BotInbox:
             await bridge.call(inbox.edit, edit)
         except inbox.Unacceptable as error:
             log.warning("%s: an edit was refused: %s", self._bot.platform, error)
+
+
+def _remember_bot(platform: str, name: str, url: str) -> None:
+    """Where the bot is found, for people who are told to open it there."""
+    try:
+        BotProfile.objects.update_or_create(platform=platform, defaults={"name": name[:150], "url": url[:300]})
+    except Exception as error:  # noqa: BLE001 - the connection serves without it
+        log.warning("%s: where the bot is found was not noted: %s", platform, type(error).__name__)
 
 
 def configured_agent() -> Any:

@@ -19,7 +19,7 @@ from sessions_app.outbox import Failed, Sent
 
 log = logging.getLogger(__name__)
 
-LONGEST_CALL = 45.0  # seconds; shorter than the lease of a delivery
+LONGEST_CALL = 25.0  # seconds; shorter than the lease of a delivery
 LONGEST_PAUSE = 86_400.0
 RETRY_SECONDS = 1.0  # between attempts to write an outcome down
 LAST_CALLS = 4.0  # seconds that calls under way are given when the process stops
@@ -85,9 +85,10 @@ class Courier:
     async def _send(self, adapter: PlatformAdapter, delivery: OutboundDelivery) -> None:
         try:
             async with asyncio.timeout(LONGEST_CALL):
-                message_id = await adapter.send(await self._message(delivery))
+                message_id = await adapter.send(await self._words_of(delivery))
         except DeliveryError as error:
-            failed = Failed(delivery, _plain(error), error.permanent, _bounded(error.retry_after), error.ambiguous)
+            pause = _bounded(error.retry_after)
+            failed = Failed(delivery, _plain(error), error.permanent, pause, error.ambiguous, error.gone)
             self._outcomes.put_nowait(failed)
         except Exception as error:  # noqa: BLE001 - an adapter's bug, or no answer in time: it may have been sent
             log.warning("delivery %s: %s", delivery.pk, type(error).__name__)
@@ -95,8 +96,9 @@ class Courier:
         else:
             self._outcomes.put_nowait(Sent(delivery, _plain(message_id)))
 
-    async def _message(self, delivery: OutboundDelivery) -> OutgoingMessage:
-        return await bridge.call(outbox.outgoing, delivery) if delivery.may_be_repeat else outbox.outgoing(delivery)
+    async def _words_of(self, delivery: OutboundDelivery) -> OutgoingMessage:
+        needs_database = delivery.template or delivery.may_be_repeat
+        return await bridge.call(outbox.outgoing, delivery) if needs_database else outbox.outgoing(delivery)
 
     async def _settle(self) -> None:
         """Write down all outcomes that there are in one transaction, again and again."""

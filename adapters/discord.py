@@ -6,11 +6,12 @@ import asyncio
 import re
 import time
 from datetime import timedelta
+from typing import Any
 
 import discord
 
 from adapters.discord_link import Connection, Memory
-from adapters.discord_sdk import Busy, delivery_error, point_sdk_at, refusal
+from adapters.discord_sdk import Busy, buttons_of, delivery_error, point_sdk_at, refusal
 from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
 from sessions_app.messages import OutgoingMessage
 
@@ -84,8 +85,10 @@ class DiscordAdapter:
         channel = client.get_partial_messageable(_channel_id(message))
         if _is_beyond_nonce(message) and (earlier := await self._earlier(client, channel, message)):
             return earlier
-        posted = await channel.send(message.text, nonce=message.nonce, suppress_embeds=True)
-        return str(posted.id)
+        about: dict[str, Any] = {"nonce": message.nonce, "suppress_embeds": True}
+        if message.buttons:
+            about["view"] = buttons_of(message.buttons)
+        return str((await channel.send(message.text, **about)).id)
 
     async def _earlier(
         self, client: discord.Client, channel: discord.PartialMessageable, message: OutgoingMessage

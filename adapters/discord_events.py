@@ -1,16 +1,18 @@
-"""Discord's raw message events, parsed field by field: the SDK would build objects from whatever the socket says.
+"""Discord's raw events, parsed field by field: the SDK would build objects from whatever the socket says.
 
 https://discord.com/developers/docs/resources/message#message-object
+https://discord.com/developers/docs/interactions/receiving-and-responding#interaction-object
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from adapters.protocols import MalformedEvent
+from adapters.protocols import MalformedEvent, pressed
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
 
 LONGEST_TEXT = 100_000  # characters; a person can write 4000 at most
@@ -18,8 +20,24 @@ LONGEST_NAME = 100
 WRITTEN_BY_PEOPLE = (0, 19)  # message types: default and reply; the others tell of joins, pins, calls, commands
 DIRECT_MESSAGE = 1  # channel type; 3 is a direct message of a group
 FORWARD = 1  # message reference type; 0 is a reply
+COMMAND, COMPONENT = 2, 3  # interaction types; the others are pings, completions and forms
+BOT_DM = 1  # interaction context; 0 is a guild, 2 a direct message of other people
+FIRST_SECOND = 1_420_070_400  # of Discord's ids, since 1970
 
 Raw = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """A button that was pressed, or a registered command: what that means, and what Discord wants answered.
+
+    The token lets anybody answer in the bot's name for a quarter of an hour: it stays in memory, until then.
+    """
+
+    id: str
+    kind: int
+    message: InboundMessage
+    token: str = field(repr=False)
 
 
 def parse_message(data: object, me: str, *, platform: str = "discord") -> InboundMessage | None:
@@ -57,6 +75,55 @@ def parse_edit(data: object, me: str, *, platform: str = "discord") -> MessageEd
         return None
     text = _words(raw, me) if "content" in raw else ""
     return MessageEdit(address, message_id, text) if text else None
+
+
+def parse_interaction(data: object, me: str, *, platform: str = "discord") -> Interaction | None:
+    """An INTERACTION_CREATE event. None for what is neither a button nor a command of a person. Raises MalformedEvent.
+
+    Private is the bot's own direct message alone: a user may take an app's commands along into those of others.
+    """
+    raw = _object(data, "interaction")
+    kind, key, token = _integer(raw, "type"), _snowflake(raw, "id"), _text(raw, "token")
+    if kind not in (COMMAND, COMPONENT):
+        return None
+    about = _object(raw.get("data"), "data")
+    text = pressed(_text(about, "custom_id")) if kind == COMPONENT else _typed_command(about)
+    person = _object(_object(raw.get("member") or raw, "member").get("user"), "user")
+    message = InboundMessage(
+        native_key=key,
+        address=Address(platform, _snowflake(raw, "channel_id")),
+        sender=_sender(person),
+        text=text,
+        is_private=_is_with_bot(raw),
+        sent_at=datetime.fromtimestamp(FIRST_SECOND + (int(key) >> 22) / 1000, UTC),
+    )
+    return None if person.get("bot") else Interaction(key, kind, message, token)
+
+
+def _is_with_bot(raw: Raw) -> bool:
+    channel = _object(raw.get("channel") or {}, "channel")
+    in_direct_message = channel.get("type", DIRECT_MESSAGE) == DIRECT_MESSAGE and raw.get("context") == BOT_DM
+    return in_direct_message and raw.get("guild_id") is None and raw.get("member") is None
+
+
+def _typed_command(about: Raw) -> str:
+    """`/name words`, as a person would write it."""
+    name, options = _text(about, "name"), about.get("options") or []
+    if not re.fullmatch(r"[a-z]{1,32}", name):
+        raise MalformedEvent("name is no command of ours")
+    if not isinstance(options, list) or len(options) > 1:
+        raise MalformedEvent("options is not a list of one")
+    words = [_text(_object(option, "an option"), "value") for option in options]
+    return " ".join([f"/{name}", *words]).strip()
+
+
+def _text(raw: Raw, key: str) -> str:
+    value = raw.get(key)
+    if not isinstance(value, str) or not value:
+        raise MalformedEvent(f"{key} is not a text")
+    if len(value) > LONGEST_TEXT:
+        raise MalformedEvent(f"{key} is too long")
+    return _clean(value)
 
 
 def _is_person(raw: Raw, author: Raw) -> bool:

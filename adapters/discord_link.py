@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,21 +16,23 @@ from typing import Any, TypeVar
 import discord
 from discord.gateway import DiscordWebSocket
 
-from adapters.discord_events import parse_edit, parse_message
-from adapters.discord_sdk import new_client
+from adapters.discord_events import Interaction, parse_edit, parse_interaction, parse_message
+from adapters.discord_sdk import acknowledge, new_client, register_commands
 from adapters.protocols import Inbox, MalformedEvent
 from sessions_app.messages import InboundMessage, MessageEdit
 
 log = logging.getLogger("adapters.discord")
 T = TypeVar("T")
 Parser = Callable[[Any], Any]
-Heard = InboundMessage | MessageEdit | None  # None: a new session began, and what was said before it was not told
+# None: a new session began, and what was said before it was not told
+Heard = InboundMessage | MessageEdit | Interaction | None
 
 FIRST_RETRY, LONGEST_RETRY = 0.5, 30.0  # seconds between attempts to store a message
 PAGE = 100  # messages of a history
 PAGE_ATTEMPTS = 6  # then what was missed in a chat is given up, so that it cannot hold up what is said now
 CHATS = 500  # private chats whose missed messages are read after a lost session, the most recently used
 CLOSING = 5.0  # seconds for the goodbye, and again for storing what was heard before it
+ASIDE = 10.0  # seconds for a call that nobody waits for; an interaction must be answered within 3
 AWAY_LIMIT = 60.0  # seconds without a gateway socket, after which the supervisor takes over
 
 
@@ -72,6 +74,8 @@ class Connection:
         self._news = asyncio.Event()
         self._over = asyncio.Event()
         self._client = new_client()
+        self._beside: set[asyncio.Task[None]] = set()
+        self._is_registered = False
         state = self._client._connection  # noqa: SLF001 - the SDK has no public way to take events as they came
         state.parsers = self._parsers(state.parsers)
 
@@ -105,9 +109,10 @@ class Connection:
         self._over.set()
         self._news.set()
         await asyncio.wait([reader], timeout=CLOSING)
-        for task in (reader, *others):
+        every = (reader, *others, *self._beside)
+        for task in every:
             task.cancel()
-        await asyncio.gather(reader, *others, return_exceptions=True)
+        await asyncio.gather(*every, return_exceptions=True)
         if self._memory.heard:
             self._warn("%d events wait to be stored by the next run", len(self._memory.heard))
 
@@ -125,6 +130,7 @@ class Connection:
         The SDK calls them inside the read loop of the socket, where a field of the wrong type would end the connection.
         """
         own = {**sdk, "MESSAGE_CREATE": self._hear_message, "MESSAGE_UPDATE": self._hear_edit}
+        own["INTERACTION_CREATE"] = self._hear_interaction
         guarded = _Parsers({event: partial(self._guard, event, parser) for event, parser in own.items()})
         guarded["READY"] = partial(self._hear_ready, sdk["READY"])
         return guarded
@@ -140,8 +146,11 @@ class Connection:
     def _hear_ready(self, parser: Parser, data: object) -> None:
         parser(data)
         self._on_ready(self._client)
-        self._inbox.connected()
+        self._inbox.connected(**self._where())
         self._hear(None)
+        if not self._is_registered:
+            self._is_registered = True
+            self._aside(register_commands(self._client), "its commands were not registered")
 
     def _hear_message(self, data: object) -> None:
         message = self._message(data)
@@ -155,6 +164,12 @@ class Connection:
         if edit is not None:
             self._hear(edit)
 
+    def _hear_interaction(self, data: object) -> None:
+        interaction = parse_interaction(data, self._me(), platform=self._memory.platform)
+        if interaction is not None:
+            named = replace(interaction.message, chat_name=self._chat_name(interaction.message))
+            self._hear(replace(interaction, message=named))
+
     def _hear(self, item: Heard) -> None:
         self._memory.heard.append(item)
         self._news.set()
@@ -164,6 +179,11 @@ class Connection:
 
     def _me(self) -> str:
         return str(self._client.user.id) if self._client.user else ""
+
+    def _where(self) -> dict[str, str]:
+        """What the bot is called, and where a private chat with it opens."""
+        user = self._client.user
+        return {"name": user.name, "url": f"https://discord.com/users/{user.id}"} if user else {}
 
     def _chat_name(self, message: InboundMessage) -> str:
         channel = self._client.get_channel(int(message.address.chat_id))
@@ -184,6 +204,9 @@ class Connection:
             await self._catch_up()
         elif isinstance(item, MessageEdit):
             await self._insist(partial(self._inbox.edit, item), "an edit was not stored")
+        elif isinstance(item, Interaction):
+            await self._insist(partial(self._inbox.receive, item.message), "an interaction was not stored")
+            self._aside(acknowledge(self._client, item), "an interaction was not answered")
         else:
             await self._insist(partial(self._inbox.receive, item), "a message was not stored")
             self._memory.remember(item)
@@ -227,6 +250,18 @@ class Connection:
             return list(await self._client.http.logs_from(chat_id, PAGE, after=after))
         except (discord.Forbidden, discord.NotFound):
             return []  # the chat is gone
+
+    def _aside(self, call: Coroutine[Any, Any, None], problem: str) -> None:
+        """Make a call that nothing depends on, beside everything else."""
+        task = asyncio.create_task(self._attempt(call, problem))
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+    async def _attempt(self, call: Coroutine[Any, Any, None], problem: str) -> None:
+        try:
+            await asyncio.wait_for(call, ASIDE)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, messages come and go without it
+            self._warn("%s (%s)", problem, type(exc).__name__)  # its text may hold the address, with a token
 
     def _warn(self, text: str, *details: object) -> None:
         log.warning("%s: %s", self._memory.platform, text % details)

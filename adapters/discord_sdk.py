@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import SimpleNamespace
 
 import aiohttp
@@ -9,13 +10,21 @@ import discord
 import yarl
 from discord.gateway import DiscordWebSocket
 from discord.http import Route
+from django.utils.translation import gettext as _
 
+from adapters.discord_events import BOT_DM, COMPONENT, Interaction
 from adapters.protocols import DeliveryError, NeedsConfiguration
+from identity.buttons import Button
+from sessions_app.commands import COMMANDS
 
 CREDENTIALS_REFUSED = "DISCORD_BOT_TOKEN is refused by Discord; reset it in the developer portal (Bot, Reset Token)"
 INTENTS_REFUSED = "DISCORD_BOT_TOKEN is refused by Discord; its application may not use the intents that are asked for"
 REFUSALS = {4004: CREDENTIALS_REFUSED, 4013: INTENTS_REFUSED, 4014: INTENTS_REFUSED}  # by close code of the gateway
 NEVER = (400, 403, 404)  # refused text, closed direct messages (50007), channel gone
+UNKNOWN_USER = 10013  # the error code for an account that does not exist any more
+REPLY, NOTHING_NEW = 4, 6  # interaction callback types: a message, and "it is being worked on" for a button
+SEEN_BY_ONE = 64  # message flag
+TEXT_OPTION = 3
 UNANSWERED = (502, 504, 524)  # the edge gave up on a server that may have carried out the request
 
 
@@ -53,6 +62,36 @@ def new_client() -> discord.Client:
         max_ratelimit_timeout=30.0,
         http_trace=tracing,
     )
+
+
+def buttons_of(buttons: Iterable[Button]) -> discord.ui.View:
+    """Rows of buttons that the SDK forgets as soon as they are sent: a press is read from its event."""
+    view = discord.ui.View(timeout=None)
+    for button in buttons:
+        view.add_item(discord.ui.Button(label=button.label[:80], custom_id=button.command))
+    view.stop()
+    return view
+
+
+async def register_commands(client: discord.Client) -> None:
+    """Put the commands in the menu of the bot's own direct messages, and nowhere else."""
+    words = {"type": TEXT_OPTION, "name": "text", "description": _("What else there is to say"), "required": False}
+    commands = [
+        {"type": 1, "name": name, "description": str(line)[:100], "contexts": [BOT_DM], "options": [words]}
+        for name, line in COMMANDS
+    ]
+    if client.application_id is not None:
+        await client.http.bulk_upsert_global_commands(client.application_id, payload=commands)
+
+
+async def acknowledge(client: discord.Client, interaction: Interaction) -> None:
+    """Say that it was received. The answer itself is an ordinary message, so a command gets a passing word."""
+    callback: dict[str, object] = {"type": NOTHING_NEW}
+    if interaction.kind != COMPONENT:
+        callback = {"type": REPLY, "data": {"content": _("One moment."), "flags": SEEN_BY_ONE}}
+    path = "/interactions/{webhook_id}/{webhook_token}/callback"
+    route = Route("POST", path, webhook_id=int(interaction.id), webhook_token=interaction.token)
+    await client.http.request(route, json=callback)
 
 
 async def _answer_soon(
@@ -96,7 +135,7 @@ def delivery_error(exc: Exception) -> DeliveryError:
             ambiguous = isinstance(exc, Busy) and exc.status in UNANSWERED
             return DeliveryError(str(exc), retry_after=exc.retry_after, ambiguous=ambiguous)
         case discord.HTTPException():
-            return DeliveryError(str(exc), permanent=exc.status in NEVER)
+            return DeliveryError(str(exc), permanent=exc.status in NEVER, gone=exc.code == UNKNOWN_USER)
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
             return DeliveryError(f"discord cannot be reached ({type(exc).__name__})")
         case _:

@@ -7,6 +7,8 @@ from typing import Protocol, runtime_checkable
 
 from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
 
+LONGEST_COMMAND = 64  # bytes of identity.buttons.Button.command
+
 
 class NeedsConfiguration(Exception):
     """The platform refused the credentials, or there are none. Retrying is useless; the text says what to set."""
@@ -16,19 +18,34 @@ class MalformedEvent(ValueError):
     """An event from the platform that cannot be a message: a field is missing or has the wrong type."""
 
 
+def pressed(command: str) -> str:
+    """The command that a button holds. Raises MalformedEvent for what no button of ours holds."""
+    if not command.startswith("/") or len(command.encode()) > LONGEST_COMMAND:
+        raise MalformedEvent("the button holds no command")
+    return command
+
+
 class DeliveryError(Exception):
     """A message was not, or may not have been, delivered.
 
     permanent: the platform will never take it (blocked, chat gone, refused text).
+    gone: and that is because the account it is for does not exist any more, in the platform's own words.
     retry_after: seconds that the platform asked to wait, honoured exactly.
     ambiguous: the request may have been carried out although no answer came.
     """
 
     def __init__(
-        self, reason: str, *, permanent: bool = False, retry_after: float | None = None, ambiguous: bool = False
+        self,
+        reason: str,
+        *,
+        permanent: bool = False,
+        gone: bool = False,
+        retry_after: float | None = None,
+        ambiguous: bool = False,
     ) -> None:
         super().__init__(reason)
-        self.permanent = permanent
+        self.permanent = permanent or gone
+        self.gone = gone
         self.retry_after = retry_after
         self.ambiguous = ambiguous
 
@@ -36,8 +53,11 @@ class DeliveryError(Exception):
 class Inbox(Protocol):
     """Where an adapter hands in what it hears."""
 
-    def connected(self) -> None:
-        """Say that the platform accepted the credentials and messages can now be sent and received."""
+    def connected(self, *, name: str = "", url: str = "") -> None:
+        """Say that the platform accepted the credentials and messages can now be sent and received.
+
+        `name` is what the bot is called there, and `url` opens a private chat with it, where there is such a thing.
+        """
 
     async def receive(self, message: InboundMessage) -> None:
         """Store a message. It is durable when this returns: acknowledge then, and only then."""

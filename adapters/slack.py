@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
@@ -15,7 +15,7 @@ from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.web.async_client import AsyncWebClient
 
 from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
-from adapters.slack_events import Me
+from adapters.slack_events import Me, clean
 from adapters.slack_receiver import Directory, Receiver
 from adapters.slack_web import NO_ANSWER, REFUSED, TokenRefused, answer, post, quiet, slack_client
 from sessions_app.messages import OutgoingMessage
@@ -32,8 +32,7 @@ class SlackAdapter:
     sends it again (at once, after a minute, after five), and what was said after it in the same channel may come first;
     `sent_at` keeps the true order. The warning in the log names the event.
 
-    `on_app` holds functions that register bolt listeners (slash commands, buttons): each fresh `AsyncApp` is given to
-    them before it connects.
+    Buttons and slash commands arrive in the same way and the same order, but Slack tells of them once.
     """
 
     text_limit = 4000  # escaping makes at most five characters of one: still far below the 40,000 that Slack cuts at
@@ -42,7 +41,6 @@ class SlackAdapter:
         self, *, bot_token: str, app_token: str, api_url: str = "https://slack.com/api/", platform: str = "slack"
     ) -> None:
         self.platform = platform
-        self.on_app: list[Callable[[AsyncApp], None]] = []
         self._bot_token = bot_token.strip()
         self._app_token = app_token.strip()
         self._api_url = api_url
@@ -71,24 +69,18 @@ class SlackAdapter:
         bot, app = slack_client(self._api_url, self._bot_token), slack_client(self._api_url, self._app_token)
         me = await _introduce(bot, self.platform)
         address = await _socket_address(app, self._app_token)
-        bolt, receiver = self._app(bot), Receiver(inbox, me, Directory(bot))
-        handler = _Handler(bolt, self._app_token, app, receiver)
+        receiver = Receiver(inbox, me, Directory(bot))
+        handler = _Handler(AsyncApp(client=bot, logger=quiet, name="botos"), self._app_token, app, receiver)
         handler.client.wss_uri = address
         try:
             await _connect(handler)
             self._web, self._me, self._refused = bot, me, False
-            inbox.connected()
+            inbox.connected(name=me.name)  # an address would open Slack only where it is installed
             await self._watch(handler.client, receiver)
         finally:
             self._web = None
             await receiver.finish()
             await _close(handler)
-
-    def _app(self, bot: AsyncWebClient) -> AsyncApp:
-        app = AsyncApp(client=bot, logger=quiet, name="botos")
-        for register in self.on_app:
-            register(app)
-        return app
 
     async def _watch(self, client: SocketModeClient, receiver: Receiver) -> None:
         """Until the connection is beyond repair. The SDK reconnects by itself, but may cling to an expired address."""
@@ -104,7 +96,7 @@ class SlackAdapter:
 
 
 class _Handler(AsyncSocketModeHandler):
-    """Bolt's handler, except that events go to the receiver: bolt acknowledges before a listener has ended."""
+    """Bolt's handler, except that envelopes go to the receiver: bolt acknowledges before a listener has ended."""
 
     def __init__(self, app: AsyncApp, app_token: str, web: AsyncWebClient, receiver: Receiver) -> None:
         super().__init__(app, app_token, logger=quiet, web_client=web, ping_interval=PING_SECONDS)
@@ -114,7 +106,7 @@ class _Handler(AsyncSocketModeHandler):
 
     async def handle(self, client: SocketModeClient, req: SocketModeRequest) -> None:  # type: ignore[override]
         # The SDK starts one task per envelope, in order of arrival: nothing may be awaited before this.
-        if req.type == "events_api":
+        if req.type in ("events_api", "interactive", "slash_commands"):
             self._receiver.put(client, req)
         else:
             await super().handle(client, req)
@@ -132,7 +124,8 @@ async def _introduce(bot: AsyncWebClient, platform: str) -> Me:
     if not known.get("bot_id"):
         raise NeedsConfiguration("SLACK_BOT_TOKEN does not belong to a bot; set the Bot User OAuth Token (xoxb-...)")
     teams = {known.get("team_id"), known.get("enterprise_id")}
-    return Me(platform, str(known.get("user_id")), str(known["bot_id"]), frozenset(str(team) for team in teams if team))
+    home = frozenset(str(team) for team in teams if team)
+    return Me(platform, str(known.get("user_id")), str(known["bot_id"]), home, clean(str(known.get("user") or "")))
 
 
 async def _socket_address(app: AsyncWebClient, app_token: str) -> str:

@@ -1,14 +1,17 @@
-"""From a Slack event to a message: pure functions over JSON that a stranger may have written."""
+"""From a Slack event, a pressed button or a slash command to a message: pure functions over JSON that a stranger may
+have written.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import html
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from adapters.protocols import MalformedEvent
+from adapters.protocols import MalformedEvent, pressed
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
 
 TEXT_CHARACTERS = 100_000  # Slack cuts at 40,000; what is far beyond was not written by a person
@@ -26,6 +29,7 @@ class Me:
     user_id: str
     bot_id: str
     teams: frozenset[str]
+    name: str = ""
 
 
 def parse_event(payload: object, me: Me) -> InboundMessage | MessageEdit | None:
@@ -40,6 +44,50 @@ def parse_event(payload: object, me: Me) -> InboundMessage | MessageEdit | None:
     if subtype == "message_changed":
         return _edit(event, me)
     return _message(event, me) if subtype in WRITTEN else None
+
+
+def parse_press(payload: object, me: Me) -> InboundMessage | None:
+    """The button in the payload of an `interactive` envelope that was pressed; None for everything else.
+
+    Private is a chat of one person in which the message with the button is the bot's own. Raises MalformedEvent.
+    """
+    raw = payload if isinstance(payload, dict) else {}
+    if _string(raw, "type") != "block_actions":
+        return None
+    action, message = _first(raw, "actions"), _object(raw, "message")
+    if _string(action, "type") != "button":
+        return None
+    command, stamp = pressed(clean(_string(action, "value"))), _timestamp(action, "action_ts")
+    channel, sender = _id(_object(raw, "channel"), "id"), _presser(_object(raw, "user"), me)
+    return InboundMessage(
+        native_key=f"{channel}:{stamp}:{sender}",
+        address=Address(me.platform, channel, _thread(message)),
+        sender=Sender(sender),
+        text=command,
+        is_private=channel.startswith("D") and message.get("bot_id") == me.bot_id,
+        sent_at=datetime.fromtimestamp(float(stamp), UTC),
+    )
+
+
+def parse_command(payload: object, me: Me) -> InboundMessage:
+    """What was written in the payload of a `slash_commands` envelope. Raises MalformedEvent.
+
+    `is_private` says that it may be private: a D-channel is also the chat of two people, where commands work too.
+    """
+    raw = payload if isinstance(payload, dict) else {}
+    name, words, trigger = _string(raw, "command"), _optional(raw, "text") or "", _string(raw, "trigger_id")
+    if not re.fullmatch(r"/[\w-]{1,32}", name) or not trigger:
+        raise MalformedEvent("command is not a command, or trigger_id is empty")
+    channel, user = _id(raw, "channel_id"), {"id": _id(raw, "user_id"), "team_id": raw.get("team_id")}
+    # A trigger opens windows in front of the person, so it is not kept as it is.
+    key = hashlib.sha256(trigger.encode("utf-8", "replace")).hexdigest()[:32]
+    return InboundMessage(
+        native_key=f"{channel}:{key}",
+        address=Address(me.platform, channel),
+        sender=Sender(_presser(user, me)),
+        text=f"{name} {plain(clean(words))}".strip(),
+        is_private=channel.startswith("D"),
+    )
 
 
 def clean(text: str) -> str:
@@ -109,6 +157,10 @@ def _author(event: dict[str, Any], me: Me) -> str:
     return user if team in me.teams else f"{team}:{user}"
 
 
+def _presser(user: dict[str, Any], me: Me) -> str:
+    return _author({"user": user.get("id"), "team": user.get("team_id")}, me)
+
+
 def _is_private(event: dict[str, Any], channel: str) -> bool:
     kind = _optional(event, "channel_type")
     return kind == "im" if kind else channel.startswith("D")
@@ -150,6 +202,13 @@ def _object(holder: object, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MalformedEvent(f"{name} is not an object")
     return value
+
+
+def _first(holder: dict[str, Any], name: str) -> dict[str, Any]:
+    value = holder.get(name)
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+        raise MalformedEvent(f"{name} is not a list of objects")
+    return value[0]
 
 
 def _optional(holder: dict[str, Any], name: str) -> str | None:

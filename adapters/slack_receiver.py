@@ -18,7 +18,7 @@ from slack_sdk.socket_mode.response import SocketModeResponse
 from slack_sdk.web.async_client import AsyncWebClient
 
 from adapters.protocols import Inbox, MalformedEvent
-from adapters.slack_events import Me, clean, parse_event
+from adapters.slack_events import Me, clean, parse_command, parse_event, parse_press
 from sessions_app.messages import InboundMessage, MessageEdit
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,13 @@ class Directory:
     async def channel(self, channel_id: str) -> str:
         """Name of a channel."""
         return (await self._name(channel_id, self._ask_channel))[0]
+
+    async def is_own_chat(self, channel_id: str, user_id: str) -> bool:
+        """Whether a channel is the bot's own private chat with `USER` or `TEAM:USER`. If Slack does not say: no."""
+        if not channel_id.startswith("D"):
+            return False
+        partner = (await self._name(f"im {channel_id}", self._ask_partner))[0]
+        return bool(partner) and partner == user_id.rpartition(":")[2]
 
     async def _name(self, key: str, ask: Callable[[str], Awaitable[tuple[str, str]]]) -> tuple[str, str]:
         expires, names = self._known.get(key, (0.0, ("", "")))
@@ -72,6 +79,11 @@ class Directory:
     async def _ask_channel(self, channel_id: str) -> tuple[str, str]:
         channel: dict[str, Any] = (await self._web.conversations_info(channel=channel_id)).get("channel") or {}
         return clean(str(channel.get("name") or "")), ""
+
+    async def _ask_partner(self, key: str) -> tuple[str, str]:
+        channel_id = key.partition(" ")[2]
+        channel: dict[str, Any] = (await self._web.conversations_info(channel=channel_id)).get("channel") or {}
+        return (str(channel.get("user") or "") if channel.get("is_im") is True else ""), ""
 
 
 class Receiver:
@@ -103,21 +115,31 @@ class Receiver:
     async def _take(self, client: SocketModeClient, request: SocketModeRequest) -> None:
         # Only names and kinds are logged: the text of an exception may repeat what somebody wrote.
         try:
-            await self._store(request.payload)
+            await self._store(request)
         except MalformedEvent as error:
             logger.warning("%s: event %s is malformed, dropped: %s", self._me.platform, _label(request), error)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the connection
             kind = type(error).__name__
-            logger.error("%s: event %s not stored, it comes again: %s", self._me.platform, _label(request), kind)
+            logger.error("%s: event %s not stored%s: %s", self._me.platform, _label(request), _fate(request), kind)
             return
         await self._acknowledge(client, request.envelope_id)
 
-    async def _store(self, payload: object) -> None:
-        heard = parse_event(payload, self._me)
+    async def _store(self, request: SocketModeRequest) -> None:
+        if request.type == "slash_commands":
+            await self._inbox.receive(await self._confirmed(parse_command(request.payload, self._me)))
+            return
+        parse = parse_press if request.type == "interactive" else parse_event
+        heard = parse(request.payload, self._me)
         if isinstance(heard, MessageEdit):
             await self._inbox.edit(heard)
         elif heard is not None:
             await self._inbox.receive(await self._named(heard))
+
+    async def _confirmed(self, message: InboundMessage) -> InboundMessage:
+        """Both questions at once: the person sees a failure after three seconds."""
+        chat, person = message.address.chat_id, message.sender.user_id
+        private, named = await asyncio.gather(self._directory.is_own_chat(chat, person), self._named(message))
+        return replace(named, is_private=private)
 
     async def _named(self, message: InboundMessage) -> InboundMessage:
         if not message.is_addressed:  # it will not be kept, so nobody needs to be asked about it
@@ -134,6 +156,10 @@ class Receiver:
                 await client.current_session.send_str(json.dumps(SocketModeResponse(envelope_id).to_dict()))
         except (ConnectionError, aiohttp.ClientError):
             logger.info("%s: the connection is gone, an event will come again", self._me.platform)
+
+
+def _fate(request: SocketModeRequest) -> str:
+    return ", it comes again" if request.type == "events_api" else ""
 
 
 def _label(request: SocketModeRequest) -> str:

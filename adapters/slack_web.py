@@ -17,8 +17,11 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from adapters.protocols import DeliveryError
 from adapters.slack_events import Me, escape
+from identity.buttons import Button
 from sessions_app.messages import OutgoingMessage
+from sessions_app.splitting import split
 
+SECTION_LIMIT = 3000  # characters of a block; a message may have more
 EVENT_TYPE = "botos_delivery"
 NO_ANSWER = (aiohttp.ClientError, OSError, TimeoutError)
 NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
@@ -33,7 +36,7 @@ REFUSED = frozenset(
 # https://docs.slack.dev/reference/methods/chat.postMessage#errors: the channel or the text will never be taken.
 # fmt: off
 PERMANENT = frozenset((
-    "channel_not_found", "is_archived", "channel_is_archived", "not_in_channel", "user_disabled",
+    "channel_not_found", "is_archived", "channel_is_archived", "not_in_channel",
     "user_not_found", "user_not_visible", "cannot_dm_bot", "cannot_reply_to_message", "messages_tab_disabled",
     "msg_too_long", "no_text", "invalid_arguments", "invalid_blocks", "invalid_metadata_format",
     "invalid_metadata_schema", "metadata_too_large", "restricted_action", "restricted_action_read_only_channel",
@@ -41,6 +44,7 @@ PERMANENT = frozenset((
     "restricted_action_non_threadable_channel", "thread_not_found", "team_access_not_granted", "is_inactive",
 ))
 # fmt: on
+GONE = frozenset(("user_disabled",))  # the person's account, in so many words; account_inactive is the bot's own
 # "It's possible some aspect of the operation succeeded before the error was raised."
 PERHAPS_DONE = frozenset(("fatal_error", "internal_error"))
 # Not a member, or no permission to read: posting may still work.
@@ -102,7 +106,9 @@ async def post(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
 
 
 def _form(message: OutgoingMessage, text: str) -> dict[str, Any]:
+    blocks = {"blocks": _blocks(text, message.buttons)} if message.buttons else {}
     return {
+        **blocks,
         "channel": message.address.chat_id,
         "text": escape(text),
         "thread_ts": message.address.thread_id or None,
@@ -112,6 +118,20 @@ def _form(message: OutgoingMessage, text: str) -> dict[str, Any]:
         "unfurl_media": False,
         "metadata": {"event_type": EVENT_TYPE, "event_payload": {"id": message.nonce}},
     }
+
+
+def _blocks(text: str, buttons: tuple[Button, ...]) -> list[dict[str, Any]]:
+    """The text once more, as Slack shows it above buttons: plain, so that nothing in it is a mention or a link."""
+    sections = [{"type": "section", "text": _plain(part)} for part in split(text, SECTION_LIMIT)]
+    pressed = [
+        {"type": "button", "action_id": f"botos-{number}", "text": _plain(button.label[:75]), "value": button.command}
+        for number, button in enumerate(buttons)
+    ]
+    return [*sections, {"type": "actions", "elements": pressed}]
+
+
+def _plain(text: str) -> dict[str, Any]:
+    return {"type": "plain_text", "text": text, "emoji": False}
 
 
 async def _sent_before(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str | None:
@@ -176,6 +196,8 @@ def _refusal(status: int, code: str, headers: dict[str, str]) -> DeliveryError:
         return DeliveryError("slack asks to wait: ratelimited", retry_after=_seconds(headers.get("retry-after", "")))
     if code in REFUSED:
         return TokenRefused(f"slack refuses the bot token: {code}")
+    if code in GONE:
+        return DeliveryError(f"slack refuses the message: {code}", gone=True)
     if code in PERMANENT:
         return DeliveryError(f"slack refuses the message: {code}", permanent=True)
     perhaps = status >= 500 or not code or code in PERHAPS_DONE

@@ -12,13 +12,13 @@ import logging
 import os
 import random
 import re
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import httpx
-from telegram import Bot, LinkPreviewOptions, Message
+from telegram import Bot
 from telegram.error import (
     BadRequest,
     ChatMigrated,
@@ -29,10 +29,11 @@ from telegram.error import (
     RetryAfter,
     TelegramError,
 )
-from telegram.request import HTTPXRequest
+from telegram.request import BaseRequest
 
 from adapters.protocols import DeliveryError, Inbox, MalformedEvent, NeedsConfiguration
-from adapters.telegram_updates import BotIdentity, parse_update, storable, update_id
+from adapters.telegram_sdk import TEXT_LIMIT, AddressError, new_request, register_commands, send_text, where_found
+from adapters.telegram_updates import BotIdentity, Press, parse_update, update_id
 from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
 
 os.environ.setdefault("PTB_TIMEDELTA", "1")  # without it the SDK warns at every 429; both types are read below
@@ -43,7 +44,8 @@ POLL_SECONDS = 30
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts of a broken poll, doubling
 PATIENCE = 8  # broken polls in a row, about a minute and a half; then the supervisor is told
 CLOSING_SECONDS = 5.0  # for messages that are on their way when the connection ends
-REPEATED = "(sent again after an interruption)\n"
+ASIDE_SECONDS = 10.0  # for what nobody waits for; Telegram forgets a pressed button's query after some seconds
+WANTED = ["message", "edited_message", "callback_query"]
 TOKEN = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
 # The request cannot have reached Telegram. Whatever else breaks may have broken after it was carried out.
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
@@ -71,14 +73,14 @@ class Credentials:
 class TelegramAdapter:
     """One Telegram bot. `platform` names it: a second bot runs as, say, `telegram-acme`."""
 
-    text_limit = 4096
+    text_limit = TEXT_LIMIT
 
     def __init__(self, *, token: str, api_url: str = "https://api.telegram.org", platform: str = "telegram") -> None:
         self.platform = platform
         self._credentials = Credentials(platform, token)
         self._api_url = api_url.rstrip("/")
         self._bot: Bot | None = None
-        self._sends: set[asyncio.Task[Message]] = set()
+        self._calls: set[asyncio.Task[Any]] = set()
 
     async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
         """Poll until `stop` is set.
@@ -88,13 +90,14 @@ class TelegramAdapter:
         """
         if not TOKEN.fullmatch(self._credentials.token):
             raise self._credentials.refusal()
-        requests = (_request(read_timeout=POLL_SECONDS + 10), _request(read_timeout=20))
+        requests = (new_request(read_timeout=POLL_SECONDS + 10), new_request(read_timeout=20))
         bot = self._build(*requests)
         try:
             if (me := await unless_stopped(self._introduce(bot), stop)) is not None:
                 self._bot = bot
-                inbox.connected()
-                await _Polling(bot, self._credentials, me=me, inbox=inbox, stop=stop).run()
+                inbox.connected(**where_found(me))
+                self._aside(register_commands(bot), "its commands were not registered")
+                await _Polling(bot, self._credentials, me, inbox, stop, aside=self._aside).run()
         finally:
             await self._disconnect(*requests)
 
@@ -102,15 +105,29 @@ class TelegramAdapter:
         """Send plain text. A possible repeat is marked: Telegram cannot be asked what it has. Raises DeliveryError."""
         if (bot := self._bot) is None:
             raise DeliveryError(f"{self.platform} is not connected")
-        call = asyncio.ensure_future(_send(bot, message))
-        self._sends.add(call)
-        call.add_done_callback(self._sends.discard)
         try:
-            return str((await call).message_id)
+            return str((await self._start(send_text(bot, message))).message_id)
         except Exception as error:  # noqa: BLE001 - none may leave as it is
             raise self._undelivered(error) from None
 
-    def _build(self, polling: HTTPXRequest, sending: HTTPXRequest) -> Bot:
+    def _start(self, call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A call that `run` lets end before it closes the connections."""
+        task = asyncio.ensure_future(call)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        return task
+
+    def _aside(self, call: Coroutine[Any, Any, object], problem: str) -> None:
+        """Make a call that nothing depends on, beside the polling."""
+        _task = self._start(self._attempt(call, problem))
+
+    async def _attempt(self, call: Coroutine[Any, Any, object], problem: str) -> None:
+        try:
+            await asyncio.wait_for(call, ASIDE_SECONDS)
+        except Exception as error:  # noqa: BLE001 - whatever it is, messages come and go without it
+            log.warning("%s: %s: %s", self.platform, problem, self._credentials.masked(error))
+
+    def _build(self, polling: BaseRequest, sending: BaseRequest) -> Bot:
         return Bot(
             self._credentials.token,
             base_url=f"{self._api_url}/bot",
@@ -128,10 +145,10 @@ class TelegramAdapter:
             raise ConnectionError(f"{self.platform} cannot be reached: {self._credentials.masked(error)}") from None
         return BotIdentity(me.id, me.username or "", self.platform)
 
-    async def _disconnect(self, *requests: HTTPXRequest) -> None:
+    async def _disconnect(self, *requests: BaseRequest) -> None:
         self._bot = None
-        if self._sends:  # cutting them off would make each of them a possible repeat
-            await asyncio.wait(self._sends, timeout=CLOSING_SECONDS)
+        if self._calls:  # cutting off a message would make it a possible repeat
+            await asyncio.wait(self._calls, timeout=CLOSING_SECONDS)
         for request in requests:
             await request.shutdown()
 
@@ -140,6 +157,8 @@ class TelegramAdapter:
         reason = self._credentials.masked(error)
         if isinstance(error, RetryAfter):
             return DeliveryError(reason, retry_after=_seconds(error))
+        if isinstance(error, Forbidden) and "user is deactivated" in str(error):
+            return DeliveryError(reason, gone=True)
         if isinstance(error, BadRequest | Forbidden | ChatMigrated | AddressError):
             return DeliveryError(reason, permanent=True)
         if isinstance(error, InvalidToken):
@@ -157,10 +176,6 @@ class PollError(Exception):
         self.retry_after = retry_after
 
 
-class AddressError(ValueError):
-    """A chat or thread id that is no number, and so none of Telegram's."""
-
-
 @dataclass(slots=True)
 class _Polling:
     """One run of the polling loop. `offset` is the first update that is not stored yet; None lets Telegram choose."""
@@ -170,6 +185,7 @@ class _Polling:
     me: BotIdentity
     inbox: Inbox
     stop: asyncio.Event
+    aside: Callable[[Coroutine[Any, Any, object], str], None]
     offset: int | None = None
     failures: int = 0
 
@@ -183,7 +199,7 @@ class _Polling:
                 await self._pause(error)
 
     async def _fetch(self) -> list[object]:
-        asked = {"offset": self.offset, "timeout": POLL_SECONDS, "allowed_updates": ["message", "edited_message"]}
+        asked = {"offset": self.offset, "timeout": POLL_SECONDS, "allowed_updates": WANTED}
         try:
             # Spelt so because the SDK warns at `getUpdates`, for which it has a method, and makes one out of this.
             batch = await self.bot.do_api_request("get_Updates", api_kwargs=asked)
@@ -217,10 +233,13 @@ class _Polling:
             await self.inbox.receive(event)
         elif isinstance(event, MessageEdit):
             await self.inbox.edit(event)
+        elif isinstance(event, Press):
+            await self.inbox.receive(event.message)
+            self.aside(self.bot.answer_callback_query(event.query_id), "a pressed button was not answered")
         if (number := _number(raw)) is not None:
             self.offset = number + 1
 
-    def _read(self, raw: object) -> InboundMessage | MessageEdit | None:
+    def _read(self, raw: object) -> InboundMessage | MessageEdit | Press | None:
         try:
             return parse_update(raw, self.me)
         except MalformedEvent as error:
@@ -252,32 +271,6 @@ async def unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T
         await asyncio.gather(task, stopping, return_exceptions=True)
 
 
-async def _send(bot: Bot, message: OutgoingMessage) -> Message:
-    text = storable(message.text)
-    return await bot.send_message(
-        chat_id=_numeric(message.address.chat_id),
-        text=_within_limit(REPEATED + text) if message.may_be_repeat else text,
-        message_thread_id=_numeric(message.address.thread_id) if message.address.thread_id else None,
-        parse_mode=None,
-        link_preview_options=LinkPreviewOptions(is_disabled=True),
-    )
-
-
-def _numeric(native_id: str) -> int:
-    try:
-        return int(native_id)
-    except ValueError:
-        raise AddressError("the address is not one of Telegram's") from None
-
-
-def _within_limit(text: str) -> str:
-    """Cut to the platform's limit, in UTF-16 code units, without leaving half a character."""
-    units = text.encode("utf-16-le")
-    if len(units) <= 2 * TelegramAdapter.text_limit:
-        return text
-    return units[: 2 * (TelegramAdapter.text_limit - 1)].decode("utf-16-le", "ignore") + "…"
-
-
 def _seconds(error: RetryAfter) -> float:
     """The SDK gives a number or, when told so by its environment variable, a timedelta."""
     asked = error.retry_after
@@ -289,9 +282,3 @@ def _number(raw: object) -> int | None:
         return update_id(raw)
     except MalformedEvent:
         return None
-
-
-def _request(*, read_timeout: float) -> HTTPXRequest:
-    return HTTPXRequest(
-        connection_pool_size=16, read_timeout=read_timeout, write_timeout=20, connect_timeout=10, pool_timeout=10
-    )

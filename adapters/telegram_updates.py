@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from adapters.protocols import MalformedEvent
+from adapters.protocols import MalformedEvent, pressed
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
 
 JSON = dict[str, Any]
@@ -36,6 +36,14 @@ class BotIdentity:
     platform: str = "telegram"
 
 
+@dataclass(frozen=True, slots=True)
+class Press:
+    """A button was pressed: what that means, and the query that Telegram wants answered once it is stored."""
+
+    query_id: str
+    message: InboundMessage
+
+
 def update_id(raw: object) -> int:
     """The positive id of a raw update, by which it is confirmed. Raises MalformedEvent."""
     number = _id(_object(raw, "update"), "update_id")
@@ -44,8 +52,8 @@ def update_id(raw: object) -> int:
     return number
 
 
-def parse_update(raw: object, me: BotIdentity) -> InboundMessage | MessageEdit | None:
-    """Read one raw update; None for what is no written message of a person. Raises MalformedEvent.
+def parse_update(raw: object, me: BotIdentity) -> InboundMessage | MessageEdit | Press | None:
+    """Read one raw update; None for what no person wrote or pressed. Raises MalformedEvent.
 
     The reason in the exception names fields and never holds what a person wrote.
     """
@@ -55,6 +63,8 @@ def parse_update(raw: object, me: BotIdentity) -> InboundMessage | MessageEdit |
         return _read_message(message, native_key, me)
     if (message := _maybe(update, "edited_message", dict)) is not None:
         return _read_edit(message, me)
+    if (query := _maybe(update, "callback_query", dict)) is not None:
+        return _read_press(query, native_key, me)
     return None
 
 
@@ -91,6 +101,26 @@ def _read_edit(message: JSON, me: BotIdentity) -> MessageEdit | None:
     return MessageEdit(address=address, message_id=str(_id(message, "message_id")), text=text)
 
 
+def _read_press(query: JSON, native_key: str, me: BotIdentity) -> Press | None:
+    """The message is the bot's, with the buttons: where it stands is where they were pressed."""
+    message, person = _need(query, "message", dict), _need(query, "from", dict)
+    address, kind = _address(message, me), _kind_of_chat(message)
+    command, query_id = pressed(storable(_need(query, "data", str))), _need(query, "id", str)
+    if kind == "channel" or _need(person, "is_bot", bool):
+        return None
+    private = kind == "private" and message["chat"]["id"] == _id(person, "id")
+    press = InboundMessage(
+        native_key=native_key,
+        address=address,
+        sender=Sender(str(_id(person, "id")), _full_name(person), _label(person, "username")),
+        text=command,
+        chat_name=_full_name(person) if kind == "private" else _label(message["chat"], "title"),
+        is_private=private,
+        is_firsthand=not any(message.get(mark) for mark in SECONDHAND),
+    )
+    return Press(query_id[:LABEL_BOUND], press)
+
+
 def _address(message: JSON, me: BotIdentity) -> Address:
     """Only a topic of a forum is a thread: elsewhere `message_thread_id` is just the first message of a reply chain."""
     chat = _need(message, "chat", dict)
@@ -100,13 +130,17 @@ def _address(message: JSON, me: BotIdentity) -> Address:
 
 def _person(message: JSON) -> JSON | None:
     """Who wrote it; None for a channel, and for a bot (the anonymous administrator of a group is one too)."""
-    kind = _need(_need(message, "chat", dict), "type", str)
-    if kind == "channel":
+    if _kind_of_chat(message) == "channel":
         return None
-    if kind not in ("private", *GROUPS):
-        raise MalformedEvent("chat type is unknown")
     person: JSON = _need(message, "from", dict)
     return None if _need(person, "is_bot", bool) else person
+
+
+def _kind_of_chat(message: JSON) -> str:
+    kind = _need(_need(message, "chat", dict), "type", str)
+    if kind not in ("private", "channel", *GROUPS):
+        raise MalformedEvent("chat type is unknown")
+    return kind
 
 
 def _is_private(message: JSON) -> bool:

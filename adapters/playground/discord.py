@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import time
+from secrets import token_urlsafe
 
 from aiohttp import web
 
-from adapters.playground.discord_gateway import DIRECT_MESSAGES, GUILD_MESSAGES, GUILDS, RECONNECT, Event, Gateway
-from adapters.playground.discord_rest import API, Rest
-from adapters.playground.discord_world import REPLY, Channel, Json, World, user_json
+from adapters.playground.discord_gateway import ANY, DIRECT_MESSAGES, GUILD_MESSAGES, GUILDS, RECONNECT, Event, Gateway
+from adapters.playground.discord_rest import API, BUTTON_CALLBACKS, MESSAGE_CALLBACKS, Rest
+from adapters.playground.discord_world import BUTTON, REPLY, Channel, Json, World, user_json
 from adapters.playground.faults import FaultPlan
-from adapters.playground.server import Person, Said
+from adapters.playground.server import Person, Said, check_button
 
 HOST = "127.0.0.1"
 
@@ -62,6 +64,10 @@ class DiscordServer:
         """The id of a channel of the guild."""
         return self.world.guild_channel(name).id
 
+    def delete_account(self, person: Person) -> None:
+        """The person's account does not exist any more: code 10013."""
+        self.world.private_channel(person).deserted = True
+
     def close_private_chat(self, person: Person, closed: bool = True) -> None:
         """The person takes no direct messages of the bot: code 50007."""
         self.world.private_channel(person).closed = closed
@@ -81,6 +87,43 @@ class DiscordServer:
         message = self.world.find(message_id)
         self.world.rewrite(message, text)
         await self._publish("MESSAGE_UPDATE", message)
+
+    async def press(self, person: Person, message_id: str, command: str) -> str:
+        check_button(self.said, message_id, command)
+        message = self.world.find(message_id)
+        pressed = {"component_type": BUTTON, "custom_id": command, "id": 1}
+        return await self._interact(person, 3, pressed, self.world.channels[message["channel_id"]], message=message)
+
+    async def command(self, person: Person, name: str, text: str = "", *, group: str = "", context: int = 1) -> str:
+        """A person runs a registered command; returns the interaction's id. `context` 2: in a chat of two people."""
+        if name not in [command["name"] for command in self.rest.commands]:
+            raise ValueError(f"there is no command {name!r}")
+        options = [{"name": "text", "type": 3, "value": text}] if text else []
+        about = {"id": "1", "name": name, "type": 1, "options": options}
+        return await self._interact(person, 2, about, await self._place(person, group), context=context)
+
+    async def _interact(
+        self, person: Person, kind: int, about: Json, channel: Channel, *, context: int = 1, **more: object
+    ) -> str:
+        key, token = self.world.snowflake(), token_urlsafe(120)
+        types = BUTTON_CALLBACKS if kind == 3 else MESSAGE_CALLBACKS
+        self.rest.interactions[key] = (token, types, time.monotonic())
+        user = user_json(person)
+        in_guild = {"guild_id": self.world.guild_id, "member": {"user": user, "roles": []}, "context": 0}
+        who = {"user": user, "context": context} if channel.person is not None else in_guild
+        where = {"channel": channel.as_json(), "channel_id": channel.id, **who}
+        ids = {"id": key, "application_id": self.world.bot["id"], "token": token, "version": 1, "type": kind}
+        await self.gateway.publish("INTERACTION_CREATE", {**ids, "data": about, **where, **more}, ANY)
+        return key
+
+    async def answered(self, interaction_id: str, timeout: float = 10.0) -> Json:
+        """Wait until the bot has acknowledged an interaction; returns how."""
+
+        def answers() -> list[Json]:
+            return [one for one in self.rest.callbacks if one["interaction_id"] == interaction_id]
+
+        await self.world.changes.until(lambda: bool(answers()), timeout)
+        return answers()[0]
 
     async def redeliver(self, message_id: str) -> None:
         await self._publish("MESSAGE_CREATE", self.world.find(message_id))

@@ -24,6 +24,7 @@ NOT_AUTHENTICATED, UNKNOWN_OPCODE, UNDECODABLE, REFUSED_TOKEN, TWICE = 4003, 400
 BAD_INTENTS, PRIVILEGED_INTENTS = 4013, 4014
 PRIVILEGED = 1 << 1 | 1 << 8 | 1 << 15  # members, presences, message content
 GUILDS, GUILD_MESSAGES, DIRECT_MESSAGES = 1 << 0, 1 << 9, 1 << 12
+ANY = (1 << 53) - 1  # interactions are told to whoever listens
 HEARTBEAT_INTERVAL = 41_250  # ms
 
 Event = tuple[str, object]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from adapters.playground.discord_world import Channel, Json, World
+from adapters.playground.discord_world import ACTION_ROW, BUTTON, Channel, Json, World
 from adapters.playground.faults import Fault, FaultPlan
 from adapters.playground.server import Person
 
@@ -22,6 +23,8 @@ API = "/api/v10"
 LONGEST_TEXT, LONGEST_NONCE, LARGEST_PAGE = 2000, 25, 100
 LIMIT_IS_GLOBAL = False  # of a planned 429: for the whole bot, or for one chat
 NONCE_LIFETIME = 300.0  # seconds; the real one says "the past few minutes"
+LONGEST_WAIT = 3.0  # seconds until an interaction counts as failed
+MESSAGE_CALLBACKS, BUTTON_CALLBACKS = (4, 5), (4, 5, 6, 7)
 MESSAGES, MESSAGE = "/channels/{channel}/messages", "/channels/{channel}/messages/{message}"
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -43,11 +46,17 @@ UNKNOWN_MESSAGE = RefusedError(404, 10008, "Unknown Message")
 EMPTY_MESSAGE = RefusedError(400, 50006, "Cannot send an empty message")
 NOT_THE_AUTHOR = RefusedError(403, 50005, "Cannot edit a message authored by another user")
 CLOSED_CHAT = RefusedError(403, 50007, "Cannot send messages to this user")
+UNKNOWN_USER = RefusedError(403, 10013, "Unknown User")
+UNKNOWN_INTERACTION = RefusedError(404, 10062, "Unknown interaction")
+ANSWERED_ALREADY = RefusedError(400, 40060, "Interaction has already been acknowledged.")
 NOT_JSON = RefusedError(400, 50109, "The request body contains invalid JSON.")
 
 
 class Rest:
-    """`posts` keeps every accepted body of a message, with buttons and all; `publish` tells the gateway."""
+    """`posts` keeps every accepted body of a message, with buttons and all; `publish` tells the gateway.
+
+    `interactions` are those that may be answered, by id: token, callback types that fit, and when they came.
+    """
 
     def __init__(
         self, world: World, token: str, faults: FaultPlan, publish: Callable[[str, Json], Awaitable[None]]
@@ -60,6 +69,7 @@ class Rest:
         self.posts: list[Json] = []
         self.commands: list[Json] = []
         self.callbacks: list[Json] = []
+        self.interactions: dict[str, tuple[str, tuple[int, ...], float]] = {}
 
     def add_routes(self, app: web.Application) -> None:
         for method, path, handler in (
@@ -90,7 +100,8 @@ class Rest:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.Response:
         try:
-            if request.headers.get("Authorization") != f"Bot {self._token}":
+            by_token = "token" in request.match_info  # of an interaction, which opens that alone
+            if not by_token and request.headers.get("Authorization") != f"Bot {self._token}":
                 raise UNAUTHORIZED
             return await handler(request)
         except RefusedError as refusal:
@@ -118,8 +129,11 @@ class Rest:
         content, nonce = _content(body), _nonce(body)
         if not content and not body.get("embeds"):
             raise EMPTY_MESSAGE
+        _check_components(body.get("components", []))
         if channel.closed:
             raise CLOSED_CHAT
+        if channel.deserted:
+            raise UNKNOWN_USER
         return _json(self._earlier(body, nonce) or await self._write(channel, body, content, nonce))
 
     def _earlier(self, body: Json, nonce: str) -> Json | None:
@@ -167,12 +181,24 @@ class Rest:
         commands = await _parsed(request)
         if not isinstance(commands, list) or not all(isinstance(command, dict) for command in commands):
             raise NOT_JSON
+        for command in commands:
+            _check_command(command)
         application = {"application_id": self._world.bot["id"], "version": "1"}
         self.commands = [{"type": 1, **command, **application, "id": self._world.snowflake()} for command in commands]
+        self._world.changes.announce()
         return _json(self.commands)
 
     async def _callback(self, request: web.Request) -> web.Response:
-        self.callbacks.append({**(await _body(request)), "interaction_id": request.match_info["interaction"]})
+        key, body = request.match_info["interaction"], await _body(request)
+        token, types, at = self.interactions.get(key, ("", (), 0.0))
+        if token != request.match_info["token"] or time.monotonic() - at > LONGEST_WAIT:
+            raise UNKNOWN_INTERACTION
+        if any(callback["interaction_id"] == key for callback in self.callbacks):
+            raise ANSWERED_ALREADY
+        if body.get("type") not in types:
+            raise _invalid("type", "BASE_TYPE_CHOICES")
+        self.callbacks.append({**body, "interaction_id": key})
+        self._world.changes.announce()
         return web.Response(status=204)
 
     def _channel(self, request: web.Request) -> Channel:
@@ -194,6 +220,28 @@ def _content(body: Json) -> str:
     if len(content or "") > LONGEST_TEXT:
         raise _invalid("content", "BASE_TYPE_MAX_LENGTH")
     return (content or "").strip()  # as Discord stores it
+
+
+def _check_components(rows: object) -> None:
+    """At most five rows of at most five buttons, each with a label and an id of its own."""
+    if not isinstance(rows, list) or len(rows) > 5 or any(row.get("type") != ACTION_ROW for row in rows):
+        raise _invalid("components", "BASE_TYPE_BAD_LENGTH")
+    buttons = [button for row in rows for button in row["components"]]
+    if any(not 1 <= len(row["components"]) <= 5 for row in rows) or any(one["type"] != BUTTON for one in buttons):
+        raise _invalid("components", "BASE_TYPE_BAD_LENGTH")
+    ids = [str(button.get("custom_id", "")) for button in buttons]
+    if len(set(ids)) < len(ids):
+        raise _invalid("custom_id", "COMPONENT_CUSTOM_ID_DUPLICATED")
+    if any(not 1 <= len(key) <= 100 for key in ids) or any(not 1 <= len(one["label"]) <= 80 for one in buttons):
+        raise _invalid("components", "BASE_TYPE_BAD_LENGTH")
+
+
+def _check_command(command: Json) -> None:
+    for part in (command, *command.get("options", [])):
+        if not re.fullmatch(r"[-_a-z0-9]{1,32}", str(part.get("name"))):
+            raise _invalid("name", "APPLICATION_COMMAND_INVALID_NAME")
+        if not 1 <= len(str(part.get("description", ""))) <= 100:
+            raise _invalid("description", "BASE_TYPE_BAD_LENGTH")
 
 
 def _nonce(body: Json) -> str:

@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from adapters.playground.server import Person, Said
+from identity.buttons import Button
 
 EPOCH = 1_420_070_400_000  # Discord's, in ms since 1970
 GUILD_TEXT, DIRECT_MESSAGE = 0, 1
 DEFAULT, REPLY = 0, 19
+ACTION_ROW, BUTTON = 1, 2  # component types
 
 Json = dict[str, Any]
 
@@ -26,6 +28,7 @@ class Channel:
     name: str = ""
     person: Person | None = None
     closed: bool = False
+    deserted: bool = False  # the person's account is deleted
     messages: dict[str, Json] = field(default_factory=dict)
 
     def as_json(self) -> Json:
@@ -92,7 +95,8 @@ class World:
         """Store a message; fields of `more` replace the defaults."""
         message = {**_message(self.snowflake(), channel.id, author, content), **more}
         channel.messages[message["id"]] = message
-        self.said.append(Said(message["id"], channel.id, self._author_of(message), content))
+        buttons = buttons_in(message["components"])
+        self.said.append(Said(message["id"], channel.id, self._author_of(message), content, buttons=buttons))
         self.changes.announce()
         return message
 
@@ -140,6 +144,11 @@ class World:
         channels = [channel.as_json() for channel in self.guild_channels()]
         fields = {"name": "Playground", "owner_id": self.bot["id"], "member_count": 2, "unavailable": False}
         return {"id": self.guild_id, **fields, "channels": channels, **{name: [] for name in empty}}
+
+
+def buttons_in(rows: list[Json]) -> tuple[Button, ...]:
+    shown = [component for row in rows for component in row["components"] if component["type"] == BUTTON]
+    return tuple(Button(component["label"], component["custom_id"]) for component in shown)
 
 
 def user_json(person: Person) -> Json:

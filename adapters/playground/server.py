@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from adapters.playground.faults import FaultPlan
+from identity.buttons import Button
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Said:
     author_id: str
     text: str
     thread_id: str = ""
+    buttons: tuple[Button, ...] = ()
 
 
 class PlatformServer(Protocol):
@@ -53,6 +55,12 @@ class PlatformServer(Protocol):
     async def edit(self, person: Person, message_id: str, text: str) -> None:
         """A person edits a message."""
 
+    async def press(self, person: Person, message_id: str, command: str) -> str:
+        """A person presses the button with this command under a message of the bot. Returns the platform's id of that.
+
+        Raises ValueError if there is no such button.
+        """
+
     async def redeliver(self, message_id: str) -> None:
         """Tell the bot of a message once more, as the platform does when in doubt."""
 
@@ -67,3 +75,10 @@ class PlatformServer(Protocol):
 
     async def drop_connections(self) -> None:
         """Cut every open connection, as a network does."""
+
+
+def check_button(said: list[Said], message_id: str, command: str) -> None:
+    """Raises ValueError if there is no such button under the message."""
+    shown = [button.command for message in said if message.message_id == message_id for button in message.buttons]
+    if command not in shown:
+        raise ValueError("there is no such button")

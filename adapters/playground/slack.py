@@ -10,7 +10,7 @@ from uuid import uuid4
 from aiohttp import web
 
 from adapters.playground.faults import FaultPlan
-from adapters.playground.server import Person, Said
+from adapters.playground.server import Person, Said, check_button
 from adapters.playground.slack_api import WebApi
 from adapters.playground.slack_socket import Envelope, SocketMode
 from adapters.playground.slack_workspace import APP, BOT_USER, TEAM, Channel, Message, Workspace
@@ -92,21 +92,34 @@ class SlackServer:
             await self.socket.push(Envelope("events_api", self._payload(event)))
 
     async def command(self, person: Person, command: str, text: str, *, group: str = "") -> str:
-        """A person runs a slash command; returns the envelope id, under which `socket.answers` will hold the answer."""
+        """A person runs a slash command; returns the envelope id, under which `socket.answers` will hold the answer.
+
+        A `group` that starts with D is a private chat of two other people.
+        """
         self.workspace.meet(person)
         channel = self.workspace.channel(group) if group else self.workspace.private_chat(person)
         about = {"command": command, "text": text, "user_id": person.id, "user_name": person.username}
         where = {"channel_id": channel.id, "channel_name": channel.name if group else "directmessage"}
         return await self.socket.push(Envelope("slash_commands", {**self._request(), **about, **where}))
 
-    async def press(self, person: Person, message_id: str, action_id: str, value: str) -> str:
+    async def press(self, person: Person, message_id: str, command: str) -> str:
         """A person presses a button of a message; returns the envelope id."""
+        check_button(self.said, message_id, command)
+        self.workspace.meet(person)
         channel, message = self.workspace.message(message_id)
-        action = {"type": "button", "action_id": action_id, "block_id": "b", "value": value, "action_ts": message_id}
+        stamp = {"action_ts": self.workspace.next_ts()}
+        action = {"type": "button", "action_id": "botos-0", "block_id": "b", "value": command, **stamp}
         about = {"type": "block_actions", "actions": [action], "message": message}
-        where = {"channel": {"id": channel.id, "name": channel.name}, "user": {"id": person.id, "team_id": TEAM}}
+        where = {
+            "channel": {"id": channel.id, "name": channel.name},
+            "user": {"id": person.id, "team_id": self.workspace.team_of(person.id)},
+        }
         payload = {**self._request(), **about, **where, "team": {"id": TEAM, "domain": "play"}}
         return await self.socket.push(Envelope("interactive", payload))
+
+    async def answered(self, envelope_id: str, timeout: float = 10.0) -> None:
+        """Wait until the bot acknowledged a pressed button or a slash command."""
+        await self.workspace.until(lambda: envelope_id in self.socket.answers, timeout)
 
     async def acknowledged(self, message_id: str, timeout: float = 10.0) -> None:
         await self.workspace.until(lambda: self.socket.is_settled(message_id), timeout)

@@ -131,6 +131,8 @@ class WebApi:
 
     async def _info(self, args: Args) -> Answer:
         channel = self._channel(args["channel"])
+        if channel.kind == "im" and not channel.person:  # the private chat of two people, which the bot is not in
+            raise Refusal("channel_not_found")
         of_kind = {"is_im": channel.kind == "im", "is_mpim": channel.kind == "mpim", "user": channel.person}
         return {"channel": {"id": channel.id, "name": "" if channel.person else channel.name, **of_kind}}
 
@@ -154,6 +156,7 @@ class WebApi:
         channel, text = self._channel(args["channel"]), _text(args)
         if channel.refusal:
             raise Refusal(channel.refusal)
+        _check_blocks(args.get("blocks", []))
         kept: Message = {key: args[key] for key in ("thread_ts", "metadata", "blocks") if key in args}
         author = {"user": BOT_USER, "bot_id": BOT, "app_id": APP, "team": TEAM}
         message: Message = {"type": "message", "text": text, **author, **kept}
@@ -233,6 +236,34 @@ def _check(args: Args, method: Method) -> None:
     metadata = args.get("metadata")
     if metadata is not None and not _is_metadata(metadata):
         raise Refusal("invalid_metadata_format")
+
+
+def _check_blocks(blocks: list[Any]) -> None:
+    """Sections of text and rows of buttons, within Slack's limits."""
+    for block in blocks:
+        if not isinstance(block, dict) or block.get("type") not in ("section", "actions"):
+            raise Refusal("invalid_blocks")
+        elements = block.get("elements", [])
+        if block["type"] == "section" and not _fits(block.get("text"), 3000):
+            raise Refusal("invalid_blocks")
+        if block["type"] == "actions" and not (1 <= len(elements) <= 25 and all(map(_is_button, elements))):
+            raise Refusal("invalid_blocks")
+        names = [element["action_id"] for element in elements]
+        if len(set(names)) < len(names):
+            raise Refusal("invalid_blocks")
+    if len(blocks) > 50:
+        raise Refusal("invalid_blocks")
+
+
+def _is_button(element: dict[str, Any]) -> bool:
+    is_plain = isinstance(element.get("text"), dict) and element["text"].get("type") == "plain_text"
+    sizes = 1 <= len(str(element.get("action_id", ""))) <= 255 and 1 <= len(str(element.get("value", ""))) <= 2000
+    return is_plain and sizes and element.get("type") == "button" and _fits(element["text"], 75)
+
+
+def _fits(text: object, most: int) -> bool:
+    kinds = ("plain_text", "mrkdwn")
+    return isinstance(text, dict) and text.get("type") in kinds and 1 <= len(str(text.get("text", ""))) <= most
 
 
 def _is_metadata(metadata: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adapters.playground.server import Person, Said
+from identity.buttons import Button
 
 TEAM = "T0PLAY"
 APP = "A0BOTOS"
@@ -76,7 +77,7 @@ class Workspace:
         message["ts"] = self.next_ts()
         channel.messages.append(message)
         text, thread = html.unescape(message["text"]), str(message.get("thread_ts") or "")
-        self.said.append(Said(message["ts"], channel.id, author, text, thread))
+        self.said.append(Said(message["ts"], channel.id, author, text, thread, buttons_in(message.get("blocks", []))))
         await self.notify()
         return message
 
@@ -105,3 +106,9 @@ class Workspace:
         """A ts: seconds and microseconds, never the same twice, never backwards."""
         self._last = max(self._last + 1, time.time_ns() // 1000)
         return f"{self._last // 1_000_000}.{self._last % 1_000_000:06d}"
+
+
+def buttons_in(blocks: list[dict[str, Any]]) -> tuple[Button, ...]:
+    """The buttons of a message, in order."""
+    elements = [element for block in blocks if block["type"] == "actions" for element in block["elements"]]
+    return tuple(Button(one["text"]["text"], one["value"]) for one in elements if one["type"] == "button")

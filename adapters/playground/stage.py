@@ -61,6 +61,12 @@ class Playground:
         """A persona writes to the bot in private."""
         await self.servers[platform].say(persona.accounts[platform], text)
 
+    async def press(self, persona: Persona, platform: str, message_id: str, command: str) -> None:
+        """A persona presses a button in the private chat. Raises ValueError if there is no such button there."""
+        if message_id not in [said.message_id for said in self.chat(persona, platform)]:
+            raise ValueError("there is no such message")
+        await self.servers[platform].press(persona.accounts[platform], message_id, command)
+
     def chat(self, persona: Persona, platform: str) -> list[Said]:
         """All that stands in the private chat of a persona with the bot, oldest first."""
         server = self.servers[platform]

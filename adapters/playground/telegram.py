@@ -10,7 +10,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from adapters.playground.faults import Fault, FaultPlan
-from adapters.playground.server import Person, Said
+from adapters.playground.server import Person, Said, check_button
 from adapters.playground.telegram_api import BOT, BotApi
 from adapters.playground.telegram_queue import JSON, TERMINATED, ApiError, Pending
 
@@ -109,11 +109,12 @@ class TelegramServer:
         self.api.change_text(message, text)
         await self.api.updates.put({"edited_message": dict(message)})
 
-    async def press(self, person: Person, message_id: str, data: str) -> str:
+    async def press(self, person: Person, message_id: str, command: str) -> str:
         """A person presses an inline button under a message; returns the id of the callback query."""
+        check_button(self.said, message_id, command)
         query_id = secrets.token_hex(8)
         self.api.queries.add(query_id)
-        query = {"id": query_id, "from": _user(person), "chat_instance": "1", "data": data}
+        query = {"id": query_id, "from": _user(person), "chat_instance": "1", "data": command}
         await self.api.updates.put({"callback_query": query | {"message": self.api.messages[int(message_id)]}})
         return query_id
 
@@ -134,6 +135,10 @@ class TelegramServer:
         """Wait until an offset of the bot passed the update of a message. Raises TimeoutError."""
         wanted = self._update_of[message_id]["update_id"]
         await self._until(lambda: all(pending.update_id != wanted for pending in self.api.updates.pending), timeout)
+
+    async def answered(self, query_id: str, timeout: float = 10.0) -> None:
+        """Wait until the bot took note of a pressed button. Raises TimeoutError."""
+        await self._until(lambda: query_id in self.api.answered, timeout)
 
     async def wait_for(self, count: int, *, chat: str, timeout: float = 10.0) -> list[Said]:
         """Wait until the bot has said `count` messages in a chat; returns all of them. Raises TimeoutError."""

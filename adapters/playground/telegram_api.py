@@ -14,6 +14,7 @@ from typing import Any
 
 from adapters.playground.server import Said
 from adapters.playground.telegram_queue import JSON, ApiError, UpdateQueue
+from identity.buttons import Button
 
 TEXT_LIMIT = 4096  # UTF-16 code units
 BOT: JSON = {"id": 777001, "is_bot": True, "first_name": "BotOS", "username": "BotosPlaygroundBot"}
@@ -79,7 +80,8 @@ class BotApi:
         self._first_id = time.time_ns() // 1_000_000  # a server that starts again must not repeat ids
         self.said: list[Said] = []
         self.replies: dict[str, list[Said]] = {}
-        self.queries: set[str] = set()
+        self.queries: set[str] = set()  # of pressed buttons that the bot may answer
+        self.answered: list[str] = []
         self.sends: list[JSON] = []
         self.commands: list[JSON] = []
         self.webhook = ""
@@ -148,7 +150,7 @@ class BotApi:
 
     async def _send_message(self, given: Parameters) -> JSON:
         chat, text = self._chat(given), given.text()
-        markup = given.structure("reply_markup", dict)
+        markup = _keyboard(given)
         given.structure("link_preview_options", dict)
         more: JSON = {"reply_markup": markup} if "inline_keyboard" in markup else {}
         if "message_thread_id" in given.given:
@@ -183,7 +185,7 @@ class BotApi:
 
     async def _edit_message_text(self, given: Parameters) -> JSON:
         message, text = self._own_message(given, "message to edit"), given.text()
-        markup = given.structure("reply_markup", dict)
+        markup = _keyboard(given)
         if message["text"] == text and message.get("reply_markup", {}) == markup:
             raise bad_request("message is not modified: specified new message content is exactly the same")
         self.change_text(message, text, reply_markup=markup)
@@ -205,8 +207,12 @@ class BotApi:
         return True
 
     async def _answer_callback_query(self, given: Parameters) -> bool:
-        if given.given.get("callback_query_id") not in self.queries:
+        query_id = str(given.given.get("callback_query_id"))
+        if query_id not in self.queries:
             raise bad_request("query is too old and response timeout expired or query ID is invalid")
+        self.queries.remove(query_id)
+        self.answered.append(query_id)
+        await self.updates.announce()
         return True
 
     async def _set_my_commands(self, given: Parameters) -> bool:
@@ -234,7 +240,27 @@ class BotApi:
 def as_said(message: JSON) -> Said:
     author = "bot" if message["from"]["id"] == BOT["id"] else str(message["from"]["id"])
     thread = str(message.get("message_thread_id", ""))
-    return Said(str(message["message_id"]), str(message["chat"]["id"]), author, message["text"], thread)
+    ids = (str(message["message_id"]), str(message["chat"]["id"]), author)
+    return Said(*ids, message["text"], thread, _buttons(message.get("reply_markup", {})))
+
+
+def _buttons(markup: JSON) -> tuple[Button, ...]:
+    """Those that tell the bot when they are pressed; copying happens on the person's own device."""
+    row_by_row = [button for row in markup.get("inline_keyboard", []) for button in row]
+    return tuple(Button(one["text"], one["callback_data"]) for one in row_by_row if "callback_data" in one)
+
+
+def _keyboard(given: Parameters) -> JSON:
+    """The markup of a message. Raises ApiError for a button that Telegram would not show."""
+    markup: JSON = given.structure("reply_markup", dict)
+    for button in [button for row in markup.get("inline_keyboard", []) for button in row]:
+        if not str(button.get("text", "")).strip():
+            raise bad_request("can't parse inline keyboard button: text buttons are unallowed in the inline keyboard")
+        if "callback_data" in button and not 1 <= len(button["callback_data"].encode()) <= 64:
+            raise bad_request("BUTTON_DATA_INVALID")
+        if "copy_text" in button and not 1 <= len(button["copy_text"].get("text", "")) <= 256:
+            raise bad_request("BUTTON_COPY_TEXT_INVALID")
+    return markup
 
 
 def _place(listing: list[Said], said: Said) -> int:

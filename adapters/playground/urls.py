@@ -8,4 +8,5 @@ urlpatterns = [
     path("", views.page, name="playground"),
     path("chats/", views.chats, name="playground-chats"),
     path("say/", views.say, name="playground-say"),
+    path("press/", views.press, name="playground-press"),
 ]

@@ -1,4 +1,4 @@
-"""The playground's page: type as somebody on each platform, and see what the bot answers."""
+"""The playground's page: type and press buttons as somebody on each platform, and see what the bot answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from adapters.playground import stage
+from adapters.playground.server import Said
 from adapters.playground.stage import PERSONAS, Persona, Playground
 
 LONGEST_TEXT = 4000
@@ -30,7 +31,7 @@ async def page(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_GET
 async def chats(request: HttpRequest) -> JsonResponse:
-    """What stands in the three chats: a list of `{platform, lines: [{author, text}]}`."""
+    """What stands in the three chats: a list of `{platform, lines: [{id, author, text, buttons}]}`."""
     panes = _panes(_stage(request), _persona(request.GET.get("as", "")))
     return JsonResponse({"panes": [{key: pane[key] for key in ("platform", "lines")} for pane in panes]})
 
@@ -43,6 +44,18 @@ async def say(request: HttpRequest) -> HttpResponse:
     if platform not in playground.servers or not text or len(text) > LONGEST_TEXT:
         return HttpResponseBadRequest("There is no such platform, or the text is empty or too long.")
     await playground.say(persona, platform, text)
+    return redirect(f"{reverse('playground')}?as={persona.name}#{platform}")
+
+
+@require_POST
+async def press(request: HttpRequest) -> HttpResponse:
+    """Press the button with a `command` under the bot's message, as the person would in the app."""
+    playground, persona = _stage(request), _persona(request.POST.get("as", ""))
+    platform, message_id = request.POST.get("platform", ""), request.POST.get("message", "")
+    try:
+        await playground.press(persona, platform, message_id, request.POST.get("command", ""))
+    except (KeyError, ValueError):
+        return HttpResponseBadRequest("There is no such platform or button.")
     return redirect(f"{reverse('playground')}?as={persona.name}#{platform}")
 
 
@@ -65,6 +78,11 @@ def _panes(playground: Playground, persona: Persona) -> list[dict[str, Any]]:
     ]
 
 
-def _lines(playground: Playground, persona: Persona, platform: str) -> list[dict[str, str]]:
-    said = playground.chat(persona, platform)
-    return [{"author": "bot" if line.author_id == "bot" else "me", "text": line.text} for line in said]
+def _lines(playground: Playground, persona: Persona, platform: str) -> list[dict[str, Any]]:
+    return [_line(said) for said in playground.chat(persona, platform)]
+
+
+def _line(said: Said) -> dict[str, Any]:
+    buttons = [{"label": button.label, "command": button.command} for button in said.buttons]
+    author = "bot" if said.author_id == "bot" else "me"
+    return {"id": said.message_id, "author": author, "text": said.text, "buttons": buttons}

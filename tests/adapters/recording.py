@@ -24,10 +24,12 @@ class RecordingInbox:
         self.messages: list[InboundMessage] = []
         self.edits: list[MessageEdit] = []
         self.connected_event = asyncio.Event()
+        self.found_at: tuple[str, str] | None = None  # name and address of the bot
         self.fail_next = 0
         self._changed = asyncio.Condition()
 
-    def connected(self) -> None:
+    def connected(self, *, name: str = "", url: str = "") -> None:
+        self.found_at = (name, url)
         self.connected_event.set()
 
     async def receive(self, message: InboundMessage) -> None:

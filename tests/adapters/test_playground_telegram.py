@@ -12,9 +12,14 @@ import pytest_asyncio
 
 from adapters.playground.server import Person
 from adapters.playground.telegram import TelegramServer
+from identity.buttons import Button
 
 ALICE = Person("1001", "Alice Liddell", "alice")
 JSON = dict[str, Any]
+
+
+def keyboard(**button: object) -> JSON:
+    return {"inline_keyboard": [[{"text": "Yes", **button}]]}
 
 
 class Caller:
@@ -78,6 +83,14 @@ async def test_it_knows_its_token_and_its_methods(server: TelegramServer, call: 
         ("answerCallbackQuery", {"callback_query_id": "x"}, "query is too old"),
         ("setMyCommands", {"commands": [{"command": "Link", "description": "x"}]}, "BOT_COMMAND_INVALID"),
         ("setMyCommands", {"commands": "nonsense"}, "can't parse commands"),
+        ("sendMessage", {"chat_id": 1001, "text": "x", "reply_markup": keyboard(callback_data="")}, "BUTTON_DATA"),
+        (
+            "sendMessage",
+            {"chat_id": 1001, "text": "x", "reply_markup": keyboard(callback_data="é" * 33)},
+            "BUTTON_DATA",
+        ),
+        ("sendMessage", {"chat_id": 1001, "text": "x", "reply_markup": keyboard(text=" ")}, "can't parse inline"),
+        ("sendMessage", {"chat_id": 1001, "text": "x", "reply_markup": keyboard(copy_text={})}, "BUTTON_COPY_TEXT"),
         ("getUpdates", {"timeout": "soon"}, "invalid timeout"),
     ],
 )
@@ -121,7 +134,11 @@ async def test_it_keeps_what_the_bot_wrote_edited_and_deleted(server: TelegramSe
 @pytest.mark.asyncio
 async def test_it_tells_of_a_pressed_button(server: TelegramServer, call: Caller) -> None:
     await server.say(ALICE, "hello")
-    sent = (await call("sendMessage", chat_id=1001, text="Sure?"))["result"]
+    markup = {"inline_keyboard": [[{"text": "Yes", "callback_data": "y"}]]}
+    sent = (await call("sendMessage", chat_id=1001, text="Sure?", reply_markup=markup))["result"]
+    assert server.said[-1].buttons == (Button("Yes", "y"),)
+    with pytest.raises(ValueError, match="no such button"):
+        await server.press(ALICE, str(sent["message_id"]), "n")
     query_id = await server.press(ALICE, str(sent["message_id"]), "y")
 
     query = (await call("getUpdates"))["result"][1]["callback_query"]

@@ -14,8 +14,6 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
-from slack_bolt.app.async_app import AsyncApp
 
 import adapters.slack
 import adapters.slack_receiver
@@ -481,54 +479,6 @@ async def test_it_takes_the_longest_text_that_a_person_may_write(run: Run, serve
     assert len(message.text) == 100_000
 
 
-# Commands and buttons
-
-
-async def test_it_hands_commands_and_buttons_to_bolt(server: SlackServer) -> None:
-    seen: list[str] = []
-
-    def register(app: AsyncApp) -> None:
-        @app.command("/link")
-        async def link(ack: Any, command: dict[str, Any]) -> None:
-            seen.append(command["text"])
-            await ack("one moment")
-
-        @app.action("confirm")
-        async def confirm(ack: Any, action: dict[str, Any]) -> None:
-            seen.append(action["value"])
-            await ack()
-
-    adapter = adapter_for(server)
-    adapter.on_app.append(register)
-    async with running(adapter) as run:
-        ts = await run.adapter.send(to(server.private_chat(ALICE), "press"))
-        command = await server.command(ALICE, "/link", "ABCD")
-        await server.press(ALICE, ts, "confirm", "yes")
-        await server.drained()
-    assert sorted(seen) == ["ABCD", "yes"]
-    assert server.socket.answers[command] == {"text": "one moment"}
-
-
-async def test_it_never_logs_the_words_of_a_command(
-    server: SlackServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    handled, handle = asyncio.Event(), AsyncSocketModeHandler.handle
-
-    async def watched(*args: Any) -> None:
-        await handle(*args)
-        handled.set()
-
-    monkeypatch.setattr(AsyncSocketModeHandler, "handle", watched)
-    async with running(adapter_for(server)) as run:
-        await server.command(ALICE, "/link", "ABCD-EFGH")
-        await server.say(ALICE, "and a private word")
-        await run.inbox.wait_for(1)
-        await asyncio.wait_for(handled.wait(), 10)
-    assert "ABCD" not in caplog.text
-    assert "private word" not in caplog.text
-
-
 # Configuration
 
 
@@ -681,6 +631,7 @@ async def test_it_gives_up_what_slack_will_never_take(run: Run, server: SlackSer
     server.workspace.channel(ROOM).refusal = code
     error = await refused(run, to(ROOM, "hello"))
     assert (error.permanent, error.ambiguous, str(error)) == (True, False, f"slack refuses the message: {code}")
+    assert error.gone is (code == "user_disabled")
 
 
 async def test_it_gives_up_unknown_channels_and_impossible_texts(run: Run, server: SlackServer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from http.cookiejar import CookieJar
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, build_opener
@@ -44,9 +45,19 @@ def browser_of(bots: Bots) -> Browser:
     return Browser(found[0])
 
 
+def lines(browser: Browser, who: str, platform: str) -> list[dict[str, Any]]:
+    panes = json.loads(browser.get(f"/playground/chats/?as={who}"))["panes"]
+    return [line for pane in panes if pane["platform"] == platform for line in pane["lines"]]
+
+
+def lines_of(browser: Browser, who: str, platform: str, count: int) -> list[dict[str, Any]]:
+    """The same, once there are so many."""
+    eventually(lambda: len(lines(browser, who, platform)) >= count)
+    return lines(browser, who, platform)
+
+
 def chat(browser: Browser, platform: str) -> list[str]:
-    panes = json.loads(browser.get("/playground/chats/?as=Alice"))["panes"]
-    return [line["text"] for pane in panes if pane["platform"] == platform for line in pane["lines"]]
+    return [line["text"] for line in lines(browser, "Alice", platform)]
 
 
 def test_it_answers_on_slack_what_was_typed_on_telegram(platforms: Platforms) -> None:
@@ -65,13 +76,35 @@ def test_it_answers_on_slack_what_was_typed_on_telegram(platforms: Platforms) ->
         assert chat(browser, "slack")[-1] == "Octarine."
 
 
+def test_it_presses_a_button(platforms: Platforms) -> None:
+    with running(platforms, "--playground", "--web", "127.0.0.1:0") as bots:
+        browser = browser_of(bots)
+        page = browser.get("/playground/?as=Bob")
+        token = re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[0]
+        words = {"as": "Bob", "csrfmiddlewaretoken": token}
+        for platform, command in (("telegram", "/link"), ("discord", "/link"), ("slack", "!link")):
+            browser.status("/playground/say/", platform=platform, text=command, **words)
+            [_, offer] = lines_of(browser, "Bob", platform, 2)
+            [button] = offer["buttons"]
+            pressed = {"platform": platform, "message": offer["id"], "command": button["command"], **words}
+
+            assert (button["label"], browser.status("/playground/press/", **pressed)) == ("Cancel", 200)
+            assert browser.status("/playground/press/", **pressed | {"command": "/undo"}) == 400
+            assert browser.status("/playground/press/", **pressed | {"message": "1"}) == 400
+            assert browser.status("/playground/press/", **pressed | {"platform": "icq"}) == 400
+            assert browser.status("/playground/press/", **pressed | {"as": "Alice"}) == 400  # it is in Bob's chat
+            assert lines_of(browser, "Bob", platform, 3)[-1]["text"] == "Cancelled. Nothing was linked."
+
+        page = browser.get("/playground/?as=Bob")
+        assert page.count('<button name="command" value="/cancel">Cancel</button>') == 3
+
+
 def test_it_refuses_what_is_typed_by_another_site(platforms: Platforms) -> None:
     with running(platforms, "--playground", "--web", "127.0.0.1:0") as bots:
         browser = browser_of(bots)
 
-        status = browser.status("/playground/say/", platform="telegram", text="hello", **{"as": "Alice"})
-
-        assert status == 403
+        fields = {"as": "Alice", "platform": "telegram", "text": "hello", "message": "1", "command": "/cancel"}
+        assert [browser.status(f"/playground/{what}/", **fields) for what in ("say", "press")] == [403, 403]
         assert chat(browser, "telegram") == []
 
 

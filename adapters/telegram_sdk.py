@@ -1,0 +1,77 @@
+"""What the Telegram adapter asks of python-telegram-bot."""
+
+from __future__ import annotations
+
+from django.utils.translation import gettext as _
+from telegram import (
+    Bot,
+    BotCommandScopeAllPrivateChats,
+    CopyTextButton,
+    InlineKeyboardButton,
+    InlineKeyboardMarkup,
+    LinkPreviewOptions,
+    Message,
+)
+from telegram.request import HTTPXRequest
+
+from adapters.telegram_updates import BotIdentity, storable
+from sessions_app.commands import COMMANDS
+from sessions_app.messages import OutgoingMessage
+
+TEXT_LIMIT = 4096  # UTF-16 code units
+REPEATED = "(sent again after an interruption)\n"
+
+
+class AddressError(ValueError):
+    """A chat or thread id that is no number, and so none of Telegram's."""
+
+
+async def send_text(bot: Bot, message: OutgoingMessage) -> Message:
+    """Plain text, with buttons below. A possible repeat says so. Raises AddressError, and whatever the SDK does."""
+    text = storable(message.text)
+    return await bot.send_message(
+        chat_id=_numeric(message.address.chat_id),
+        text=_within_limit(REPEATED + text) if message.may_be_repeat else text,
+        message_thread_id=_numeric(message.address.thread_id) if message.address.thread_id else None,
+        parse_mode=None,
+        link_preview_options=LinkPreviewOptions(is_disabled=True),
+        reply_markup=_keyboard(message),
+    )
+
+
+def _keyboard(message: OutgoingMessage) -> InlineKeyboardMarkup | None:
+    copy = [InlineKeyboardButton(_("Copy code"), copy_text=CopyTextButton(message.copy))] if message.copy else []
+    buttons = [InlineKeyboardButton(button.label, callback_data=button.command) for button in message.buttons]
+    return InlineKeyboardMarkup.from_column([*copy, *buttons]) if copy or buttons else None
+
+
+async def register_commands(bot: Bot) -> None:
+    """Put the commands in the menu of private chats."""
+    menu = [(name, str(description)) for name, description in COMMANDS]
+    await bot.set_my_commands(menu, scope=BotCommandScopeAllPrivateChats())
+
+
+def where_found(me: BotIdentity) -> dict[str, str]:
+    """What the bot is called, and where a private chat with it opens."""
+    return {"name": f"@{me.username}", "url": f"https://t.me/{me.username}"} if me.username else {}
+
+
+def _numeric(native_id: str) -> int:
+    try:
+        return int(native_id)
+    except ValueError:
+        raise AddressError("the address is not one of Telegram's") from None
+
+
+def _within_limit(text: str) -> str:
+    """Cut to the platform's limit, in UTF-16 code units, without leaving half a character."""
+    units = text.encode("utf-16-le")
+    if len(units) <= 2 * TEXT_LIMIT:
+        return text
+    return units[: 2 * (TEXT_LIMIT - 1)].decode("utf-16-le", "ignore") + "…"
+
+
+def new_request(*, read_timeout: float) -> HTTPXRequest:
+    return HTTPXRequest(
+        connection_pool_size=16, read_timeout=read_timeout, write_timeout=20, connect_timeout=10, pool_timeout=10
+    )
