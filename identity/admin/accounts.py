@@ -1,0 +1,58 @@
+"""Accounts on the platforms, to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Prefetch, QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from identity import notices
+from identity.admin.base import OperatorAdmin, PlatformFilter, Tool, address, may
+from identity.admin.people import link_to
+from identity.audit import account_hash
+from identity.models import AccountLink, PlatformAccount
+
+
+class IsLinked(admin.SimpleListFilter):
+    title = gettext_lazy("linked")
+    parameter_name = "linked"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", _("yes")), ("no", _("no"))]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        live = AccountLink.objects.live().values("account")
+        if self.value() == "yes":
+            return queryset.filter(pk__in=live)
+        return queryset.exclude(pk__in=live) if self.value() == "no" else queryset
+
+
+@admin.register(PlatformAccount)
+class AccountAdmin(OperatorAdmin):
+    fields = ("described_account", "platform", "platform_user_id", "person", "seen_at", "created_at")
+    list_display = ("described_account", "platform_user_id", "person", "seen_at", "created_at")
+    list_filter = (PlatformFilter, IsLinked)
+    search_fields = ("platform_user_id", "display_name", "username", "=links__user__unified_user_id")
+    search_help_text = gettext_lazy("By id, name, user name, or the unified id of a person.")
+    ordering = ("-pk",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[PlatformAccount]:
+        live = AccountLink.objects.live().select_related("user")
+        return super().get_queryset(request).prefetch_related(Prefetch("links", live, to_attr="live_links"))
+
+    @admin.display(description=gettext_lazy("account"), ordering="display_name")
+    def described_account(self, account: PlatformAccount) -> str:
+        return notices.described(account)
+
+    @admin.display(description=gettext_lazy("person"))
+    def person(self, account: Any) -> str:
+        return link_to(next((link.user for link in account.live_links), None))
+
+    def tools(self, request: HttpRequest, row: PlatformAccount) -> Iterable[Tool]:
+        if may(request, "view_auditevent"):
+            yield Tool(_("Audit log"), address("auditevent", "changelist", account=account_hash(row)))

@@ -1,0 +1,62 @@
+"""The audit log, to look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from identity.admin.base import OperatorAdmin
+from identity.models import AuditEvent
+
+
+class TopicFilter(admin.SimpleListFilter):
+    title = gettext_lazy("about")
+    parameter_name = "about"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("pairing", _("requests")), ("links", _("links")), ("people", _("people"))]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        topics: dict[str, dict[str, object]] = {
+            "pairing": {"kind__startswith": "pairing_"},
+            "links": {"kind__in": ["linked", "unlinked", "past_shared"]},
+            "people": {"kind__in": ["person_added", "person_renamed", "person_imported", "people_imported"]},
+        }
+        return queryset.filter(**topics.get(self.value() or "", {}))
+
+
+class OneOf(admin.SimpleListFilter):
+    """Rows of one person or account, where a page's button leads to."""
+
+    field = ""
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        value = request.GET.get(self.parameter_name or "", "")
+        return [(value, value[:16])] if value else []
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset.filter(**{self.field: self.value()}) if self.value() else queryset
+
+
+class OfPerson(OneOf):
+    title = gettext_lazy("person")
+    parameter_name, field = "person", "unified_user_id"
+
+
+class OfAccount(OneOf):
+    title = gettext_lazy("account")
+    parameter_name, field = "account", "account_hash"
+
+
+@admin.register(AuditEvent)
+class AuditAdmin(OperatorAdmin):
+    fields = ("at", "kind", "actor", "unified_user_id", "account_hash", "details")
+    list_display = ("at", "kind", "actor", "unified_user_id", "details")
+    list_filter = (TopicFilter, OfPerson, OfAccount)
+    search_fields = ("kind", "actor", "unified_user_id")
+    search_help_text = gettext_lazy("By what was done, by whom, or a person's id.")
+    ordering = ("-pk",)

@@ -1,0 +1,123 @@
+"""What the operators' pages have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.auth.models import AbstractUser
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
+from django.urls import URLPattern, path, reverse
+from django.utils.http import urlencode
+from django.utils.translation import gettext_lazy
+
+from identity.operators import platforms
+
+if TYPE_CHECKING:
+    Admin = admin.ModelAdmin[Any]
+else:
+    Admin = admin.ModelAdmin
+
+View = Callable[..., HttpResponseBase]
+
+
+class Tool:
+    """A button at the top of a page, for operators who have its permission."""
+
+    def __init__(self, label: str, url: str) -> None:
+        self.label, self.url = label, url
+
+
+class OperatorAdmin(Admin):
+    """Rows are looked at. What may be done about them is pages of their own, each with its permission."""
+
+    show_facets = admin.ShowFacets.NEVER  # they would count each list once more for each choice
+    show_full_result_count = False
+    list_per_page = 50
+
+    class Media:
+        css = {"all": ["identity/operator.css"]}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        return self.fields or ()
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Only the filters that are offered: Django would let an address ask for any column, also for hashes."""
+        return lookup in {getattr(one, "parameter_name", None) for one in self.list_filter}
+
+    def get_urls(self) -> list[URLPattern]:
+        own = [path(route, self.admin_site.admin_view(view), name=name) for route, view, name in self.pages()]
+        return [*own, *super().get_urls()]
+
+    def pages(self) -> Iterable[tuple[str, View, str]]:
+        """Pages beside Django's: route, view and name."""
+        return ()
+
+    def tools(self, request: HttpRequest, row: Any) -> Iterable[Tool]:
+        """Buttons on the page of a row."""
+        return ()
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Mapping[str, Any] | None = None
+    ) -> HttpResponse:
+        row = self.get_object(request, object_id)
+        tools = list(self.tools(request, row)) if row else []
+        return super().change_view(request, object_id, form_url, {"tools": tools, **(extra_context or {})})
+
+    # The audit log says who did what, and outlives names. A second log would keep the names.
+    def log_addition(self, *args: Any) -> Any:
+        return None
+
+    def log_change(self, *args: Any) -> Any:
+        return None
+
+
+class PlatformFilter(admin.SimpleListFilter):
+    """Subclasses say which rows are meant."""
+
+    title = gettext_lazy("platform")
+    parameter_name = "platform"
+    lookup = "platform"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(platforms().items())
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset.filter(**{self.lookup: self.value()}) if self.value() else queryset
+
+
+def need(request: HttpRequest, permission: str) -> str:
+    """The operator's name, if the operator may. Asked before anything is looked up."""
+    if not may(request, permission):
+        raise PermissionDenied
+    return request.user.get_username()
+
+
+def may(request: HttpRequest, permission: str) -> bool:
+    user = request.user
+    return isinstance(user, AbstractUser) and user.has_perm(f"identity.{permission}")
+
+
+def page(request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
+    """A page in the admin's frame."""
+    frame = {**admin.site.each_context(request), "title": title, **context}
+    return render(request, f"admin/identity/{template}.html", frame)
+
+
+def address(model: str, name: str, pk: Any = None, **query: str) -> str:
+    """Of one of the pages here."""
+    url = reverse(f"admin:identity_{model}_{name}", args=[] if pk is None else [pk])
+    return f"{url}?{urlencode(query)}" if query else url

@@ -1,0 +1,75 @@
+"""Links between accounts and people, to look at and to revoke."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_http_methods
+
+from identity import notices, operators
+from identity.admin.base import OperatorAdmin, PlatformFilter, Tool, View, address, may, need, page
+from identity.admin.people import link_to
+from identity.models import AccountLink
+
+
+class IsLive(admin.SimpleListFilter):
+    title = gettext_lazy("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("live", _("live")), ("ended", _("ended"))]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset.filter(ended_at__isnull=self.value() == "live") if self.value() else queryset
+
+
+class LinkPlatform(PlatformFilter):
+    lookup = "account__platform"
+
+
+@admin.register(AccountLink)
+class LinkAdmin(OperatorAdmin):
+    fields = ("described_account", "person", "since", "ended_at", "shares_past", "disowned", "method", "actor")
+    list_display = ("described_account", "person", "since", "ended_at", "method", "actor")
+    list_filter = (IsLive, LinkPlatform)
+    list_select_related = ("account", "user")
+    search_fields = ("user__unified_user_id", "user__display_name", "=account__platform_user_id", "actor")
+    search_help_text = gettext_lazy("By a person's id or name, an account's id, or who made the link.")
+    ordering = ("-pk",)
+
+    @admin.display(description=gettext_lazy("account"))
+    def described_account(self, link: AccountLink) -> str:
+        return notices.described(link.account)
+
+    @admin.display(description=gettext_lazy("person"), ordering="user__unified_user_id")
+    def person(self, link: AccountLink) -> str:
+        return link_to(link.user)
+
+    def pages(self) -> Iterable[tuple[str, View, str]]:
+        return [("<int:pk>/revoke/", revoke, "identity_accountlink_revoke")]
+
+    def tools(self, request: HttpRequest, row: AccountLink) -> Iterable[Tool]:
+        if row.ended_at is None and may(request, "revoke_link"):
+            yield Tool(_("Revoke"), address("accountlink", "revoke", row.pk))
+
+
+@require_http_methods(["GET", "POST"])
+def revoke(request: HttpRequest, pk: int) -> HttpResponse:
+    """Ask, then end the link."""
+    operator = need(request, "revoke_link")
+    link = get_object_or_404(AccountLink.objects.select_related("account", "user"), pk=pk)
+    back = address("accountlink", "change", pk)
+    if request.method == "POST":
+        done = operators.revoke(link=link, operator=operator)
+        text = _("Revoked: the account is on its own again.") if done else _("This link had ended before.")
+        messages.add_message(request, messages.SUCCESS if done else messages.WARNING, text)
+        return redirect(back)
+    values = {"account": notices.described(link.account), "person": link.user.unified_user_id}
+    question = _("%(account)s will no longer be %(person)s's. All accounts of the person are told.") % values
+    return page(request, "confirm", _("Revoke this link?"), question=question, act=_("Revoke"), back=back)

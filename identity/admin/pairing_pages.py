@@ -1,0 +1,159 @@
+"""Pair an account with a person: a code is issued and shown once, and its request is watched to the end.
+
+GET changes nothing but which code is still to be shown: the operator's session holds the id of the request issued last,
+never a code, until its page is shown for the first time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from identity import invitations, operators
+from identity.admin.base import address, may, need, page
+from identity.forms import NumberForm, PairForm
+from identity.invitations import Invitation, Status
+from identity.models import Pairing, UnifiedUser
+from identity.pairing import Outcome
+
+JUST_ISSUED = "identity.just_issued"
+
+
+@require_http_methods(["GET", "POST"])
+def pair(request: HttpRequest, pk: int) -> HttpResponse:
+    """Choose a platform, and issue a code."""
+    operator = need(request, "pair_account")
+    person = get_object_or_404(UnifiedUser, pk=pk)
+    form = PairForm(person, request.POST or None)
+    if form.is_valid():
+        try:
+            issued = operators.invite(person=person, operator=operator, platform=form.cleaned_data["platform"])
+        except ValueError as error:
+            form.add_error(None, str(error))
+        else:
+            request.session[JUST_ISSUED] = str(issued.pk)
+            return redirect(address("pairing", "live", issued.pk))
+    live = operators.live_invitations(person).select_related("person", "responder").order_by("created_at")
+    return page(
+        request,
+        "pair",
+        _("Pair an account with %(person)s") % {"person": person},
+        person=person,
+        form=form,
+        is_available=operators.is_pairing_available(),
+        earlier=[(address("pairing", "live", one.pk), invitations.status_of(one).text) for one in live],
+        back=address("unifieduser", "change", pk),
+    )
+
+
+@sensitive_variables()
+@require_GET
+def live(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Where an invitation stands; the first time with its code."""
+    operator = need(request, "pair_account")
+    invitation, standing = _invitation(pk)
+    return page(
+        request,
+        "live",
+        _("An account for %(person)s") % {"person": invitation.person},
+        invitation=invitation,
+        shown=_shown_once(request, invitation, standing, operator),
+        status=standing,
+        version=_version(standing),
+        form=NumberForm() if standing.asks_operator else None,
+        may_withdraw=standing.is_live and may(request, "withdraw_request"),
+        back=address("unifieduser", "change", invitation.person_id),
+        another=address("unifieduser", "pair", invitation.person_id),
+    )
+
+
+def _shown_once(request: HttpRequest, invitation: Pairing, standing: Status, operator: str) -> Invitation | None:
+    """The code, if this operator has issued it and not seen it yet."""
+    if request.session.get(JUST_ISSUED) != str(invitation.pk):
+        return None
+    del request.session[JUST_ISSUED]
+    is_due = standing.state == Pairing.State.OFFERED and invitation.operator == operator
+    return invitations.shown([invitation])[0] if is_due else None
+
+
+@require_GET
+def status(request: HttpRequest, pk: UUID) -> JsonResponse:
+    """`{version, text, live}`, for the page that watches: another version is another page."""
+    need(request, "pair_account")
+    standing = _invitation(pk)[1]
+    return JsonResponse({"version": _version(standing), "text": standing.text, "live": standing.is_live})
+
+
+@sensitive_post_parameters()
+@sensitive_variables()
+@require_POST
+def number(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """The number that the person read out."""
+    operator = need(request, "pair_account")
+    invitation = _invitation(pk)[0]
+    form = NumberForm(request.POST)
+    try:
+        outcome = operators.confirm(invitation=invitation, number=form.data.get("number", ""), operator=operator)
+    except ValueError as error:
+        messages.error(request, str(error))
+    else:
+        level = messages.SUCCESS if outcome == Outcome.LINKED else messages.ERROR
+        messages.add_message(request, level, _answer(outcome, invitation))
+    return redirect(address("pairing", "live", pk))
+
+
+def _answer(outcome: Outcome, invitation: Pairing) -> str:
+    if outcome == Outcome.WRONG:
+        left = operators.tries_left(invitation)
+        text = ngettext("That is not the number. %(n)d try left.", "That is not the number. %(n)d tries left.", left)
+        return text % {"n": left}
+    answers = {
+        Outcome.LINKED: _("Linked. The person is told, and can take it back."),
+        Outcome.LOCKED: _("That was the last wrong number. Nothing was linked; issue a new code to start again."),
+        Outcome.REFUSED: _("Nothing was linked: meanwhile the account or the person is linked otherwise."),
+        Outcome.OTHER_SIDE: _("The person has an account now, so the number must be typed in one of its chats."),
+    }
+    return answers.get(outcome, _("There is no number to type: the request has ended, or waits for its code."))
+
+
+@require_http_methods(["GET", "POST"])
+def withdraw(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Ask, then end an invitation."""
+    operator = need(request, "withdraw_request")
+    invitation, standing = _invitation(pk)
+    back = _after_withdrawal(request, invitation)
+    if request.method == "POST":
+        done = operators.withdraw(invitation=invitation, operator=operator)
+        text = _("Withdrawn: its code works no more.") if done else _("This invitation had ended before.")
+        messages.add_message(request, messages.SUCCESS if done else messages.WARNING, text)
+        return redirect(back)
+    question = f"{standing.text} " + _("Nobody will be able to finish it.")
+    return page(request, "confirm", _("Withdraw this invitation?"), question=question, act=_("Withdraw"), back=back)
+
+
+def _after_withdrawal(request: HttpRequest, invitation: Pairing) -> str:
+    """The nearest page that the operator may see."""
+    if may(request, "pair_account"):
+        return address("pairing", "live", invitation.pk)
+    return address("pairing", "change" if may(request, "view_pairing") else "withdraw", invitation.pk)
+
+
+def _invitation(pk: UUID) -> tuple[Pairing, Status]:
+    """404 for requests that people started in a chat: operators have no part in those."""
+    invitations_only = Pairing.objects.filter(person__isnull=False).select_related("person", "responder")
+    invitation = get_object_or_404(invitations_only, pk=pk)
+    return invitation, invitations.status_of(invitation)
+
+
+def _version(standing: Status) -> str:
+    """Changes when the page must be another one. A wrong try is none: somebody may be typing."""
+    words: list[Any] = [standing.state, "operator" if standing.asks_operator else "chat"]
+    return "-".join(words)

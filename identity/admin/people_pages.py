@@ -1,0 +1,94 @@
+"""People together: imported from a file, invited into one; and one person suspended."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+from django.views.decorators.debug import sensitive_variables
+from django.views.decorators.http import require_http_methods
+
+from identity import linking, notices, operators, spreadsheets
+from identity.admin.base import address, may, need, page
+from identity.forms import PeopleFileForm
+from identity.models import UnifiedUser
+from identity.spreadsheets import Problem, Table
+
+
+@require_http_methods(["GET", "POST"])
+def import_people(request: HttpRequest) -> HttpResponse:
+    """A file is looked at first, and taken over as it was looked at: all of it or nothing."""
+    operator = need(request, "import_people")
+    form = PeopleFileForm(files=request.FILES or None)
+    if "content" in request.POST:
+        content = request.POST["content"].encode()
+        table = spreadsheets.read_people(content)
+        return _take_over(request, table, operator) or _preview(request, table, content)
+    if request.method == "POST" and form.is_valid():
+        content = form.cleaned_data["file"].read(spreadsheets.LARGEST + 1)
+        return _preview(request, spreadsheets.read_people(content), content)
+    return page(request, "import", _("Import people"), form=form, most=operators.AT_ONCE, back=_list(request))
+
+
+def _preview(request: HttpRequest, table: Table, content: bytes) -> HttpResponse:
+    known = operators.known_ids(table.people)
+    return page(
+        request,
+        "import",
+        _("Import people"),
+        form=PeopleFileForm(),
+        most=operators.AT_ONCE,
+        problems=table.problems,
+        added=[person for person in table.people if person.unified_user_id not in known],
+        known=sorted(known),
+        content="" if table.problems else content.decode("utf-8-sig"),
+        back=_list(request),
+    )
+
+
+def _take_over(request: HttpRequest, table: Table, operator: str) -> HttpResponse | None:
+    if table.problems:
+        return None
+    try:
+        count = operators.import_people(people=table.people, operator=operator)
+    except ValueError as error:
+        table.problems.append(Problem(0, str(error)))
+        return None
+    text = ngettext("%(count)d person was added.", "%(count)d people were added.", count) % {"count": count}
+    messages.success(request, text)
+    return redirect(_list(request))
+
+
+def _list(request: HttpRequest) -> str:
+    may_see = may(request, "view_unifieduser") or may(request, "change_unifieduser")
+    return address("unifieduser", "changelist" if may_see else "import")
+
+
+@sensitive_variables()
+def download(rows: list[list[str]], name: str) -> HttpResponse:
+    """Invitations as a file, which nothing keeps."""
+    text = spreadsheets.write(spreadsheets.INVITATIONS, rows)
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return HttpResponse(text, content_type="text/csv; charset=utf-8", headers=headers)
+
+
+@require_http_methods(["GET", "POST"])
+def suspend(request: HttpRequest, pk: int) -> HttpResponse:
+    """Ask, then end all links of a person."""
+    operator = need(request, "suspend_person")
+    person = get_object_or_404(UnifiedUser, pk=pk)
+    back = address("unifieduser", "change", pk)
+    if request.method == "POST":
+        count = operators.suspend(person=person, operator=operator)
+        text = ngettext("Suspended: %(count)d link ended.", "Suspended: %(count)d links ended.", count)
+        messages.success(request, text % {"count": count})
+        return redirect(back)
+    accounts = ", ".join(notices.described(one) for one in linking.accounts_of(person)) or _("there are none")
+    question = _(
+        "All links of %(person)s end (%(accounts)s) and all invitations are withdrawn: each account is on its own "
+        "again, and is told. Nothing that was said is deleted."
+    )
+    values = {"person": person.unified_user_id, "accounts": accounts}
+    return page(request, "confirm", _("Suspend this person?"), question=question % values, act=_("Suspend"), back=back)

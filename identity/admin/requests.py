@@ -1,0 +1,108 @@
+"""Pairing requests: who asked whom, when, and where it stands. Never a code, number, token, hash or nonce."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from identity import clock, invitations, notices
+from identity.admin import pairing_pages
+from identity.admin.base import OperatorAdmin, Tool, View, address, may
+from identity.admin.people import link_to
+from identity.models import Pairing
+
+State = Pairing.State
+
+
+class StateFilter(admin.SimpleListFilter):
+    """By the clock, as it is shown: what has run out is expired."""
+
+    title = gettext_lazy("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(value, str(label)) for value, label in State.choices]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        is_over = Q(ended_at=None, expires_at__lte=clock.now())
+        if self.value() == State.EXPIRED:
+            return queryset.filter(is_over | Q(state=State.EXPIRED))
+        return queryset.filter(state=self.value()).exclude(is_over) if self.value() else queryset
+
+
+class KindFilter(admin.SimpleListFilter):
+    title = gettext_lazy("started by")
+    parameter_name = "by"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("operator", _("an operator")), ("account", _("an account"))]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset.filter(person__isnull=self.value() == "account") if self.value() else queryset
+
+
+@admin.register(Pairing)
+class RequestAdmin(OperatorAdmin):
+    fields = (
+        "shown_state",
+        "started_by",
+        "invited",
+        "platform",
+        "answered_by",
+        "tries",
+        "created_at",
+        "claimed_at",
+        "expires_at",
+        "ended_at",
+    )
+    list_display = ("created_at", "shown_state", "started_by", "invited", "answered_by", "ended_at")
+    list_filter = (StateFilter, KindFilter)
+    list_select_related = ("initiator", "responder", "person")
+    search_fields = (
+        "person__unified_user_id",
+        "operator",
+        "=initiator__platform_user_id",
+        "=responder__platform_user_id",
+    )
+    search_help_text = gettext_lazy("By a person's id, an operator, or the id of an account.")
+    ordering = ("-created_at",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Pairing]:
+        requests: QuerySet[Pairing] = super().get_queryset(request)
+        return requests.annotate(read_at=clock.now())
+
+    @admin.display(description=gettext_lazy("state"))
+    def shown_state(self, pairing: Any) -> str:
+        return str(State(invitations.state_of(pairing, pairing.read_at)).label)
+
+    @admin.display(description=gettext_lazy("started by"))
+    def started_by(self, pairing: Pairing) -> str:
+        return notices.described(pairing.initiator) if pairing.initiator else pairing.operator
+
+    @admin.display(description=gettext_lazy("person"))
+    def invited(self, pairing: Pairing) -> str:
+        return link_to(pairing.person)
+
+    @admin.display(description=gettext_lazy("answered by"))
+    def answered_by(self, pairing: Pairing) -> str:
+        return notices.described(pairing.responder) if pairing.responder else ""
+
+    def pages(self) -> Iterable[tuple[str, View, str]]:
+        return (
+            ("<uuid:pk>/live/", pairing_pages.live, "identity_pairing_live"),
+            ("<uuid:pk>/status/", pairing_pages.status, "identity_pairing_status"),
+            ("<uuid:pk>/number/", pairing_pages.number, "identity_pairing_number"),
+            ("<uuid:pk>/withdraw/", pairing_pages.withdraw, "identity_pairing_withdraw"),
+        )
+
+    def tools(self, request: HttpRequest, row: Pairing) -> Iterable[Tool]:
+        if row.person_id and may(request, "pair_account"):
+            yield Tool(_("Live status"), address("pairing", "live", row.pk))
+        if row.person_id and invitations.state_of(row) in invitations.LIVE and may(request, "withdraw_request"):
+            yield Tool(_("Withdraw"), address("pairing", "withdraw", row.pk))

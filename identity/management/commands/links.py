@@ -1,0 +1,49 @@
+"""`manage.py links`: links between accounts and people, to look at and to revoke."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Q
+
+from identity import operators
+from identity.management.printing import OperatorCommand, operator
+from identity.models import AccountLink
+
+
+class Command(OperatorCommand):
+    help = "Links: list, revoke."
+
+    def add_steps(self) -> None:
+        links = self.list_step(self.list, "List links.")
+        links.add_argument("--all", action="store_true", help="also those that have ended")
+        revoke = self.step("revoke", self.revoke, "End a link.")
+        revoke.add_argument("id", type=int, help="as it is listed")
+
+    def list(self, *, search: str, limit: int, all: bool) -> None:  # noqa: A002 - the option's name
+        links = AccountLink.objects.select_related("account", "user").order_by("-pk")
+        if not all:
+            links = links.filter(ended_at=None)
+        if search:
+            person = Q(user__unified_user_id__icontains=search) | Q(user__display_name__icontains=search)
+            links = links.filter(person | Q(account__platform_user_id=search) | Q(actor__icontains=search))
+        self.show_all([_row(link) for link in links[:limit]])
+
+    def revoke(self, *, id: int) -> None:  # noqa: A002
+        link = AccountLink.objects.select_related("account", "user").filter(pk=id).first()
+        if link is None or not operators.revoke(link=link, operator=operator()):
+            raise ValueError(f"There is no live link {id}.")
+        link.refresh_from_db()
+        self.show(_row(link), f"Revoked: {link.account} is on its own again.")
+
+
+def _row(link: AccountLink) -> dict[str, Any]:
+    return {
+        "id": link.pk,
+        "account": str(link.account),
+        "person": link.user.unified_user_id,
+        "since": link.since,
+        "ended_at": link.ended_at,
+        "method": link.method,
+        "actor": link.actor,
+    }

@@ -1,0 +1,96 @@
+"""`manage.py people`: what the admin's pages about people do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.db.models import Q
+
+from identity import invitations, linking, operators, spreadsheets
+from identity.management.printing import OperatorCommand, named, operator, person_named
+from identity.models import AccountLink, UnifiedUser
+from identity.operators import NewPerson
+
+
+class Command(OperatorCommand):
+    help = "People: list, show, add, invite, suspend, import."
+
+    def add_steps(self) -> None:
+        people = self.list_step(self.list, "List people.")
+        people.add_argument("--platform", default="", help="only with an account there")
+        one = "the unified id, for example alice"
+        self.step("show", self.show_person, "Show one person.").add_argument("id", help=one)
+        add = self.step("add", self.add, "Add a person.")
+        add.add_argument("id", help=one)
+        add.add_argument("--name", default="", help="how you call the person")
+        invite = self.step("invite", self.invite, "Issue a code, shown once, for another account of a person.")
+        invite.add_argument("id", help=one)
+        invite.add_argument("--platform", default="", help="only an account there may take it (default: any)")
+        self.step("suspend", self.suspend, "End all links of a person.").add_argument("id", help=one)
+        text = "Add the people of a CSV file (unified_user_id,display_name): all of them or none."
+        self.step("import", self.import_people, text).add_argument("file", type=Path, metavar="FILE.csv")
+
+    def list(self, *, search: str, limit: int, platform: str) -> None:
+        live = AccountLink.objects.live()
+        people = UnifiedUser.objects.order_by("-pk")
+        if search:
+            by_account = live.filter(account__platform_user_id=search).values("user")
+            words = Q(unified_user_id__icontains=search) | Q(display_name__icontains=search)
+            people = people.filter(words | Q(pk__in=by_account))
+        if platform:
+            people = people.filter(pk__in=live.filter(account__platform=platform).values("user"))
+        found = list(people[:limit])
+        platforms: dict[int, list[str]] = {}
+        for link in live.filter(user__in=found).select_related("account").order_by("since", "pk"):
+            platforms.setdefault(link.user_id, []).append(link.account.platform)
+        self.show_all([_row(person) | {"accounts": platforms.get(person.pk, [])} for person in found])
+
+    def show_person(self, *, id: str) -> None:  # noqa: A002 - the argument's name
+        person = person_named(id)
+        accounts = [str(account) for account in linking.accounts_of(person)]
+        live = operators.live_invitations(person).select_related("person", "responder").order_by("created_at")
+        invited = [f"{one.pk} {invitations.state_of(one)}" for one in live]
+        self.show(_row(person) | {"accounts": accounts, "invitations": invited})
+
+    def add(self, *, id: str, name: str) -> None:  # noqa: A002
+        person = operators.add_person(person=NewPerson(id, name), operator=operator())
+        person.refresh_from_db()
+        self.show(_row(person), f"Added {person.unified_user_id}.")
+
+    def invite(self, *, id: str, platform: str) -> None:  # noqa: A002
+        person = person_named(id)
+        issued = operators.invite(person=person, platform=platform, operator=operator())
+        issued.refresh_from_db()
+        seen = invitations.shown([issued])[0]
+        row = {
+            "request": issued.pk,
+            "code": seen.code,
+            "deep_link": seen.deep_link,
+            "expires_at": seen.expires_at,
+            "invitation": seen.text,
+        }
+        self.show(row, f"{seen.text}\n\nRequest {issued.pk}. The code is shown only now.")
+
+    def suspend(self, *, id: str) -> None:  # noqa: A002
+        count = operators.suspend(person=person_named(id), operator=operator())
+        self.show({"unified_user_id": id, "links_ended": count}, f"Suspended {id}: {count} links ended.")
+
+    def import_people(self, *, file: Path) -> None:
+        try:
+            table = spreadsheets.read_people(file.read_bytes())
+        except OSError as error:
+            raise ValueError(f"{file} cannot be read: {error.strerror}.") from error
+        if table.problems:
+            raise ValueError("\n".join(["Nothing was imported.", *map(str, table.problems)]))
+        count = operators.import_people(people=table.people, operator=operator())
+        known = len(table.people) - count
+        self.show({"added": count, "known": known}, f"{count} added, {known} known already.")
+
+
+def _row(person: UnifiedUser) -> dict[str, Any]:
+    return {
+        "unified_user_id": person.unified_user_id,
+        "display_name": named(person),
+        "created_at": person.created_at,
+    }

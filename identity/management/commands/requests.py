@@ -1,0 +1,90 @@
+"""`manage.py requests`: pairing requests, and what an operator may do about invitations. Never a code."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q
+
+from identity import clock, invitations, notices, operators
+from identity.management.printing import OperatorCommand, operator
+from identity.models import Pairing
+from identity.pairing import Outcome
+
+
+class Command(OperatorCommand):
+    help = "Pairing requests: list, show, withdraw, confirm."
+
+    def add_steps(self) -> None:
+        requests = self.list_step(self.list, "List requests.")
+        requests.add_argument("--live", action="store_true", help="only those that have not ended")
+        one = "as it is listed"
+        self.step("show", self.show_request, "Show one request.").add_argument("id", type=UUID, help=one)
+        self.step("withdraw", self.withdraw, "End an invitation.").add_argument("id", type=UUID, help=one)
+        text = "Type the number that the person read out. It is asked for, and stands in no shell history."
+        self.step("confirm", self.confirm, text).add_argument("id", type=UUID, help=one)
+
+    def list(self, *, search: str, limit: int, live: bool) -> None:
+        requests = Pairing.objects.select_related("initiator", "responder", "person").order_by("-created_at")
+        if search:
+            ids = Q(initiator__platform_user_id=search) | Q(responder__platform_user_id=search)
+            person = Q(person__unified_user_id__icontains=search)
+            requests = requests.filter(ids | person | Q(operator__icontains=search))
+        if live:
+            requests = requests.filter(ended_at=None, expires_at__gt=clock.now())
+        now = clock.read()
+        self.show_all([_row(one, now) for one in requests[:limit]])
+
+    def show_request(self, *, id: UUID) -> None:  # noqa: A002 - the argument's name
+        pairing = _request(id)
+        text = {"status": invitations.status_of(pairing).text} if pairing.person else {}
+        self.show(_row(pairing) | {"platform": pairing.platform, "tries": pairing.tries} | text)
+
+    def withdraw(self, *, id: UUID) -> None:  # noqa: A002
+        if not operators.withdraw(invitation=_request(id), operator=operator()):
+            raise ValueError("This is no invitation, or it has ended.")
+        self.show(_row(_request(id)), "Withdrawn: its code works no more.")
+
+    def confirm(self, *, id: UUID) -> None:  # noqa: A002
+        pairing = _request(id)
+        if pairing.person is None:
+            raise ValueError("People finish what they started in a chat themselves.")
+        self.stderr.write("Number: ", ending="")
+        self.stderr.flush()
+        outcome = operators.confirm(invitation=pairing, number=sys.stdin.readline(), operator=operator())
+        if outcome != Outcome.LINKED:
+            raise ValueError(_refusal(outcome, pairing))
+        self.show(_row(_request(id)), f"Linked. {invitations.status_of(_request(id)).text}")
+
+
+def _refusal(outcome: Outcome, pairing: Pairing) -> str:
+    texts = {
+        Outcome.WRONG: f"That is not the number. Tries left: {operators.tries_left(pairing)}.",
+        Outcome.LOCKED: "That was the last wrong number. Nothing was linked.",
+        Outcome.REFUSED: "Nothing was linked: meanwhile the account or the person is linked otherwise.",
+        Outcome.OTHER_SIDE: "The person has an account: the number must be typed in one of its chats.",
+    }
+    return texts.get(outcome, "There is no number to type: the request has ended, or waits for its code.")
+
+
+def _request(pk: UUID) -> Pairing:
+    found = Pairing.objects.select_related("initiator", "responder", "person").filter(pk=pk).first()
+    if found is None:
+        raise ValueError(f"There is no request {pk}.")
+    return found
+
+
+def _row(pairing: Pairing, now: datetime | None = None) -> dict[str, Any]:
+    return {
+        "id": pairing.pk,
+        "state": str(invitations.state_of(pairing, now)),
+        "started_by": notices.described(pairing.initiator) if pairing.initiator else pairing.operator,
+        "person": pairing.person.unified_user_id if pairing.person else None,
+        "answered_by": notices.described(pairing.responder) if pairing.responder else None,
+        "created_at": pairing.created_at,
+        "expires_at": pairing.expires_at,
+        "ended_at": pairing.ended_at,
+    }

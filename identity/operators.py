@@ -1,0 +1,208 @@
+"""What operators do about people, the same from the admin and from commands. Each step leaves an audit row with their
+name, and none of them makes a link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
+
+from identity import audit, clock, codes, linking, pairing
+from identity.limits import limits
+from identity.models import AccountLink, AuditEvent, BotProfile, Pairing, UnifiedUser
+from identity.notices import PLATFORM_TITLES
+from identity.pairing import Outcome
+from identity.resolvers import DatabaseIdentityResolver
+
+AT_ONCE = 500  # people imported or invited together
+
+
+@dataclass(frozen=True, slots=True)
+class NewPerson:
+    """Somebody to be added."""
+
+    unified_user_id: str
+    display_name: str
+
+
+def is_pairing_available() -> bool:
+    """Whether links in the database decide who is who. Where another resolver does, nobody can be paired here."""
+    resolver = import_string(settings.BOTOS_RESOLVER)
+    return isinstance(resolver, type) and issubclass(resolver, DatabaseIdentityResolver)
+
+
+# --- People
+
+
+def add_person(*, person: NewPerson, operator: str) -> UnifiedUser:
+    """Raises ValueError for what is no id or name, and for an id that is taken."""
+    check_new_person(person)
+    try:
+        with transaction.atomic():
+            made = UnifiedUser.objects.create(
+                unified_user_id=person.unified_user_id, display_name=person.display_name.strip()
+            )
+            audit.record(kind="person_added", actor=operator, user=made)
+    except IntegrityError as error:
+        raise ValueError(_("There is a person with the id %(id)s already.") % {"id": person.unified_user_id}) from error
+    return made
+
+
+def check_new_person(person: NewPerson) -> None:
+    """Raises ValueError for an id that `linking.check_person` refuses, and for a name that cannot be shown as it is."""
+    linking.check_person(person.unified_user_id)
+    if len(person.display_name) > 150 or not person.display_name.isprintable():
+        raise ValueError(_("A name has at most 150 characters, and no line breaks or invisible ones."))
+
+
+@transaction.atomic
+def rename_person(*, person: UnifiedUser, display_name: str, operator: str) -> None:
+    """Names are labels: nothing is found by them, so this changes no identity."""
+    check_new_person(NewPerson(person.unified_user_id, display_name))
+    UnifiedUser.objects.filter(pk=person.pk).update(display_name=display_name)
+    audit.record(kind="person_renamed", actor=operator, user=person)
+
+
+def import_people(*, people: Sequence[NewPerson], operator: str) -> int:
+    """Add all of them or none; who is there already stays as is. How many were added, in a constant number of queries.
+
+    Raises ValueError for more than AT_ONCE, for what `check_new_person` refuses, and if somebody else added one of them
+    at the same moment.
+    """
+    _check_number(len(people))
+    for person in people:
+        check_new_person(person)
+    known = known_ids(people)
+    new = [UnifiedUser(unified_user_id=one.unified_user_id, display_name=one.display_name) for one in people]
+    added = [user for user in new if user.unified_user_id not in known]
+    try:
+        with transaction.atomic():
+            UnifiedUser.objects.bulk_create(added)
+            AuditEvent.objects.bulk_create(
+                AuditEvent(kind="person_imported", actor=operator, unified_user_id=user.unified_user_id)
+                for user in added
+            )
+            audit.record(kind="people_imported", actor=operator, people=len(added))
+    except IntegrityError as error:
+        raise ValueError(_("Two of these people have one id, or somebody has just added one. Try again.")) from error
+    return len(added)
+
+
+def known_ids(people: Iterable[NewPerson]) -> set[str]:
+    """Those of their ids that are taken."""
+    ids = [person.unified_user_id for person in people]
+    return set(UnifiedUser.objects.filter(unified_user_id__in=ids).values_list("unified_user_id", flat=True))
+
+
+def _check_number(count: int) -> None:
+    if count > AT_ONCE:
+        raise ValueError(
+            _("These are %(count)d people; at most %(most)d at a time.") % {"count": count, "most": AT_ONCE}
+        )
+
+
+# --- Invitations
+
+
+def platforms() -> dict[str, str]:
+    """The platforms that somebody can be invited on, with their titles: those that come along, and those that bots
+    have connected to.
+    """
+    names = {*PLATFORM_TITLES, *BotProfile.objects.values_list("platform", flat=True)}
+    return {name: PLATFORM_TITLES.get(name, name.title()) for name in sorted(names)}
+
+
+def platforms_left(person: UnifiedUser) -> dict[str, str]:
+    """Those on which the person has no account yet: there is at most one on each."""
+    taken = set(AccountLink.objects.live().filter(user=person).values_list("account__platform", flat=True))
+    return {name: title for name, title in platforms().items() if name not in taken}
+
+
+def invite(*, person: UnifiedUser, operator: str, platform: str = "") -> Pairing:
+    """An invitation for one account, on `platform` or on any. Raises ValueError where there can be none."""
+    _check_available()
+    if platform and platform not in platforms():
+        raise ValueError(_("There is no platform %(name)s here.") % {"name": platform})
+    if platform and platform not in platforms_left(person):
+        raise ValueError(_("This person has an account of that platform already, and takes one of each."))
+    return pairing.invite(person=person, operator=operator, platform=platform)
+
+
+@transaction.atomic
+def invite_all(*, people: Sequence[UnifiedUser], operator: str) -> list[Pairing]:
+    """One invitation for each, or none at all. Raises ValueError for more than AT_ONCE and as `invite` does."""
+    _check_available()
+    _check_number(len(people))
+    made = {pairing.invite(person=person, operator=operator).pk for person in people}
+    return list(Pairing.objects.filter(pk__in=made).select_related("person").order_by("person__unified_user_id"))
+
+
+def _check_available() -> None:
+    if not is_pairing_available():
+        raise ValueError(_("Who is who is decided elsewhere here (BOTOS_RESOLVER), so nobody can be invited."))
+
+
+@transaction.atomic
+def confirm(*, invitation: Pairing, number: str, operator: str) -> Outcome:
+    """The operator types the number that the person read out. Raises ValueError for what is no number; no try is
+    counted then.
+    """
+    digits = codes.read_number(number)
+    if digits is None:
+        raise ValueError(_("The number has six digits."))
+    outcome = pairing.confirm_as_operator(pairing=invitation, number=digits, operator=operator)
+    if outcome == Outcome.WRONG:
+        audit.record(kind="pairing_number_wrong", actor=operator, user=invitation.person, request=invitation.pk.hex)
+    return outcome
+
+
+def tries_left(invitation: Pairing) -> int:
+    """Of the number; read anew."""
+    tries = Pairing.objects.values_list("tries", flat=True).get(pk=invitation.pk)
+    return max(0, limits().number_tries - tries)
+
+
+def withdraw(*, invitation: Pairing, operator: str) -> bool:
+    """Take an invitation back. False if it had ended, or is none."""
+    return pairing.withdraw(pairing=invitation, operator=operator) == Outcome.CANCELLED
+
+
+# --- Ends
+
+
+@transaction.atomic
+def suspend(*, person: UnifiedUser, operator: str) -> int:
+    """End all links of a person and all that could make a new one. How many links there were."""
+    ended = linking.suspend(user=person, operator=operator)
+    withdrawn = _withdraw_all(person, operator)
+    audit.record(kind="person_suspended", actor=operator, user=person, links=ended, invitations=withdrawn)
+    return ended
+
+
+@transaction.atomic
+def revoke(*, link: AccountLink, operator: str) -> bool:
+    """End a link. False if it had ended.
+
+    With the person's last account go the invitations: they were to be finished in one of the chats, and must not fall
+    to operators.
+    """
+    ended = linking.revoke(link=link, operator=operator)
+    if ended and not linking.accounts_of(link.user):
+        _withdraw_all(link.user, operator)
+    return ended
+
+
+def _withdraw_all(person: UnifiedUser, operator: str) -> int:
+    live = live_invitations(person).order_by("pk")
+    return sum(withdraw(invitation=one, operator=operator) for one in live)
+
+
+def live_invitations(person: UnifiedUser) -> QuerySet[Pairing]:
+    """Those of a person that have not ended or run out."""
+    return Pairing.objects.filter(person=person, ended_at=None, expires_at__gt=clock.now())

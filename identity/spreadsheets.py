@@ -1,0 +1,111 @@
+"""Tables of people as CSV files, read from and written for spreadsheet programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from django.utils.translation import gettext as _
+
+from identity.operators import AT_ONCE, NewPerson, check_new_person
+
+COLUMNS = ["unified_user_id", "display_name"]
+INVITATIONS = [*COLUMNS, "code", "deep_link", "expires_at"]
+LARGEST = 500_000  # bytes; AT_ONCE people with the longest ids and names are fewer
+# A cell that starts so is a formula to a spreadsheet program, which may send the rest of the table elsewhere.
+_STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong in a line of a file; line 0 is the file."""
+
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return _("Line %(line)d: %(text)s") % {"line": self.line, "text": self.text} if self.line else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The people of a file, and all that is wrong with it."""
+
+    people: list[NewPerson]
+    problems: list[Problem]
+
+
+def read_people(data: bytes) -> Table:
+    """Read a CSV file: UTF-8, the two columns named in its first line, separated by comma, semicolon or tab."""
+    if len(data) > LARGEST:
+        return _unreadable(0, _("The file is too large: at most %(most)d people at a time.") % {"most": AT_ONCE})
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return _unreadable(0, _("The file is not UTF-8. Save it as “CSV UTF-8”."))
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    rows = _rows(text, separator)
+    try:
+        line, header = next(rows, (1, []))
+        if [name.strip().lower() for name in header] not in (COLUMNS, COLUMNS[:1]):
+            return _unreadable(line, _("The first line must be unified_user_id,display_name."))
+        return _checked(list(rows), len(header))
+    except csv.Error as error:
+        return _unreadable(0, _("The file is no CSV: %(error)s.") % {"error": error})
+
+
+def _unreadable(line: int, text: str) -> Table:
+    return Table([], [Problem(line, text)])
+
+
+def _rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, each with the number of the line where it starts."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    start = 1
+    for row in reader:
+        if any(cell.strip() for cell in row):
+            yield start, row
+        start = reader.line_num + 1
+
+
+def _checked(rows: Sequence[tuple[int, list[str]]], columns: int) -> Table:
+    people: dict[str, NewPerson] = {}
+    problems = []
+    if len(rows) > AT_ONCE:
+        most = {"count": len(rows), "most": AT_ONCE}
+        problems.append(Problem(0, _("These are %(count)d people; at most %(most)d at a time.") % most))
+    for line, row in rows[:AT_ONCE]:
+        person = NewPerson(*(cell.strip() for cell in (*row, "")[:2]))
+        if reason := _wrong(person, row, columns, people):
+            problems.append(Problem(line, reason))
+        people.setdefault(person.unified_user_id, person)
+    if not rows:
+        problems.append(Problem(0, _("There is nobody in the file.")))
+    return Table(list(people.values()), problems)
+
+
+def _wrong(person: NewPerson, row: list[str], columns: int, before: dict[str, NewPerson]) -> str:
+    if len(row) != columns:
+        return _("%(found)d cells instead of %(wanted)d.") % {"found": len(row), "wanted": columns}
+    if person.unified_user_id in before:
+        return _("%(id)r is in the file twice.") % {"id": person.unified_user_id}
+    try:
+        check_new_person(person)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def write(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A CSV file that a spreadsheet program opens as text: what would be a formula gets an apostrophe before it."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+    writer.writerow(header)
+    writer.writerows([_as_text(cell) for cell in row] for row in rows)
+    return "\ufeff" + file.getvalue()  # by which these programs know UTF-8
+
+
+def _as_text(cell: str) -> str:
+    return f"'{cell}" if cell.lstrip(" \u00a0").startswith(_STARTS_A_FORMULA) else cell
