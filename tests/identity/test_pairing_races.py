@@ -282,7 +282,7 @@ def test_links_change_while_turns_are_running() -> None:
         *(partial(meddle_until, until, accounts, hand) for hand in range(3)),
     )
 
-    assert sum(answered[:3])  # lanes were claimed meanwhile; whose, is chance
+    assert any(answered[:3])  # lanes were claimed meanwhile; whose, is chance
     assert is_whole()
     for one in accounts:
         lives = AccountLink.objects.filter(account=one).order_by("since").values_list("since", "ended_at")
