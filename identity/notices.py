@@ -16,7 +16,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop, ngettext
 
-from identity import codes
+from identity import clock, codes
 from identity.buttons import Button
 from identity.models import AccountLink, BotProfile, Pairing, PlatformAccount
 from identity.pairing_secrets import secrets_of
@@ -124,7 +124,7 @@ def title(platform: str) -> str:
 
 def _offer(account: PlatformAccount, subject: Subject) -> Notice:
     pairing = _pairing(subject)
-    if pairing.state != Pairing.State.OFFERED:
+    if pairing.state != Pairing.State.OFFERED or pairing.expires_at <= clock.read():
         return Notice(_("That code has ended. Send /link for a new one."))
     code = codes.shown_code(secrets_of(pairing).code)
     text = _(
@@ -139,7 +139,8 @@ def _offer(account: PlatformAccount, subject: Subject) -> Notice:
 
 def _number(account: PlatformAccount, subject: Subject) -> Notice:
     pairing = _pairing(subject)
-    if pairing.state != Pairing.State.CLAIMED or pairing.responder_id != account.pk:
+    is_live = pairing.state == Pairing.State.CLAIMED and pairing.expires_at > clock.read()
+    if not is_live or pairing.responder_id != account.pk:
         return Notice(_("That request has ended. It takes a new code."))
     number = codes.shown_number(secrets_of(pairing).number)
     values = {"who": _initiating_side(pairing), "app": title(account.platform), "number": number, **subject}
@@ -170,7 +171,7 @@ def _number_text(pairing: Pairing) -> str:
 
 def _claimed(account: PlatformAccount, subject: Subject) -> Notice:
     pairing = _pairing(subject)
-    if pairing.state != Pairing.State.CLAIMED or pairing.responder is None:
+    if pairing.state != Pairing.State.CLAIMED or pairing.expires_at <= clock.read() or pairing.responder is None:
         return Notice(_("That request has ended."))
     used = _("%(who)s used your code. Yours? Type the 6-digit number it shows.")
     if pairing.person_id:

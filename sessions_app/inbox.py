@@ -195,11 +195,11 @@ def _ask_to_try_again(message: InboundMessage) -> None:
 def edit(change: MessageEdit) -> None:
     """Replace the words of a message that no turn has taken; later, note them on its entry. Starts no turn."""
     _check_text(change.text)
-    if pairing_chat.is_pairing_text(change.text):
-        pairing_chat.burn_in(change.text)
-        return  # what is edited does not count as typed, and a code is kept nowhere
     place = {"platform": change.address.platform, "chat_id": change.address.chat_id, "message_id": change.message_id}
     message = InboundEvent.objects.filter(**place, kind=InboundEvent.Kind.MESSAGE)
+    if pairing_chat.is_secret(change.text, PlatformAccount.objects.filter(events__in=message).first()):
+        pairing_chat.burn_in(change.text)
+        return  # what is edited does not count as typed, and a code or number is kept nowhere
     if message.filter(done_at=None, starts=0).update(text=change.text):
         return
     if message.filter(done_at=None).update(edited=change.text):

@@ -48,9 +48,11 @@ def burn_in(text: str) -> bool:
     return bool(found) and pairing.burn(found=found)
 
 
-def is_pairing_text(text: str) -> bool:
-    """Whether a text is about linking or has a code in it, so that nothing else may keep it."""
-    return _step_of(text) is not None or bool(_secrets_within(text))
+def is_secret(text: str, author: PlatformAccount | None) -> bool:
+    """Whether a text is about linking, or has a code or a number in it that may be live: nothing else may keep it."""
+    if _step_of(text) is not None or _secrets_within(text):
+        return True
+    return bool(author and codes.numbers_within(text) and pairing.is_party_to_number(author))
 
 
 Step = Callable[[PlatformAccount, str], bool]

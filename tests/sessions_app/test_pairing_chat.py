@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from identity import clock
 from identity.models import AccountLink, Pairing
 from sessions_app import inbox, outbox
+from sessions_app.messages import Address, MessageEdit
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
 from tests.sessions_app.talk import DATABASE, message, say, texts
 
@@ -71,3 +73,28 @@ def test_it_takes_six_digits_for_a_message_when_nobody_waits_for_a_number() -> N
     hear("alice", "482 913")
 
     assert InboundEvent.objects.get().text == "482 913"
+
+
+def test_it_keeps_no_code_or_number_that_a_message_is_edited_to() -> None:
+    hear("alice", "/link")
+    code = code_of(told("alice"))
+    inbox.receive(message("alice", "hello", platform="discord"), resolver=DATABASE)
+    heard = InboundEvent.objects.get(text="hello")
+    hear("alice", code, platform="discord")
+    number = number_of(told("alice", "discord"))
+
+    for words in (f"the number is {number}", f"my code was {code}"):
+        inbox.edit(MessageEdit(Address("discord", heard.chat_id), heard.message_id, words))
+
+    heard.refresh_from_db()
+    assert (heard.text, heard.edited) == ("hello", "")
+
+
+def test_it_shows_no_code_or_number_that_has_run_out() -> None:
+    hear("alice", "/link")
+    code = code_of(told("alice"))
+    hear("alice", code, platform="discord")
+    Pairing.objects.update(expires_at=clock.EPOCH)
+
+    assert told("alice", "discord") == "That request has ended. It takes a new code."
+    assert "used your code" not in told("alice")
