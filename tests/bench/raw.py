@@ -57,7 +57,8 @@ _STORE_ENTRIES = """INSERT INTO sessions_app_historyentry
 (?, ?, ?, 'assistant', 'reply', '', ?, '{}', ?, ?, '', '', ?) RETURNING id"""
 _QUEUE = """INSERT INTO sessions_app_outbounddelivery
 (platform, chat_id, thread_id, text, nonce, event_id, entry_id, status, attempts, may_be_repeat, owner, lease_until,
- not_before, message_id, reason, created_at) VALUES (?, ?, '', ?, ?, ?, ?, 'pending', 0, ?, '', ?, ?, '', '', ?)"""
+ not_before, message_id, reason, template, subject, created_at)
+VALUES (?, ?, '', ?, ?, ?, ?, 'pending', 0, ?, '', ?, ?, '', '', '', '{}', ?)"""
 
 _DUE = """SELECT d.id, d.platform, d.chat_id, d.thread_id, d.text, d.nonce, d.status, d.attempts, d.may_be_repeat
 FROM sessions_app_outbounddelivery d WHERE d.settled_at IS NULL AND d.platform IN ({places})
