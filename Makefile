@@ -8,7 +8,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BIN := .venv/bin
-PARALLEL := -n auto --dist loadfile
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 CHECKED := manage.py botos_project identity sessions_app adapters tests
 
 # What a production machine would set; nothing of this machine gets in.

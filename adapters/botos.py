@@ -9,22 +9,33 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
-from adapters import registry
+from adapters import registry, vitals
 from adapters.courier import Courier
+from adapters.polling_lease import PollingLease
 from adapters.protocols import PlatformAdapter
 from adapters.supervisor import Health, Supervisor
-from identity import linking, pairing
+from identity import browsers, linking, live, pairing, pairing_limits
+from identity import retention as identity_retention
 from identity.models import BotProfile
 from identity.resolvers import Resolves
-from sessions_app import agents, bridge, inbox, outbox
+from sessions_app import agents, bridge, doorbell, forgetting, inbox, jobs, outbox, retention, tally, watermarks
 from sessions_app.manager import BotSessionManager
-from sessions_app.messages import Address, InboundMessage, MessageEdit
+from sessions_app.messages import Address, Agent, InboundMessage, MessageEdit
 from sessions_app.pool import Service, TurnPool
 
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 60.0
+DUTIES = (pairing.expire, linking.remind, linking.suspend_silent, browsers.end_old, forgetting.go_on)
+TIDYING = (
+    live.forget_old,
+    pairing_limits.forget_old,
+    identity_retention.forget_old_requests,
+    identity_retention.forget_old_audit,
+    *retention.DUTIES,
+)
 LAST_GOODBYES = 5.0  # seconds that connections are given to end when everything else has stopped
 
 
@@ -57,6 +68,11 @@ class Bot:
         """A fresh adapter. Raises NeedsConfiguration."""
         return registry.build(self.platform, self._config)
 
+    def lease(self) -> PollingLease | None:
+        """The lease to receive under; None where there is no token to share."""
+        token = registry.token_of(self.platform, self._config)
+        return PollingLease(token) if token else None
+
     def join(self, botos: BotOS) -> None:
         """Become one of its bots, with its agent and resolver where this bot has none of its own."""
         self._botos = botos
@@ -68,7 +84,8 @@ class Bot:
     def service(self) -> Service:
         """What the turn pool needs to answer on this platform."""
         agent = agents.as_agent(self.agent) if self.agent is not None else configured_agent()
-        return Service(agent, self.identity_resolver, registry.get(self.platform).text_limit)
+        platform = registry.get(self.platform)
+        return Service(agent, self.identity_resolver, platform.text_limit, platform.streams)
 
     async def start(self) -> None:
         """Serve this platform alone until `stop` is called."""
@@ -97,7 +114,7 @@ class BotOS:
 
     agent: answers wherever a bot has none of its own. platforms: names to make bots for. identity_resolver: for every
     bot that has none. serves: platforms whose waiting messages are answered here although another process connects to
-    them.
+    them. workers: turns at once, BOTOS_WORKERS unless given; with 0 other processes answer, which are told by Redis.
     """
 
     def __init__(
@@ -108,12 +125,13 @@ class BotOS:
         *,
         bots: Iterable[Bot] = (),
         serves: Iterable[str] = (),
-        workers: int = 0,
+        workers: int | None = None,
     ) -> None:
         self.agent = agent
         self.identity_resolver = identity_resolver
         self._serves = tuple(serves)
-        self._workers = workers
+        self._workers = settings.BOTOS_WORKERS if workers is None else workers
+        self._doorbell: jobs.Doorbell | None = None
         self._bots: dict[str, Bot] = {}
         self._supervisors: dict[str, Supervisor] = {}
         self.courier = Courier(self._adapters_that_are_up)
@@ -158,20 +176,38 @@ class BotOS:
         What is under way then is finished first.
         """
         self._stopped.clear()
-        self.pool = TurnPool(
-            self._services(), size=self._workers or settings.BOTOS_WORKERS, on_outgoing=self.courier.wake
-        )
+        self._doorbell = jobs.Doorbell(settings.REDIS_URL) if settings.REDIS_URL else None
+        self.pool = self._build_pool()
+        vitals.watch(self.health)
         try:
-            await self._serve(self._stop)
+            async with tally.kept():
+                await self._serve(self._stop)
         finally:
+            if self._doorbell:
+                await asyncio.to_thread(self._doorbell.close)
             self._stop.clear()
             self._stopped.set()
+
+    def _build_pool(self) -> TurnPool | jobs.Elsewhere:
+        if self._doorbell is None:
+            return TurnPool(self._services(), size=self._workers, on_outgoing=self.courier.wake)
+        if not self._workers:
+            return jobs.Elsewhere(self._doorbell)
+        return TurnPool(self._services(), size=self._workers, on_outgoing=self._wake_all, is_shared=True)
+
+    def _wake_all(self) -> None:
+        """Some other process may have the connection."""
+        self.courier.wake()
+        if self._doorbell:
+            self._doorbell.ring_for_couriers()
 
     async def _serve(self, stop: asyncio.Event) -> None:
         """Stop in the order in which messages flow: turns, then deliveries, then the connections that carry them."""
         stop_sending, stop_connecting = asyncio.Event(), asyncio.Event()
         for bot in self._bots.values():
-            self._supervisors[bot.platform] = Supervisor(bot.platform, bot.build_adapter, on_change=self.courier.wake)
+            self._supervisors[bot.platform] = Supervisor(
+                bot.platform, bot.build_adapter, lease=bot.lease(), on_change=self.courier.wake
+            )
         connections = [
             asyncio.create_task(supervisor.run(_BotInbox(self, self._bots[name], supervisor), stop_connecting))
             for name, supervisor in self._supervisors.items()
@@ -179,10 +215,14 @@ class BotOS:
         for connection in connections:
             connection.add_done_callback(lambda _: self._stop_without(connections))
         sending = asyncio.create_task(self.courier.run(stop_sending))
-        housekeeping = asyncio.create_task(self._keep_house())
-        await self.pool.run(stop)
-        housekeeping.cancel()
-        await asyncio.gather(housekeeping, return_exceptions=True)
+        beside = [asyncio.create_task(self._keep_house())]
+        if settings.REDIS_URL:
+            beside.append(asyncio.create_task(jobs.listen(settings.REDIS_URL, self.courier.wake)))
+        with doorbell.answered_by(self.pool.notify, self._wake_all):
+            await self.pool.run(stop)
+        for job in beside:
+            job.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
         await bridge.drain()
         stop_sending.set()
         await sending
@@ -197,9 +237,11 @@ class BotOS:
         """What time alone brings about for links and requests. Several processes may do it: each thing is done once."""
         while True:
             try:
-                done = [await bridge.call(duty) for duty in (pairing.expire, linking.remind, linking.suspend_silent)]
+                done = [await bridge.call(duty) for duty in DUTIES]
                 if any(done):
                     self.courier.wake()
+                for duty in TIDYING:
+                    await bridge.call(duty)
             except Exception:
                 log.exception("housekeeping failed; it goes on")
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
@@ -226,8 +268,7 @@ class BotOS:
         if not others:
             return own
         agent = agents.as_agent(self.agent) if self.agent is not None else configured_agent()
-        limits = {name: registry.get(name).text_limit for name in others}
-        return own | {name: Service(agent, self.identity_resolver, limit) for name, limit in limits.items()}
+        return own | _services_of(others, agent, self.identity_resolver)
 
     def _adapters_that_are_up(self) -> dict[str, PlatformAdapter]:
         running = self._supervisors.items()
@@ -246,6 +287,9 @@ class _BotInbox:
         self._supervisor.connected()
         if name or url:
             bridge.call_soon(_remember_bot, self._bot.platform, name, url)
+
+    async def marks(self) -> Mapping[str, watermarks.Mark]:
+        return await bridge.call(watermarks.known, self._bot.platform)
 
     async def receive(self, message: InboundMessage) -> None:
         try:
@@ -276,3 +320,13 @@ def _remember_bot(platform: str, name: str, url: str) -> None:
 def configured_agent() -> Any:
     """The agent that the settings name."""
     return agents.load_agent(settings.BOTOS_AGENT, instructions=settings.BOTOS_INSTRUCTIONS)
+
+
+def configured_services() -> dict[str, Service]:
+    """All platforms, with the agent and the resolver that the settings name. Raises AgentError."""
+    return _services_of(registry.names(), configured_agent(), import_string(settings.BOTOS_RESOLVER)())
+
+
+def _services_of(platforms: Iterable[str], agent: Agent, resolver: Resolves | None) -> dict[str, Service]:
+    known = {name: registry.get(name) for name in platforms}
+    return {name: Service(agent, resolver, one.text_limit, one.streams) for name, one in known.items()}

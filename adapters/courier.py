@@ -12,14 +12,14 @@ from contextlib import suppress
 from django.conf import settings
 
 from adapters.protocols import DeliveryError, PlatformAdapter
-from sessions_app import bridge, outbox
+from sessions_app import bridge, outbox, tally
 from sessions_app.messages import OutgoingMessage
 from sessions_app.models import OutboundDelivery
 from sessions_app.outbox import Failed, Sent
 
 log = logging.getLogger(__name__)
 
-LONGEST_CALL = 25.0  # seconds; shorter than the lease of a delivery
+CALL_SHARE = 5 / 6  # of the time that a delivery is leased for; nobody else may start before a call has ended
 LONGEST_PAUSE = 86_400.0
 RETRY_SECONDS = 1.0  # between attempts to write an outcome down
 LAST_CALLS = 4.0  # seconds that calls under way are given when the process stops
@@ -72,10 +72,11 @@ class Courier:
             call = asyncio.create_task(self._send(adapters[delivery.platform], delivery))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
+        # Where others answer, what is queued there may wait for two sweeps: the one that found the message, and this.
+        sweep = float(settings.BOTOS_SWEEP_SECONDS / (2 if settings.REDIS_URL else 1))
         if due or not adapters:
-            return float(settings.BOTOS_SWEEP_SECONDS)
+            return sweep
         next_due = await bridge.call(outbox.seconds_until_next, adapters.keys())
-        sweep = float(settings.BOTOS_SWEEP_SECONDS)
         return sweep if not next_due else min(sweep, next_due)
 
     async def _sleep(self, seconds: float) -> None:
@@ -84,16 +85,20 @@ class Courier:
 
     async def _send(self, adapter: PlatformAdapter, delivery: OutboundDelivery) -> None:
         try:
-            async with asyncio.timeout(LONGEST_CALL):
+            async with asyncio.timeout(settings.BOTOS_SEND_SECONDS * CALL_SHARE):
                 message_id = await adapter.send(await self._words_of(delivery))
         except DeliveryError as error:
             pause = _bounded(error.retry_after)
+            if error.retry_after is not None:
+                tally.up("rate limits", delivery.platform)
             failed = Failed(delivery, _plain(error), error.permanent, pause, error.ambiguous, error.gone)
+            _log(logging.WARNING, delivery, f"not sent: {failed.reason}")
             self._outcomes.put_nowait(failed)
         except Exception as error:  # noqa: BLE001 - an adapter's bug, or no answer in time: it may have been sent
-            log.warning("delivery %s: %s", delivery.pk, type(error).__name__)
+            _log(logging.WARNING, delivery, f"not sent, or nobody knows: {type(error).__name__}")
             self._outcomes.put_nowait(Failed(delivery, type(error).__name__, ambiguous=True))
         else:
+            _log(logging.INFO, delivery, "sent")
             self._outcomes.put_nowait(Sent(delivery, _plain(message_id)))
 
     async def _words_of(self, delivery: OutboundDelivery) -> OutgoingMessage:
@@ -120,6 +125,12 @@ class Courier:
             except Exception:
                 log.exception("the outcome of %d deliveries could not be written; trying again", len(outcomes))
                 await asyncio.sleep(RETRY_SECONDS)
+
+
+def _log(level: int, delivery: OutboundDelivery, what: str) -> None:
+    """With the id of the message that it answers, if it does."""
+    about = {"event": delivery.event_id, "delivery": delivery.pk}
+    log.log(level, "event %s: delivery %s: %s", delivery.event_id or "none", delivery.pk, what, extra=about)
 
 
 def _plain(said: object) -> str:

@@ -5,25 +5,23 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from datetime import timedelta
 from typing import Any
 
 import discord
 
 from adapters.discord_link import Connection, Memory
-from adapters.discord_sdk import Busy, buttons_of, delivery_error, point_sdk_at, refusal
+from adapters.discord_sdk import Busy, buttons_of, delivery_error, new_client, point_sdk_at, refusal
 from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
 from sessions_app.messages import OutgoingMessage
 
 SEND_TIMEOUT = 60.0  # seconds, with the SDK's own waiting for a channel's rate limit
-NONCE_WINDOW = timedelta(minutes=2)  # so long Discord itself keeps a second message with the same nonce away
+NONCE_SECONDS = 120.0  # so long Discord itself keeps a second message with the same nonce away
 
 
 class DiscordAdapter:
     """One bot on Discord; fulfils PlatformAdapter.
 
-    `last_seen` maps a private chat's id to the newest message id stored from it, and outlives a run. After a lost
-    session, whatever came later in those chats is read from their history. Filled before `run`, it covers a restart.
+    When a session begins, whatever was missed in the private chats that the inbox knows is read from their history.
     """
 
     text_limit = 2000
@@ -37,15 +35,9 @@ class DiscordAdapter:
         self._client: discord.Client | None = None  # while messages can be sent
         self._paused_until = 0.0
 
-    @property
-    def last_seen(self) -> dict[str, str]:
-        return self._memory.last_seen
-
     async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
         """Receive until `stop` is set; see PlatformAdapter. Raises ConnectionError when the gateway stays away."""
-        if not re.fullmatch(r"[!-~]+", self._token):
-            raise NeedsConfiguration("DISCORD_BOT_TOKEN is not set, or has characters that no token has")
-        point_sdk_at(self._api_url, self._gateway_url)
+        self._prepare()
         refused = None
         try:
             await Connection(self._memory, inbox, self._ready).live(self._token, stop)
@@ -57,6 +49,24 @@ class DiscordAdapter:
             self._client = None
         if refused is not None:
             raise refused  # out here, where no cause comes along: it carries the request's headers, with the token
+
+    async def check(self) -> str:
+        """See `Checkable`. No intent is asked about: BotOS uses none that Discord has to grant."""
+        self._prepare()
+        client = new_client()
+        try:
+            await client.login(self._token)
+            return str(client.user)
+        except Exception as exc:  # noqa: BLE001 - its cause carries the request's headers, with the token
+            failure = refusal(exc) or ConnectionError(f"discord cannot be reached: {type(exc).__name__}: {exc}")
+        finally:
+            await client.http.close()
+        raise failure
+
+    def _prepare(self) -> None:
+        if not re.fullmatch(r"[!-~]+", self._token):
+            raise NeedsConfiguration("DISCORD_BOT_TOKEN is not set, or has characters that no token has")
+        point_sdk_at(self._api_url, self._gateway_url)
 
     def _ready(self, client: discord.Client) -> None:
         self._client = client
@@ -117,8 +127,7 @@ class DiscordAdapter:
 
 
 def _is_beyond_nonce(message: OutgoingMessage) -> bool:
-    queued_at = message.queued_at
-    return message.may_be_repeat and (queued_at is None or discord.utils.utcnow() - queued_at > NONCE_WINDOW)
+    return message.may_be_repeat and (message.queued_at is None or message.waited > NONCE_SECONDS)
 
 
 def _channel_id(message: OutgoingMessage) -> int:

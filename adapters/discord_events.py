@@ -23,6 +23,7 @@ FORWARD = 1  # message reference type; 0 is a reply
 COMMAND, COMPONENT = 2, 3  # interaction types; the others are pings, completions and forms
 BOT_DM = 1  # interaction context; 0 is a guild, 2 a direct message of other people
 FIRST_SECOND = 1_420_070_400  # of Discord's ids, since 1970
+LARGEST_ID = 2**63
 
 Raw = Mapping[str, Any]
 
@@ -63,7 +64,13 @@ def parse_message(data: object, me: str, *, platform: str = "discord") -> Inboun
         is_addressed=private or addressed,
         is_firsthand=_is_firsthand(raw),
         sent_at=sent_at,
+        position=int(message_id) if private and int(message_id) < LARGEST_ID else None,
     )
+
+
+def position_at(moment: datetime) -> int:
+    """Where a message of this moment stands: the first 42 bits of an id are its milliseconds."""
+    return max(0, int((moment.timestamp() - FIRST_SECOND) * 1000)) << 22
 
 
 def parse_edit(data: object, me: str, *, platform: str = "discord") -> MessageEdit | None:
@@ -145,9 +152,12 @@ def _is_addressed(raw: Raw, me: str) -> bool:
 
 
 def _is_firsthand(raw: Raw) -> bool:
-    """An application id means that a command of some application made the message in the person's name."""
+    """An application id means that a command of some application made the message in the person's name. A history has
+    the words that a message was edited to.
+    """
     reference = _object(raw.get("message_reference") or {}, "message_reference")
-    return reference.get("type") != FORWARD and not raw.get("application_id")
+    was_changed = raw.get("application_id") or raw.get("edited_timestamp")
+    return reference.get("type") != FORWARD and not was_changed
 
 
 def _sender(author: Raw) -> Sender:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import time
 from collections import deque
@@ -16,21 +15,22 @@ from typing import Any, TypeVar
 import discord
 from discord.gateway import DiscordWebSocket
 
-from adapters.discord_events import Interaction, parse_edit, parse_interaction, parse_message
-from adapters.discord_sdk import acknowledge, new_client, register_commands
+from adapters.backfill import AskLater, Backfill, start_of
+from adapters.discord_events import Interaction, parse_edit, parse_interaction, parse_message, position_at
+from adapters.discord_sdk import Busy, acknowledge, new_client, register_commands
 from adapters.protocols import Inbox, MalformedEvent
 from sessions_app.messages import InboundMessage, MessageEdit
+from sessions_app.watermarks import Mark
 
 log = logging.getLogger("adapters.discord")
 T = TypeVar("T")
 Parser = Callable[[Any], Any]
 # None: a new session began, and what was said before it was not told
-Heard = InboundMessage | MessageEdit | Interaction | None
+Said = InboundMessage | MessageEdit | Interaction
+Heard = Said | None
 
 FIRST_RETRY, LONGEST_RETRY = 0.5, 30.0  # seconds between attempts to store a message
 PAGE = 100  # messages of a history
-PAGE_ATTEMPTS = 6  # then what was missed in a chat is given up, so that it cannot hold up what is said now
-CHATS = 500  # private chats whose missed messages are read after a lost session, the most recently used
 CLOSING = 5.0  # seconds for the goodbye, and again for storing what was heard before it
 ASIDE = 10.0  # seconds for a call that nobody waits for; an interaction must be answered within 3
 AWAY_LIMIT = 60.0  # seconds without a gateway socket, after which the supervisor takes over
@@ -38,19 +38,10 @@ AWAY_LIMIT = 60.0  # seconds without a gateway socket, after which the superviso
 
 @dataclass(slots=True)
 class Memory:
-    """What outlives a connection: events that are not stored yet, and the newest stored id of each private chat."""
+    """What outlives a connection: events that are not stored yet."""
 
     platform: str
     heard: deque[Heard] = field(default_factory=deque)
-    last_seen: dict[str, str] = field(default_factory=dict)
-
-    def remember(self, message: InboundMessage) -> None:
-        if message.is_private:
-            chat_id = message.address.chat_id
-            before = self.last_seen.pop(chat_id, "0")  # so that the most recently used chat stands last
-            self.last_seen[chat_id] = max(before, message.message_id, key=int)
-            for oldest in list(self.last_seen)[:-CHATS]:
-                del self.last_seen[oldest]
 
 
 class _Parsers(dict[str, Parser]):
@@ -76,6 +67,9 @@ class Connection:
         self._client = new_client()
         self._beside: set[asyncio.Task[None]] = set()
         self._is_registered = False
+        self._is_ready = asyncio.Event()
+        self._backfill: Backfill[Said] | None = None  # of this session's beginning
+        self._reading: asyncio.Task[None] | None = None
         state = self._client._connection  # noqa: SLF001 - the SDK has no public way to take events as they came
         state.parsers = self._parsers(state.parsers)
 
@@ -105,16 +99,29 @@ class Connection:
         raise ConnectionError(f"discord: no gateway for {AWAY_LIMIT:.0f} s")
 
     async def _end(self, reader: asyncio.Task[None], others: list[asyncio.Task[None]]) -> None:
+        """However this is cut short, nothing goes on afterwards, and what was heard stays in its order."""
+        try:
+            await self._leave(reader)
+        finally:
+            every = (reader, *others, *self._beside)
+            for task in every:
+                task.cancel()
+            await asyncio.gather(self._halt_reading(), *every, return_exceptions=True)
+            self._remember()
+
+    async def _leave(self, reader: asyncio.Task[None]) -> None:
+        await self._halt_reading()
         await self._close()
-        self._over.set()
-        self._news.set()
+        for event in (self._over, self._news, self._is_ready):
+            event.set()
         await asyncio.wait([reader], timeout=CLOSING)
-        every = (reader, *others, *self._beside)
-        for task in every:
-            task.cancel()
-        await asyncio.gather(*every, return_exceptions=True)
-        if self._memory.heard:
-            self._warn("%d events wait to be stored by the next run", len(self._memory.heard))
+
+    def _remember(self) -> None:
+        """What waited for a history stands before what was heard later, and behind that history."""
+        if self._backfill and not self._backfill.is_complete:
+            self._memory.heard.extendleft(reversed([None, *self._backfill.held()]))
+        if waiting := sum(item is not None for item in self._memory.heard):
+            self._warn("%d events wait to be stored by the next run", waiting)
 
     async def _close(self) -> None:
         try:
@@ -147,6 +154,7 @@ class Connection:
         parser(data)
         self._on_ready(self._client)
         self._inbox.connected(**self._where())
+        self._is_ready.set()
         self._hear(None)
         if not self._is_registered:
             self._is_registered = True
@@ -193,56 +201,70 @@ class Connection:
         heard = self._memory.heard
         while heard or not self._over.is_set():
             while heard:
-                await self._store(heard[0])
+                if heard[0] is None and self._over.is_set():
+                    return  # what follows must not be stored before what was missed
+                await self._take(heard[0])
                 heard.popleft()
             self._news.clear()
             if not self._over.is_set():
                 await self._news.wait()
 
-    async def _store(self, item: Heard) -> None:
+    async def _take(self, item: Heard) -> None:
         if item is None:
             await self._catch_up()
-        elif isinstance(item, MessageEdit):
+        elif self._backfill is None or not self._backfill.hold(_chat_of(item), item):
+            await self._store(item)
+
+    async def _store(self, item: Said) -> None:
+        if isinstance(item, MessageEdit):
             await self._insist(partial(self._inbox.edit, item), "an edit was not stored")
         elif isinstance(item, Interaction):
             await self._insist(partial(self._inbox.receive, item.message), "an interaction was not stored")
             self._aside(acknowledge(self._client, item), "an interaction was not answered")
         else:
-            await self._insist(partial(self._inbox.receive, item), "a message was not stored")
-            self._memory.remember(item)
+            has_gap = self._backfill is not None and item.address.chat_id in self._backfill.gaps
+            message = replace(item, position=None) if has_gap else item
+            await self._insist(partial(self._inbox.receive, message), "a message was not stored")
 
-    async def _insist(self, action: Callable[[], Awaitable[T]], problem: str, attempts: int | None = None) -> T:
+    async def _insist(self, action: Callable[[], Awaitable[T]], problem: str) -> T:
         """Until it succeeds: Discord tells nothing twice. When the connection is over, one last attempt is made."""
         delay = FIRST_RETRY
-        for attempt in itertools.count(1):
+        while True:
             try:
                 return await action()
             except Exception as exc:
-                if self._over.is_set() or attempt == attempts:
+                if self._over.is_set():
                     raise
                 self._warn("%s (%s)", problem, type(exc).__name__)
             await _wait(self._over, delay)
             delay = min(2 * delay, LONGEST_RETRY)
-        raise AssertionError("unreachable")
 
     async def _catch_up(self) -> None:
         """RESUME replays what was missed, a new session does not. Not for guilds: their history lacks the words."""
-        for chat_id in list(self._memory.last_seen):
-            try:
-                await self._read_missed(chat_id)
-            except Exception as exc:
-                if self._over.is_set():
-                    raise
-                self._warn("missed messages of a chat were not read (%s)", type(exc).__name__)
+        await self._is_ready.wait()
+        marks = await self._insist(self._inbox.marks, "the marks of private chats were not read")
+        await self._halt_reading()
+        held = self._backfill.held() if self._backfill else []
+        backfill = self._backfill = Backfill(self._memory.platform, marks, self._read_missed, self._store)
+        for item in held:  # of chats that have marks, and those are not taken away
+            backfill.hold(_chat_of(item), item)
+        self._reading = asyncio.create_task(backfill.run())
 
-    async def _read_missed(self, chat_id: str) -> None:
-        after, full = self._memory.last_seen[chat_id], True
+    async def _halt_reading(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _read_missed(self, chat_id: str, mark: Mark) -> None:
+        if self._backfill is None:
+            return
+        after, full = str(max(mark.position, position_at(start_of(mark)))), True
         while full:
-            page = await self._insist(partial(self._page, chat_id, after), "a history was not read", PAGE_ATTEMPTS)
+            page = await self._backfill.ask(partial(self._page, chat_id, after))
             for data in reversed(page):  # newest first
                 message = self._guard("message of a history", self._message, data)
                 if message is not None:
-                    await self._store(message)
+                    await self._store(replace(message, chat_name=message.sender.name, is_from_history=True))
             after, full = str(page[0]["id"]) if page else after, len(page) == PAGE
 
     async def _page(self, chat_id: str, after: str) -> list[Any]:
@@ -250,6 +272,10 @@ class Connection:
             return list(await self._client.http.logs_from(chat_id, PAGE, after=after))
         except (discord.Forbidden, discord.NotFound):
             return []  # the chat is gone
+        except (Busy, discord.RateLimited) as busy:
+            if busy.retry_after is None:
+                raise
+            raise AskLater(busy.retry_after) from None
 
     def _aside(self, call: Coroutine[Any, Any, None], problem: str) -> None:
         """Make a call that nothing depends on, beside everything else."""
@@ -265,6 +291,10 @@ class Connection:
 
     def _warn(self, text: str, *details: object) -> None:
         log.warning("%s: %s", self._memory.platform, text % details)
+
+
+def _chat_of(item: Said) -> str:
+    return (item.message if isinstance(item, Interaction) else item).address.chat_id
 
 
 async def _wait(event: asyncio.Event, seconds: float | None = None) -> None:

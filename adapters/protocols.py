@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
+from sessions_app.watermarks import Mark
 
 LONGEST_COMMAND = 64  # bytes of identity.buttons.Button.command
 
 
 class NeedsConfiguration(Exception):
     """The platform refused the credentials, or there are none. Retrying is useless; the text says what to set."""
+
+
+class Superseded(Exception):
+    """Somebody else receives for this bot, and may go on to."""
 
 
 class MalformedEvent(ValueError):
@@ -59,6 +65,10 @@ class Inbox(Protocol):
         `name` is what the bot is called there, and `url` opens a private chat with it, where there is such a thing.
         """
 
+    async def marks(self) -> Mapping[str, Mark]:
+        """How far each private chat was taken in, by chat id, the most recently used first."""
+        ...
+
     async def receive(self, message: InboundMessage) -> None:
         """Store a message. It is durable when this returns: acknowledge then, and only then."""
 
@@ -81,4 +91,16 @@ class PlatformAdapter(Protocol):
 
     async def send(self, message: OutgoingMessage) -> str:
         """Send a message and return the platform's id of it. Raises DeliveryError."""
+        ...
+
+
+@runtime_checkable
+class Checkable(Protocol):
+    """An adapter that can say whether its credentials would do, without receiving anything."""
+
+    async def check(self) -> str:
+        """Ask the platform; what the bot is called there.
+
+        Raises NeedsConfiguration when the credentials are refused, anything else when the platform does not serve.
+        """
         ...

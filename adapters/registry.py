@@ -20,20 +20,32 @@ class Platform:
     """How to build the adapter of a platform.
 
     `needs` are the settings without which it cannot run, the first of them the bot's token, and `may_have` others that
-    `build` is given. `text_limit` is the longest message in UTF-16 code units.
+    `build` is given. `text_limit` is the longest message in UTF-16 code units. `streams`: whether people see an answer
+    there while it is made. `otherwise`: a setting, its value, and what is needed in place of `needs` where it has that.
     """
 
     build: Callable[[Config], PlatformAdapter]
     needs: tuple[str, ...] = ()
     may_have: tuple[str, ...] = ()
     text_limit: int = TEXT_LIMIT
+    streams: bool = False
+    otherwise: tuple[str, str, tuple[str, ...]] | None = None
+
+    def needs_with(self, value_of: Callable[[str], str]) -> tuple[str, ...]:
+        """What it needs with these settings."""
+        if self.otherwise is None or value_of(self.otherwise[0]) != self.otherwise[1]:
+            return self.needs
+        return self.otherwise[2]
 
 
 def _telegram(config: Config) -> PlatformAdapter:
     from adapters.telegram import TelegramAdapter
+    from adapters.telegram_webhook import PATH, Webhook
 
-    address = {"api_url": config["TELEGRAM_API_URL"]} if config["TELEGRAM_API_URL"] else {}
-    return TelegramAdapter(token=config["TELEGRAM_BOT_TOKEN"], **address)
+    given = {"api_url": config["TELEGRAM_API_URL"]} if config["TELEGRAM_API_URL"] else {}
+    secret = config["TELEGRAM_WEBHOOK_SECRET"] if config["BOTOS_TELEGRAM_TRANSPORT"] == "webhook" else ""
+    webhook = Webhook(config["BOTOS_PUBLIC_URL"] + PATH, secret) if config["BOTOS_PUBLIC_URL"] else None
+    return TelegramAdapter(token=config["TELEGRAM_BOT_TOKEN"], webhook=webhook, **given)
 
 
 def _discord(config: Config) -> PlatformAdapter:
@@ -44,17 +56,39 @@ def _discord(config: Config) -> PlatformAdapter:
 
 
 def _slack(config: Config) -> PlatformAdapter:
+    address = {"api_url": config["SLACK_API_URL"]} if config["SLACK_API_URL"] else {}
+    if config["BOTOS_SLACK_TRANSPORT"] == "http":
+        from adapters.slack_http import SlackHttpAdapter
+
+        return SlackHttpAdapter(bot_token=config["SLACK_BOT_TOKEN"], **address)
     from adapters.slack import SlackAdapter
 
-    address = {"api_url": config["SLACK_API_URL"]} if config["SLACK_API_URL"] else {}
     return SlackAdapter(bot_token=config["SLACK_BOT_TOKEN"], app_token=config["SLACK_APP_TOKEN"], **address)
+
+
+def _web(config: Config) -> PlatformAdapter:
+    from adapters.web import WebAdapter
+
+    return WebAdapter()
 
 
 # The SDKs are imported when an adapter is built: each takes a good part of a second.
 _platforms: dict[str, Platform] = {
-    "telegram": Platform(_telegram, ("TELEGRAM_BOT_TOKEN",), ("TELEGRAM_API_URL",), 4096),
+    "telegram": Platform(
+        _telegram,
+        ("TELEGRAM_BOT_TOKEN",),
+        ("TELEGRAM_API_URL", "BOTOS_TELEGRAM_TRANSPORT", "TELEGRAM_WEBHOOK_SECRET", "BOTOS_PUBLIC_URL"),
+        4096,
+    ),
     "discord": Platform(_discord, ("DISCORD_BOT_TOKEN",), ("DISCORD_API_URL", "DISCORD_GATEWAY_URL"), 2000),
-    "slack": Platform(_slack, ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"), ("SLACK_API_URL",), 4000),
+    "slack": Platform(
+        _slack,
+        ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"),
+        ("SLACK_API_URL", "BOTOS_SLACK_TRANSPORT"),
+        4000,
+        otherwise=("BOTOS_SLACK_TRANSPORT", "http", ("SLACK_BOT_TOKEN", "SLACK_SIGNING_SECRET")),
+    ),
+    "web": Platform(_web, text_limit=100_000, streams=True),
 }
 
 
@@ -87,17 +121,29 @@ def get(name: str) -> Platform:
 
 def is_configured(name: str) -> bool:
     """Whether the settings have all that the platform needs."""
-    return all(_setting(key) for key in get(name).needs)
+    return all(_setting(key) for key in needs(name))
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """What the platform needs with the settings there are."""
+    return get(name).needs_with(_setting)
 
 
 def build(name: str, overrides: Config) -> PlatformAdapter:
     """The adapter of a platform, made of the settings and `overrides`. Raises NeedsConfiguration: what is missing."""
     platform = get(name)
-    config = {key: overrides.get(key) or _setting(key) for key in platform.needs + platform.may_have}
-    missing = [key for key in platform.needs if not config[key]]
+    needed = platform.needs_with(lambda key: overrides.get(key) or _setting(key))
+    config = {key: overrides.get(key) or _setting(key) for key in needed + platform.may_have}
+    missing = [key for key in needed if not config[key]]
     if missing:
         raise NeedsConfiguration(f"set {' and '.join(missing)}")
     return platform.build(config)
+
+
+def token_of(name: str, overrides: Config) -> str:
+    """The bot's token; empty if there is none."""
+    needs = get(name).needs
+    return (overrides.get(needs[0]) or _setting(needs[0])) if needs else ""
 
 
 def _setting(key: str) -> str:

@@ -8,16 +8,16 @@ from typing import Any
 
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.app.async_app import AsyncApp
-from slack_sdk.errors import SlackApiError
 from slack_sdk.socket_mode.aiohttp import SocketModeClient
 from slack_sdk.socket_mode.async_client import AsyncBaseSocketModeClient
 from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.web.async_client import AsyncWebClient
 
 from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
-from adapters.slack_events import Me, clean
-from adapters.slack_receiver import Directory, Receiver
-from adapters.slack_web import NO_ANSWER, REFUSED, TokenRefused, answer, post, quiet, slack_client
+from adapters.slack_directory import Directory
+from adapters.slack_events import Me
+from adapters.slack_receiver import Receiver
+from adapters.slack_web import TokenRefused, ask_who, checked, introduce, missing_scopes, post, quiet, slack_client
 from sessions_app.messages import OutgoingMessage
 
 PING_SECONDS = 5.0  # how soon the SDK notices a dead socket
@@ -31,6 +31,8 @@ class SlackAdapter:
     Order: messages are handed in as they arrive, one at a time. When one cannot be stored it is not acknowledged, Slack
     sends it again (at once, after a minute, after five), and what was said after it in the same channel may come first;
     `sent_at` keeps the true order. The warning in the log names the event.
+
+    When it connects, what was missed in the private chats that the inbox knows is read from their history.
 
     Buttons and slash commands arrive in the same way and the same order, but Slack tells of them once.
     """
@@ -55,6 +57,19 @@ class SlackAdapter:
         """
         await _until(stop, self._session(inbox))
 
+    async def check(self) -> str:
+        """See `Checkable`. Both tokens, and what the bot's one opens; the socket is asked for and not opened."""
+        name = await self._check_bot()
+        await _socket_address(slack_client(self._api_url, self._app_token), self._app_token)
+        return name
+
+    async def _check_bot(self) -> str:
+        bot = slack_client(self._api_url, self._bot_token)
+        me = await introduce(bot, self.platform)
+        if lacking := missing_scopes((await ask_who(bot)).headers):
+            raise NeedsConfiguration(f"SLACK_BOT_TOKEN lacks the scopes {', '.join(lacking)}; add them and reinstall")
+        return f"@{me.name}"
+
     async def send(self, message: OutgoingMessage) -> str:
         """Post a message and return its ts. Raises DeliveryError."""
         if self._web is None or self._me is None:
@@ -67,14 +82,15 @@ class SlackAdapter:
 
     async def _session(self, inbox: Inbox) -> None:
         bot, app = slack_client(self._api_url, self._bot_token), slack_client(self._api_url, self._app_token)
-        me = await _introduce(bot, self.platform)
+        me = await introduce(bot, self.platform)
         address = await _socket_address(app, self._app_token)
-        receiver = Receiver(inbox, me, Directory(bot))
+        receiver = Receiver(inbox, me, Directory(bot), await inbox.marks())
         handler = _Handler(AsyncApp(client=bot, logger=quiet, name="botos"), self._app_token, app, receiver)
         handler.client.wss_uri = address
         try:
             await _connect(handler)
             self._web, self._me, self._refused = bot, me, False
+            receiver.catch_up()
             inbox.connected(name=me.name)  # an address would open Slack only where it is installed
             await self._watch(handler.client, receiver)
         finally:
@@ -90,9 +106,12 @@ class SlackAdapter:
             lost = 0.0 if await client.is_connected() else lost + PING_SECONDS
             if lost > LOST_SECONDS:
                 raise ConnectionError("slack: the connection was lost and does not come back")
-            if self._refused:  # a fresh start finds out whether that was true
-                raise ConnectionError("slack: the bot token was refused on a send")
+            self._check_token()
         receiver.task.result()
+
+    def _check_token(self) -> None:
+        if self._refused:  # a fresh start finds out whether that was true
+            raise ConnectionError("slack: the bot token was refused on a send")
 
 
 class _Handler(AsyncSocketModeHandler):
@@ -118,32 +137,10 @@ async def _give_payload(_: AsyncBaseSocketModeClient, envelope: dict[str, Any], 
         envelope["payload"] = {}
 
 
-async def _introduce(bot: AsyncWebClient, platform: str) -> Me:
-    """Who the token belongs to. With a bad token bolt would acknowledge events and drop them, so this comes first."""
-    known = await _checked(bot.auth_test(), "SLACK_BOT_TOKEN", "the Bot User OAuth Token (xoxb-...) of an app")
-    if not known.get("bot_id"):
-        raise NeedsConfiguration("SLACK_BOT_TOKEN does not belong to a bot; set the Bot User OAuth Token (xoxb-...)")
-    teams = {known.get("team_id"), known.get("enterprise_id")}
-    home = frozenset(str(team) for team in teams if team)
-    return Me(platform, str(known.get("user_id")), str(known["bot_id"]), home, clean(str(known.get("user") or "")))
-
-
 async def _socket_address(app: AsyncWebClient, app_token: str) -> str:
     """Where to connect. The SDK would ask for ever with a bad token, so this comes first too."""
     wanted = "an app-level token (xapp-...) with the scope connections:write, and Socket Mode switched on"
-    return str((await _checked(app.apps_connections_open(app_token=app_token), "SLACK_APP_TOKEN", wanted))["url"])
-
-
-async def _checked(call: Coroutine[Any, Any, Any], variable: str, wanted: str) -> dict[str, Any]:
-    try:
-        return dict((await call).data)
-    except SlackApiError as error:
-        _, code, _ = answer(error)
-        if code in REFUSED or code == "missing_scope":
-            raise NeedsConfiguration(f"{variable} is refused by Slack ({code}); set it to {wanted}") from None
-        raise ConnectionError(f"slack does not serve: {code or 'no usable answer'}") from None
-    except NO_ANSWER as error:
-        raise ConnectionError(f"slack cannot be reached: {type(error).__name__}") from None
+    return str((await checked(app.apps_connections_open(app_token=app_token), "SLACK_APP_TOKEN", wanted))["url"])
 
 
 async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import html
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,6 +44,24 @@ def parse_event(payload: object, me: Me) -> InboundMessage | MessageEdit | None:
     if subtype == "message_changed":
         return _edit(event, me)
     return _message(event, me) if subtype in WRITTEN else None
+
+
+def parse_history(message: object, chat_id: str, me: Me) -> InboundMessage | None:
+    """A message in the history of a private chat; None for what no person wrote. Raises MalformedEvent."""
+    if not isinstance(message, dict):
+        raise MalformedEvent("message is not an object")
+    heard = parse_event({"event": {**message, "channel": chat_id, "channel_type": "im"}}, me)
+    return replace(heard, is_from_history=True) if isinstance(heard, InboundMessage) else None
+
+
+def stamp_at(position: int) -> str:
+    """The ts of a position: seconds and microseconds."""
+    return f"{position // 10**6}.{position % 10**6:06d}"
+
+
+def _position(stamp: str) -> int:
+    seconds, _, fraction = stamp.partition(".")
+    return int(seconds) * 10**6 + int(fraction.ljust(6, "0"))
 
 
 def parse_press(payload: object, me: Me) -> InboundMessage | None:
@@ -127,7 +145,9 @@ def _message(event: dict[str, Any], me: Me) -> InboundMessage | None:
         message_id=stamp,
         is_private=private,
         is_addressed=private or _means(event, words, me),
+        is_firsthand=not event.get("edited"),  # a history has the words that it was edited to
         sent_at=datetime.fromtimestamp(float(stamp), UTC),
+        position=_position(stamp) if private else None,
     )
 
 

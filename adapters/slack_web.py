@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import re
 import time
+from collections.abc import Coroutine, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
@@ -15,8 +16,8 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
-from adapters.protocols import DeliveryError
-from adapters.slack_events import Me, escape
+from adapters.protocols import DeliveryError, NeedsConfiguration
+from adapters.slack_events import Me, clean, escape
 from identity.buttons import Button
 from sessions_app.messages import OutgoingMessage
 from sessions_app.splitting import split
@@ -49,6 +50,8 @@ GONE = frozenset(("user_disabled",))  # the person's account, in so many words; 
 PERHAPS_DONE = frozenset(("fatal_error", "internal_error"))
 # Not a member, or no permission to read: posting may still work.
 CANNOT_LOOK = frozenset(("missing_scope", "not_in_channel", "no_permission"))
+
+NEEDED_SCOPES = ("chat:write", "im:history")  # without them nothing is sent, or no private message heard
 
 
 class TokenRefused(DeliveryError):
@@ -85,6 +88,34 @@ def slack_client(api_url: str, token: str) -> AsyncWebClient:
     if _is_direct(urlsplit(api_url).hostname or ""):
         client.proxy = None  # the SDK takes HTTPS_PROXY and knows no NO_PROXY
     return client
+
+
+async def introduce(bot: AsyncWebClient, platform: str) -> Me:
+    """Who the token belongs to. With a bad token bolt would acknowledge events and drop them, so this comes first."""
+    known = await ask_who(bot)
+    if not known.get("bot_id"):
+        raise NeedsConfiguration("SLACK_BOT_TOKEN does not belong to a bot; set the Bot User OAuth Token (xoxb-...)")
+    teams = {known.get("team_id"), known.get("enterprise_id")}
+    home = frozenset(str(team) for team in teams if team)
+    return Me(platform, str(known.get("user_id")), str(known["bot_id"]), home, clean(str(known.get("user") or "")))
+
+
+async def ask_who(bot: AsyncWebClient) -> AsyncSlackResponse:
+    """Whose the token is, as Slack says it. Raises as `checked` does."""
+    return await checked(bot.auth_test(), "SLACK_BOT_TOKEN", "the Bot User OAuth Token (xoxb-...) of an app")
+
+
+async def checked(call: Coroutine[Any, Any, AsyncSlackResponse], variable: str, wanted: str) -> AsyncSlackResponse:
+    """The answer to a call. Raises NeedsConfiguration if Slack refuses the token, else ConnectionError."""
+    try:
+        return await call
+    except SlackApiError as error:
+        _, code, _ = answer(error)
+        if code in REFUSED or code == "missing_scope":
+            raise NeedsConfiguration(f"{variable} is refused by Slack ({code}); set it to {wanted}") from None
+        raise ConnectionError(f"slack does not serve: {code or 'no usable answer'}") from None
+    except NO_ANSWER as error:
+        raise ConnectionError(f"slack cannot be reached: {type(error).__name__}") from None
 
 
 async def post(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
@@ -183,6 +214,13 @@ def answer(error: SlackApiError) -> tuple[int, str, dict[str, str]]:
     return status, str(code or "")[:80], {name.lower(): value for name, value in response.headers.items()}
 
 
+def missing_scopes(headers: Mapping[str, str]) -> list[str]:
+    """Scopes that BotOS needs and the token has not, as far as Slack says: it names the token's with every answer."""
+    found = {name.lower(): value for name, value in headers.items()}.get("x-oauth-scopes")
+    granted = {scope.strip() for scope in (found or "").split(",")}
+    return [] if found is None else [scope for scope in NEEDED_SCOPES if scope not in granted]
+
+
 def _failure(error: Exception) -> DeliveryError:
     if isinstance(error, SlackApiError):
         return _refusal(*answer(error))
@@ -193,7 +231,7 @@ def _failure(error: Exception) -> DeliveryError:
 
 def _refusal(status: int, code: str, headers: dict[str, str]) -> DeliveryError:
     if status == 429 or code in ("ratelimited", "rate_limited"):
-        return DeliveryError("slack asks to wait: ratelimited", retry_after=_seconds(headers.get("retry-after", "")))
+        return DeliveryError("slack asks to wait: ratelimited", retry_after=seconds(headers.get("retry-after", "")))
     if code in REFUSED:
         return TokenRefused(f"slack refuses the bot token: {code}")
     if code in GONE:
@@ -210,7 +248,8 @@ def _unsure(failure: DeliveryError) -> DeliveryError:
     return failure
 
 
-def _seconds(retry_after: str) -> float:
+def seconds(retry_after: str) -> float:
+    """How long a header `Retry-After` asks to wait."""
     try:
         return max(float(retry_after), 0.0)
     except ValueError:

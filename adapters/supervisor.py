@@ -10,8 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
-from adapters.protocols import Inbox, NeedsConfiguration, PlatformAdapter
+from adapters.polling_lease import PollingLease
+from adapters.protocols import Inbox, NeedsConfiguration, PlatformAdapter, Superseded
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,7 @@ STEADY_AFTER = 60.0  # an adapter that was up for so long starts again without a
 
 class State(StrEnum):
     STARTING = "starting"
+    STANDBY = "standby"  # another process receives for the bot
     UP = "up"
     RESTARTING = "restarting"
     NEEDS_CONFIGURATION = "needs configuration"
@@ -45,11 +48,17 @@ class Supervisor:
     """Runs one adapter until it is told to stop. Whatever the adapter raises ends here and harms no other."""
 
     def __init__(
-        self, platform: str, build: Callable[[], PlatformAdapter], *, on_change: Callable[[], None] = lambda: None
+        self,
+        platform: str,
+        build: Callable[[], PlatformAdapter],
+        *,
+        lease: PollingLease | None = None,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.health = Health(platform)
         self.adapter: PlatformAdapter | None = None
         self._build = build
+        self._lease = lease
         self._on_change = on_change
         self._up_since = 0.0
 
@@ -68,16 +77,29 @@ class Supervisor:
         while not stop.is_set():
             try:
                 self.adapter = self.adapter or self._build()
-                await self.adapter.run(inbox, stop)
+                await self._receive(self.adapter, inbox, stop)
             except NeedsConfiguration as refused:
                 self._be(State.NEEDS_CONFIGURATION, str(refused))
                 log.error("%s", self.health)
                 return
+            except Superseded as error:
+                log.error("%s: %s", self.health.platform, error)
+                await self._pause(error, stop)
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other adapters
                 await self._pause(error, stop)
             else:
                 await self._pause(None, stop)
         self._be(State.STOPPED)
+
+    async def _receive(self, adapter: PlatformAdapter, inbox: Inbox, stop: asyncio.Event) -> None:
+        if self._lease is None:
+            await adapter.run(inbox, stop)
+        else:
+            await self._lease.hold(partial(adapter.run, inbox), stop, on_wait=self._stand_by)
+
+    def _stand_by(self) -> None:
+        self._be(State.STANDBY, "another process is connected for this bot")
+        log.info("%s", self.health)
 
     async def _pause(self, error: Exception | None, stop: asyncio.Event) -> None:
         if stop.is_set():

@@ -1,4 +1,4 @@
-"""Telegram: long polling in, `sendMessage` out.
+"""Telegram: long polling or a webhook in, `sendMessage` out.
 
 The polling loop is our own. The SDK's updater confirms updates as soon as they are in memory, and loses them when the
 process dies; here an update is confirmed, by the offset of the next request, only after the inbox stored it.
@@ -31,9 +31,18 @@ from telegram.error import (
 )
 from telegram.request import BaseRequest
 
-from adapters.protocols import DeliveryError, Inbox, MalformedEvent, NeedsConfiguration
-from adapters.telegram_sdk import TEXT_LIMIT, AddressError, new_request, register_commands, send_text, where_found
+from adapters.protocols import DeliveryError, Inbox, MalformedEvent, NeedsConfiguration, Superseded
+from adapters.telegram_sdk import (
+    TEXT_LIMIT,
+    AddressError,
+    new_request,
+    register_commands,
+    send_text,
+    unless_stopped,
+    where_found,
+)
 from adapters.telegram_updates import BotIdentity, Press, parse_update, update_id
+from adapters.telegram_webhook import Webhook, put_up, take_down, watch
 from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
 
 os.environ.setdefault("PTB_TIMEDELTA", "1")  # without it the SDK warns at every 429; both types are read below
@@ -75,31 +84,64 @@ class TelegramAdapter:
 
     text_limit = TEXT_LIMIT
 
-    def __init__(self, *, token: str, api_url: str = "https://api.telegram.org", platform: str = "telegram") -> None:
+    def __init__(
+        self,
+        *,
+        token: str,
+        api_url: str = "https://api.telegram.org",
+        platform: str = "telegram",
+        webhook: Webhook | None = None,
+    ) -> None:
         self.platform = platform
+        self._webhook = webhook
         self._credentials = Credentials(platform, token)
         self._api_url = api_url.rstrip("/")
         self._bot: Bot | None = None
         self._calls: set[asyncio.Task[Any]] = set()
 
     async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
-        """Poll until `stop` is set.
+        """Poll, or keep the webhook up, until `stop` is set.
 
-        Raises NeedsConfiguration for a refused token, RuntimeError when somebody else polls this bot, ConnectionError
-        when Telegram stays out of reach, and whatever `inbox` raises.
+        Raises NeedsConfiguration for a refused token, Superseded when somebody else receives for this bot,
+        ConnectionError when Telegram stays out of reach, and whatever `inbox` raises.
         """
         if not TOKEN.fullmatch(self._credentials.token):
             raise self._credentials.refusal()
         requests = (new_request(read_timeout=POLL_SECONDS + 10), new_request(read_timeout=20))
         bot = self._build(*requests)
         try:
-            if (me := await unless_stopped(self._introduce(bot), stop)) is not None:
+            if (me := await unless_stopped(self._asked(self._introduce(bot)), stop)) is not None:
                 self._bot = bot
                 inbox.connected(**where_found(me))
                 self._aside(register_commands(bot), "its commands were not registered")
-                await _Polling(bot, self._credentials, me, inbox, stop, aside=self._aside).run()
+                await self._receive(bot, me, inbox, stop)
         finally:
             await self._disconnect(*requests)
+
+    async def _receive(self, bot: Bot, me: BotIdentity, inbox: Inbox, stop: asyncio.Event) -> None:
+        if self._webhook and self._webhook.secret:
+            await self._asked(put_up(bot, self._webhook, WANTED))
+            await self._asked(watch(bot, self._webhook, self.platform, stop))
+            return
+        if self._webhook:
+            await self._asked(take_down(bot, self._webhook))
+        await _Polling(bot, self._credentials, me, inbox, stop, aside=self._aside).run()
+
+    async def check(self) -> str:
+        """See `Checkable`. Somebody else's webhook would keep everything from here; our own is for `run`."""
+        if not TOKEN.fullmatch(self._credentials.token):
+            raise self._credentials.refusal()
+        request = new_request(read_timeout=20)
+        try:
+            bot = self._build(request, request)
+            me, webhook = await self._asked(self._introduce(bot)), await self._asked(bot.get_webhook_info())
+        finally:
+            await request.shutdown()
+        if webhook.url and (self._webhook is None or webhook.url != self._webhook.address):
+            raise NeedsConfiguration(
+                "the bot has a webhook elsewhere, so another program receives; delete it (deleteWebhook)"
+            )
+        return f"@{me.username}"
 
     async def send(self, message: OutgoingMessage) -> str:
         """Send plain text. A possible repeat is marked: Telegram cannot be asked what it has. Raises DeliveryError."""
@@ -136,13 +178,19 @@ class TelegramAdapter:
             request=sending,
         )
 
-    async def _introduce(self, bot: Bot) -> BotIdentity:
+    async def _asked(self, call: Coroutine[Any, Any, T]) -> T:
+        """What Telegram answers, with its refusals in our words."""
         try:
-            me = await bot.get_me()
+            return await call
         except InvalidToken:
             raise self._credentials.refusal() from None
+        except Superseded:
+            raise
         except Exception as error:  # noqa: BLE001 - none may leave as it is
             raise ConnectionError(f"{self.platform} cannot be reached: {self._credentials.masked(error)}") from None
+
+    async def _introduce(self, bot: Bot) -> BotIdentity:
+        me = await bot.get_me()
         return BotIdentity(me.id, me.username or "", self.platform)
 
     async def _disconnect(self, *requests: BaseRequest) -> None:
@@ -214,7 +262,7 @@ class _Polling:
         if isinstance(error, InvalidToken | EndPointNotFound):
             return self.credentials.refusal()
         if isinstance(error, Conflict):
-            return RuntimeError(f"another poller or a webhook is active for the bot of {self.me.platform} ({reason})")
+            return Superseded(f"another poller or a webhook is active for the bot of {self.me.platform} ({reason})")
         return PollError(reason, _seconds(error) if isinstance(error, RetryAfter) else None)
 
     async def _take_all(self, batch: list[object]) -> None:
@@ -257,18 +305,6 @@ class _Polling:
         seconds = error.retry_after or random.uniform(longest / 2, longest)  # noqa: S311 - jitter
         log.info("%s: polling again in %.1f s: %s", self.me.platform, seconds, error)
         await unless_stopped(asyncio.sleep(seconds), self.stop)
-
-
-async def unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
-    """The result of `work`, or None as soon as `stop` is set; `work` is cancelled then."""
-    task, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        task.cancel()
-        stopping.cancel()
-        await asyncio.gather(task, stopping, return_exceptions=True)
 
 
 def _seconds(error: RetryAfter) -> float:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
 from django.utils.translation import gettext as _
 from telegram import (
     Bot,
@@ -17,6 +21,8 @@ from telegram.request import HTTPXRequest
 from adapters.telegram_updates import BotIdentity, storable
 from sessions_app.commands import COMMANDS
 from sessions_app.messages import OutgoingMessage
+
+T = TypeVar("T")
 
 TEXT_LIMIT = 4096  # UTF-16 code units
 REPEATED = "(sent again after an interruption)\n"
@@ -75,3 +81,15 @@ def new_request(*, read_timeout: float) -> HTTPXRequest:
     return HTTPXRequest(
         connection_pool_size=16, read_timeout=read_timeout, write_timeout=20, connect_timeout=10, pool_timeout=10
     )
+
+
+async def unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """The result of `work`, or None as soon as `stop` is set; `work` is cancelled then."""
+    task, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        stopping.cancel()
+        await asyncio.gather(task, stopping, return_exceptions=True)

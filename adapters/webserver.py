@@ -18,7 +18,13 @@ class WebServer:
         self._socket = socket.create_server((host, port), family=family)
         # Access logs would name people's pages; errors are logged by Django.
         config = uvicorn.Config(
-            get_default_application(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5
+            get_default_application(),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+            proxy_headers=False,  # BOTOS_PROXIES says whom to believe about addresses; uvicorn believes all of loopback
+            ws_max_size=64 * 1024,
         )
         self._server = _Server(config)
 

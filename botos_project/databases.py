@@ -9,12 +9,14 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from botos_project.env import BadSetting
 
 # IMMEDIATE: a transaction that reads before it writes would fail at once, without waiting, when another process wrote.
+# secure_delete: what is deleted is overwritten, from the first row on; pages keep what was moved within them before.
 # FULL: what a platform was told is received must survive a power cut; WAL's own default may lose the last commits.
 _SQLITE_OPTIONS = {
     "transaction_mode": "IMMEDIATE",
     "timeout": 20,
     "init_command": (
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=20000; PRAGMA foreign_keys=ON;"
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=20000; PRAGMA foreign_keys=ON; "
+        "PRAGMA secure_delete=ON;"
     ),
 }
 
@@ -57,5 +59,16 @@ def _postgresql(parts: SplitResult) -> dict[str, Any]:
         "PORT": str(parts.port or ""),
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": options,
+        "OPTIONS": {
+            # The server plans a statement once and not at each turn. A pooler that changes connections between
+            # transactions needs ?prepare_threshold=none.
+            "server_side_binding": True,
+            "prepare_threshold": _count(options.pop("prepare_threshold", "5")),
+            **options,
+        },
     }
+
+
+def _count(text: str) -> int | None:
+    """How often a statement is run before it is prepared; None for never."""
+    return None if text == "none" else int(text)

@@ -61,6 +61,20 @@ class Environment:
             raise BadSetting("E005", f"{name} is not a whole number above 0.", hint=f"write {name}={default}.")
         return int(value)
 
+    def count(self, name: str, default: int) -> int:
+        """A whole number from 0 to 99."""
+        value = self.text(name, str(default))
+        if not re.fullmatch(r"[0-9]{1,2}", value):
+            raise BadSetting("E005", f"{name} is not a whole number from 0.", hint=f"write {name}={default}.")
+        return int(value)
+
+    def days(self, name: str, default: int) -> int:
+        """A whole number of days from 0 to 99,999."""
+        value = self.text(name, str(default))
+        if not re.fullmatch(r"[0-9]{1,5}", value):
+            raise BadSetting("E005", f"{name} is not a whole number of days.", hint=f"write {name}={default}.")
+        return int(value)
+
     def seconds(self, name: str, default: float) -> float:
         """A duration above 0, in seconds."""
         try:

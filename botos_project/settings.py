@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from botos_project import databases, dotenv
+from botos_project import databases, dotenv, transports
 from botos_project.env import BadSetting, Environment
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -28,6 +28,7 @@ BOTOS_PUBLIC_URL = ENV.address("BOTOS_PUBLIC_URL").rstrip("/")
 _public = urlsplit(BOTOS_PUBLIC_URL)
 BOTOS_HTTPS = ENV.boolean("BOTOS_HTTPS", default=_public.scheme == "https")
 BOTOS_WEB = ENV.text("BOTOS_WEB", "127.0.0.1:8000")
+BOTOS_PROXIES = ENV.count("BOTOS_PROXIES", 0)
 
 ALLOWED_HOSTS = ENV.words("ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{_public.hostname or ''}")
 CSRF_TRUSTED_ORIGINS = [f"{_public.scheme}://{_public.netloc}"] if BOTOS_PUBLIC_URL else []
@@ -36,12 +37,17 @@ CSRF_TRUSTED_ORIGINS = [f"{_public.scheme}://{_public.netloc}"] if BOTOS_PUBLIC_
 
 TELEGRAM_BOT_TOKEN = ENV.secret("TELEGRAM_BOT_TOKEN")
 TELEGRAM_API_URL = ENV.address("TELEGRAM_API_URL")
+BOTOS_TELEGRAM_TRANSPORT = ENV.choice("BOTOS_TELEGRAM_TRANSPORT", "polling", "polling webhook")
+TELEGRAM_WEBHOOK_SECRET = ENV.secret("TELEGRAM_WEBHOOK_SECRET")
 DISCORD_BOT_TOKEN = ENV.secret("DISCORD_BOT_TOKEN")
 DISCORD_API_URL = ENV.address("DISCORD_API_URL")
 DISCORD_GATEWAY_URL = ENV.address("DISCORD_GATEWAY_URL", scheme="ws")
 SLACK_BOT_TOKEN = ENV.secret("SLACK_BOT_TOKEN")
 SLACK_APP_TOKEN = ENV.secret("SLACK_APP_TOKEN")
 SLACK_API_URL = ENV.address("SLACK_API_URL")
+BOTOS_SLACK_TRANSPORT = ENV.choice("BOTOS_SLACK_TRANSPORT", "socket", "socket http")
+SLACK_SIGNING_SECRET = ENV.secret("SLACK_SIGNING_SECRET")
+transports.check({name: value for name, value in globals().items() if isinstance(value, str)})
 
 # --- The agent, and who is who
 
@@ -59,10 +65,21 @@ BOTOS_PAIRING = dict(pair.partition("=")[::2] for pair in ENV.words("BOTOS_PAIRI
 
 BOTOS_TURN_SECONDS = ENV.seconds("BOTOS_TURN_SECONDS", 120)
 BOTOS_LEASE_SECONDS = ENV.seconds("BOTOS_LEASE_SECONDS", 30)
+BOTOS_SEND_SECONDS = ENV.seconds("BOTOS_SEND_SECONDS", 30)
+BOTOS_POLLER_SECONDS = ENV.seconds("BOTOS_POLLER_SECONDS", 30)
 BOTOS_SWEEP_SECONDS = ENV.seconds("BOTOS_SWEEP_SECONDS", 2)
 BOTOS_DRAIN_SECONDS = ENV.seconds("BOTOS_DRAIN_SECONDS", 20)
 BOTOS_WINDOW = ENV.integer("BOTOS_WINDOW", 100)
 BOTOS_WORKERS = ENV.integer("BOTOS_WORKERS", 128)
+
+# --- How long things are kept, in days
+
+BOTOS_KEEP_EVENTS_DAYS = ENV.days("BOTOS_KEEP_EVENTS_DAYS", 7)
+BOTOS_KEEP_KEYS_DAYS = ENV.days("BOTOS_KEEP_KEYS_DAYS", 30)
+BOTOS_KEEP_DELIVERIES_DAYS = ENV.days("BOTOS_KEEP_DELIVERIES_DAYS", 30)
+BOTOS_KEEP_PAIRINGS_DAYS = ENV.days("BOTOS_KEEP_PAIRINGS_DAYS", 30)
+BOTOS_KEEP_AUDIT_DAYS = ENV.days("BOTOS_KEEP_AUDIT_DAYS", 400)
+BOTOS_KEEP_HISTORY_DAYS = ENV.days("BOTOS_KEEP_HISTORY_DAYS", 0)
 
 # --- The application
 
@@ -86,15 +103,17 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    # First, so that also what the others answer by themselves, such as to a wrong host, cannot be framed or load.
+    "botos_project.caching.NoStoreMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
 ROOT_URLCONF = "botos_project.urls"
@@ -125,6 +144,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 RQ_QUEUES: dict[str, dict[str, Any]] = {}
+# It makes no table, only permissions for its dashboard; a database must not be behind because Redis was added.
+MIGRATION_MODULES = {"django_rq": None}
+RQ = {"WORKER_CLASS": "adapters.worker.TurnWorker"}
 if REDIS_URL:
     CHANNEL_LAYERS["default"] = {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
@@ -161,8 +183,6 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 
 CONTENT_SECURITY_POLICY = {
-    # The dashboard of django-rq has inline scripts.
-    "EXCLUDE_URL_PREFIXES": ("/admin/django_rq/",),
     "DIRECTIVES": {
         "default-src": ["'none'"],
         "script-src": ["'self'"],
@@ -177,20 +197,30 @@ CONTENT_SECURITY_POLICY = {
 X_FRAME_OPTIONS = "DENY"
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = BOTOS_HTTPS
+# Only a proxy of ours can be believed about it, and it must say it each time, so that nobody else's word gets through.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BOTOS_PROXIES else None
 SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz)$"]  # asked by a supervisor on this machine, without TLS
 SECURE_HSTS_SECONDS = 31_536_000 if BOTOS_HTTPS else 0
 # HSTS for subdomains and for browsers' preload lists would bind hosts that are not BotOS's to decide about.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
+# --- Watching
+
+BOTOS_METRICS_TOKEN = ENV.secret("BOTOS_METRICS_TOKEN")
+
 # --- Logs
 
+BOTOS_LOG_FORMAT = ENV.choice("BOTOS_LOG_FORMAT", "text", "text json")
 _level = ENV.choice("BOTOS_LOG_LEVEL", "info", "debug info warning error critical")
 _secrets = {*ENV.secrets, DATABASES["default"].get("PASSWORD", ""), unquote(urlsplit(REDIS_URL).password or "")}
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"()": "botos_project.logs.RedactingFormatter", "secrets": _secrets}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "text": {"()": "botos_project.logs.RedactingFormatter", "secrets": _secrets},
+        "json": {"()": "botos_project.logs.JSONFormatter", "secrets": _secrets},
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": BOTOS_LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": _level.upper()},
     "loggers": {
         # Django's own handlers would print a second time, and unredacted.
@@ -201,6 +231,7 @@ LOGGING: dict[str, Any] = {
             name: {"level": "WARNING"}
             for name in ("httpx", "httpcore", "discord", "slack", "slack_bolt", "slack_sdk", "telegram")
         },
-        "uvicorn": {"level": "WARNING"},
+        # Its own command line takes its lines away from us, and they would be printed unredacted.
+        "uvicorn": {"level": "WARNING", "propagate": True},
     },
 }

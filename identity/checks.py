@@ -46,5 +46,20 @@ def _problems(these: Limits) -> list[tuple[str, str]]:
             "identity.E006",
             "second_reminder_seconds is not after first_reminder_seconds",
         ),
+        (
+            these.browser_seconds < these.browser_idle_seconds,
+            "identity.E007",
+            "browser_seconds is shorter than browser_idle_seconds",
+        ),
+        (
+            these.browser_idle_seconds < these.handshake_seconds,
+            "identity.E008",
+            "browser_idle_seconds is shorter than a handshake, so that a browser could be gone before its end",
+        ),
+        (
+            these.fresh_seconds > these.browser_seconds or these.together_seconds > these.browser_seconds,
+            "identity.E009",
+            "fresh_seconds or together_seconds is longer than a browser lives",
+        ),
     )
     return [(code, problem) for is_wrong, code, problem in rules if is_wrong]

@@ -11,6 +11,8 @@ import hashlib
 import hmac
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from uuid import UUID
 
 # No vowels, so that no code is a word; no Y, which may be one.
@@ -21,10 +23,19 @@ TOKEN_BYTES = 16
 TOKEN_PREFIX = "L"
 _LONGEST_CODE_TEXT = 64  # characters; a code with everything that is ignored in it
 
+MOST_IN_A_TEXT = 1000  # secrets that are looked for in one text
+
 _TOKEN = re.compile(TOKEN_PREFIX + r"[A-Za-z0-9_-]{22}")
+# Mark-up may stand around a token, and `_` and `-` are letters of one: so it is looked for at every letter.
+_TOKEN_IN_TEXT = re.compile(rf"(?<![A-Za-z0-9])(?=({_TOKEN.pattern})(?![A-Za-z0-9]))")
 # Looked for at every letter: the four before a code may be letters of the alphabet, too ("HTML WDJB-MJHT").
 _CODE_IN_TEXT = re.compile(rf"(?<![A-Z0-9])(?=([{ALPHABET}]{{4}}[\s-]{{0,3}}[{ALPHABET}]{{4}})(?![A-Z0-9]))")
-_NUMBER_IN_TEXT = re.compile(r"(?<!\d)[0-9]{3}[\s-]{0,3}[0-9]{3}(?!\d)")
+# However it is spelled. A letter is no separator, so that no more than a few are looked at from each.
+_CODE_SPELLED_OUT = re.compile(
+    rf"(?<![A-Z0-9])(?=([{ALPHABET}](?:[\W_]{{0,8}}[{ALPHABET}]){{{CODE_LETTERS - 1}}})(?![A-Z0-9]))"
+)
+_NUMBER_IN_TEXT = re.compile(r"(?<![0-9])[0-9]{3}[\s-]{0,3}[0-9]{3}(?![0-9])")
+_DIGITS_IN_TEXT = re.compile(r"[0-9](?:[\W_]{0,3}[0-9])*")
 _HYPHENATED = re.compile(rf"(?<![A-Z0-9-])[{ALPHABET}]{{4}}-[{ALPHABET}]{{4}}(?![A-Z0-9-])")
 
 
@@ -92,8 +103,10 @@ def read_token(text: str) -> str | None:
 
 
 def read_number(text: str) -> str | None:
-    """The number that `text` consists of, whatever its width, spaces and hyphens; None if it is none."""
-    digits = _without_separators(text)
+    """The number that `text` consists of, whatever its digits, width, spaces and marks; None if it is none."""
+    if len(text) > _LONGEST_CODE_TEXT:
+        return None
+    digits = re.sub(r"[\W_]", "", _with_plain_digits(_spelled_plainly(text)))
     is_number = len(digits) == NUMBER_DIGITS and digits.isascii() and digits.isdigit()
     return digits if is_number else None
 
@@ -103,6 +116,28 @@ def codes_within(text: str) -> list[str]:
     return [re.sub(r"[\s-]", "", found) for found in _CODE_IN_TEXT.findall(_spelled_plainly(text))]
 
 
+def first_within(text: str) -> str | None:
+    """The first link token in a text, or the first letters that could be a code, or just a few words."""
+    if token := _TOKEN_IN_TEXT.search(text):
+        return token[1]
+    return read_code(text) or next(iter(codes_within(text)), None)
+
+
+def all_within(text: str) -> list[str]:
+    """Every token in a text, and all that could be a code in whatever spelling; each once, and so many at most."""
+    tokens = (found[1] for found in _TOKEN_IN_TEXT.finditer(text))
+    spelled = (re.sub(r"[\W_]", "", found[1]) for found in _CODE_SPELLED_OUT.finditer(_spelled_plainly(text)))
+    return list(islice(_each_once(chain(tokens, spelled)), MOST_IN_A_TEXT))
+
+
+def _each_once(found: Iterable[str]) -> Iterator[str]:
+    known: set[str] = set()
+    for one in found:
+        if one not in known:
+            known.add(one)
+            yield one
+
+
 def hyphenated_code_within(text: str) -> str | None:
     """The first `XXXX-XXXX` in a longer text, without its hyphen."""
     found = re.search(_HYPHENATED, _spelled_plainly(text))
@@ -110,8 +145,16 @@ def hyphenated_code_within(text: str) -> str | None:
 
 
 def numbers_within(text: str) -> list[str]:
-    """Everything in a longer text that could be a number."""
-    return [re.sub(r"[\s-]", "", found) for found in _NUMBER_IN_TEXT.findall(_spelled_plainly(text))]
+    """Everything in a longer text that could be a number: three digits and three, or six in whatever spelling."""
+    mixed = _spelled_plainly(text)
+    plain = _with_plain_digits(mixed)
+    spelled = (*_NUMBER_IN_TEXT.findall(mixed), *_NUMBER_IN_TEXT.findall(plain), *_DIGITS_IN_TEXT.findall(plain))
+    numbers = dict.fromkeys(re.sub(r"[\W_]", "", found) for found in spelled)
+    return [number for number in numbers if len(number) == NUMBER_DIGITS]
+
+
+def _with_plain_digits(text: str) -> str:
+    return "".join(str(unicodedata.decimal(letter, letter)) for letter in text)
 
 
 def _spelled_plainly(text: str) -> str:

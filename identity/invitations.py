@@ -9,9 +9,10 @@ import segno
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from identity import clock, codes, linking, notices
+from identity import called, clock, codes, linking
 from identity.limits import limits
 from identity.models import AccountLink, BotProfile, Pairing, PlatformAccount
+from identity.names import harmless
 from identity.pairing_secrets import secrets_of
 
 TELEGRAM = "telegram"
@@ -56,8 +57,8 @@ def _shown(pairing: Pairing, doors: dict[str, BotProfile], *, has_accounts: bool
 
 
 def _where(doors: list[BotProfile], platform: str) -> str:
-    named = [f"{notices.title(door.platform)} ({door.url or notices.harmless(door.name)})" for door in doors]
-    return _(" or ").join(named) or (notices.title(platform) if platform else _("the app that you use"))
+    named = [f"{called.title(door.platform)} ({door.url or harmless(door.name)})" for door in doors]
+    return _(" or ").join(named) or (called.title(platform) if platform else _("the app that you use"))
 
 
 def _text(pairing: Pairing, where: str, code: str, deep_link: str, *, has_accounts: bool) -> str:
@@ -125,14 +126,14 @@ def status_of(invitation: Pairing) -> Status:
 
 
 def _who(account: PlatformAccount | None) -> str:
-    return notices.described(account) if account else _("nobody")
+    return called.described(account) if account else _("nobody")
 
 
 def _claimed(invitation: Pairing, who: str) -> Status:
     others = linking.accounts_of(invitation.person) if invitation.person else []
     values = {"who": who, "until": moment(invitation.expires_at)}
     if others:
-        chats = ", ".join(notices.described(other) for other in others)
+        chats = ", ".join(called.described(other) for other in others)
         text = _(
             "%(who)s has sent the code and was shown a number. The person must type it in one of these chats, until "
             "%(until)s: %(chats)s. Nobody else can."

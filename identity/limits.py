@@ -23,14 +23,20 @@ class Limits:
     guess_seconds: int = 900
     lock_seconds: int = 900  # the first time,
     lock_again_seconds: int = 3600  # and again within a day
-    start_pause_seconds: int = 30  # between two starts of one account
+    start_pause_seconds: int = 30  # between two starts of one account; 0 for no pause
     starts_an_hour: int = 5
     starts_a_day: int = 20
     strikes: int = 3  # within a day, then the operator is alerted and one start an hour is left
     new_link_seconds: int = DAY  # so long a link cannot take out older accounts
+    disown_seconds: int = 7 * DAY  # so long after its end a link may still be said to have been somebody else's
     first_reminder_seconds: int = DAY
     second_reminder_seconds: int = 7 * DAY
     silence_seconds: int = 180 * DAY  # then an account's link ends: it may be somebody else's by now
+    browser_idle_seconds: int = 1800  # then a browser is nobody's any more
+    browser_seconds: int = 8 * 3600  # at most, however much it is used
+    fresh_seconds: int = 900  # how old an attached chat's confirmation may be for its words to be shown
+    together_seconds: int = 900  # how long after both were attached a browser may link two accounts
+    address_starts_an_hour: int = 60  # of all browsers that come from one address
     message_seconds: int = 600  # how old a message may be to count as typed here and now
 
 
@@ -39,7 +45,8 @@ def limits() -> Limits:
     given = settings.BOTOS_PAIRING
     if unknown := set(given) - {field.name for field in fields(Limits)}:
         raise ValueError(f"there is no limit {min(unknown)!r}")
-    wrong = [name for name, value in given.items() if not str(value).isdecimal() or int(value) < 1]
-    if wrong:
-        raise ValueError(f"{min(wrong)} must be a whole number from 1")
+    for name, value in sorted(given.items()):
+        least = 0 if name == "start_pause_seconds" else 1
+        if not str(value).isdecimal() or int(value) < least:
+            raise ValueError(f"{name} must be a whole number from {least}")
     return Limits(**{name: int(value) for name, value in given.items()})

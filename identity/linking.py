@@ -1,24 +1,18 @@
-"""The links between accounts and people: made, ended and opened, each with one audit row.
-
-Rows are locked in one order everywhere, so that nobody waits in a circle: accounts by primary key, then people by
-primary key. Whoever needs several in one transaction asks `lock_people` for all of them at once, before any change.
-"""
+"""The links between accounts and people: made, ended and opened, each with one audit row."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import connection, transaction
-from django.db.models import Q, QuerySet
-from django.db.transaction import TransactionManagementError
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
 
-from identity import audit, clock, notices
+from identity import attachments, audit, clock, live, locks, lookup, notices
 from identity.limits import limits
-from identity.models import PLATFORM_NAME, UNIFIED_USER_ID, AccountLink, Pairing, PlatformAccount, UnifiedUser
+from identity.models import AccountLink, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
 
 
@@ -28,43 +22,6 @@ class How:
 
     method: str
     actor: str
-
-
-def lock_person(account_id: int) -> int | None:
-    """Hold the account, and its person if it has one, until this transaction ends.
-
-    Returns the primary key of the UnifiedUser whose the account is, and stays while this is held; None if nobody's.
-    Raises PlatformAccount.DoesNotExist, and TransactionManagementError outside a transaction.
-    """
-    return lock_people([account_id]).get(account_id)
-
-
-def lock_people(account_ids: Iterable[int], *, joining: Iterable[int] = ()) -> dict[int, int]:
-    """Hold the accounts, their people, and the people `joining` (primary keys), until this transaction ends.
-
-    Returns account id to user id, for the linked ones. Raises as `lock_person` does.
-    """
-    if not connection.in_atomic_block:  # SQLite would pretend to lock
-        raise TransactionManagementError("Locks need a transaction around them.")
-    accounts, others = set(account_ids), set(joining)
-    if _lock(PlatformAccount.objects.all(), accounts) != accounts:
-        raise PlatformAccount.DoesNotExist("There is no such account to lock.")
-    while True:
-        people = _people_of(accounts)
-        _lock(UnifiedUser.objects.all(), others.union(people.values()))
-        # Somebody who holds only the person may have ended a link while we waited for the person.
-        if not people or _people_of(accounts) == people:
-            return people
-
-
-def _lock(rows: QuerySet[PlatformAccount] | QuerySet[UnifiedUser], ids: set[int]) -> set[int]:
-    # no_key: rows that point here, new messages for one, do not wait. PostgreSQL locks in the order asked for.
-    held = rows.select_for_update(no_key=True).filter(pk__in=ids).order_by("pk")
-    return set(held.values_list("pk", flat=True)) if ids else set()
-
-
-def _people_of(account_ids: set[int]) -> dict[int, int]:
-    return dict(AccountLink.objects.live().filter(account__in=account_ids).values_list("account_id", "user_id"))
 
 
 @transaction.atomic
@@ -82,14 +39,15 @@ def link(
     The same person again changes nothing; another person's link is ended. Returns the live link. Raises ValueError for
     a platform, an id or a unified user id that cannot be.
     """
-    account = account_for(platform=platform, platform_user_id=platform_user_id)
-    user = person_for(unified_user_id=unified_user_id, display_name=display_name)
-    owner = lock_people([account.pk], joining=[user.pk]).get(account.pk)
-    live = AccountLink.objects.live().filter(account=account)
+    account = lookup.account_for(platform=platform, platform_user_id=platform_user_id)
+    user = lookup.person_for(unified_user_id=unified_user_id, display_name=display_name)
+    owner = locks.lock_people([account.pk], joining=[user.pk]).get(account.pk)
+    mine = AccountLink.objects.live().filter(account=account)
     if owner == user.pk:
-        return live.get()
-    details = {"ended_link": live.get().pk} if owner else {}
-    live.update(ended_at=clock.now())
+        return mine.get()
+    details = {"ended_link": mine.get().pk} if owner else {}
+    if mine.update(ended_at=clock.now()):
+        attachments.detach(account=account)
     made = AccountLink.objects.create(account=account, user=user, method=method, actor=actor)
     made.refresh_from_db(fields=["since"])
     audit.record(kind="linked", actor=actor, account=account, user=user, method=method, link=made.pk, **details)
@@ -103,13 +61,21 @@ def unlink(*, platform: str, platform_user_id: str, actor: str, method: str = "r
     `disown` says that the link was not the person's doing: what the account said in it is kept from every agent.
     """
     account = PlatformAccount.objects.filter(platform=platform, platform_user_id=platform_user_id).first()
-    owner = lock_person(account.pk) if account else None
+    owner = locks.lock_person(account.pk) if account else None
     if account is None or owner is None:
         return False
-    live = AccountLink.objects.live().filter(account=account).select_related("user").get()
-    AccountLink.objects.filter(pk=live.pk).update(ended_at=clock.now(), disowned=disown)
+    live_link = AccountLink.objects.live().filter(account=account).select_related("user").get()
+    AccountLink.objects.filter(pk=live_link.pk).update(ended_at=clock.now(), disowned=disown)
+    attachments.detach(account=account)
+    _announce([account, *accounts_of(live_link.user)])
     audit.record(
-        kind="unlinked", actor=actor, account=account, user=live.user, method=method, link=live.pk, disowned=disown
+        kind="unlinked",
+        actor=actor,
+        account=account,
+        user=live_link.user,
+        method=method,
+        link=live_link.pk,
+        disowned=disown,
     )
     return True
 
@@ -120,12 +86,13 @@ def share_past(*, account: PlatformAccount, actor: str) -> bool:
 
     False, and no audit row, if it does already or is nobody's.
     """
-    lock_person(account.pk)
+    locks.lock_person(account.pk)
     closed = AccountLink.objects.live().filter(account=account, shares_past=False).select_related("user").first()
     if closed is None:
         return False
     AccountLink.objects.filter(pk=closed.pk).update(shares_past=True)
     audit.record(kind="past_shared", actor=actor, account=account, user=closed.user, link=closed.pk)
+    _announce(accounts_of(closed.user))
     for one in accounts_of(closed.user):
         notices.tell(one, Template.PAST_SHARED, link=closed.pk)
     return True
@@ -146,6 +113,7 @@ def join(*, account: PlatformAccount, pairing: Pairing, user: UnifiedUser, since
         remind_at=since + timedelta(seconds=limits().first_reminder_seconds),
     )
     audit.record(kind="linked", actor=how.actor, account=account, user=user, method=how.method, link=made.pk)
+    _announce(accounts_of(user))
     return made
 
 
@@ -165,19 +133,72 @@ def undo(*, account: PlatformAccount, pairing_id: UUID) -> bool:
 @transaction.atomic
 def disown(*, account: PlatformAccount, link_id: int | None = None) -> bool:
     """ "That wasn't me": end a link of the person, the newest other one if none is named, and keep from every agent
-    what anybody said while it lived.
+    what anybody said while it lived. Also one that has ended lately: a stranger may have left, or taken this one out.
     """
+    held = _held_links_of(account)  # once: a second time others may have come, before these in the order of locks
+    own = _live_or_lately(Q(account=account)).order_by(F("ended_at").desc(nulls_first=True)).first()
+    if own and own.ended_at is None:
+        others = _live_or_lately(Q(user=own.user_id) & ~Q(account=account))
+        named = others.filter(pk=link_id) if link_id else others
+        meant = named.filter(Q(ended_at=None) | Q(ended_at__gt=own.since)).order_by("-since", "-pk").first()
+    else:
+        meant = own
+    if own and meant and meant.ended_at and may_end(own, meant):
+        return _disown_ended(meant, account)
     wanted = Q(pk=link_id) if link_id else ~Q(account=account)
-    return _end_some(account, wanted, method="disowned", newest_only=True)
+    return _end_those(held, account, wanted, method="disowned", newest_only=True)
+
+
+@transaction.atomic
+def take_out(*, account: PlatformAccount, link_id: int) -> bool:
+    """The same for a link that is named, as a page does it."""
+    return _end_some(account, Q(pk=link_id), method="unlink")
+
+
+@transaction.atomic
+def prefer(*, account: PlatformAccount, preferred: PlatformAccount | None) -> bool:
+    """Say which of the person's accounts is told things that nobody asked for; None for the one used last.
+
+    False if the account is nobody's, or the preferred one not the same person's.
+    """
+    user_id = locks.lock_person(account.pk)
+    theirs = AccountLink.objects.live().filter(user=user_id, account=preferred)
+    if user_id is None or (preferred and not theirs.exists()):
+        return False
+    UnifiedUser.objects.filter(pk=user_id).update(preferred=preferred)
+    audit.record(kind="preferred", actor=audit.actor(account), account=preferred)
+    _announce([account])
+    return True
+
+
+def _live_or_lately(whose: Q) -> QuerySet[AccountLink]:
+    lately = Q(disowned=False, ended_at__gt=clock.seconds_from_now(-limits().disown_seconds))
+    return AccountLink.objects.filter(whose, Q(ended_at=None) | lately).select_related("account", "user")
+
+
+def _disown_ended(link: AccountLink, account: PlatformAccount) -> bool:
+    AccountLink.objects.filter(pk=link.pk, ended_at__isnull=False).update(disowned=True)
+    audit.record(kind="disowned", actor=audit.actor(account), account=link.account, user=link.user, link=link.pk)
+    told = {one.pk: one for one in (account, *accounts_of(link.user))}
+    _announce(told.values())
+    for one in told.values():
+        notices.tell(one, Template.DISOWNED)
+    return True
 
 
 def _end_some(account: PlatformAccount, wanted: Q, *, method: str, newest_only: bool = False) -> bool:
     """End those links of the account's person that are wanted and that the account may end."""
-    theirs = _held_links_of(account)
+    return _end_those(_held_links_of(account), account, wanted, method=method, newest_only=newest_only)
+
+
+def _end_those(
+    theirs: list[AccountLink], account: PlatformAccount, wanted: Q, *, method: str, newest_only: bool
+) -> bool:
     own = next((link for link in theirs if link.account_id == account.pk), None)
     named = set(AccountLink.objects.filter(wanted, pk__in=[link.pk for link in theirs]).values_list("pk", flat=True))
     asked = [link for link in theirs if link.pk in named][: 1 if newest_only else None]
     ended = [link for link in asked if own and may_end(own, link)]
+    attachments.hold_those(account__in=[link.account_id for link in ended])
     for link in ended:
         _end(link, actor=audit.actor(account), method=method, disowned=method == "disowned")
     if not ended:
@@ -187,33 +208,53 @@ def _end_some(account: PlatformAccount, wanted: Q, *, method: str, newest_only: 
 
 def may_end(own: AccountLink, other: AccountLink) -> bool:
     """One's own link always, and any that is not older than it; older ones once the own one has lived for a day."""
-    grown = own.since + timedelta(seconds=limits().new_link_seconds) <= clock.read()
-    return other.pk == own.pk or other.since >= own.since or grown
+    return other.since >= own.since or is_grown(own)
+
+
+def is_grown(own: AccountLink) -> bool:
+    """Whether a link has lived for a day. A newer one may not take away, carry off or delete what is others'."""
+    return own.since + timedelta(seconds=limits().new_link_seconds) <= clock.read()
+
+
+def acts_for(account_id: int) -> list[int]:
+    """The accounts (primary keys) that are meant when this one acts for its person: all that it could take out."""
+    own = AccountLink.objects.live().filter(account=account_id).first()
+    theirs = AccountLink.objects.live().filter(user=own.user_id) if own else ()
+    return [link.account_id for link in theirs if own and may_end(own, link)] or [account_id]
 
 
 def _held_links_of(account: PlatformAccount) -> list[AccountLink]:
-    """The live links of the account's person, newest first, with all their rows held until the transaction ends."""
-    live = AccountLink.objects.live()
-    user_id = live.filter(account=account).values_list("user_id", flat=True).first()
-    theirs = live.filter(user=user_id) if user_id else live.filter(account=account)
-    lock_people({account.pk, *theirs.values_list("account_id", flat=True)})
+    """The linked links of the account's person, newest first, with all their rows held until the transaction ends."""
+    linked = AccountLink.objects.live()
+    user_id = linked.filter(account=account).values_list("user_id", flat=True).first()
+    theirs = linked.filter(user=user_id) if user_id else linked.filter(account=account)
+    locks.lock_people({account.pk, *theirs.values_list("account_id", flat=True)})
     return list(theirs.select_related("account", "user").order_by("-since", "-pk"))
 
 
-def _end(link: AccountLink, *, actor: str, method: str, disowned: bool = False) -> None:
-    """End one live link, and tell all accounts of the person, also the one that leaves."""
-    live = AccountLink.objects.live().filter(pk=link.pk)
-    if not live.update(ended_at=clock.now(), disowned=disowned, remind_at=None):
-        return
+def _end(link: AccountLink, *, actor: str, method: str, disowned: bool = False, still: Q | None = None) -> bool:
+    """End one live link, and tell all accounts of the person, also the one that leaves. False if it had ended, or is no
+    longer what it must be `still`.
+    """
+    mine = AccountLink.objects.live().filter(still or Q(), pk=link.pk)
+    if not mine.update(ended_at=clock.now(), disowned=disowned, remind_at=None):
+        return False
     audit.record(kind="unlinked", actor=actor, account=link.account, user=link.user, method=method, link=link.pk)
+    attachments.detach(account=link.account)
+    _announce([link.account, *accounts_of(link.user)])
     for one in (link.account, *accounts_of(link.user)):
         notices.tell(one, Template.UNLINKED, link=link.pk)
+    return True
+
+
+def _announce(accounts: Iterable[PlatformAccount]) -> None:
+    live.announce(live.topics(accounts=[one.pk for one in accounts]), "links")
 
 
 def accounts_of(user: UnifiedUser) -> list[PlatformAccount]:
     """All accounts that are linked to a person now, in the order in which they came."""
-    live = AccountLink.objects.live().filter(user=user).select_related("account").order_by("since", "pk")
-    return [link.account for link in live]
+    theirs = AccountLink.objects.live().filter(user=user).select_related("account").order_by("since", "pk")
+    return [link.account for link in theirs]
 
 
 # --- What operators and time do
@@ -228,8 +269,11 @@ def revoke(*, link: AccountLink, operator: str) -> bool:
 @transaction.atomic
 def suspend(*, user: UnifiedUser, operator: str) -> int:
     """An operator ends all links of a person: each account is on its own again. How many there were."""
-    lock_people((), joining=[user.pk])  # enough: nobody makes or ends a link of a person without holding the person
+    locks.lock_people(
+        (), joining=[user.pk]
+    )  # enough: nobody makes or ends a link of a person without holding the person
     links = list(AccountLink.objects.live().filter(user=user).select_related("account", "user"))
+    attachments.hold_those(account__in=[link.account_id for link in links])
     for link in links:
         _end(link, actor=operator, method="suspended")
     return len(links)
@@ -240,6 +284,8 @@ def account_is_gone(*, account: PlatformAccount) -> bool:
     """The platform says that there is no such account any more. Whoever gets its id next must not get its
     conversation.
     """
+    locks.lock_person(account.pk)
+    attachments.detach(account=account)
     link = AccountLink.objects.live().filter(account=account).select_related("account", "user").first()
     return link is not None and _end_for(link, actor="system", method="gone")
 
@@ -249,18 +295,16 @@ def suspend_silent() -> int:
 
     One transaction each: locks of several people, taken one after the other, could be waited for in a circle.
     """
-    silent = clock.seconds_from_now(-limits().silence_seconds)
-    links = AccountLink.objects.live().filter(account__seen_at__lte=silent, since__lte=silent)
-    return sum(_end_for(link, actor="system", method="silent") for link in links.select_related("account", "user"))
+    long_ago = clock.seconds_from_now(-limits().silence_seconds)
+    silent = Q(account__seen_at__lte=long_ago, since__lte=long_ago)
+    links = AccountLink.objects.live().filter(silent).select_related("account", "user")
+    return sum(_end_for(link, actor="system", method="silent", still=silent) for link in links)
 
 
 @transaction.atomic
-def _end_for(link: AccountLink, *, actor: str, method: str) -> bool:
-    lock_people([link.account_id])
-    still = AccountLink.objects.live().filter(pk=link.pk).exists()
-    if still:
-        _end(link, actor=actor, method=method)
-    return still
+def _end_for(link: AccountLink, *, actor: str, method: str, still: Q | None = None) -> bool:
+    locks.lock_people([link.account_id])
+    return _end(link, actor=actor, method=method, still=still)
 
 
 @transaction.atomic
@@ -275,47 +319,7 @@ def _remind_of(link: AccountLink) -> bool:
     second = link.since + timedelta(seconds=limits().second_reminder_seconds)
     following = second if link.remind_at and link.remind_at < second else None
     mine = AccountLink.objects.filter(pk=link.pk, remind_at=link.remind_at).update(remind_at=following)
-    for one in accounts_of(link.user) if mine else ():
+    accounts = accounts_of(link.user)
+    for one in accounts if mine and len(accounts) > 1 else ():  # an account alone shares with nobody
         notices.tell(one, Template.REMINDED, link=link.pk)
     return bool(mine)
-
-
-# --- Accounts and people by their ids
-
-
-def account_for(*, platform: str, platform_user_id: str) -> PlatformAccount:
-    """The account with this id, made if it is missing. Raises ValueError as `check_account` does."""
-    check_account(platform, platform_user_id)
-    account, _ = PlatformAccount.objects.get_or_create(platform=platform, platform_user_id=platform_user_id)
-    return account
-
-
-def person_for(*, unified_user_id: str, display_name: str = "") -> UnifiedUser:
-    """The person with this id, made (and then so called) if missing. Raises ValueError as `check_person` does."""
-    check_person(unified_user_id)
-    named = {"display_name": display_name[:150]}
-    user, _ = UnifiedUser.objects.get_or_create(unified_user_id=unified_user_id, defaults=named)
-    return user
-
-
-def check_account(platform: str, platform_user_id: str) -> None:
-    """Raises ValueError for what no platform would send, or no database keep."""
-    if not re.fullmatch(PLATFORM_NAME, platform) or len(platform) > 40:
-        raise ValueError(f"{platform!r} is no platform name: up to 40 of a-z, 0-9 and -, and a letter first.")
-    if not platform_user_id.strip() or len(platform_user_id) > 190 or not _storable(platform_user_id):
-        raise ValueError(f"{platform_user_id!r} is no id on a platform: 1 to 190 characters.")
-
-
-def check_person(unified_user_id: str) -> None:
-    """Raises ValueError for what could be mistaken for another key, or looks like another person's."""
-    fits = re.match(UNIFIED_USER_ID, unified_user_id) and len(unified_user_id) <= 150
-    if not fits or not unified_user_id.isprintable():
-        raise ValueError(
-            f"{unified_user_id!r} is no unified user id: 1 to 150 visible characters, "
-            'without spaces and ":", and not starting with "bot_".'
-        )
-
-
-def _storable(text: str) -> bool:
-    """PostgreSQL has no NUL in text, and neither engine half a surrogate pair."""
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)

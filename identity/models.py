@@ -13,6 +13,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from identity import clock
+from identity.names import harmless
 
 # Without ":" and not starting with "bot_", so that a person is never mistaken for a stranger's or a legacy key.
 UNIFIED_USER_ID = r"^(?!bot_)[^:\s\x00-\x1f\x7f]+\Z"
@@ -25,6 +26,10 @@ class UnifiedUser(models.Model):
 
     unified_user_id = models.CharField(max_length=150, unique=True, validators=[RegexValidator(UNIFIED_USER_ID)])
     display_name = models.CharField(max_length=150, blank=True)
+    # Where reminders and operators' messages go; counts only while that account is the person's.
+    preferred = models.ForeignKey(
+        "PlatformAccount", null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
+    )
     created_at = models.DateTimeField(default=clock.now, editable=False)
 
     class Meta:
@@ -43,7 +48,8 @@ class UnifiedUser(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.display_name or self.unified_user_id
+        name = harmless(self.display_name)
+        return f"{name} ({self.unified_user_id})" if name else self.unified_user_id
 
 
 class PlatformAccount(models.Model):
@@ -115,6 +121,54 @@ class AccountLink(models.Model):
         return f"{self.account} is {self.user.unified_user_id}"
 
 
+class Browser(models.Model):
+    """One browser session of the pages: a place where attached accounts read and write, and nobody by itself.
+
+    It has run out when it was idle or is too old, though `ended_at` may not say so yet (see identity.browsers).
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=32, blank=True, help_text=_("what it says that it is, made harmless"))
+    # Keyed hash of the address that it came from (see identity.addresses); gone an hour after its end.
+    address = models.CharField(max_length=64, blank=True, editable=False)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+    seen_at = models.DateTimeField(default=clock.now, editable=False)
+    ended_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        verbose_name = _("browser")
+        indexes = [
+            models.Index(fields=["address", "created_at"], name="browsers_of_an_address"),
+            models.Index(fields=["seen_at"], condition=Q(ended_at=None), name="browsers_that_may_run_out"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name or "browser"
+
+
+class BrowserAccount(models.Model):
+    """That an account may be read and written from a browser, since a handshake between the two."""
+
+    browser = models.ForeignKey(Browser, on_delete=models.PROTECT, related_name="accounts")
+    account = models.ForeignKey(PlatformAccount, on_delete=models.PROTECT, related_name="browsers")
+    pairing = models.ForeignKey("Pairing", on_delete=models.PROTECT, related_name="attachments")
+    attached_at = models.DateTimeField(default=clock.now, editable=False)
+    confirmed_at = models.DateTimeField(default=clock.now, editable=False)  # moves on while the browser is in use
+    ended_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        verbose_name = _("account in a browser")
+        constraints = [
+            models.UniqueConstraint(
+                fields=["browser", "account"], condition=Q(ended_at=None), name="account_is_in_a_browser_once"
+            ),
+        ]
+        indexes = [models.Index(fields=["account"], condition=Q(ended_at=None), name="live_browsers_of_an_account")]
+
+    def __str__(self) -> str:
+        return f"{self.account} in {self.browser}"
+
+
 def new_nonce() -> bytes:
     """Goes into the secrets of one request, so that its id alone derives nothing."""
     return secrets.token_bytes(16)
@@ -124,13 +178,15 @@ class Pairing(models.Model):
     """One handshake that makes a link (see identity.pairing). Its secrets are derived from `id` and `nonce`, and kept
     nowhere.
 
-    The initiating side is an account (`/link` in a chat) or a person (an operator's invitation); never both.
+    The initiating side is an account (`/link` in a chat), a browser, or a person (an operator's invitation). The
+    responding side is an account, or a browser where an account initiates. With a browser it attaches and links nobody.
     """
 
     class State(models.TextChoices):
         OFFERED = "offered", _("waiting for the code")
         CLAIMED = "claimed", _("waiting for the number")
         LINKED = "linked", _("linked")
+        ATTACHED = "attached", _("attached to a browser")
         EXPIRED = "expired", _("expired")
         CANCELLED = "cancelled", _("cancelled")
         DENIED = "denied", _("denied")
@@ -142,10 +198,12 @@ class Pairing(models.Model):
     nonce = models.BinaryField(max_length=16, default=new_nonce, editable=False)
     state = models.CharField(max_length=9, choices=State.choices, default=State.OFFERED)
     initiator = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="offers")
+    initiator_browser = models.ForeignKey(Browser, null=True, on_delete=models.PROTECT, related_name="offers")
     person = models.ForeignKey(UnifiedUser, null=True, on_delete=models.PROTECT, related_name="invitations")
     operator = models.CharField(max_length=150, blank=True)
     platform = models.CharField(max_length=40, blank=True, help_text=_("only an account of this platform may take it"))
     responder = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="claims")
+    responder_browser = models.ForeignKey(Browser, null=True, on_delete=models.PROTECT, related_name="claims")
     # For look-up only, and gone when the request ends.
     code_hash = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 - none is no code
     token_hash = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001
@@ -170,10 +228,23 @@ class Pairing(models.Model):
             models.UniqueConstraint(
                 fields=["responder"], condition=Q(state="claimed"), name="responder_has_one_claimed_request"
             ),
+            models.UniqueConstraint(
+                fields=["initiator_browser"],
+                condition=Q(state__in=["offered", "claimed"]),
+                name="browser_has_one_live_request",
+            ),
+            models.UniqueConstraint(
+                fields=["responder_browser"], condition=Q(state="claimed"), name="browser_has_one_claimed_request"
+            ),
             models.CheckConstraint(
-                condition=Q(initiator__isnull=False, person=None, operator="")
-                | (Q(initiator=None, person__isnull=False) & ~Q(operator="")),
+                condition=Q(initiator__isnull=False, initiator_browser=None, person=None, operator="")
+                | Q(initiator=None, initiator_browser__isnull=False, person=None, operator="")
+                | (Q(initiator=None, initiator_browser=None, person__isnull=False) & ~Q(operator="")),
                 name="request_has_one_initiating_side",
+            ),
+            models.CheckConstraint(
+                condition=Q(responder_browser=None) | Q(responder=None, initiator__isnull=False),
+                name="request_with_a_browser_has_an_account",
             ),
             models.CheckConstraint(
                 condition=Q(state__in=["offered", "claimed"], ended_at=None)
@@ -181,13 +252,25 @@ class Pairing(models.Model):
                 name="request_keeps_no_hash_after_its_end",
             ),
             models.CheckConstraint(
-                condition=Q(state__in=["claimed", "linked", "locked"], responder__isnull=False)
-                | ~Q(state__in=["claimed", "linked", "locked"]),
+                condition=Q(responder__isnull=False)
+                | Q(responder_browser__isnull=False)
+                | ~Q(state__in=["claimed", "linked", "attached", "locked"]),
                 name="request_claimed_has_a_responder",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="linked") | Q(initiator_browser=None, responder_browser=None),
+                name="request_linked_joins_accounts",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="attached")
+                | Q(initiator_browser__isnull=False)
+                | Q(responder_browser__isnull=False),
+                name="request_attached_has_a_browser",
             ),
         ]
         indexes = [
             models.Index(fields=["initiator", "created_at"], name="requests_of_an_initiator"),
+            models.Index(fields=["initiator_browser", "created_at"], name="requests_of_a_browser"),
             models.Index(fields=["strike", "ended_at"], condition=Q(strike__isnull=False), name="strikes"),
             models.Index(fields=["expires_at"], condition=Q(ended_at=None), name="requests_that_may_expire"),
         ]
@@ -197,11 +280,16 @@ class Pairing(models.Model):
 
 
 class GuessLimit(models.Model):
-    """How many wrong codes an account has tried. A new code never resets it, and nobody else's tries count."""
+    """How many wrong codes somebody has tried. A new code never resets it, and nobody else's tries count.
 
-    account = models.OneToOneField(PlatformAccount, primary_key=True, on_delete=models.CASCADE)
-    failures = models.PositiveSmallIntegerField(default=0)
-    since = models.DateTimeField(default=clock.EPOCH)  # of the first of them
+    `guesser` is an account ("account 12"), or for browsers, of which anybody has as many as they like, the keyed hash
+    of an address ("address 3f..").
+    """
+
+    guesser = models.CharField(max_length=80, primary_key=True)
+    # Of the last wrong codes, oldest first, in seconds since 1970: as many as it takes to be locked out.
+    times = models.JSONField(default=list)
+    last_at = models.DateTimeField(default=clock.EPOCH)
     locked_until = models.DateTimeField(default=clock.EPOCH)
     locks = models.PositiveSmallIntegerField(default=0)
 
@@ -209,7 +297,22 @@ class GuessLimit(models.Model):
         verbose_name = _("guess limit")
 
     def __str__(self) -> str:
-        return f"{self.failures} wrong codes"
+        return f"{len(self.times)} wrong codes"
+
+
+class LiveEvent(models.Model):
+    """That something changed, for pages that are open now; not what (see identity.live). Kept for an hour."""
+
+    topic = models.CharField(max_length=80)
+    kind = models.CharField(max_length=20)
+    at = models.DateTimeField(default=clock.now, editable=False, db_index=True)
+
+    class Meta:
+        verbose_name = _("live event")
+        indexes = [models.Index(fields=["topic", "id"], name="live_events_of_a_topic")]
+
+    def __str__(self) -> str:
+        return f"{self.topic} {self.kind}"
 
 
 class BotProfile(models.Model):
@@ -233,6 +336,11 @@ class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
 
     def delete(self) -> NoReturn:
         raise ValidationError(_("The audit log is never shortened by hand."))
+
+    def drop_beyond(self, seconds: float, *, most: int) -> int:
+        """Delete rows that are older, of the `most` oldest. How many there were. For identity.retention alone."""
+        oldest = list(self.order_by("pk").values_list("pk", flat=True)[:most])
+        return self.filter(pk__in=oldest, at__lt=clock.seconds_from_now(-seconds))._raw_delete(self.db)  # noqa: SLF001 - this class forbids the other one
 
 
 class AuditEvent(models.Model):

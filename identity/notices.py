@@ -1,4 +1,4 @@
-"""What must be said to whom about pairing and links: every text, in one place. Read aloud before you change one.
+"""What must be said to whom about pairing and links. The words are in identity.wording.
 
 A notice is a template and the ids of what it is about. It is handed to the sink that the application registers, inside
 the transaction that causes it, and becomes words only when it is sent, so that a code or number is never stored.
@@ -6,25 +6,13 @@ the transaction that causes it, and becomes words only when it is sent, so that 
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop, ngettext
-
-from identity import clock, codes
-from identity.buttons import Button
-from identity.models import AccountLink, BotProfile, Pairing, PlatformAccount
-from identity.pairing_secrets import secrets_of
+from identity.models import PlatformAccount
 
 Subject = Mapping[str, Any]  # ids and counts, as JSON takes them
-LONGEST_NAME = 32
-
-PLATFORM_TITLES = {"telegram": "Telegram", "discord": "Discord", "slack": "Slack"}
 
 
 class Template(StrEnum):
@@ -43,6 +31,9 @@ class Template(StrEnum):
     WAIT_TO_START = "wait_to_start"
     WRONG_NUMBER = "wrong_number"
     TYPE_IN_OTHER_APP = "type_in_other_app"
+    TYPE_IN_BROWSER = "type_in_browser"
+    BROWSER_ATTACHED = "browser_attached"
+    SIGNED_OUT = "signed_out"
     JUST_THE_NUMBER = "just_the_number"
     LOCKED = "locked"
     DENIED = "denied"
@@ -51,21 +42,13 @@ class Template(StrEnum):
     REFUSED = "refused"
     NOTHING_THERE = "nothing_there"
     UNLINKED = "unlinked"
+    DISOWNED = "disowned"
     TOO_NEW = "too_new"
     PAST_SHARED = "past_shared"
     ACCOUNTS = "accounts"
     IN_PRIVATE = "in_private"
     IN_PERSON = "in_person"
     NOT_HERE = "not_here"
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """A notice in words. `copy` is what a copy button, where there is one, puts on the clipboard."""
-
-    text: str
-    buttons: tuple[Button, ...] = ()
-    copy: str = ""
 
 
 Sink = Callable[[PlatformAccount, Template, Subject], None]
@@ -82,270 +65,3 @@ def tell(account: PlatformAccount | None, template: Template, **subject: object)
     if account is not None:
         for sink in _sinks:
             sink(account, template, subject)
-
-
-def render(template: Template, account: PlatformAccount, subject: Subject) -> Notice:
-    """The words for `account`, of this moment: what has ended since is not shown any more."""
-    notice = _RENDERERS[template](account, subject)
-    if not account.platform.startswith("slack"):
-        return notice
-    # Slack keeps everything that starts with a slash to itself, unless it is registered there.
-    return Notice(re.sub(r"(?<!\S)/(?=[a-z])", "!", notice.text), notice.buttons, notice.copy)
-
-
-# --- Names
-
-
-def described(account: PlatformAccount) -> str:
-    """`Telegram account "Alice B." (@alice_b, ID ..6789)`: its own names, made harmless, beside the end of the id."""
-    at = "@" if account.platform.startswith("telegram") else ""
-    handle = f"{at}{harmless(account.username)}, " if account.username else ""
-    name = harmless(account.display_name) or _("no name")
-    tail = account.platform_user_id[-4:]
-    values = {"platform": title(account.platform), "name": name, "handle": handle, "tail": tail}
-    return _('%(platform)s account "%(name)s" (%(handle)sID ..%(tail)s)') % values
-
-
-def harmless(name: str) -> str:
-    """A name that cannot pretend to be anything else: no controls, directions, line breaks, quotes, and short."""
-    spaced = (" " if letter.isspace() else letter for letter in name)
-    visible = "".join(letter for letter in spaced if not unicodedata.category(letter).startswith("C"))
-    plain = " ".join(visible.replace('"', "'").split())
-    return plain if len(plain) <= LONGEST_NAME else plain[: LONGEST_NAME - 1] + "…"
-
-
-def title(platform: str) -> str:
-    """How people call a platform."""
-    return PLATFORM_TITLES.get(platform, platform.title())
-
-
-# --- Words
-
-
-def _offer(account: PlatformAccount, subject: Subject) -> Notice:
-    pairing = _pairing(subject)
-    if pairing.state != Pairing.State.OFFERED or pairing.expires_at <= clock.read():
-        return Notice(_("That code has ended. Send /link for a new one."))
-    code = codes.shown_code(secrets_of(pairing).code)
-    text = _(
-        "Link another app to this chat.\n"
-        "1) Open me there: %(doors)s\n"
-        "2) Send me this code there: %(code)s\n\n"
-        "It works once, for %(minutes)s minutes. Did someone ask you for a code? Then press Cancel."
-    )
-    values = {"doors": _doors(account.platform), "code": code, "minutes": subject["minutes"]}
-    return Notice(text % values, (Button(_("Cancel"), "/cancel"),), copy=code)
-
-
-def _number(account: PlatformAccount, subject: Subject) -> Notice:
-    pairing = _pairing(subject)
-    is_live = pairing.state == Pairing.State.CLAIMED and pairing.expires_at > clock.read()
-    if not is_live or pairing.responder_id != account.pk:
-        return Notice(_("That request has ended. It takes a new code."))
-    number = codes.shown_number(secrets_of(pairing).number)
-    values = {"who": _initiating_side(pairing), "app": title(account.platform), "number": number, **subject}
-    text = _number_text(pairing) % values
-    if account.platform.startswith("slack"):
-        text += " " + _("Your workspace admins may be able to read this chat.")
-    return Notice(text, (_not_me(pairing),))
-
-
-def _number_text(pairing: Pairing) -> str:
-    if pairing.initiator_id:
-        return _(
-            "%(who)s wants to share one conversation with this %(app)s account. If both are yours, go back to that "
-            "chat and type %(number)s (%(minutes)s minutes). Whoever types it can read what you write here from now "
-            "on. Never send it to anyone."
-        )
-    if _accounts_of(pairing):
-        return _(
-            "%(who)s wants to share one conversation with this %(app)s account. If all are yours, go to one of those "
-            "chats and type %(number)s (%(minutes)s minutes). Whoever types it can read what you write here from now "
-            "on. Never send it to anyone."
-        )
-    return _(
-        "%(who)s wants to add this %(app)s account. If you asked them to, read them this number, in person or on a "
-        "call that you started: %(number)s (%(minutes)s minutes). Never send it to anyone else."
-    )
-
-
-def _claimed(account: PlatformAccount, subject: Subject) -> Notice:
-    pairing = _pairing(subject)
-    if pairing.state != Pairing.State.CLAIMED or pairing.expires_at <= clock.read() or pairing.responder is None:
-        return Notice(_("That request has ended."))
-    used = _("%(who)s used your code. Yours? Type the 6-digit number it shows.")
-    if pairing.person_id:
-        used = _("%(who)s was invited to join this conversation. Yours? Type the 6-digit number it shows.")
-    text = used % {"who": described(pairing.responder)}
-    others = [described(other) for other in _accounts_of(pairing) if other.pk != account.pk]
-    if others:
-        text += "\n" + _("It would join: %(others)s.") % {"others": ", ".join(others)}
-    return Notice(text, (_not_me(pairing),))
-
-
-def _linked(account: PlatformAccount, subject: Subject) -> Notice:
-    text = _("Linked. From now on these chats share one conversation. Earlier messages stay separate.")
-    share = Button(_("Share my earlier messages from this app"), "/share")
-    return Notice(text, (share, Button(_("Undo"), f"/undo {subject['pairing']}")))
-
-
-def _account_added(account: PlatformAccount, subject: Subject) -> Notice:
-    return _about_link(_("%(who)s now shares this conversation. If that was not you, say so."), subject)
-
-
-def _reminded(account: PlatformAccount, subject: Subject) -> Notice:
-    return _about_link(_("A reminder: %(who)s shares this conversation. If that was not you, say so."), subject)
-
-
-def _about_link(text: str, subject: Subject) -> Notice:
-    link = AccountLink.objects.select_related("account").get(pk=subject["link"])
-    wasnt_me = Button(_("That wasn't me"), f"/wasntme {link.pk}")
-    return Notice(text % {"who": described(link.account)}, (wasnt_me,) if link.ended_at is None else ())
-
-
-def _unlinked(account: PlatformAccount, subject: Subject) -> Notice:
-    link = AccountLink.objects.select_related("account").get(pk=subject["link"])
-    if link.account_id == account.pk:
-        return Notice(_("This account is on its own again. Each app keeps what was said in it."))
-    return Notice(_("%(who)s no longer shares this conversation.") % {"who": described(link.account)})
-
-
-def _past_shared(account: PlatformAccount, subject: Subject) -> Notice:
-    link = AccountLink.objects.select_related("account").get(pk=subject["link"])
-    if link.account_id == account.pk:
-        return Notice(_("Your other apps now know your earlier messages from this one, too."))
-    return Notice(_("%(who)s now shares its earlier messages here, too.") % {"who": described(link.account)})
-
-
-def _accounts(account: PlatformAccount, subject: Subject) -> Notice:
-    live = AccountLink.objects.live()
-    mine = live.filter(user__in=live.filter(account=account).values("user")).select_related("account").order_by("since")
-    if not mine:
-        return Notice(_("This account is linked to no other. /link links another app."))
-    lines = [f"{described(link.account)}, {link.since:%Y-%m-%d}" for link in mine]
-    hint = _("/link links another app, /unlink takes this one out, /unlink discord another one.")
-    return Notice("\n".join([_("These accounts share one conversation:"), *lines, "", hint]))
-
-
-def _refused(account: PlatformAccount, subject: Subject) -> Notice:
-    reasons = {
-        "both_linked": _("Both accounts share a conversation with others already. First /unlink one of them."),
-        "same_person": _("These two accounts share one conversation already."),
-        "same_platform": _("This conversation has an account of that app already, and takes one of each app."),
-        "platform": _("That invitation is for another app."),
-    }
-    return Notice(reasons[subject["reason"]])
-
-
-def _wait_to_guess(account: PlatformAccount, subject: Subject) -> Notice:
-    minutes = int(subject["minutes"])
-    text = ngettext(
-        "Too many codes did not work. Wait %(minutes)d minute.",
-        "Too many codes did not work. Wait %(minutes)d minutes.",
-        minutes,
-    )
-    return Notice(text % {"minutes": minutes})
-
-
-def _wait_to_start(account: PlatformAccount, subject: Subject) -> Notice:
-    seconds = int(subject["seconds"])
-    if seconds <= 120:
-        text = ngettext("Wait %(n)d second, then send /link.", "Wait %(n)d seconds, then send /link.", seconds)
-        return Notice(text % {"n": seconds})
-    minutes = -(-seconds // 60)
-    return Notice(_("That was a lot of codes. Send /link again in %(n)d minutes.") % {"n": minutes})
-
-
-def _wrong_number(account: PlatformAccount, subject: Subject) -> Notice:
-    left = int(subject["left"])
-    text = ngettext("That is not the number. %(left)d try left.", "That is not the number. %(left)d tries left.", left)
-    return Notice(text % {"left": left})
-
-
-def _own_code(account: PlatformAccount, subject: Subject) -> Notice:
-    return Notice(_("That is this chat's own code: send it in your other app."))
-
-
-def _wrong_code(account: PlatformAccount, subject: Subject) -> Notice:
-    return Notice(
-        _("That code doesn't work. Codes work once, for 10 minutes. Send /link in your other app for a new one.")
-    )
-
-
-def _says(text: str) -> Callable[[PlatformAccount, Subject], Notice]:
-    """A notice that is the same for everybody; `text` is marked for translation where it stands."""
-    return lambda account, subject: Notice(_(text))
-
-
-_RENDERERS: dict[Template, Callable[[PlatformAccount, Subject], Notice]] = {
-    Template.OFFER: _offer,
-    Template.NUMBER: _number,
-    Template.CLAIMED: _claimed,
-    Template.LINKED: _linked,
-    Template.ACCOUNT_ADDED: _account_added,
-    Template.REMINDED: _reminded,
-    Template.OWN_CODE: _own_code,
-    Template.WRONG_CODE: _wrong_code,
-    Template.WAIT_TO_GUESS: _wait_to_guess,
-    Template.WAIT_TO_START: _wait_to_start,
-    Template.WRONG_NUMBER: _wrong_number,
-    Template.UNLINKED: _unlinked,
-    Template.PAST_SHARED: _past_shared,
-    Template.ACCOUNTS: _accounts,
-    Template.REFUSED: _refused,
-    Template.OTHER_APP: _says(gettext_noop("That code is for another app.")),
-    Template.TYPE_IN_OTHER_APP: _says(gettext_noop("Type this in the other app, in the chat that started it.")),
-    Template.JUST_THE_NUMBER: _says(gettext_noop("If you mean the number, write it alone, without other words.")),
-    Template.LOCKED: _says(gettext_noop("Too many wrong numbers, so nothing was linked. It takes a new code.")),
-    Template.DENIED: _says(gettext_noop("Nothing was linked: one of the two accounts said that it was not them.")),
-    Template.CANCELLED: _says(gettext_noop("Cancelled. Nothing was linked.")),
-    Template.BURNED: _says(
-        gettext_noop("Your code was posted in a group, so it works no more. Send /link for a new one, and keep it.")
-    ),
-    Template.NOTHING_THERE: _says(gettext_noop("There is nothing to do: no such request or link of yours.")),
-    Template.TOO_NEW: _says(
-        gettext_noop(
-            "This account was linked less than a day ago. It cannot take out older ones yet; use one of those."
-        )
-    ),
-    Template.IN_PRIVATE: _says(gettext_noop("Write that to me in a private chat.")),
-    Template.IN_PERSON: _says(gettext_noop("Please type that yourself, here and now. Forwarded does not count.")),
-    Template.NOT_HERE: _says(gettext_noop("Who is who is decided elsewhere here, so linking is not available.")),
-}
-
-
-# --- What they are about
-
-
-def _pairing(subject: Subject) -> Pairing:
-    return Pairing.objects.select_related("initiator", "responder", "person").get(pk=subject["pairing"])
-
-
-def _not_me(pairing: Pairing) -> Button:
-    return Button(_("Not me"), f"/notme {pairing.pk}")
-
-
-def _initiating_side(pairing: Pairing) -> str:
-    accounts = _accounts_of(pairing)
-    if accounts:
-        return ", ".join(described(one) for one in accounts)
-    return _("The operator of this bot")
-
-
-def _accounts_of(pairing: Pairing) -> list[PlatformAccount]:
-    """The initiating side: the account that started, and all others of the same person."""
-    live = AccountLink.objects.live()
-    if pairing.person_id:
-        theirs = live.filter(user=pairing.person_id)
-    else:
-        theirs = live.filter(user__in=live.filter(account=pairing.initiator_id).values("user"))
-    others = [link.account for link in theirs.select_related("account").order_by("since")]
-    first = [pairing.initiator] if pairing.initiator else []
-    return [*first, *(other for other in others if other.pk != pairing.initiator_id)]
-
-
-def _doors(platform: str) -> str:
-    """Where to find the bot on the other platforms."""
-    others = BotProfile.objects.exclude(platform=platform).order_by("platform")
-    doors = [f"{title(one.platform)} ({one.url or harmless(one.name)})" for one in others]
-    return ", ".join(doors) or _("in your other app")

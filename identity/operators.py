@@ -13,11 +13,11 @@ from django.db.models import QuerySet
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from identity import audit, clock, codes, linking, pairing
+from identity import audit, clock, codes, linking, lookup, pairing
+from identity.called import PLATFORM_TITLES
 from identity.limits import limits
 from identity.models import AccountLink, AuditEvent, BotProfile, Pairing, UnifiedUser
-from identity.notices import PLATFORM_TITLES
-from identity.pairing import Outcome
+from identity.pairing_rows import Outcome
 from identity.resolvers import DatabaseIdentityResolver
 
 AT_ONCE = 500  # people imported or invited together
@@ -55,8 +55,8 @@ def add_person(*, person: NewPerson, operator: str) -> UnifiedUser:
 
 
 def check_new_person(person: NewPerson) -> None:
-    """Raises ValueError for an id that `linking.check_person` refuses, and for a name that cannot be shown as it is."""
-    linking.check_person(person.unified_user_id)
+    """Raises ValueError for an id that `lookup.check_person` refuses, and for a name that cannot be shown as it is."""
+    lookup.check_person(person.unified_user_id)
     if len(person.display_name) > 150 or not person.display_name.isprintable():
         raise ValueError(_("A name has at most 150 characters, and no line breaks or invisible ones."))
 
@@ -156,10 +156,7 @@ def confirm(*, invitation: Pairing, number: str, operator: str) -> Outcome:
     digits = codes.read_number(number)
     if digits is None:
         raise ValueError(_("The number has six digits."))
-    outcome = pairing.confirm_as_operator(pairing=invitation, number=digits, operator=operator)
-    if outcome == Outcome.WRONG:
-        audit.record(kind="pairing_number_wrong", actor=operator, user=invitation.person, request=invitation.pk.hex)
-    return outcome
+    return pairing.confirm_as_operator(pairing=invitation, number=digits, operator=operator)
 
 
 def tries_left(invitation: Pairing) -> int:

@@ -18,6 +18,7 @@ from sessions_app.messages import Agent, Reply, Turn
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Hear = Callable[[str], None]
 
 
 class AgentError(Exception):
@@ -40,14 +41,14 @@ class AgentFailure(AgentError):
     """The agent raised something, which is the cause where it is fit to be seen."""
 
 
-async def ask(agent: Agent, turn: Turn, *, limit: float) -> str:
+async def ask(agent: Agent, turn: Turn, *, limit: float, heard: Hear | None = None) -> str:
     """The agent's answer to `turn` as clean text, never blank, with the session context set while it thinks.
 
     `limit` is in seconds and covers the whole answer. Raises an `AgentError`: `AgentTimeout`, `EmptyReply`,
     `AgentMisconfigured` or `AgentFailure`. A cancellation of the caller passes through. An agent that does not let
-    itself be cancelled is left behind.
+    itself be cancelled is left behind. `heard` is told the whole answer so far, each time that a streamed one grows.
     """
-    thinking = asyncio.create_task(_think(agent, turn))
+    thinking = asyncio.create_task(_think(agent, turn, heard))
     thinking.add_done_callback(_forget)
     try:
         await asyncio.wait({thinking}, timeout=limit)
@@ -58,10 +59,10 @@ async def ask(agent: Agent, turn: Turn, *, limit: float) -> str:
     return _result_of(thinking)
 
 
-async def _think(agent: Agent, turn: Turn) -> str:
+async def _think(agent: Agent, turn: Turn, heard: Hear | None) -> str:
     token = enter(turn.context)
     try:
-        return await text_of(await _answer(agent, turn))
+        return await text_of(await _answer(agent, turn), heard)
     finally:
         clear_session_context(token)
 
@@ -87,17 +88,26 @@ async def _answer(agent: Agent, turn: Turn) -> object:
     return await answer if inspect.isawaitable(answer) else answer
 
 
-async def text_of(answer: object) -> str:
+async def text_of(answer: object, heard: Hear | None = None) -> str:
     """The text of a `Reply`, a `str` or an async iterator of `str`, stripped. Raises `EmptyReply` if there is none."""
     if isinstance(answer, Reply):
         answer = answer.text
     if isinstance(answer, AsyncIterator):
-        answer = "".join([piece async for piece in answer])
+        answer = await _joined(answer, heard)
     if answer is None:
         raise EmptyReply("the agent answered None")
     if not isinstance(answer, str):
         raise AgentFailure(f"the agent answered a {type(answer).__name__}, which is not text")
     return _visible(answer)
+
+
+async def _joined(pieces: AsyncIterator[str], heard: Hear | None) -> str:
+    whole = ""
+    async for piece in pieces:
+        whole += piece
+        if heard:
+            heard(whole)
+    return whole
 
 
 def _visible(text: str) -> str:

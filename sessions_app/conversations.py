@@ -7,6 +7,8 @@ affair.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from django.db.models import F, OuterRef, Subquery
 
 from identity.models import PlatformAccount
@@ -72,6 +74,13 @@ def last_used_by(unified_user_id: str) -> Conversation | None:
     return theirs.select_related("account").order_by(F("last").desc(nulls_last=True), "-pk").first()
 
 
+def preferred_of(unified_user_id: str) -> Conversation | None:
+    """Where a person wants to be told what nobody asked for just now; without a wish, where they were last."""
+    linked = {"account__links__user__unified_user_id": unified_user_id, "account__links__ended_at": None}
+    wanted = Conversation.objects.filter(**linked, account__links__user__preferred=F("account"))
+    return wanted.select_related("account").first() or last_used_by(unified_user_id)
+
+
 def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) -> Conversation:
     place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
     conversation = Conversation.objects.filter(kind=kind, key=key, account=account).first()
@@ -83,13 +92,12 @@ def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) 
     return conversation
 
 
-def shared_with(conversation_id: int, user_id: int | None) -> tuple[int, ...]:
-    """The ids of all conversations that one person has, besides groups: what is served one turn at a time.
-
-    `user_id` is the person that the conversation's account is linked to, None for a stranger, a group or another
-    resolver.
-    """
-    if user_id is None:
-        return (conversation_id,)
-    linked = Conversation.objects.filter(account__links__user=user_id, account__links__ended_at=None)
-    return tuple(linked.values_list("pk", flat=True))
+def of_people(user_ids: Collection[int]) -> dict[int, tuple[int, ...]]:
+    """The ids of the private conversations that these people have now, by person: served one turn at a time."""
+    live = {"account__links__user__in": set(user_ids), "account__links__ended_at": None}
+    theirs: dict[int, tuple[int, ...]] = {}
+    if user_ids:
+        linked = Conversation.objects.filter(**live).order_by("pk")
+        for user_id, pk in linked.values_list("account__links__user", "pk"):
+            theirs[user_id] = (*theirs.get(user_id, ()), pk)
+    return theirs

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection
-from django.db.models import Q
+from django.db.models import Max, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Greatest
 
-from identity import clock
+from identity import clock, linking, live
 from identity.models import AccountLink, PlatformAccount
 from sessions_app.messages import Line
-from sessions_app.models import Conversation, HistoryEntry
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent
 
 # One statement, so that links, bounds and entries are of one moment. For each conversation that may be read it finds
 # where the newest `limit` readable entries begin, in the index `entries_in_order`, and reads on from there: the cost
@@ -42,10 +45,15 @@ disowned AS (
     FROM readable CROSS JOIN identity_accountlink mine CROSS JOIN identity_accountlink wrong {by_user}
     WHERE {is_window} AND mine.account_id = readable.account_id
       AND wrong.disowned AND wrong.user_id IN (mine.user_id, mine.user_id)
+      AND mine.since < wrong.ended_at AND wrong.since < COALESCE(mine.ended_at, wrong.ended_at)
 )
-SELECT e.role, e.text, e.said_at, e.source, e.source_label, e.platform, CASE WHEN readable.account_id IS NULL
+{wanted}
+"""
+ENTRIES = """
+SELECT e.id, e.role, e.text, e.said_at, e.source, e.source_label, e.platform, CASE WHEN readable.account_id IS NULL
        THEN (SELECT author.display_name FROM identity_platformaccount author WHERE author.id = e.author_id) END
-{newest}
+"""
+NEWEST_FIRST = """
 ORDER BY e.said_at DESC, e.id DESC
 LIMIT %(limit)s
 """
@@ -53,25 +61,26 @@ LIMIT %(limit)s
 _NEWEST_ON_POSTGRESQL = """
 FROM readable CROSS JOIN LATERAL (
     SELECT entry.* FROM sessions_app_historyentry entry
-    WHERE entry.conversation_id = readable.id AND entry.said_at > readable.after AND NOT EXISTS (
+    WHERE entry.conversation_id = readable.id AND entry.said_at > readable.after {before_entry} AND NOT EXISTS (
         SELECT 1 FROM disowned d
-        WHERE d.id = readable.id AND entry.said_at > d.since AND entry.said_at <= d.until)
+        WHERE d.id = readable.id AND entry.said_at <= d.until AND entry.written_at > d.since)
     ORDER BY entry.said_at DESC, entry.id DESC LIMIT %(limit)s) e
+WHERE {is_chosen}
 """
 # SQLite has no LATERAL: from where the n-th newest begins, in a subquery of its own.
 _NEWEST_ON_SQLITE = """
 FROM readable CROSS JOIN sessions_app_historyentry e
-WHERE e.conversation_id = readable.id
+WHERE {is_chosen} AND e.conversation_id = readable.id
   AND e.said_at >= COALESCE((
         SELECT nth.said_at FROM sessions_app_historyentry nth
-        WHERE nth.conversation_id = readable.id AND nth.said_at > readable.after AND NOT EXISTS (
+        WHERE nth.conversation_id = readable.id AND nth.said_at > readable.after {before_nth} AND NOT EXISTS (
             SELECT 1 FROM disowned d
-            WHERE d.id = readable.id AND nth.said_at > d.since AND nth.said_at <= d.until)
+            WHERE d.id = readable.id AND nth.said_at <= d.until AND nth.written_at > d.since)
         ORDER BY nth.said_at DESC LIMIT 1 OFFSET %(skip)s), readable.after)
-  AND e.said_at <> readable.after
+  AND e.said_at <> readable.after {before_e}
   AND NOT EXISTS (
         SELECT 1 FROM disowned d
-        WHERE d.id = readable.id AND e.said_at > d.since AND e.said_at <= d.until)
+        WHERE d.id = readable.id AND e.said_at <= d.until AND e.written_at > d.since)
 """
 _FUNCTIONS = {
     "postgresql": {"latest": "GREATEST", "first": "LEAST", "by_user": "", "newest": _NEWEST_ON_POSTGRESQL},
@@ -85,49 +94,191 @@ _FUNCTIONS = {
 }
 _WINDOW = {"put_behind": "COALESCE(a.window_from, c.window_from)", "is_window": "TRUE"}
 _EVERYTHING = {"put_behind": "%(epoch)s", "is_window": "FALSE"}
+# Also where a page begins the statement reads from the index on, so that old pages cost no more than new ones.
+_BEFORE = """AND {entry}.said_at <= %(before_at)s
+    AND ({entry}.said_at < %(before_at)s OR {entry}.id < %(before_id)s)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A conversation that may be read: what was said there after `after`. `account_id` is empty for a group."""
+
+    conversation_id: int
+    account_id: int | None
+    after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group in which an account wrote, last at `last_at`."""
+
+    conversation_id: int
+    platform: str
+    name: str
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some entries, oldest first. `older` names the page before, empty if there is none; `end` where this one ends."""
+
+    lines: tuple[Line, ...]
+    older: str = ""
+    end: str = ""
 
 
 def readable(conversation: Conversation, *, limit: int) -> tuple[Line, ...]:
     """The newest `limit` entries that may be read in `conversation`, oldest first, `/new` or not."""
-    return _read(conversation, limit, _EVERYTHING)
+    return tuple(line(row) for row in _read(conversation, limit, _EVERYTHING))
 
 
 def window_for(conversation: Conversation, *, limit: int) -> tuple[Line, ...]:
     """What an agent gets in `conversation`, the newest `limit`, oldest first.
 
     That is the readable entries, less what `/new` put behind, and less what anybody of a person said or was answered
-    while a link of that person lived that was disowned later.
+    while a link of that person lived that was disowned later. An answer from then to an earlier message is left out,
+    too: it may say what was said in the link.
     """
-    return _read(conversation, limit, _WINDOW)
+    return tuple(line(row) for row in _read(conversation, limit, _WINDOW))
 
 
-def _read(conversation: Conversation, limit: int, terms: dict[str, str]) -> tuple[Line, ...]:
+def page(conversation: Conversation, *, limit: int, before: str = "", only: int | None = None) -> Page:
+    """The newest `limit` readable entries before those of the page that gave `before` as its `older`.
+
+    `only` one conversation of those in `places`. A `before` that nobody gave means the newest.
+    """
+    return _page(_read(conversation, limit + 1, _EVERYTHING, before=_read_cursor(before), only=only), limit)
+
+
+def _page(rows: list[Any], limit: int) -> Page:
+    """Of rows of which there is one too many if there is an older page."""
+    shown = rows[-limit:]
+    older = cursor(shown[0]) if len(rows) > limit else ""
+    return Page(tuple(line(row) for row in shown), older, cursor(shown[-1]) if shown else "")
+
+
+def own_words(account: PlatformAccount, *, limit: int, before: str = "", only: int | None = None) -> Page:
+    """The newest `limit` that an account wrote in groups, or in `only` that one: the author may read them anywhere.
+
+    Nothing that others said there goes along, and no answer: it was given to all, and may repeat what others said.
+    """
+    said = _own_words(account) if only is None else _own_words(account).filter(conversation=only)
+    if place := _read_cursor(before):
+        said = said.filter(Q(said_at__lt=place[0]) | Q(said_at=place[0], pk__lt=place[1]))
+    columns = ("pk", "role", "text", "said_at", "source", "source_label", "platform")
+    return _page(list(said.order_by("-said_at", "-pk").values_list(*columns)[: limit + 1])[::-1], limit)
+
+
+def _own_words(account: PlatformAccount) -> QuerySet[HistoryEntry]:
+    group = Conversation.Kind.GROUP
+    return HistoryEntry.objects.filter(author=account, role=HistoryEntry.Role.USER, conversation__kind=group)
+
+
+def groups_of(account: PlatformAccount, *, limit: int) -> list[Group]:
+    """Where an account wrote, the newest `limit`. The names are those that it saw when it wrote there last."""
+    last = InboundEvent.objects.filter(conversation=OuterRef("conversation"), account=account).order_by("-pk")
+    found = _own_words(account).values("conversation", "conversation__platform").annotate(at=Max("said_at"))
+    named = found.annotate(name=Subquery(last.values("chat_name")[:1])).order_by("-at", "conversation")
+    rows = named.values_list("conversation", "conversation__platform", "name", "at")[:limit]
+    return [Group(pk, platform, name or "", moment(at)) for pk, platform, name, at in rows]
+
+
+def places(conversation: Conversation) -> list[Place]:
+    """What may be read in `conversation`: itself, and what others of the person share with it, as `readable` says."""
+    wanted = "SELECT readable.id, readable.account_id, readable.after FROM readable ORDER BY readable.id"
+    return [Place(pk, account, moment(after)) for pk, account, after in select(conversation, wanted, {})]
+
+
+def select(conversation: Conversation, wanted: str, values: Mapping[str, Any]) -> list[Any]:
+    """Rows of a statement that begins with what may be read in `conversation`.
+
+    `wanted` reads from `readable (id, account_id, after)`: an entry may be read if it is in that conversation and was
+    said after that. Nothing else decides about it.
+    """
+    return _select(conversation, wanted, values, _EVERYTHING)
+
+
+def _read(
+    conversation: Conversation,
+    limit: int,
+    terms: dict[str, str],
+    *,
+    before: tuple[datetime, int] | None = None,
+    only: int | None = None,
+) -> list[Any]:
+    """Rows, oldest first."""
+    newest = _FUNCTIONS[connection.vendor]["newest"].format(
+        is_chosen="TRUE" if only is None else "readable.id = %(only)s",
+        **{f"before_{one}": _BEFORE.format(entry=one) if before else "" for one in ("e", "nth", "entry")},
+    )
+    values: dict[str, Any] = {"skip": limit - 1, "limit": limit, "only": only}
+    if before:
+        at = connection.ops.adapt_datetimefield_value(before[0])
+        values |= {"before_at": at, "before_id": before[1]}
+    return _select(conversation, ENTRIES + newest + NEWEST_FIRST, values, terms)[::-1]
+
+
+def _select(conversation: Conversation, wanted: str, values: Mapping[str, Any], terms: dict[str, str]) -> list[Any]:
     epoch = connection.ops.adapt_datetimefield_value(clock.EPOCH)
-    values = {"conversation": conversation.pk, "skip": limit - 1, "limit": limit, "epoch": epoch}
-    with connection.cursor() as cursor:
-        cursor.execute(_READ.format(**terms, **_FUNCTIONS[connection.vendor]), values)
-        newest_first = cursor.fetchall()
-    return tuple(_line(*row) for row in reversed(newest_first))
+    statement = _READ.format(**terms, **_FUNCTIONS[connection.vendor], wanted=wanted)
+    with connection.cursor() as database:
+        database.execute(statement, {"conversation": conversation.pk, "epoch": epoch, **values})
+        return list(database.fetchall())
 
 
-def _line(role: str, text: str, said_at: datetime, *about: str | None) -> Line:
-    if said_at.tzinfo is None:  # SQLite keeps none
-        said_at = said_at.replace(tzinfo=UTC)
-    return Line(role, text, said_at, *(value or "" for value in about))
+def line(row: Any) -> Line:
+    """A row of ENTRIES."""
+    _pk, role, text, said_at, *about = row
+    return Line(role, text, moment(said_at), *(value or "" for value in about))
 
 
-def start_anew(conversation: Conversation, *, at: datetime) -> None:
-    """Put everything said up to `at` behind, for all accounts of the person: agents get it no more, pages show it."""
+def moment(value: datetime | str) -> datetime:
+    """As SQLite gives it: without a time zone, and as text where it was computed."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def cursor(row: Any, *, behind: bool = False) -> str:
+    """Where a row of ENTRIES begins, or ends. It looks nothing up, so nobody learns where others' entries stand."""
+    return f"{(moment(row[3]) - clock.EPOCH) // timedelta(microseconds=1)}-{row[0] + behind}"
+
+
+def _read_cursor(text: str) -> tuple[datetime, int] | None:
+    found = re.fullmatch(r"([0-9]{1,17})-([0-9]{1,18})", text, re.ASCII)
+    return (clock.EPOCH + timedelta(microseconds=int(found[1])), int(found[2])) if found else None
+
+
+def announce(places: Iterable[Conversation], authors: Iterable[int] = ()) -> None:
+    """Say to pages that are open now that something was said in these, in the caller's transaction.
+
+    `authors`: accounts (primary keys) whose own words are shown to them wherever they said them.
+    """
+    live.announce(live.topics(accounts=[*(place.account_id for place in places), *authors]), "messages")
+
+
+def start_anew(conversation: Conversation, *, at: datetime, of_all: bool = False) -> bool:
+    """Put everything said up to `at` behind, for all accounts of the person: agents get it no more, pages show it.
+
+    While a link is new it moves none that was linked before it, or a stranger could make an agent forget. False then.
+    With `of_all` it is the deployer's own program that asks, and moves all.
+    """
     if conversation.account_id is None:
         Conversation.objects.filter(pk=conversation.pk).update(window_from=Greatest("window_from", at))
-        return
+        return True
     live = AccountLink.objects.live()
     same_person = live.filter(user__in=live.filter(account=conversation.account_id).values("user"))
-    theirs = Q(pk=conversation.account_id) | Q(pk__in=same_person.values("account"))
-    PlatformAccount.objects.filter(theirs).update(window_from=Greatest("window_from", at))
+    everybody = {conversation.account_id, *same_person.values_list("account_id", flat=True)}
+    meant = everybody if of_all else set(linking.acts_for(conversation.account_id))
+    PlatformAccount.objects.filter(pk__in=meant).update(window_from=Greatest("window_from", at))
+    return everybody <= meant
 
 
 def entry(conversation: Conversation, **fields: Any) -> HistoryEntry:
-    """A new, unsaved entry of `conversation`; the address is the conversation's unless given."""
+    """A new, unsaved entry of `conversation`; the address is the conversation's unless given.
+
+    All but a reply counts as written when it was said: it knows nothing of what came in between.
+    """
     place = {"platform": conversation.platform, "chat_id": conversation.chat_id, "thread_id": conversation.thread_id}
+    if fields.get("source") != HistoryEntry.Source.REPLY and "said_at" in fields:
+        place["written_at"] = fields["said_at"]
     return HistoryEntry(conversation=conversation, **place | fields)

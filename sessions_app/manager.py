@@ -15,9 +15,9 @@ from django.db import transaction
 from identity import clock
 from identity.models import PlatformAccount
 from identity.resolvers import Resolves, resolve_with, stranger_key
-from sessions_app import agents, bridge, conversations, history, inbox, texts, turns
+from sessions_app import agents, bridge, conversations, history, lanes, texts, turns
 from sessions_app.context import SessionContext
-from sessions_app.inbox import Lease
+from sessions_app.lanes import Lease
 from sessions_app.messages import Address, Agent, Line, Turn
 from sessions_app.models import Conversation, HistoryEntry
 
@@ -99,15 +99,15 @@ class BotSessionManager:
     async def _hold(self, conversation: Conversation) -> Lease:
         while True:
             try:
-                return await bridge.call(inbox.hold, conversation, owner=self._owner)
-            except inbox.Busy:
+                return await bridge.call(lanes.hold, conversation, owner=self._owner)
+            except lanes.Busy:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _keep(self, lease: Lease) -> None:
         while True:
             await asyncio.sleep(settings.BOTOS_LEASE_SECONDS / 3)
             with suppress(Exception):  # the fence decides; a lost lease shows when the turn is written
-                await bridge.call(inbox.renew, [lease])
+                await bridge.call(lanes.renew, [lease])
 
     def _begin(self, lease: Lease, context: SessionContext, prompt: str) -> Turn:
         person = self._person(context.user_id)
@@ -150,7 +150,7 @@ class BotSessionManager:
         conversation = self.conversation_of(str(user_id))
         if conversation is None:
             return False
-        history.start_anew(conversation, at=clock.read())
+        history.start_anew(conversation, at=clock.read(), of_all=True)
         return True
 
     async def areset(self, user_id: str) -> bool:

@@ -37,6 +37,10 @@ class InboundMessage:
     one with the bot. `is_addressed` means that the bot is meant: always in private, in a group when mentioned or
     replied to. `is_firsthand` is False for what the person did not type here and now: forwarded, via another bot,
     anonymous. `text` comes without the mention of the bot. `sent_at` is the platform's time, None if it has none.
+
+    `position` is the platform's own order within a private chat whose history can be read: everything up to it was
+    handed in before. None where there is no history, and while there is a gap in it. `is_from_history` means that it
+    was read there.
     """
 
     native_key: str
@@ -49,6 +53,8 @@ class InboundMessage:
     is_addressed: bool = True
     is_firsthand: bool = True
     sent_at: datetime | None = None
+    position: int | None = None
+    is_from_history: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +108,9 @@ class OutgoingMessage:
 
     `nonce` (at most 25 characters) names the delivery over all its attempts. `may_be_repeat` means that an earlier
     attempt may have reached the platform: look first where that is possible, else mark the text. Then `queued_at` says
-    since when it is under way, and `follows` is the platform's id of the message before it, where one is known.
-    `buttons` and `copy`, the text of a copy button, are shown where the platform has such things.
+    since when it is under way, `waited` for how many seconds, both by the database's clock, and `follows` is the
+    platform's id of the message before it, where one is known. `buttons` and `copy`, the text of a copy button, are
+    shown where the platform has such things.
     """
 
     address: Address
@@ -111,6 +118,7 @@ class OutgoingMessage:
     nonce: str
     may_be_repeat: bool = False
     queued_at: datetime | None = None
+    waited: float = 0.0
     follows: str = ""
     buttons: tuple[Button, ...] = ()
     copy: str = ""

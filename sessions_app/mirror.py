@@ -89,6 +89,7 @@ def _write(
             "text": text.replace("\x00", ""),
         }
         history.entry(conversation, source_label=label[:80], metadata=extra, **said).save()
+        history.announce([conversation])
     return True
 
 

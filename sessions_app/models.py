@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import uuid
 
 from django.db import models
 from django.db.models import Q
@@ -51,7 +52,7 @@ class Conversation(models.Model):
 class Lane(models.Model):
     """The right to work on a conversation: one holder at a time, until `lease_until`, under a fence that only grows.
 
-    A person's turns are serial because a claim refuses while any of their conversations is held (see inbox.claim).
+    A person's turns are serial because a claim refuses while any of their conversations is held (see lanes.claim).
     """
 
     conversation = models.OneToOneField(Conversation, primary_key=True, on_delete=models.CASCADE)
@@ -67,6 +68,20 @@ class Lane(models.Model):
         return f"lane of {self.conversation_id}"
 
 
+class PollerLease(models.Model):
+    """The right to receive for a bot: one process at a time. `key` is made of the bot's token (see pollers.key_of)."""
+
+    key = models.CharField(max_length=64, primary_key=True)
+    owner = models.CharField(max_length=40, blank=True)
+    lease_until = models.DateTimeField(default=clock.EPOCH)
+
+    class Meta:
+        verbose_name = _("poller")
+
+    def __str__(self) -> str:
+        return f"poller {self.key[:8]}"
+
+
 class InboundEvent(models.Model):
     """One message as it was received, stored before the platform is told so."""
 
@@ -79,6 +94,7 @@ class InboundEvent(models.Model):
         PENDING = "pending", _("waiting")
         DONE = "done", _("done")
         QUARANTINED = "quarantined", _("quarantined")
+        GIVEN_UP = "given up", _("given up")  # the agent failed too often; the person was told
 
     platform = models.CharField(max_length=40)
     native_key = models.CharField(max_length=190)
@@ -96,9 +112,11 @@ class InboundEvent(models.Model):
     failures = models.PositiveSmallIntegerField(default=0)  # of the agent, told to the person
     received_at = models.DateTimeField(default=clock.now, editable=False)
     done_at = models.DateTimeField(null=True, editable=False)  # empty exactly while the event waits
+    emptied_at = models.DateTimeField(null=True, editable=False)  # when its words were old enough to go
 
     class Meta:
         verbose_name = _("inbound event")
+        permissions = [("redrive_event", _("Can have a message answered that was given up"))]
         constraints = [
             models.UniqueConstraint(fields=["platform", "native_key"], name="event_is_received_once"),
             models.CheckConstraint(
@@ -107,9 +125,13 @@ class InboundEvent(models.Model):
             ),
         ]
         indexes = [
-            # inbox.waiting and inbox.claim. (IS NULL, since SQLite cannot match a parameter with an index condition.)
+            # lanes.waiting and lanes.claim. (IS NULL, since SQLite cannot match a parameter with an index condition.)
             models.Index(fields=["id"], condition=Q(done_at=None), name="events_waiting"),
             models.Index(fields=["conversation", "id"], condition=Q(done_at=None), name="events_waiting_in_a_lane"),
+            # retention (IS NULL, as above)
+            models.Index(
+                fields=["done_at"], condition=Q(emptied_at=None, done_at__isnull=False), name="events_with_words"
+            ),
             # inbox.edit
             models.Index(fields=["platform", "chat_id", "message_id"], name="events_by_message"),
         ]
@@ -118,11 +140,30 @@ class InboundEvent(models.Model):
         return f"{self.platform} {self.native_key}"
 
 
+class Watermark(models.Model):
+    """How far a private chat is taken in, where its platform lets a bot read back: up to `position` nothing is missing.
+
+    Only the number, in the platform's own order of messages. What was said before `since` is never read back.
+    """
+
+    platform = models.CharField(max_length=40)
+    chat_id = models.CharField(max_length=190)
+    position = models.PositiveBigIntegerField(default=0)
+    since = models.DateTimeField(default=clock.EPOCH)
+
+    class Meta:
+        verbose_name = _("watermark")
+        constraints = [models.UniqueConstraint(fields=["platform", "chat_id"], name="chat_has_one_watermark")]
+
+    def __str__(self) -> str:
+        return f"{self.platform} {self.chat_id} up to {self.position}"
+
+
 class HistoryEntry(models.Model):
     """One thing that was said in a conversation. It stays where it was said; who may read it is a query (see history).
 
     `said_at` is the time of receipt, for a reply that of the message it answers, so that a turn is on one side of a
-    link.
+    link. A reply knows what its window said when it was written, at `written_at`: only there do the two differ.
     """
 
     class Role(models.TextChoices):
@@ -149,6 +190,7 @@ class HistoryEntry(models.Model):
     thread_id = models.CharField(max_length=190, blank=True)
     message_id = models.CharField(max_length=190, blank=True)
     said_at = models.DateTimeField(default=clock.now, editable=False)
+    written_at = models.DateTimeField(default=clock.now, editable=False)
 
     class Meta:
         verbose_name = _("history entry")
@@ -173,6 +215,7 @@ class OutboundDelivery(models.Model):
     """One message on its way out, at most as long as its platform takes. Sent in order per address."""
 
     class Status(models.TextChoices):
+        DRAFTING = "drafting", _("being written")  # shown while the agent answers, never sent (see drafts)
         PENDING = "pending", _("waiting")
         SENDING = "sending", _("being sent")
         SENT = "sent", _("sent")
@@ -189,7 +232,7 @@ class OutboundDelivery(models.Model):
     nonce = models.CharField(max_length=25, default=new_nonce, unique=True, editable=False)
     event = models.ForeignKey(InboundEvent, null=True, on_delete=models.SET_NULL, related_name="deliveries")
     entry = models.ForeignKey(HistoryEntry, null=True, on_delete=models.SET_NULL, related_name="deliveries")
-    status = models.CharField(max_length=7, choices=Status.choices, default=Status.PENDING)
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.PENDING)
     attempts = models.PositiveSmallIntegerField(default=0)
     may_be_repeat = models.BooleanField(default=False)  # an attempt ended without an answer
     owner = models.CharField(max_length=40, blank=True)
@@ -203,12 +246,14 @@ class OutboundDelivery(models.Model):
     class Meta:
         verbose_name = _("delivery")
         verbose_name_plural = _("deliveries")
+        permissions = [("redrive_delivery", _("Can send a dead delivery again"))]
         constraints = [
             models.CheckConstraint(
-                condition=Q(status__in=["pending", "sending"], settled_at=None)
+                condition=Q(status__in=["drafting", "pending", "sending"], settled_at=None)
                 | Q(status__in=["sent", "dead"], settled_at__isnull=False),
                 name="delivery_is_open_until_settled",
-            )
+            ),
+            models.UniqueConstraint(fields=["event"], condition=Q(status="drafting"), name="event_has_one_draft"),
         ]
         indexes = [
             # outbox.claim: what is due, and what stands before it at the same address
@@ -222,3 +267,71 @@ class OutboundDelivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.status} to {self.platform} {self.chat_id}"
+
+
+def new_request_nonce() -> bytes:
+    """Goes into the number of one request to be forgotten, so that its id alone derives nothing."""
+    return secrets.token_bytes(16)
+
+
+class ForgetRequest(models.Model):
+    """Somebody wants to be forgotten. The number that decides it is derived from `id` and `nonce`, and kept nowhere."""
+
+    class State(models.TextChoices):
+        ASKED = "asked", _("waiting for the number")
+        CONFIRMED = "confirmed", _("being forgotten")
+        CLEANING = "cleaning", _("the files are being cleaned")
+        DONE = "done", _("forgotten")
+        ENDED = "ended", _("came to nothing")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    nonce = models.BinaryField(max_length=16, default=new_request_nonce, editable=False)
+    account = models.ForeignKey(PlatformAccount, on_delete=models.CASCADE, related_name="+")
+    accounts = models.JSONField(
+        default=list
+    )  # ids of all that is to be forgotten, as it was said when it was asked for
+    browser = models.UUIDField(null=True, editable=False)  # where the number is typed; empty for the chat
+    state = models.CharField(max_length=9, choices=State.choices, default=State.ASKED)
+    tries = models.PositiveSmallIntegerField(default=0)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+    expires_at = models.DateTimeField(editable=False)
+    confirmed_at = models.DateTimeField(null=True, editable=False)
+    ended_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta:
+        verbose_name = _("request to be forgotten")
+        constraints = [
+            models.UniqueConstraint(fields=["account"], condition=Q(ended_at=None), name="account_is_forgotten_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.state} request"
+
+
+class ForgottenEvent(models.Model):
+    """The keyed hash of a message that was forgotten: when its platform delivers it again it does not come back."""
+
+    key_hash = models.CharField(max_length=64, primary_key=True)
+    forgotten_at = models.DateTimeField(default=clock.now, editable=False, db_index=True)
+
+    class Meta:
+        verbose_name = _("forgotten message")
+
+    def __str__(self) -> str:
+        return self.key_hash[:8]
+
+
+class Tally(models.Model):
+    """How often something was done, by all processes together; see tally.py."""
+
+    what = models.CharField(max_length=30)
+    platform = models.CharField(max_length=40)
+    count = models.PositiveBigIntegerField(default=0, db_default=0)
+
+    class Meta:
+        verbose_name = _("tally")
+        verbose_name_plural = _("tallies")
+        constraints = [models.UniqueConstraint(fields=["what", "platform"], name="tally_is_kept_once")]
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.platform}: {self.count}"

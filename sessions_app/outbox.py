@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
-from identity import clock, linking, notices
+from identity import clock, linking, wording
 from identity.models import PlatformAccount
-from identity.notices import Notice, Template
+from identity.notices import Template
+from identity.wording import Notice
+from sessions_app import forget_number
 from sessions_app.messages import Address, OutgoingMessage
-from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery, new_nonce
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
 from sessions_app.splitting import split
 
 Status = OutboundDelivery.Status
-LEASE_SECONDS = 30.0  # longer than the courier lets one call take
 MOST_ATTEMPTS = 8
 GIVE_UP_AFTER = timedelta(hours=6)
 FIRST_BACKOFF = 1.0
@@ -49,27 +51,33 @@ class Failed:
 
 
 def queue(
-    address: Address,
-    text: object,
-    *,
-    limit: int = TEXT_LIMIT,
-    event: InboundEvent | None = None,
-    entry: HistoryEntry | None = None,
-    nonce: str = "",
+    address: Address, text: object, *, limit: int = TEXT_LIMIT, event: InboundEvent | None = None, nonce: str = ""
 ) -> None:
     """Put `text` in line at `address`, in as many deliveries as the limit asks for; nothing if the `nonce` was used."""
-    place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
-    rows = [OutboundDelivery(**place, text=part, event=event, entry=entry) for part in split(str(text), limit)]
-    for number, row in enumerate(rows):
-        row.nonce = _nonce_of_part(nonce, number) if nonce else new_nonce()
+    rows = list(parts(address, str(text), limit=limit, event=event))
+    for number, row in enumerate(rows if nonce else ()):
+        row.nonce = _nonce_of_part(nonce, number)
     OutboundDelivery.objects.bulk_create(rows, ignore_conflicts=bool(nonce))
+
+
+def parts(
+    address: Address, text: str, *, limit: int, event: InboundEvent | None = None, entry: HistoryEntry | None = None
+) -> Iterable[OutboundDelivery]:
+    """The deliveries, not yet in line, that carry `text` to `address`, none longer than `limit`."""
+    place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
+    return (OutboundDelivery(**place, text=part, event=event, entry=entry) for part in split(text, limit))
+
+
+def add(deliveries: Iterable[OutboundDelivery]) -> None:
+    """Put deliveries in line."""
+    OutboundDelivery.objects.bulk_create(deliveries)
 
 
 def _nonce_of_part(nonce: str, number: int) -> str:
     return hashlib.sha256(f"{nonce} {number}".encode()).hexdigest()[:24] if number else nonce
 
 
-def queue_notice(account: PlatformAccount, template: Template, subject: Mapping[str, Any]) -> None:
+def queue_notice(account: PlatformAccount, template: str, subject: Mapping[str, Any]) -> None:
     """Put what must be said about linking in line for an account's private chat, as ids; nothing if it has no chat.
 
     It makes no history entry, and its words are made when it is sent.
@@ -88,7 +96,7 @@ def due(platforms: Collection[str]) -> QuerySet[OutboundDelivery]:
         thread_id=OuterRef("thread_id"),
         id__lt=OuterRef("id"),
         settled_at=None,
-    )
+    ).exclude(status=Status.DRAFTING)
     is_due = Q(status=Status.PENDING, not_before__lte=now) | Q(status=Status.SENDING, lease_until__lte=now)
     open_ones = OutboundDelivery.objects.filter(settled_at=None, platform__in=platforms)
     return open_ones.filter(is_due).exclude(Exists(before)).order_by("id")
@@ -103,7 +111,7 @@ def claim(*, owner: str, platforms: Collection[str], most: int = 100) -> list[Ou
         delivery.owner, delivery.attempts = owner, delivery.attempts + 1
     ids = [delivery.pk for delivery in taken]
     repeats = [delivery.pk for delivery in taken if delivery.may_be_repeat]
-    until = clock.seconds_from_now(LEASE_SECONDS)
+    until = clock.seconds_from_now(settings.BOTOS_SEND_SECONDS)
     mine = OutboundDelivery.objects.filter(pk__in=ids)
     mine.update(status=Status.SENDING, owner=owner, lease_until=until, attempts=F("attempts") + 1)
     if repeats:
@@ -121,6 +129,7 @@ def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
         delivery.nonce,
         may_be_repeat=delivery.may_be_repeat,
         queued_at=delivery.created_at if delivery.may_be_repeat else None,
+        waited=(clock.read() - delivery.created_at).total_seconds() if delivery.may_be_repeat else 0.0,
         follows=_id_of_message_before(delivery) if delivery.may_be_repeat else "",
         buttons=notice.buttons,
         copy=notice.copy,
@@ -131,7 +140,9 @@ def _notice_of(delivery: OutboundDelivery) -> Notice:
     """What is said about linking gets its words now."""
     if delivery.account is None:
         return Notice(delivery.text)
-    return notices.render(Template(delivery.template), delivery.account, delivery.subject)
+    if delivery.template == forget_number.TEMPLATE:
+        return forget_number.notice(delivery.account, delivery.subject)
+    return wording.render(Template(delivery.template), delivery.account, delivery.subject)
 
 
 def _id_of_message_before(delivery: OutboundDelivery) -> str:

@@ -10,16 +10,15 @@ from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
-from identity import audit, clock, codes, linking, notices, pairing
+from identity import audit, browsers, clock, codes, linking, notices, pairing, wording
 from identity.limits import limits
 from identity.models import PlatformAccount
 from identity.notices import Template
-from identity.pairing import Outcome
-from sessions_app import outbox
+from identity.pairing_rows import Outcome
+from sessions_app import forgetting, outbox, texts
 from sessions_app.commands import parse
 from sessions_app.messages import InboundMessage
 
-_TOKEN_WITHIN = re.compile(rf"\b{codes.TOKEN_PREFIX}[A-Za-z0-9_-]{{22}}(?![A-Za-z0-9_-])")
 _DEEP_LINK = re.compile(rf"start=({codes.TOKEN_PREFIX}[A-Za-z0-9_-]{{22}})(?![A-Za-z0-9_-])")
 
 
@@ -33,26 +32,39 @@ def hear(message: InboundMessage, account: PlatformAccount, *, is_available: boo
     step = _step_of(message.text)
     if not is_available:
         return step is not None and step is not _number and _answer_not_here(message, account)
-    if step is None or (step is _number and not pairing.is_party_to_number(account)):
-        step = _hide_secrets(message.text, account)
-    if step is None:
-        return False
-    if not _is_typed_here_and_now(message):
+    if step is _number and not pairing.is_party_to_number(account):
+        step = _forget_number if forgetting.awaits_number(account) else None
+    step = step or _claim_within(message.text)
+    is_here_and_now = _is_typed_here_and_now(message)
+    if step and not is_here_and_now:
         return _say(account, Template.IN_PERSON)
-    return step(account, message.text.strip())
+    # A number is just a message if what it was for has ended meanwhile: then it is looked at like one.
+    if step and step(account, message.text.strip()):
+        return True
+    return _guess(message.text, account, takes=is_here_and_now) or _hide_number(message.text, account, is_here_and_now)
 
 
 def burn_in(text: str) -> bool:
     """Spend every live code in something that others can read. Whether there was one."""
-    found = _secrets_within(text)
+    found = codes.all_within(text)
     return bool(found) and pairing.burn(found=found)
 
 
 def is_secret(text: str, author: PlatformAccount | None) -> bool:
     """Whether a text is about linking, or has a code or a number in it that may be live: nothing else may keep it."""
-    if _step_of(text) is not None or _secrets_within(text):
+    if _step_of(text) is not None or codes.first_within(text):
         return True
-    return bool(author and codes.numbers_within(text) and pairing.is_party_to_number(author))
+    return bool(author and codes.numbers_within(text) and _awaits_number(author))
+
+
+def is_for_the_app(text: str, account: PlatformAccount) -> bool:
+    """Whether a text that `account` wrote in a browser is about linking. There it counts as typed by nobody, whether
+    the code is right or wrong: only the app's own private chat shows who types.
+    """
+    step = _step_of(text)
+    if step is not None and step is not _number:
+        return True
+    return codes.first_within(text) is not None or _number_within(text, account) is not None
 
 
 Step = Callable[[PlatformAccount, str], bool]
@@ -88,25 +100,18 @@ def _hear_in_public(message: InboundMessage, account: PlatformAccount) -> bool:
     is_command = (parse(message.text) or ("",))[0] in _STEPS
     if burn_in(message.text) or codes.hyphenated_code_within(message.text):
         return True  # also a code that does not live: or else the bot's silence would tell which one does
-    is_number = _hides_number(message.text, account) is not None
+    is_number = _number_within(message.text, account) is not None
     return (is_command or is_number) and _say(account, Template.IN_PRIVATE)
-
-
-def _secrets_within(text: str) -> list[str]:
-    alone = codes.read_code(text)
-    return [*([alone] if alone else []), *codes.codes_within(text), *_TOKEN_WITHIN.findall(text)]
 
 
 # --- In private
 
 
-def _hide_secrets(text: str, account: PlatformAccount) -> Step | None:
-    """A code or number inside a longer text is not kept either. It counts as typed: looking at it for free would let
-    anybody try as many as fit into a message.
-    """
+def _claim_within(text: str) -> Step | None:
+    """A code as it is shown, or a deep link, inside a longer text counts as typed, and is answered like it."""
     if within := codes.hyphenated_code_within(text) or _token_within(text):
         return lambda account, text: _claim(account, within)
-    return _hides_number(text, account)
+    return None
 
 
 def _token_within(text: str) -> str | None:
@@ -115,19 +120,34 @@ def _token_within(text: str) -> str | None:
     return found[1] if found else None
 
 
-def _hides_number(text: str, account: PlatformAccount) -> Step | None:
+def _guess(text: str, account: PlatformAccount, *, takes: bool) -> bool:
+    """Letters that may be a code are tried, and counted if they are none, as looking at them for free would let anybody
+    try as many as they like. One for each message: all that fit into it would be a cheap way to guess.
+    """
+    secret = codes.first_within(text)
+    return secret is not None and pairing.guess(account=account, secret=secret, takes=takes) != Outcome.NOTHING
+
+
+def _hide_number(text: str, account: PlatformAccount, is_here_and_now: bool) -> bool:
+    answer = _number_within(text, account)
+    return answer is not None and _say(account, answer if is_here_and_now else Template.IN_PERSON)
+
+
+def _number_within(text: str, account: PlatformAccount) -> Template | None:
     """What to answer to a text with a number in it that is asked for just now, or was until lately."""
     numbers = codes.numbers_within(text)
-    if numbers and pairing.is_party_to_number(account):
-        return lambda account, text: _say(account, Template.JUST_THE_NUMBER)
-    if numbers and pairing.is_spent_number(account, numbers):
-        return lambda account, text: _say(account, Template.NOTHING_THERE)
-    return None
+    if numbers and _awaits_number(account):
+        return Template.JUST_THE_NUMBER
+    return Template.NOTHING_THERE if numbers and pairing.is_spent_number(account, numbers) else None
+
+
+def _awaits_number(account: PlatformAccount) -> bool:
+    return pairing.is_party_to_number(account) or forgetting.awaits_number(account)
 
 
 def _answer_not_here(message: InboundMessage, account: PlatformAccount) -> bool:
     """Where another resolver decides who is who, accounts have no private chat of their own: answer in this one."""
-    outbox.queue(message.address, notices.render(Template.NOT_HERE, account, {}).text)
+    outbox.queue(message.address, wording.render(Template.NOT_HERE, account, {}).text)
     return True
 
 
@@ -194,6 +214,25 @@ def _accounts(account: PlatformAccount, text: str) -> bool:
     return _say(account, Template.ACCOUNTS)
 
 
+def _sign_out(account: PlatformAccount, text: str) -> bool:
+    notices.tell(account, Template.SIGNED_OUT, browsers=browsers.sign_out_everywhere(account))
+    return True
+
+
+def _forget(account: PlatformAccount, text: str) -> bool:
+    if forgetting.ask(account=account) is None:
+        forgetting.say(account, texts.FORGET_NOT_NOW)
+    return True
+
+
+def _forget_number(account: PlatformAccount, text: str) -> bool:
+    outcome = forgetting.confirm(account=account, number=codes.read_number(text) or "")
+    if outcome.is_elsewhere:
+        return _say(account, Template.TYPE_IN_BROWSER)
+    forgetting.say(account, forgetting.words_for(outcome))
+    return True
+
+
 def _say(account: PlatformAccount, template: Template) -> bool:
     notices.tell(account, template)
     return True
@@ -215,4 +254,6 @@ _STEPS: dict[str, Step] = {
     "share": _share,
     "unlink": _unlink,
     "accounts": _accounts,
+    "signout": _sign_out,
+    "forget": _forget,
 }

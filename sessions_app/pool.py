@@ -5,29 +5,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 
 from identity.resolvers import IdentityUnavailable, Resolves
-from sessions_app import agents, bridge, inbox, turns
-from sessions_app.inbox import Claim
+from sessions_app import agents, bridge, drafts, lanes, tally, turns
+from sessions_app.lanes import Claim
 from sessions_app.messages import Agent
 from sessions_app.models import InboundEvent
 from sessions_app.outbox import TEXT_LIMIT
+from sessions_app.turns import Answer
+from sessions_app.writer import Writer
 
 log = logging.getLogger(__name__)
+MOST_AT_ONCE = 20  # lanes that are claimed in one transaction
+
+OTHERS_FIRST = 0.5  # seconds until a message counts as not heard of by the worker that was told of it
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Who answers on a platform, by which resolver, and how long a message may be there (UTF-16 code units)."""
+    """Who answers on a platform, by which resolver, and how long a message may be there (UTF-16 code units).
+
+    `streams`: whether an answer is seen there while it is made.
+    """
 
     agent: Agent
     resolver: Resolves | None
     text_limit: int = TEXT_LIMIT
+    streams: bool = False
 
 
 class TurnPool:
@@ -35,19 +45,33 @@ class TurnPool:
     queued.
 
     `notify` tells it where something waits; a sweep finds the rest (another process's, and what is due again).
+    is_shared: others work too, and may be told of a message while its lane is held here.
     """
 
-    def __init__(self, services: Mapping[str, Service], *, size: int, on_outgoing: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        services: Mapping[str, Service],
+        *,
+        size: int,
+        on_outgoing: Callable[[], None],
+        is_shared: bool = False,
+    ) -> None:
         self.owner = secrets.token_hex(8)
+        self._is_shared = is_shared
+        self._sweep_seconds = settings.BOTOS_SWEEP_SECONDS / (2 if is_shared else 1)
         self._services = services
         self._on_outgoing = on_outgoing
         self._slots = asyncio.Semaphore(size)
         self._hints: dict[int, None] = {}  # conversation ids, in order of arrival
+        self._asked: Collection[int] = ()  # hints that are being claimed
         self._refused: set[int] = set()  # hints that came while the lane was held
+        self._put_off: set[int] = set()  # hints that wait for the suspect's turn to end
+        self._suspects: set[int] = set()  # at most one: a turn of a message that may be what ended a process
         self._wake = asyncio.Event()
         self._turns: set[asyncio.Task[None]] = set()
-        self._serving: set[int] = set()  # hints that became a turn, or are about to
-        self._leases: dict[int, inbox.Lease] = {}  # of the turns that run, and of no others
+        self._writer = Writer()
+        self._claiming: asyncio.Task[None] | None = None
+        self._leases: dict[int, lanes.Lease] = {}  # of the turns that run, and of no others
 
     def notify(self, conversation_id: int) -> None:
         """Something waits in this conversation."""
@@ -62,6 +86,8 @@ class TurnPool:
         for job in finding:
             job.cancel()
         await asyncio.gather(*finding, return_exceptions=True)
+        if self._claiming:
+            await self._claiming
         await self._drain()
         keeping.cancel()
 
@@ -73,32 +99,53 @@ class TurnPool:
         await asyncio.gather(*self._turns, return_exceptions=True)
 
     async def _start_hinted(self) -> None:
-        """A task for each hint, as slots allow. This job is cancelled only where it waits for one or the other."""
+        """Claim what was hinted at, as slots allow. Cancelled, it leaves a claim that is under way to end by itself."""
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._hints:
-                await self._slots.acquire()
-                conversation_id = next(iter(self._hints))
-                del self._hints[conversation_id]
-                self._serving.add(conversation_id)
-                task = asyncio.create_task(self._serve(conversation_id))
-                self._turns.add(task)
-                task.add_done_callback(self._turns.discard)
+                self._asked = await self._some_hints()
+                self._claiming = asyncio.create_task(self._claim(self._asked))
+                await asyncio.wait([self._claiming])
 
-    async def _serve(self, conversation_id: int) -> None:
-        """Claim what waits in a lane, and answer it."""
+    async def _some_hints(self) -> list[int]:
+        """Those that came first, a slot acquired for each."""
+        hints: list[int] = []
+        while self._hints and len(hints) < MOST_AT_ONCE and not (hints and self._slots.locked()):
+            await self._slots.acquire()
+            hints.append(next(iter(self._hints)))
+            del self._hints[hints[-1]]
+        return hints
+
+    async def _claim(self, asked: Collection[int]) -> None:
+        """Take lanes, and start a turn for each that was to be had."""
+        claimed = lanes.Claimed()
         try:
-            claim = await bridge.call(inbox.claim, conversation_id, owner=self.owner, platforms=self._services.keys())
-            if claim is not None:
-                await self._work(claim)
-        except inbox.Busy:
-            self._refused.add(conversation_id)
+            claimed = await bridge.call(
+                lanes.claim,
+                asked,
+                owner=self.owner,
+                platforms=self._services.keys(),
+                has_suspect=bool(self._suspects),
+            )
         except Exception:
-            log.exception("a lane could not be claimed; the next sweep tries again")
-        finally:
-            self._serving.discard(conversation_id)
+            log.exception("lanes could not be claimed; the next sweep tries again")
+        self._suspects.update(id(claim) for claim in claimed.claims if claim.is_suspect)
+        for claim in claimed.claims:
+            turn = asyncio.create_task(self._work(claim))
+            self._turns.add(turn)
+            turn.add_done_callback(self._end)
+        for _ in range(len(asked) - len(claimed.claims)):
             self._slots.release()
+        self._asked = ()
+        self._refused |= claimed.busy
+        self._put_off |= claimed.put_off
+        for conversation_id in claimed.again:
+            self.notify(conversation_id)
+
+    def _end(self, turn: asyncio.Task[None]) -> None:
+        self._turns.discard(turn)
+        self._slots.release()
 
     async def _work(self, claim: Claim) -> None:
         self._leases[id(claim)] = claim.lease
@@ -108,11 +155,10 @@ class TurnPool:
             await bridge.call(turns.release, claim)
             raise
         except turns.LeaseLost:
-            log.warning("event %s: the lease was lost, its new holder answers", claim.head.pk)
-        except Exception:
-            log.exception(
-                "event %s: the turn could not be written; it is done again when its lease ends", claim.head.pk
-            )
+            _log(logging.WARNING, claim, "the lease was lost, its new holder answers")
+        except Exception:  # noqa: BLE001 - logged with its traceback
+            problem = "the turn could not be written; it is done again when its lease ends"
+            _log(logging.ERROR, claim, problem, exc_info=True)
         finally:
             del self._leases[id(claim)]
             self._wake_waiting(claim)
@@ -121,8 +167,14 @@ class TurnPool:
         """Look again at what was refused because of this turn, and at what waits behind it."""
         together = self._refused.intersection(claim.lease.together)
         self._refused -= together
-        if claim.more:
+        if self._is_shared:
+            together.update(claim.lease.together)
+        elif claim.more:
             together.add(claim.lease.conversation.pk)
+        if id(claim) in self._suspects:
+            self._suspects.discard(id(claim))
+            together |= self._put_off
+            self._put_off.clear()
         for conversation_id in together:
             self.notify(conversation_id)
 
@@ -131,37 +183,57 @@ class TurnPool:
         try:
             await self._take_turn(claim, service)
         except (agents.AgentError, IdentityUnavailable) as error:
-            log.warning("event %s: not answered: %s: %s", claim.head.pk, type(error).__name__, error)
+            _log(logging.WARNING, claim, f"not answered: {type(error).__name__}: {error}")
+            tally.up("failures", claim.head.platform)
             await bridge.call(turns.fail, claim)
         self._on_outgoing()
 
     async def _take_turn(self, claim: Claim, service: Service) -> None:
         if turns.is_poison(claim):
-            log.error("event %s: put aside, it ended the process %d times", claim.head.pk, claim.head.starts)
+            _log(logging.ERROR, claim, f"put aside, it ended the process {claim.head.starts} times")
             await bridge.call(turns.quarantine, claim)
             return
         turn = await bridge.call(turns.begin, claim, resolver=service.resolver)
         if claim.head.kind == InboundEvent.Kind.COMMAND:
             await bridge.call(turns.answer_command, claim, turn, limit=service.text_limit)
+            _log(logging.INFO, claim, "answered")
             return
         try:
-            text = await agents.ask(service.agent, turn, limit=settings.BOTOS_TURN_SECONDS)
+            async with drafts.following(claim) if service.streams else nullcontext() as heard:
+                text = await agents.ask(service.agent, turn, limit=settings.BOTOS_TURN_SECONDS, heard=heard)
         finally:
             await bridge.drain()  # what the agent mirrored is written before its answer
-        await bridge.call(turns.finish, claim, text, limit=service.text_limit)
+        await self._writer.finish(Answer(claim, text, service.text_limit))
+        _log(logging.INFO, claim, "answered")
+        tally.up("turns", claim.head.platform)
 
     async def _sweep(self) -> None:
         while True:
             try:
-                for conversation_id in await bridge.call(inbox.waiting, self._services.keys()):
-                    if conversation_id not in self._serving:
-                        self.notify(conversation_id)
+                await self._look_around()
             except Exception:
                 log.exception("the sweep failed; it goes on")
-            await asyncio.sleep(settings.BOTOS_SWEEP_SECONDS)
+            await asyncio.sleep(self._sweep_seconds)
+
+    async def _look_around(self) -> None:
+        """Where others are told too, only if there is nothing else to do, and only for what they seem to have missed:
+        several who look for the same lanes at once hold each other up.
+        """
+        if self._is_shared and self._hints:
+            return
+        missed = OTHERS_FIRST if self._is_shared else 0.0
+        for conversation_id in await bridge.call(lanes.waiting, self._services.keys(), longer_than=missed):
+            if conversation_id not in self._asked:
+                self.notify(conversation_id)
 
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(settings.BOTOS_LEASE_SECONDS / 3)
             with suppress(Exception):  # the fence decides; a lost lease shows when the turn is written
-                await bridge.call(inbox.renew, list(self._leases.values()))
+                await bridge.call(lanes.renew, list(self._leases.values()))
+
+
+def _log(level: int, claim: Claim, what: str, **details: Any) -> None:
+    """A line for each message of the turn, so that whoever follows one finds it."""
+    for event in claim.events:
+        log.log(level, "event %s: %s", event.pk, what, extra={"event": event.pk}, **details)

@@ -8,12 +8,18 @@ IDENTITY_UNKNOWN = _(
     "I can't tell who you are right now, so I have not kept that message. Please send it again in a little while."
 )
 TRYING_AGAIN = _("I could not answer that just now. I have kept your message and am trying again.")
-GAVE_UP = _("I still could not answer that. Your message is kept. Please ask me again in a while.")
-PUT_ASIDE = _("Something in that message keeps stopping me, so I have put it aside. Please try other words.")
+GAVE_UP = _("I still could not answer that. Your message is kept: /retry makes me try again, best in a while.")
+PUT_ASIDE = _("Something in that message keeps stopping me, so I have put it aside. Please try other words, or /retry.")
+ASKING_AGAIN = _("I am trying again to answer your last message that I could not answer.")
+NOTHING_TO_RETRY = _("There is no message of yours that I could not answer.")
 
 STARTED_ANEW = _(
     "A new conversation starts here, on all your linked apps. What was said before stays in your history, "
     "but I no longer look at it."
+)
+STARTED_ANEW_HERE = _(
+    "A new conversation starts here. Accounts that were linked before this one go on as they were: this one is too new "
+    "to decide for them, so send /new there, too."
 )
 STARTED_ANEW_IN_GROUP = _("A new conversation starts here. I no longer look at what was said before.")
 WELCOME = _("Hello! Write to me and I answer. I remember what you tell me here. /help shows what else I can do.")
@@ -22,8 +28,14 @@ HELP = _(
     "/link - share one conversation with another app of yours\n"
     "/accounts - which accounts share it\n"
     "/unlink - take this account out\n"
+    "/signout - sign out the browsers that read and write here\n"
     "/new - start a new conversation\n"
+    "/retry - ask again what I could not answer\n"
     "/history - the last things that were said\n"
+    "/search words - find what was said\n"
+    "/prefer app - where I write to you when you have not asked\n"
+    "/export - get all of it as a file\n"
+    "/forget - delete all that I know of you\n"
     "/whoami - who I think you are\n"
     "/help - this text"
 )
@@ -31,3 +43,26 @@ NO_HISTORY = _("Nothing has been said here yet.")
 WHOAMI = _('You are "%(name)s" on %(platform)s (ID %(id)s). To me you are %(person)s.')
 YOU = _("You")
 ME = _("I")
+SEARCH_FOR_WHAT = _("Which words? For example: /search octarine")
+NOTHING_FOUND = _("Nothing that you may read here has these words.")
+FOUND = _("%(day)s %(who)s, on %(app)s: %(text)s")
+PREFERRED = _("When you have not asked, I write to you on %(app)s. To change it: /prefer and one of %(apps)s.")
+PREFERRED_LAST = _(
+    "When you have not asked, I write to you where you wrote last. To change it: /prefer and one of %(apps)s."
+)
+PREFER_WHAT = _("Send /prefer and one of these: %(apps)s.")
+NOTHING_TO_PREFER = _("I only know you here, so this is where I write to you. /link adds another app.")
+EXPORT = _("Open %(where)s, confirm that it is you with a code from this chat (/link), and press Export.")
+FORGET_NUMBER = _(
+    "Type %(number)s here to delete all that I know of %(accounts)s: what was said, names and ids. This cannot be "
+    "undone. The number works for %(minutes)s minutes. If you did not ask for this, do nothing."
+)
+FORGET_NUMBER_ON_PAGE = _(
+    "A browser in which you are signed in asks to delete all that I know of %(accounts)s: what was said, names and "
+    "ids. This cannot be undone. If you want that, type %(number)s on the page (%(minutes)s minutes). Else do nothing."
+)
+FORGET_ENDED = _("That request has ended. Send /forget for a new number.")
+FORGET_WRONG = _("That is not the number. Tries left: %(left)d.")
+FORGET_LOCKED = _("That was the third wrong number, so nothing is deleted. Send /forget for a new one.")
+FORGETTING = _("I delete all that I know of you now; it takes a minute or two. This is the last that you hear of me.")
+FORGET_NOT_NOW = _("You have asked for that often. Try again in an hour.")

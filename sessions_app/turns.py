@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from identity import clock
 from identity.resolvers import Resolves, resolve_with
-from sessions_app import commands, history, outbox, texts
+from sessions_app import commands, drafts, history, outbox, texts
 from sessions_app.context import SessionContext
-from sessions_app.inbox import CRASHES_BEFORE_QUARANTINE, Claim, Lease
+from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE, Claim, Lease
 from sessions_app.messages import Address, Turn
 from sessions_app.models import HistoryEntry, InboundEvent, Lane
 
@@ -48,45 +51,69 @@ def _person(claim: Claim, resolver: Resolves | None) -> str:
     return resolve_with(resolver, claim.account.platform, claim.account.platform_user_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the agent said to what was claimed. `limit`: the longest message of the platform, in UTF-16 code units."""
+
+    claim: Claim
+    text: str
+    limit: int
+
+
 @transaction.atomic
 def answer_command(claim: Claim, turn: Turn, *, limit: int) -> None:
     """Do what the claimed command says and queue its answer. Neither is part of the conversation. Raises LeaseLost."""
     text = commands.answer(claim, turn.context)
-    _give_back(claim.lease)
-    _end(claim, Status.DONE)
+    _give_back([claim.lease])
+    _end([claim], Status.DONE)
     outbox.queue(_address(claim), text, limit=limit, event=claim.head)
 
 
-@transaction.atomic
 def finish(claim: Claim, text: str, *, limit: int) -> None:
-    """Write down the turn and queue its reply, all or nothing: the events done, what was said, what was answered.
+    """Write down one turn, as `finish_together` does."""
+    finish_together([Answer(claim, text, limit)])
 
-    `limit` is the longest message of the platform in UTF-16 code units. Raises LeaseLost.
+
+@transaction.atomic
+def finish_together(answers: Collection[Answer], status: str = Status.DONE) -> None:
+    """Write down turns and queue their replies, all or nothing: events done, what was said, what was answered.
+
+    Raises LeaseLost if one of them is not ours any more.
     """
-    _give_back(claim.lease)
-    edits = _end(claim, Status.DONE)
-    reply = _reply(claim, text)
-    HistoryEntry.objects.bulk_create([*_said(claim, edits), reply])
-    outbox.queue(_address(claim), text, limit=limit, event=claim.head, entry=reply)
+    claims = [answer.claim for answer in answers]
+    _give_back([claim.lease for claim in claims])
+    edits = _end(claims, status)
+    replies = [_reply(answer) for answer in answers]
+    said = [entry for claim in claims for entry in _said(claim, edits)]
+    HistoryEntry.objects.bulk_create([*said, *replies])
+    history.announce([claim.lease.conversation for claim in claims], [claim.head.account_id for claim in claims])
+    outbox.add(
+        row
+        for answer, reply in zip(answers, replies, strict=True)
+        for row in outbox.parts(
+            _address(answer.claim), answer.text, limit=answer.limit, event=answer.claim.head, entry=reply
+        )
+    )
 
 
 @transaction.atomic
 def record(lease: Lease, *, said: HistoryEntry, answered: str) -> None:
     """Write down a turn that came by no event and whose answer the caller delivers. Raises LeaseLost."""
-    _give_back(lease)
+    _give_back([lease])
     said.role, said.source = Role.USER, Source.MESSAGE
     place = {"platform": said.platform, "chat_id": said.chat_id, "thread_id": said.thread_id, "author": said.author}
     reply = history.entry(
         lease.conversation, role=Role.ASSISTANT, source=Source.REPLY, text=answered, said_at=said.said_at, **place
     )
     HistoryEntry.objects.bulk_create([said, reply])
+    history.announce([lease.conversation])
 
 
 @transaction.atomic
 def abandon(lease: Lease) -> None:
     """Give a lease back without a word. One that was lost already is none of our business."""
     with suppress(LeaseLost):
-        _give_back(lease)
+        _give_back([lease])
 
 
 @transaction.atomic
@@ -98,10 +125,11 @@ def fail(claim: Claim) -> None:
     """
     failures = claim.head.failures
     if failures == len(RETRY_AFTER):
-        finish(claim, str(texts.GAVE_UP), limit=outbox.TEXT_LIMIT)
+        finish_together([Answer(claim, str(texts.GAVE_UP), outbox.TEXT_LIMIT)], Status.GIVEN_UP)
         return
-    _give_back(claim.lease, wait=RETRY_AFTER[failures])
-    _events(claim).update(failures=F("failures") + 1)
+    _give_back([claim.lease], wait=RETRY_AFTER[failures])
+    drafts.settle([claim.head.pk])
+    _events([claim]).update(failures=F("failures") + 1)
     if failures == 0:
         outbox.queue(_address(claim), texts.TRYING_AGAIN, event=claim.head)
 
@@ -110,8 +138,8 @@ def fail(claim: Claim) -> None:
 def release(claim: Claim) -> None:
     """Give an unfinished turn back as if it had never started: the process is about to stop."""
     with suppress(LeaseLost):
-        _give_back(claim.lease)
-        _events(claim).update(starts=F("starts") - 1)
+        _give_back([claim.lease])
+        _events([claim]).update(starts=F("starts") - 1)
 
 
 def is_poison(claim: Claim) -> bool:
@@ -122,28 +150,32 @@ def is_poison(claim: Claim) -> bool:
 @transaction.atomic
 def quarantine(claim: Claim) -> None:
     """Put the claimed message aside and tell the person. Its words stay in the event. Raises LeaseLost."""
-    _give_back(claim.lease)
-    _end(claim, Status.QUARANTINED)
+    _give_back([claim.lease])
+    _end([claim], Status.QUARANTINED)
     outbox.queue(_address(claim), texts.PUT_ASIDE, event=claim.head)
 
 
-def _give_back(lease: Lease, *, wait: float = 0.0) -> None:
-    """Free the lane, which proves that it was still ours: the fence is checked in the same statement."""
-    lane = Lane.objects.filter(pk=lease.conversation.pk, owner=lease.owner, fence=lease.fence)
-    if not lane.update(owner="", lease_until=clock.EPOCH, not_before=clock.seconds_from_now(wait)):
+def _give_back(leases: Collection[Lease], *, wait: float = 0.0) -> None:
+    """Free the lanes, which proves that they were still ours: the fence is checked in the same statement."""
+    ours = [Q(pk=lease.conversation.pk, owner=lease.owner, fence=lease.fence) for lease in leases]
+    until = clock.seconds_from_now(wait)
+    freed = Lane.objects.filter(reduce(or_, ours)).update(owner="", lease_until=clock.EPOCH, not_before=until)
+    if freed != len(leases):
         raise LeaseLost
 
 
-def _end(claim: Claim, status: str) -> dict[int, str]:
-    """End all events of the turn. Gives what they were edited to meanwhile, by id."""
-    edits = dict(_events(claim).select_for_update().values_list("pk", "edited"))
-    if _events(claim).update(status=status, done_at=clock.now()) != len(claim.events):
-        raise LeaseLost  # an event of this turn was ended by somebody else
+def _end(claims: Collection[Claim], status: str) -> dict[int, str]:
+    """End all events of these turns. Gives what they were edited to meanwhile, by id."""
+    drafts.settle([claim.head.pk for claim in claims])
+    events = _events(claims)
+    edits = dict(events.select_for_update().order_by("pk").values_list("pk", "edited"))
+    if events.update(status=status, done_at=clock.now()) != sum(len(claim.events) for claim in claims):
+        raise LeaseLost  # an event of these turns was ended by somebody else
     return edits
 
 
-def _events(claim: Claim) -> QuerySet[InboundEvent]:
-    return InboundEvent.objects.filter(pk__in=[event.pk for event in claim.events], done_at=None)
+def _events(claims: Collection[Claim]) -> QuerySet[InboundEvent]:
+    return InboundEvent.objects.filter(pk__in=[event.pk for claim in claims for event in claim.events], done_at=None)
 
 
 def _said(claim: Claim, edits: Mapping[int, str]) -> Iterable[HistoryEntry]:
@@ -164,10 +196,11 @@ def _said(claim: Claim, edits: Mapping[int, str]) -> Iterable[HistoryEntry]:
         )
 
 
-def _reply(claim: Claim, text: str) -> HistoryEntry:
+def _reply(answer: Answer) -> HistoryEntry:
+    claim = answer.claim
     last = claim.events[-1]
     place = {"platform": last.platform, "chat_id": last.chat_id, "thread_id": last.thread_id}
-    said = {"role": Role.ASSISTANT, "source": Source.REPLY, "text": text, "said_at": last.received_at}
+    said = {"role": Role.ASSISTANT, "source": Source.REPLY, "text": answer.text, "said_at": last.received_at}
     return history.entry(claim.lease.conversation, author=claim.account, event=claim.head, **place, **said)
 
 

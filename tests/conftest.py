@@ -19,5 +19,11 @@ def pytest_configure(config: pytest.Config) -> None:
     django_settings.BOTOS_DATA_DIR.mkdir(mode=0o700, exist_ok=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that none of them is left over for one worker alone."""
+    long = {item.path for item in items if item.get_closest_marker("browser") or item.get_closest_marker("journey")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(django_settings.BOTOS_DATA_DIR, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass, field
+from random import Random
 
 
 @dataclass(slots=True)
@@ -23,16 +24,27 @@ class Fault:
 
 @dataclass(slots=True)
 class FaultPlan:
-    """The failures to come, in order; `outage` refuses everything until it is False again."""
+    """The failures to come, in order; `outage` refuses everything until it is False again.
+
+    Behind the planned ones come those by chance: `chances` are pairs of a probability and a failure.
+    """
 
     outage: bool = False
     planned: list[Fault] = field(default_factory=list)
+    chances: list[tuple[float, Fault]] = field(default_factory=list)
+    dice: Random = field(default_factory=Random)
 
     def inject(
         self, method: str, *, status: int = 0, retry_after: float = 0.0, lose_response: bool = False, times: int = 1
     ) -> None:
         """Plan a failure of the next `times` calls of `method`."""
         self.planned.append(Fault(method, status, retry_after, lose_response, times))
+
+    def expect(
+        self, method: str, *, rate: float, status: int = 0, retry_after: float = 0.0, lose_response: bool = False
+    ) -> None:
+        """Let calls of `method` fail by chance, until `chances` is emptied. `rate` is between 0 and 1."""
+        self.chances.append((rate, Fault(method, status, retry_after, lose_response)))
 
     def take(self, method: str) -> Fault | None:
         """The failure that this call must show, counted as shown; None for an honest answer."""
@@ -41,5 +53,11 @@ class FaultPlan:
         for fault in self.planned:
             if fault.times > 0 and fnmatch.fnmatchcase(method, fault.method):
                 fault.times -= 1
+                return fault
+        return self._by_chance(method)
+
+    def _by_chance(self, method: str) -> Fault | None:
+        for rate, fault in self.chances:
+            if fnmatch.fnmatchcase(method, fault.method) and self.dice.random() < rate:
                 return fault
         return None

@@ -12,12 +12,16 @@ from aiohttp import web
 from adapters.playground.faults import FaultPlan
 from adapters.playground.server import Person, Said, check_button
 from adapters.playground.slack_api import WebApi
+from adapters.playground.slack_http import HttpEvents
 from adapters.playground.slack_socket import Envelope, SocketMode
 from adapters.playground.slack_workspace import APP, BOT_USER, TEAM, Channel, Message, Workspace
 
 
 class SlackServer:
-    """A PlatformServer. `redeliver_after`: seconds until an event that is not acknowledged is sent again."""
+    """A PlatformServer. `redeliver_after`: seconds until an event that is not acknowledged is sent again.
+
+    Events travel over the socket, or over HTTP where `http.url` is set. A lost one is repeated soon there, too.
+    """
 
     platform = "slack"
 
@@ -28,6 +32,7 @@ class SlackServer:
         self.bot_token, self.app_token = f"xoxb-{uuid4().hex}", f"xapp-1-{uuid4().hex}"
         self.api = WebApi(self.workspace, self.faults, {self.bot_token: "bot", self.app_token: "app"})
         self.socket = SocketMode(self.workspace, self.faults, redeliver_after)
+        self.http = HttpEvents(self.workspace, self.faults, (0.1, redeliver_after, redeliver_after))
         self.responses: list[Any] = []  # what the bot sent to response addresses
         self._told: dict[str, list[dict[str, Any]]] = {}  # message id -> payloads
         self._runner: web.AppRunner | None = None
@@ -35,7 +40,8 @@ class SlackServer:
 
     def environment(self) -> dict[str, str]:
         api_url = f"http://127.0.0.1:{self._port}/api/"
-        return {"SLACK_BOT_TOKEN": self.bot_token, "SLACK_APP_TOKEN": self.app_token, "SLACK_API_URL": api_url}
+        tokens = {"SLACK_BOT_TOKEN": self.bot_token, "SLACK_APP_TOKEN": self.app_token, "SLACK_API_URL": api_url}
+        return tokens | {"BOTOS_SLACK_TRANSPORT": "socket", "SLACK_SIGNING_SECRET": self.http.secret}
 
     async def start(self, port: int = 0) -> None:
         app = web.Application(client_max_size=8 * 1024 * 1024)
@@ -50,6 +56,7 @@ class SlackServer:
 
     async def stop(self) -> None:
         self.socket.close()
+        await self.http.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -83,13 +90,13 @@ class SlackServer:
 
     async def redeliver(self, message_id: str) -> None:
         for payload in self._told[message_id]:
-            await self.socket.push(Envelope("events_api", payload, message_id, attempt=1, reason="timeout"))
+            await self._carrier.push(Envelope("events_api", payload, message_id, attempt=1, reason="timeout"))
 
     async def push_raw(self, event: Any) -> None:
         if isinstance(event, dict) and ("envelope_id" in event or event.get("type") == "events_api"):
-            await self.socket.push(Envelope("", None, raw=event))
+            await self._carrier.push(Envelope("", None, raw=event))
         else:
-            await self.socket.push(Envelope("events_api", self._payload(event)))
+            await self._carrier.push(Envelope("events_api", self._payload(event)))
 
     async def command(self, person: Person, command: str, text: str, *, group: str = "") -> str:
         """A person runs a slash command; returns the envelope id, under which `socket.answers` will hold the answer.
@@ -100,7 +107,7 @@ class SlackServer:
         channel = self.workspace.channel(group) if group else self.workspace.private_chat(person)
         about = {"command": command, "text": text, "user_id": person.id, "user_name": person.username}
         where = {"channel_id": channel.id, "channel_name": channel.name if group else "directmessage"}
-        return await self.socket.push(Envelope("slash_commands", {**self._request(), **about, **where}))
+        return await self._carrier.push(Envelope("slash_commands", {**self._request(), **about, **where}))
 
     async def press(self, person: Person, message_id: str, command: str) -> str:
         """A person presses a button of a message; returns the envelope id."""
@@ -115,18 +122,22 @@ class SlackServer:
             "user": {"id": person.id, "team_id": self.workspace.team_of(person.id)},
         }
         payload = {**self._request(), **about, **where, "team": {"id": TEAM, "domain": "play"}}
-        return await self.socket.push(Envelope("interactive", payload))
+        return await self._carrier.push(Envelope("interactive", payload))
 
     async def answered(self, envelope_id: str, timeout: float = 10.0) -> None:
         """Wait until the bot acknowledged a pressed button or a slash command."""
-        await self.workspace.until(lambda: envelope_id in self.socket.answers, timeout)
+        await self.workspace.until(lambda: envelope_id in self._carrier.answers, timeout)
 
     async def acknowledged(self, message_id: str, timeout: float = 10.0) -> None:
-        await self.workspace.until(lambda: self.socket.is_settled(message_id), timeout)
+        await self.workspace.until(lambda: self._carrier.is_settled(message_id), timeout)
+
+    def is_told(self) -> bool:
+        """Whether nothing is left to tell."""
+        return self.socket.is_drained() and self.http.is_drained()
 
     async def drained(self, timeout: float = 10.0) -> None:
         """Wait until the bot acknowledged everything that it was told."""
-        await self.workspace.until(self.socket.is_drained, timeout)
+        await self.workspace.until(self.is_told, timeout)
 
     async def wait_for(self, count: int, *, chat: str, timeout: float = 10.0) -> list[Said]:
         def by_bot() -> list[Said]:
@@ -153,7 +164,7 @@ class SlackServer:
     async def _tell(self, message_id: str, event: dict[str, Any], channel: Channel) -> None:
         payload = self._payload({**event, "channel": channel.id, "event_ts": event["ts"]})
         self._told.setdefault(message_id, []).append(payload)
-        await self.socket.push(Envelope("events_api", payload, message_id))
+        await self._carrier.push(Envelope("events_api", payload, message_id))
 
     async def _tell_change(self, channel: Channel, message: Message, before: Message) -> None:
         ts = self.workspace.next_ts()
@@ -165,6 +176,10 @@ class SlackServer:
         if not thread:
             return {}
         return {"thread_ts": thread, "parent_user_id": self.workspace.message(thread)[1]["user"]}
+
+    @property
+    def _carrier(self) -> SocketMode | HttpEvents:
+        return self.http if self.http.url else self.socket
 
     def _payload(self, event: Any) -> dict[str, Any]:
         seat = {"enterprise_id": None, "team_id": TEAM, "user_id": BOT_USER, "is_bot": True}

@@ -55,6 +55,7 @@ class WebApi:
     def __init__(self, workspace: Workspace, faults: FaultPlan, tokens: dict[str, str]) -> None:
         self.calls: deque[tuple[str, Args]] = deque(maxlen=5000)
         self.posted: list[Args] = []
+        self.scopes = ["chat:write", "im:history", "im:read", "users:read"]  # of the bot's token
         self.socket_address: Callable[[], str] = str
         self.heard: Callable[[Channel, Message, Message | None], Awaitable[None]] | None = None
         self._workspace = workspace
@@ -73,7 +74,7 @@ class WebApi:
             answer = {"ok": False, "error": str(refusal)}
         if fault is not None and request.transport is not None:
             request.transport.abort()
-        return web.json_response(answer)
+        return web.json_response(answer, headers={"X-OAuth-Scopes": ",".join(self.scopes)})
 
     async def _call(self, name: str, request: web.Request) -> Answer:
         method = self._methods.get(name)

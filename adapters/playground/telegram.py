@@ -50,7 +50,8 @@ class TelegramServer:
 
     def environment(self) -> dict[str, str]:
         """The variables that point BotOS at this server. Valid once started."""
-        return {"TELEGRAM_BOT_TOKEN": self.token, "TELEGRAM_API_URL": self.url}
+        where = {"TELEGRAM_BOT_TOKEN": self.token, "TELEGRAM_API_URL": self.url}
+        return where | {"BOTOS_TELEGRAM_TRANSPORT": "polling"}
 
     async def start(self, port: int = 0) -> None:
         """Listen on loopback only. No access log: the paths hold the token."""
@@ -64,6 +65,7 @@ class TelegramServer:
 
     async def stop(self) -> None:
         """End every connection and listen no more. What was said stays."""
+        await self.api.webhook.stop()
         await self.drop_connections()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -121,7 +123,7 @@ class TelegramServer:
     async def redeliver(self, message_id: str) -> None:
         """Tell of a message again, under the update id of the first time."""
         update = self._update_of[message_id]
-        await self.api.updates.add(Pending(update, update["update_id"], again=True), front=True)
+        await self.api.updates.add(Pending(update, update["update_id"], again=True))
 
     async def push_raw(self, event: object, *, number: bool = True) -> None:
         """Queue any JSON value as an update; an object without an id gets the next one unless `number` is False."""
@@ -132,7 +134,7 @@ class TelegramServer:
         await self.api.updates.add(Pending(event, given if usable else None))
 
     async def acknowledged(self, message_id: str, timeout: float = 10.0) -> None:
-        """Wait until an offset of the bot passed the update of a message. Raises TimeoutError."""
+        """Wait until an offset passed the update of a message, or a webhook took it. Raises TimeoutError."""
         wanted = self._update_of[message_id]["update_id"]
         await self._until(lambda: all(pending.update_id != wanted for pending in self.api.updates.pending), timeout)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from adapters.playground.server import Said
 from adapters.playground.telegram_queue import JSON, ApiError, UpdateQueue
+from adapters.playground.telegram_webhook import Caller
 from identity.buttons import Button
 
 TEXT_LIMIT = 4096  # UTF-16 code units
@@ -84,7 +85,7 @@ class BotApi:
         self.answered: list[str] = []
         self.sends: list[JSON] = []
         self.commands: list[JSON] = []
-        self.webhook = ""
+        self.webhook = Caller(self.updates, self.call)
         self._methods = self._table()
 
     def _table(self) -> dict[str, Callable[[Parameters], Awaitable[object]]]:
@@ -141,7 +142,7 @@ class BotApi:
         return BOT | {"can_join_groups": True, "can_read_all_group_messages": True, "supports_inline_queries": False}
 
     async def _get_updates(self, given: Parameters) -> list[object]:
-        if self.webhook:
+        if self.webhook.url:
             raise ApiError(409, f"Conflict: {WEBHOOKED}")
         if "allowed_updates" in given.given:
             self.updates.allowed = given.structure("allowed_updates", list)
@@ -223,18 +224,25 @@ class BotApi:
         return True
 
     async def _set_webhook(self, given: Parameters) -> bool:
-        self.webhook = str(given.given.get("url", ""))
+        url, secret = str(given.given.get("url", "")), str(given.given.get("secret_token", ""))
+        if url and not re.match(r"https://|http://127\.0\.0\.1[:/]", url):
+            raise bad_request("bad webhook: An HTTPS URL must be provided for webhook")
+        if secret and not re.fullmatch(r"[A-Za-z0-9_-]{1,256}", secret):
+            raise bad_request("secret token contains unallowed characters")
+        if "allowed_updates" in given.given:
+            self.updates.allowed = given.structure("allowed_updates", list)
+        await self.webhook.set(url, secret)
         return True
 
     async def _delete_webhook(self, given: Parameters) -> bool:
-        self.webhook = ""
+        await self.webhook.set("", "")
         if str(given.given.get("drop_pending_updates", "")).lower() == "true":
             self.updates.pending.clear()
         return True
 
     async def _get_webhook_info(self, _given: Parameters) -> JSON:
-        count = len(self.updates.pending)
-        return {"url": self.webhook, "has_custom_certificate": False, "pending_update_count": count}
+        about = {"url": self.webhook.url, "has_custom_certificate": False}
+        return about | {"pending_update_count": len(self.updates.pending)} | self.webhook.last_error
 
 
 def as_said(message: JSON) -> Said:

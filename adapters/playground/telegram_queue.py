@@ -45,6 +45,7 @@ class UpdateQueue:
         self.changed = asyncio.Condition()
         self.pending: list[Pending] = []
         self.allowed: list[str] = []
+        self.conflicts = 0  # polls that another one ended
         self._pollers = 0
         self._last_id = time.time_ns() // 1_000_000  # a server that starts again must not repeat ids
 
@@ -64,9 +65,14 @@ class UpdateQueue:
         self._last_id += 1
         return self._last_id
 
-    async def add(self, pending: Pending, *, front: bool = False) -> None:
-        self.pending.insert(0 if front else len(self.pending), pending)
+    async def add(self, pending: Pending) -> None:
+        """At the end; a redelivery where its id belongs, since Telegram hands out in the order of ids."""
+        self.pending.insert(self._place_of(pending) if pending.again else len(self.pending), pending)
         await self.announce()
+
+    def _place_of(self, again: Pending) -> int:
+        ids = [pending.update_id or 0 for pending in self.pending]
+        return next((place for place, update_id in enumerate(ids) if update_id > (again.update_id or 0)), len(ids))
 
     async def poll(self, offset: int, limit: int, seconds: float) -> list[object]:
         """Confirm what is below the offset, then wait for updates. Raises ApiError for the older of two polls."""
@@ -79,6 +85,7 @@ class UpdateQueue:
         except TimeoutError:
             return []
         if mine != self._pollers:
+            self.conflicts += 1
             raise ApiError(409, f"Conflict: {TERMINATED}")
         return [self._hand_out(pending) for pending in self.pending[:limit]]
 

@@ -9,4 +9,6 @@ urlpatterns = [
     path("chats/", views.chats, name="playground-chats"),
     path("say/", views.say, name="playground-say"),
     path("press/", views.press, name="playground-press"),
+    path("story/", views.tell, name="playground-story"),
+    path("start-over/", views.start_over, name="playground-start-over"),
 ]

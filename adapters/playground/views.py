@@ -2,87 +2,175 @@
 
 from __future__ import annotations
 
-import ipaddress
+import re
+from dataclasses import dataclass
 from typing import Any
 
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 
-from adapters.playground import stage
+from adapters.playground import reset, story, watching
+from adapters.playground.guard import admit
 from adapters.playground.server import Said
 from adapters.playground.stage import PERSONAS, Persona, Playground
+from sessions_app import bridge
 
 LONGEST_TEXT = 4000
 _TITLES = {"telegram": "Telegram", "discord": "Discord", "slack": "Slack"}
 
 
 @never_cache
-@require_GET
+@require_safe
 async def page(request: HttpRequest) -> HttpResponse:
-    """Three panes, one for each platform."""
-    playground, persona = _stage(request), _persona(request.GET.get("as", ""))
-    context = {"personas": PERSONAS, "persona": persona, "panes": _panes(playground, persona)}
+    """Three panes, one for each platform, and one for what the agent is given. The script reads it again and again."""
+    playground, persona = admit(request), _persona(request.GET.get("as", ""))
+    watched = await bridge.call(watching.watch, persona)
+    seen = request.GET.get("see", "")
+    seen = seen if seen in playground.servers else playground.last_used.get(persona.name, "telegram")
+    context = {
+        "personas": PERSONAS,
+        "persona": persona,
+        "panes": _panes(playground, persona, watched.busy),
+        "views": [(one, _TITLES[one]) for one in playground.servers],
+        "seen": seen,
+        "window": watched.windows[seen],
+        "linked": [_TITLES[one] for one in watched.linked],
+        "obstacle": await bridge.call(reset.obstacle),
+        **_story(playground, request),
+    }
     return render(request, "playground/page.html", context)
 
 
+def _story(playground: Playground, request: HttpRequest) -> dict[str, Any]:
+    return {
+        "step": story.standing(playground),
+        "told": playground.told,
+        "steps": len(story.STEPS),
+        "is_over": story.is_over(playground),
+        "is_playing": "play" in request.GET,
+    }
+
+
 @never_cache
-@require_GET
+@require_safe
 async def chats(request: HttpRequest) -> JsonResponse:
-    """What stands in the three chats: a list of `{platform, lines: [{id, author, text, buttons}]}`."""
-    panes = _panes(_stage(request), _persona(request.GET.get("as", "")))
-    return JsonResponse({"panes": [{key: pane[key] for key in ("platform", "lines")} for pane in panes]})
+    """What stands in the three chats: a list of `{platform, lines: [{id, author, text, buttons}]}`, for programs."""
+    playground, persona = admit(request), _persona(request.GET.get("as", ""))
+    panes = [
+        {"platform": platform, "lines": [_told(said) for said in playground.chat(persona, platform)]}
+        for platform in playground.servers
+    ]
+    return JsonResponse({"panes": panes})
 
 
+@never_cache
 @require_POST
 async def say(request: HttpRequest) -> HttpResponse:
     """Type something as a persona on a platform, as the person would in the app."""
-    playground, persona = _stage(request), _persona(request.POST.get("as", ""))
+    playground, persona = admit(request), _persona(request.POST.get("as", ""))
     platform, text = request.POST.get("platform", ""), request.POST.get("text", "").strip()
     if platform not in playground.servers or not text or len(text) > LONGEST_TEXT:
         return HttpResponseBadRequest("There is no such platform, or the text is empty or too long.")
     await playground.say(persona, platform, text)
-    return redirect(f"{reverse('playground')}?as={persona.name}#{platform}")
+    return _back(persona, platform)
 
 
+@never_cache
 @require_POST
 async def press(request: HttpRequest) -> HttpResponse:
-    """Press the button with a `command` under the bot's message, as the person would in the app."""
-    playground, persona = _stage(request), _persona(request.POST.get("as", ""))
-    platform, message_id = request.POST.get("platform", ""), request.POST.get("message", "")
+    """Press a button under the bot's message, as the person would in the app. `pressed`: the id of the message, a
+    space, and the button's command.
+    """
+    playground, persona = admit(request), _persona(request.POST.get("as", ""))
+    platform = request.POST.get("platform", "")
+    message_id, _space, command = request.POST.get("pressed", "").partition(" ")
     try:
-        await playground.press(persona, platform, message_id, request.POST.get("command", ""))
+        await playground.press(persona, platform, message_id, command)
     except (KeyError, ValueError):
         return HttpResponseBadRequest("There is no such platform or button.")
+    return _back(persona, platform)
+
+
+@never_cache
+@require_POST
+async def tell(request: HttpRequest) -> HttpResponse:
+    """Begin the story (`act=begin`), as if Alice had never said anything, or play its next step."""
+    playground = admit(request)
+    try:
+        if request.POST.get("act") == "begin" and await bridge.call(watching.is_known, story.ALICE):
+            await _clear(playground)
+        await story.go_on(playground)
+    except reset.NotOurs as error:
+        return _refused(error)
+    except story.Stuck:
+        return HttpResponse(_("The bot has not answered yet. Try again."), status=503, content_type="text/plain")
+    return redirect(f"{reverse('playground')}?as={story.ALICE.name}&play=on")
+
+
+@never_cache
+@require_POST
+async def start_over(request: HttpRequest) -> HttpResponse:
+    """Nobody has said anything."""
+    playground = admit(request)
+    try:
+        await _clear(playground)
+    except reset.NotOurs as error:
+        return _refused(error)
+    return redirect("playground")
+
+
+async def _clear(playground: Playground) -> None:
+    async with playground.telling:
+        await bridge.call(reset.clear)
+        playground.forget()
+
+
+def _refused(error: Exception) -> HttpResponse:
+    return HttpResponse(str(error), status=409, content_type="text/plain")
+
+
+def _back(persona: Persona, platform: str) -> HttpResponse:
     return redirect(f"{reverse('playground')}?as={persona.name}#{platform}")
-
-
-def _stage(request: HttpRequest) -> Playground:
-    """The running playground, for this machine only."""
-    address = request.META.get("REMOTE_ADDR")
-    if not stage.current or not address or not ipaddress.ip_address(address).is_loopback:
-        raise Http404("There is no playground here.")
-    return stage.current[-1]
 
 
 def _persona(name: str) -> Persona:
-    return next((persona for persona in PERSONAS if persona.name == name), PERSONAS[0])
+    return next((persona for persona in PERSONAS if persona.name.lower() == name.lower()), PERSONAS[0])
 
 
-def _panes(playground: Playground, persona: Persona) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Bubble:
+    """A message as it is shown. `parts`: its words, cut so that every other one is a code that can be copied."""
+
+    id: str
+    author: str
+    parts: tuple[str, ...]
+    buttons: tuple[Any, ...]
+
+
+def _panes(playground: Playground, persona: Persona, busy: frozenset[str]) -> list[dict[str, Any]]:
     return [
-        {"platform": platform, "title": _TITLES[platform], "lines": _lines(playground, persona, platform)}
+        {
+            "platform": platform,
+            "title": _TITLES[platform],
+            "username": persona.accounts[platform].username,
+            "is_busy": platform in busy,
+            "lines": [_bubble(said) for said in playground.chat(persona, platform)],
+        }
         for platform in playground.servers
     ]
 
 
-def _lines(playground: Playground, persona: Persona, platform: str) -> list[dict[str, Any]]:
-    return [_line(said) for said in playground.chat(persona, platform)]
+def _bubble(said: Said) -> Bubble:
+    is_bot = said.author_id == "bot"
+    parts = re.split(f"({story.SECRET.pattern})", said.text) if is_bot else [said.text]
+    return Bubble(said.message_id, "bot" if is_bot else "me", tuple(parts), said.buttons)
 
 
-def _line(said: Said) -> dict[str, Any]:
+def _told(said: Said) -> dict[str, Any]:
     buttons = [{"label": button.label, "command": button.command} for button in said.buttons]
     author = "bot" if said.author_id == "bot" else "me"
     return {"id": said.message_id, "author": author, "text": said.text, "buttons": buttons}

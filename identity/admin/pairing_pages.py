@@ -22,7 +22,7 @@ from identity.admin.base import address, may, need, page
 from identity.forms import NumberForm, PairForm
 from identity.invitations import Invitation, Status
 from identity.models import Pairing, UnifiedUser
-from identity.pairing import Outcome
+from identity.pairing_rows import Outcome
 
 JUST_ISSUED = "identity.just_issued"
 

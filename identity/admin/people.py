@@ -14,11 +14,12 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from identity import invitations, linking, notices, operators
+from identity import called, invitations, linking, operators
 from identity.admin import pairing_pages, people_pages
 from identity.admin.base import OperatorAdmin, PlatformFilter, Tool, View, address, may
 from identity.forms import PersonForm
 from identity.models import AccountLink, UnifiedUser
+from identity.names import harmless
 from identity.operators import NewPerson
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class LinksOfAPerson(LinkInline):
 
     @admin.display(description=gettext_lazy("account"))
     def described_account(self, link: AccountLink) -> str:
-        return notices.described(link.account)
+        return called.described(link.account)
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -97,7 +98,7 @@ class PersonAdmin(OperatorAdmin):
 
     @admin.display(description=gettext_lazy("name"), ordering="display_name")
     def shown_name(self, person: UnifiedUser) -> str:
-        return notices.harmless(person.display_name)
+        return harmless(person.display_name)
 
     @admin.display(description=gettext_lazy("accounts"))
     def account_count(self, person: Any) -> int:
@@ -107,7 +108,7 @@ class PersonAdmin(OperatorAdmin):
     def badges(self, person: Any) -> SafeString:
         names = [link.account.platform for link in person.live_links]
         badge = '<span class="platform platform-{}">{}</span>'
-        return format_html_join(" ", badge, ((name, notices.title(name)) for name in names))
+        return format_html_join(" ", badge, ((name, called.title(name)) for name in names))
 
     def get_inlines(self, request: HttpRequest, obj: Model | None) -> Any:
         return self.inlines if obj else ()

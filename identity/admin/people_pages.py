@@ -10,7 +10,7 @@ from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods
 
-from identity import linking, notices, operators, spreadsheets
+from identity import called, linking, operators, spreadsheets
 from identity.admin.base import address, may, need, page
 from identity.forms import PeopleFileForm
 from identity.models import UnifiedUser
@@ -85,7 +85,7 @@ def suspend(request: HttpRequest, pk: int) -> HttpResponse:
         text = ngettext("Suspended: %(count)d link ended.", "Suspended: %(count)d links ended.", count)
         messages.success(request, text % {"count": count})
         return redirect(back)
-    accounts = ", ".join(notices.described(one) for one in linking.accounts_of(person)) or _("there are none")
+    accounts = ", ".join(called.described(one) for one in linking.accounts_of(person)) or _("there are none")
     question = _(
         "All links of %(person)s end (%(accounts)s) and all invitations are withdrawn: each account is on its own "
         "again, and is told. Nothing that was said is deleted."

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from identity import clock, invitations, notices
+from identity import called, clock, invitations
 from identity.admin import pairing_pages
 from identity.admin.base import OperatorAdmin, Tool, View, address, may
 from identity.admin.people import link_to
@@ -83,7 +83,7 @@ class RequestAdmin(OperatorAdmin):
 
     @admin.display(description=gettext_lazy("started by"))
     def started_by(self, pairing: Pairing) -> str:
-        return notices.described(pairing.initiator) if pairing.initiator else pairing.operator
+        return called.described(pairing.initiator) if pairing.initiator else pairing.operator
 
     @admin.display(description=gettext_lazy("person"))
     def invited(self, pairing: Pairing) -> str:
@@ -91,7 +91,7 @@ class RequestAdmin(OperatorAdmin):
 
     @admin.display(description=gettext_lazy("answered by"))
     def answered_by(self, pairing: Pairing) -> str:
-        return notices.described(pairing.responder) if pairing.responder else ""
+        return called.described(pairing.responder) if pairing.responder else ""
 
     def pages(self) -> Iterable[tuple[str, View, str]]:
         return (

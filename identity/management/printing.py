@@ -13,8 +13,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from identity import invitations, notices
+from identity import invitations
 from identity.models import UnifiedUser
+from identity.names import harmless
 
 Row = Mapping[str, Any]
 MOST = 100  # rows, unless asked for more
@@ -119,4 +120,4 @@ def person_named(unified_user_id: str) -> UnifiedUser:
 
 def named(person: UnifiedUser) -> str:
     """A person's name, made harmless."""
-    return notices.harmless(person.display_name)
+    return harmless(person.display_name)

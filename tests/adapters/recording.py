@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from adapters.protocols import PlatformAdapter
-from sessions_app.messages import InboundMessage, MessageEdit
+from adapters.protocols import Inbox, PlatformAdapter
+from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
+from sessions_app.watermarks import Mark
 
 PATIENCE = 10.0
 
@@ -23,20 +24,28 @@ class RecordingInbox:
     def __init__(self) -> None:
         self.messages: list[InboundMessage] = []
         self.edits: list[MessageEdit] = []
+        self.known: dict[str, Mark] = {}  # how far each private chat was taken in
         self.connected_event = asyncio.Event()
         self.found_at: tuple[str, str] | None = None  # name and address of the bot
         self.fail_next = 0
+        self.failed = asyncio.Event()
         self._changed = asyncio.Condition()
 
     def connected(self, *, name: str = "", url: str = "") -> None:
         self.found_at = (name, url)
         self.connected_event.set()
 
+    async def marks(self) -> Mapping[str, Mark]:
+        return dict(self.known)
+
     async def receive(self, message: InboundMessage) -> None:
         if self.fail_next > 0:
             self.fail_next -= 1
+            self.failed.set()
             raise StorageError("the disk is full")
         self.messages.append(message)
+        if message.is_private and message.position is not None:
+            self.known[message.address.chat_id] = Mark(message.position)
         await self._announce()
 
     async def edit(self, edit: MessageEdit) -> None:
@@ -101,3 +110,23 @@ async def running(adapter: PlatformAdapter, inbox: RecordingInbox | None = None)
             if run.task.cancel():
                 await run.task
                 raise AssertionError("the adapter did not stop")
+
+
+class RecordingAdapter:
+    """Fulfils PlatformAdapter in memory: connected at once, hears nothing, takes every message."""
+
+    text_limit = 100
+
+    def __init__(self, platform: str) -> None:
+        self.platform = platform
+        self.sent: list[OutgoingMessage] = []
+        self.sent_something = asyncio.Event()
+
+    async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
+        inbox.connected()
+        await stop.wait()
+
+    async def send(self, message: OutgoingMessage) -> str:
+        self.sent.append(message)
+        self.sent_something.set()
+        return message.nonce

@@ -13,7 +13,7 @@ from adapters import registry
 from adapters.botos import BotOS
 from adapters.protocols import DeliveryError, Inbox
 from adapters.registry import register_platform
-from identity import linking
+from identity import linking, lookup
 from identity.models import AccountLink, AuditEvent, BotProfile, PlatformAccount
 from sessions_app import bridge, conversations, outbox
 from sessions_app.agents import RecallAgent
@@ -69,7 +69,7 @@ async def serve(adapter: Parlour, *, sends: bool) -> None:
 
 def linked_in_parlour() -> PlatformAccount:
     """Alice, linked on the parlour and on Telegram, with a chat in the parlour in which something is to be said."""
-    accounts = [linking.account_for(platform=name, platform_user_id="alice") for name in ("parlour", "telegram")]
+    accounts = [lookup.account_for(platform=name, platform_user_id="alice") for name in ("parlour", "telegram")]
     for account in accounts:
         place = Address(account.platform, f"chat-{account.platform}")
         conversations.direct(account, place, DATABASE)

@@ -60,7 +60,11 @@ async def test_it_knows_its_token_and_its_methods(server: TelegramServer, call: 
         401,
         {"ok": False, "error_code": 401, "description": "Unauthorized"},
     )
-    assert server.environment() == {"TELEGRAM_BOT_TOKEN": server.token, "TELEGRAM_API_URL": server.url}
+    assert server.environment() == {
+        "TELEGRAM_BOT_TOKEN": server.token,
+        "TELEGRAM_API_URL": server.url,
+        "BOTOS_TELEGRAM_TRANSPORT": "polling",
+    }
     assert (await call("getme"))["result"]["username"] == "BotosPlaygroundBot"
     assert (await call("getNothing"))["error_code"] == 404
 
@@ -221,3 +225,24 @@ async def test_it_hands_nothing_out_when_an_outage_begins_during_a_poll(server: 
     await server.say(ALICE, "hello")
 
     assert (await poll)["error_code"] == 503
+
+
+@pytest.mark.asyncio
+async def test_it_redelivers_in_the_order_of_ids(server: TelegramServer, call: Caller) -> None:
+    await server.say(ALICE, "one")
+    await server.redeliver(await server.say(ALICE, "two"))
+
+    ids = await call.ids()
+
+    assert ids == sorted(ids)
+    assert len(ids) == 3
+
+
+@pytest.mark.asyncio
+async def test_it_fails_by_chance_as_often_as_it_is_told(server: TelegramServer, call: Caller) -> None:
+    server.faults.expect("getMe", rate=0.5, status=500)
+    server.faults.dice.seed(1)
+
+    failed = [not (await call("getMe"))["ok"] for _ in range(40)]
+
+    assert 10 < sum(failed) < 30

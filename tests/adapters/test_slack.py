@@ -16,15 +16,16 @@ import pytest
 import pytest_asyncio
 
 import adapters.slack
-import adapters.slack_receiver
+import adapters.slack_directory
 import adapters.slack_web
 from adapters.playground.server import Person, PlatformServer
 from adapters.playground.slack import SlackServer
 from adapters.playground.slack_workspace import BOT, BOT_USER, TEAM
 from adapters.protocols import DeliveryError, MalformedEvent, NeedsConfiguration, PlatformAdapter
 from adapters.slack import SlackAdapter
+from adapters.slack_directory import Directory
 from adapters.slack_events import Me, parse_event
-from adapters.slack_receiver import Directory, Receiver
+from adapters.slack_receiver import Receiver
 from adapters.slack_web import REPEAT
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.recording import RecordingInbox, Run, running
@@ -280,7 +281,7 @@ async def test_it_waits_for_a_name_no_longer_than_it_may(server: SlackServer, mo
     async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(adapters.slack_receiver, "NAME_SECONDS", 0.01)
+    monkeypatch.setattr(adapters.slack_directory, "NAME_SECONDS", 0.01)
     monkeypatch.setattr("slack_sdk.web.async_client.AsyncWebClient.users_info", never)
     async with running(adapter_for(server)) as run:
         await server.say(ALICE, "hello")
@@ -317,17 +318,30 @@ async def test_it_acknowledges_only_what_is_stored(server: SlackServer) -> None:
     assert {message.message_id for message in inbox.messages} == {ts}
 
 
-async def test_it_leaves_a_message_that_was_not_stored_to_slack(
+async def test_it_insists_on_a_message_that_was_not_stored_before_it_takes_the_next(
     run: Run, server: SlackServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run.inbox.fail_next = 1
-    lost = await server.say(ALICE, "my secret")
-    await server.say(ALICE, "the next one")
-    await server.acknowledged(lost)
-    assert [message.text for message in run.inbox.messages] == ["the next one", "my secret"]
-    [record] = [record for record in caplog.records if "not stored" in record.getMessage()]
-    assert "Storage" in record.getMessage()
+    run.inbox.fail_next = 3
+    first = await server.say(ALICE, "my secret")
+    second = await server.say(ALICE, "the next one")
+    await server.acknowledged(first)
+    await server.acknowledged(second)
+    texts = [message.text for message in run.inbox.messages]  # some again: Slack had given up on them
+    assert list(dict.fromkeys(texts)) == ["my secret", "the next one"]
+    records = [record for record in caplog.records if "not stored" in record.getMessage()]
+    assert len(records) == 3
+    assert "Storage" in records[0].getMessage()
     assert "secret" not in caplog.text
+
+
+async def test_it_stops_while_a_message_cannot_be_stored_and_does_not_acknowledge_it(server: SlackServer) -> None:
+    inbox = RecordingInbox()
+    async with running(adapter_for(server), inbox):
+        inbox.fail_next = 1_000_000
+        ts = await server.say(ALICE, "hello")
+        await inbox.failed.wait()
+    with pytest.raises(TimeoutError):
+        await server.acknowledged(ts, timeout=0.2)
 
 
 async def test_it_hands_in_a_repetition_under_the_same_key(run: Run, server: SlackServer) -> None:

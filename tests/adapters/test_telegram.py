@@ -11,13 +11,16 @@ from datetime import timedelta
 import httpx
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from telegram.error import BadRequest, Forbidden, InvalidToken, NetworkError, RetryAfter, TelegramError, TimedOut
 
 from adapters import telegram as module
+from adapters import telegram_webhook
 from adapters.playground.server import Person, PlatformServer
 from adapters.playground.telegram import TelegramServer
-from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapter
+from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapter, Superseded
 from adapters.telegram import Credentials, TelegramAdapter
+from adapters.telegram_webhook import Webhook
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.recording import RecordingInbox, StorageError, running
 
@@ -50,8 +53,8 @@ def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONGEST_PAUSE", 0.05)
 
 
-def adapter_for(server: TelegramServer, **changed: str) -> TelegramAdapter:
-    return TelegramAdapter(**{"token": server.token, "api_url": server.url} | changed)
+def adapter_for(server: TelegramServer, webhook: Webhook | None = None, **changed: str) -> TelegramAdapter:
+    return TelegramAdapter(**{"token": server.token, "api_url": server.url} | changed, webhook=webhook)
 
 
 def to(chat: str, text: str = "Good morning", *, thread: str = "", repeat: bool = False) -> OutgoingMessage:
@@ -280,19 +283,19 @@ async def test_it_ends_when_somebody_else_polls(server: TelegramServer) -> None:
     async with running(adapter_for(server)) as run, httpx.AsyncClient() as other:
         await server.acknowledged(await server.say(ALICE, "so the next poll is waiting"))
         await other.post(f"{server.url}/bot{server.token}/getUpdates")
-        with pytest.raises(RuntimeError, match="another poller or a webhook is active"):
+        with pytest.raises(Superseded, match="another poller or a webhook is active"):
             await run.ending()
 
 
 @pytest.mark.asyncio
 async def test_it_ends_when_a_webhook_is_set_and_leaves_it_alone(server: TelegramServer) -> None:
-    server.api.webhook = "https://example.org/hook"
+    await server.api.webhook.set("https://example.org/hook", "")
 
     async with running(adapter_for(server)) as run:
-        with pytest.raises(RuntimeError, match="another poller or a webhook is active"):
+        with pytest.raises(Superseded, match="another poller or a webhook is active"):
             await run.ending()
 
-    assert server.api.webhook == "https://example.org/hook"
+    assert server.api.webhook.url == "https://example.org/hook"
 
 
 @pytest.mark.asyncio
@@ -451,7 +454,7 @@ async def test_it_never_shows_the_token(server: TelegramServer, logged: pytest.L
             errors.append(late.value)
         server.faults.inject("getUpdates", status=409)
         await server.drop_connections()
-        with pytest.raises(RuntimeError) as end:
+        with pytest.raises(Superseded) as end:
             await run.ending()
         errors.append(end.value)
 
@@ -470,3 +473,132 @@ def test_it_masks_the_token_in_what_the_sdk_says() -> None:
     shown = credentials.masked(NetworkError("no answer from http://h/bot77:SECRET/sendMessage"))
 
     assert "SECRET" not in shown + repr(credentials)
+
+
+# -- the webhook
+
+
+@pytest_asyncio.fixture
+async def page() -> AsyncIterator[Page]:
+    """Somewhere to call, in place of the pages."""
+    page = Page()
+    await page.start()
+    yield page
+    await page.stop()
+
+
+class Page:
+    """Remembers what it is shown and told, and answers with `status`."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.told: list[tuple[str, int]] = []  # the secret, the update's id
+        self.called = asyncio.Event()
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_post("/hooks/telegram", self._answer)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    @property
+    def webhook(self) -> Webhook:
+        return Webhook(f"http://127.0.0.1:{self._runner.addresses[0][1]}/hooks/telegram", "s" * 32)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        told = await request.json()
+        self.told.append((request.headers["X-Telegram-Bot-Api-Secret-Token"], told["update_id"]))
+        self.called.set()
+        return web.Response(status=self.status)
+
+
+@pytest.mark.asyncio
+async def test_it_has_telegram_call_with_the_secret_and_the_kinds_that_polling_asks_for(
+    server: TelegramServer, page: Page
+) -> None:
+    early = await server.say(ALICE, "before the bot was there")
+    async with running(adapter_for(server, page.webhook)):
+        await server.acknowledged(early)
+        await server.acknowledged(await server.say(ALICE, "hello"))
+
+    assert [secret for secret, _ in page.told] == ["s" * 32] * 2
+    assert server.api.updates.allowed == module.WANTED
+    assert [given["max_connections"] for method, given in server.calls if method == "setWebhook"] == ["1"]
+    assert server.api.webhook.url == page.webhook.address  # also when the bot has gone: the pages may still be there
+    assert "getUpdates" not in [method for method, _ in server.calls]
+
+
+@pytest.mark.asyncio
+async def test_it_sends_while_it_is_called(server: TelegramServer, page: Page) -> None:
+    async with running(adapter_for(server, page.webhook)) as run:
+        await server.say(ALICE, "hello")
+        await run.adapter.send(to("1001"))
+
+    assert [said.text for said in server.said] == ["hello", "Good morning"]
+
+
+@pytest.mark.asyncio
+async def test_it_takes_its_own_webhook_down_to_poll(server: TelegramServer, page: Page) -> None:
+    await server.api.webhook.set(page.webhook.address, "s" * 32)
+    page.status = 503
+    early = await server.say(ALICE, "hello")
+    await page.called.wait()
+
+    async with running(adapter_for(server, Webhook(page.webhook.address))) as run:
+        await server.acknowledged(early)
+
+    assert [message.text for message in run.inbox.messages] == ["hello"]
+    assert server.api.webhook.url == ""
+
+
+@pytest.mark.asyncio
+async def test_it_leaves_a_webhook_elsewhere_alone_whatever_its_own_address_would_be(server: TelegramServer) -> None:
+    await server.api.webhook.set("https://example.org/hooks/telegram", "")
+
+    async with running(adapter_for(server, Webhook("https://bots.example.org/hooks/telegram"))) as run:
+        with pytest.raises(Superseded):
+            await run.ending()
+
+    assert server.api.webhook.url == "https://example.org/hooks/telegram"
+
+
+@pytest.mark.asyncio
+async def test_it_ends_when_its_webhook_was_replaced(
+    server: TelegramServer, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telegram_webhook, "WATCH_SECONDS", 0.01)
+    async with running(adapter_for(server, page.webhook)) as run:
+        await server.acknowledged(await server.say(ALICE, "so the webhook is set"))
+        await server.api.webhook.set("https://example.org/hook", "")
+        with pytest.raises(Superseded, match="took the place of ours"):
+            await run.ending()
+
+
+@pytest.mark.asyncio
+async def test_it_says_that_telegram_cannot_call(
+    server: TelegramServer, page: Page, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(telegram_webhook, "WATCH_SECONDS", 0.01)
+    page.status = 503
+    async with running(adapter_for(server, page.webhook)):
+        await server.say(ALICE, "hello")
+        await server._until(lambda: [method for method, _ in server.calls].count("getWebhookInfo") > 9, 10)
+
+    lines = [record.getMessage() for record in logged.records if "hand something over" in record.getMessage()]
+    assert lines
+    assert set(lines) == {"telegram: Telegram could not hand something over: 'Wrong response from the webhook: 503'"}
+
+
+@pytest.mark.asyncio
+async def test_it_says_why_telegram_does_not_take_the_webhook_and_not_its_secret(server: TelegramServer) -> None:
+    webhook = Webhook("http://bots.example.org/hooks/telegram", "secret-hunter2")
+
+    async with running(adapter_for(server, webhook)) as run:
+        with pytest.raises(ConnectionError, match="an https url must be provided") as caught:
+            await run.ending()
+
+    assert "hunter2" not in everything_in(caught.value) + repr(webhook)

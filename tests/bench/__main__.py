@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from itertools import product
 from statistics import median
@@ -10,7 +11,7 @@ from statistics import median
 import psycopg
 from django.conf import settings
 
-from tests.bench import engines, machine, measuring, overlap, profiling, stage, tables
+from tests.bench import engines, machine, measuring, overlap, profiling, stage, tables, workers
 from tests.bench.measuring import PEOPLE, WINDOWS, Case, Results
 from tests.bench.ours import STEPS
 from tests.bench.stage import ALICE, BOB
@@ -23,6 +24,7 @@ WHO = {BOB.name: "one account", ALICE.name: "four linked accounts"}
 
 def main() -> None:
     options = _options()
+    logging.getLogger().setLevel("WARNING")  # a line for each message is not what is read here
     print(machine.description())
     for name, engine in (("SQLite", engines.sqlite), ("PostgreSQL", engines.postgresql)):
         try:
@@ -37,11 +39,15 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="in less than a minute, and less exactly")
+    parser.add_argument("--workers", action="store_true", help="measure RQ workers, and nothing else")
     parser.add_argument("--profile", action="store_true", help="show where the time of a turn goes, and nothing else")
     return parser.parse_args()
 
 
 def _engine(name: str, new: engines.NewDatabase, options: argparse.Namespace) -> None:
+    if options.workers:
+        workers.show(name, new)
+        return
     if options.profile:
         print(f"\n{name}")
         [short] = measuring.stages(new, [SHORTEST])
@@ -51,6 +57,7 @@ def _engine(name: str, new: engines.NewDatabase, options: argparse.Namespace) ->
         return
     _turns(name, new, rounds=3 if options.quick else 20)
     _overlap(name, new, runs=1 if options.quick else 5)
+    workers.show(name, new)
 
 
 def _turns(name: str, new: engines.NewDatabase, *, rounds: int) -> None:

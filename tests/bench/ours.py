@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from identity.resolvers import DatabaseIdentityResolver
-from sessions_app import inbox, outbox, turns
+from sessions_app import inbox, lanes, outbox, turns
 from sessions_app.messages import InboundMessage
 from sessions_app.outbox import Sent
 
@@ -26,9 +26,8 @@ class Ours:
         conversation = inbox.receive(message, resolver=RESOLVER)
         lap()
         assert conversation is not None
-        claim = inbox.claim(conversation, owner="bench", platforms=PLATFORMS)
+        (claim,) = lanes.claim([conversation], owner="bench", platforms=PLATFORMS).claims
         lap()
-        assert claim is not None
         turn = turns.begin(claim, resolver=RESOLVER)
         lap()
         turns.finish(claim, ANSWER, limit=outbox.TEXT_LIMIT)

@@ -53,8 +53,8 @@ WHERE conversation_id = ? AND owner = 'raw' AND fence = ?"""
 _END_EVENT = "UPDATE sessions_app_inboundevent SET status = 'done', done_at = ? WHERE id = ? AND done_at IS NULL"
 _STORE_ENTRIES = """INSERT INTO sessions_app_historyentry
 (conversation_id, author_id, event_id, role, source, source_label, text, metadata, platform, chat_id, thread_id,
- message_id, said_at) VALUES (?, ?, ?, 'user', 'message', '', ?, '{}', ?, ?, '', ?, ?),
-(?, ?, ?, 'assistant', 'reply', '', ?, '{}', ?, ?, '', '', ?) RETURNING id"""
+ message_id, said_at, written_at) VALUES (?, ?, ?, 'user', 'message', '', ?, '{}', ?, ?, '', ?, ?, ?),
+(?, ?, ?, 'assistant', 'reply', '', ?, '{}', ?, ?, '', '', ?, ?) RETURNING id"""
 _QUEUE = """INSERT INTO sessions_app_outbounddelivery
 (platform, chat_id, thread_id, text, nonce, event_id, entry_id, status, attempts, may_be_repeat, owner, lease_until,
  not_before, message_id, reason, template, subject, created_at)
@@ -169,8 +169,9 @@ class Raw:
         event_id, _, platform, chat_id, _, _, message_id, text, _, _, _, received_at, account, *_ = event
         self._run(_END_EVENT, now, event_id)
         place, key = (platform, chat_id), (conversation, account, event_id)
-        said = (*key, text, *place, message_id, received_at, *key, ANSWER, *place, received_at)
-        entries = self._run(_STORE_ENTRIES, *said)
+        said = (*key, text, *place, message_id, received_at, received_at)
+        answered = (*key, ANSWER, *place, received_at, now)
+        entries = self._run(_STORE_ENTRIES, *said, *answered)
         nonce = secrets.token_hex(12)
         self._run(_QUEUE, *place, ANSWER, nonce, event_id, entries[-1][0], False, now, now, now)
 

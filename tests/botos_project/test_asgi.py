@@ -26,6 +26,7 @@ async def answers_to_websocket(path: str, *, origin: str) -> list[str]:
     return said
 
 
+@pytest.mark.django_db(transaction=True)  # channels looks after connections
 @pytest.mark.asyncio
 @pytest.mark.parametrize("origin", ["http://localhost", "http://mallory.example"])
 async def test_it_refuses_a_live_page_that_does_not_exist_without_an_error(origin: str) -> None:

@@ -230,14 +230,21 @@ def test_it_reads_the_address_of_a_postgresql_database() -> None:
     assert found["ENGINE"] == "django.db.backends.postgresql"
     assert (found["USER"], found["PASSWORD"], found["NAME"]) == ("al@ice", "p/w:", "bot os")
     assert (found["HOST"], found["PORT"]) == ("db.example.org", "6432")
-    assert found["OPTIONS"] == {"sslmode": "require"}
+    assert found["OPTIONS"] == {"server_side_binding": True, "prepare_threshold": 5, "sslmode": "require"}
     assert (found["CONN_MAX_AGE"], found["CONN_HEALTH_CHECKS"]) == (60, True)
 
 
 def test_it_reads_the_folder_of_a_unix_socket() -> None:
     found = databases.parse("postgresql:///botos?host=/run/postgresql")
 
-    assert (found["HOST"], found["PORT"], found["OPTIONS"]) == ("/run/postgresql", "", {})
+    assert (found["HOST"], found["PORT"], "host" in found["OPTIONS"]) == ("/run/postgresql", "", False)
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("none", None), ("0", 0), ("20", 20)])
+def test_it_prepares_statements_as_a_pooler_allows(asked: str, expected: int | None) -> None:
+    found = databases.parse(f"postgres://db/botos?prepare_threshold={asked}")
+
+    assert found["OPTIONS"]["prepare_threshold"] == expected
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
+from django.db import InterfaceError, OperationalError
 
-from botos_project.logs import RedactingFormatter
+from botos_project.logs import JSONFormatter, RedactingFormatter
 
 TOKEN = "123456:AAH-hunter2/x"
 
@@ -42,6 +44,13 @@ def test_it_masks_a_secret_in_an_exception_its_cause_and_the_source_line() -> No
     assert "hunter2" not in text
 
 
+@pytest.mark.parametrize("kind", [OperationalError, InterfaceError])
+def test_it_says_in_one_line_that_the_database_is_away(kind: type[Exception]) -> None:
+    text = written("the sweep failed", secrets={TOKEN}, error=kind(f"no server at {TOKEN}\n\tIs it running?"))
+
+    assert text.splitlines()[1:] == [f"{kind.__name__}: no server at *** Is it running?"]
+
+
 def test_it_masks_the_longer_of_two_secrets_whole() -> None:
     assert written("abcdef", secrets={"abcd", "abcdef"}).endswith(" ***")
 
@@ -70,3 +79,25 @@ def test_it_does_not_change_the_record() -> None:
     RedactingFormatter(secrets={TOKEN}).format(record)
 
     assert record.args == (TOKEN,)
+
+
+def test_it_writes_one_object_a_line_without_secrets() -> None:
+    secret = 'hun"ter\n2'
+    error = ValueError(secret)
+    record = logging.LogRecord("botos", logging.INFO, __file__, 1, "a\n%s", (secret,), (ValueError, error, None))
+    record.event, record.delivery = 12, 40
+
+    line = JSONFormatter(secrets={secret}).format(record)
+
+    assert "\n" not in line
+    assert "ter" not in line.replace("\\", "")
+    found = json.loads(line)
+    assert found.pop("time").endswith("Z")
+    assert found == {
+        "level": "INFO",
+        "logger": "botos",
+        "message": "a\n***",
+        "event": 12,
+        "delivery": 40,
+        "exception": "ValueError: ***",
+    }

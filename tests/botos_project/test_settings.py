@@ -65,7 +65,7 @@ def test_it_uses_redis_only_when_there_is_one() -> None:
     assert "django_rq" in found["INSTALLED_APPS"]
     assert found["RQ_QUEUES"]["turns"]["SERIALIZER"] == "rq.serializers.JSONSerializer"
     assert found["CHANNEL_LAYERS"]["default"]["BACKEND"] == "channels_redis.core.RedisChannelLayer"
-    assert "hunter2/x" in found["LOGGING"]["formatters"]["line"]["secrets"]
+    assert "hunter2/x" in found["LOGGING"]["formatters"]["text"]["secrets"]
 
 
 def test_it_waits_longer_for_redis_than_the_channel_layer_does() -> None:
@@ -245,3 +245,60 @@ def test_it_passes_djangos_deployment_checks(settings: Any) -> None:
         setattr(settings, name, found[name])
 
     call_command("check", deploy=True, fail_level="WARNING")
+
+
+# --- webhooks
+
+TELEGRAM_WEBHOOK = {
+    "BOTOS_TELEGRAM_TRANSPORT": "webhook",
+    "TELEGRAM_WEBHOOK_SECRET": "s" * 32,
+    "BOTOS_PUBLIC_URL": "https://bots.example.org",
+}
+SLACK_HTTP = {
+    "BOTOS_SLACK_TRANSPORT": "http",
+    "SLACK_SIGNING_SECRET": "5" * 32,
+    "BOTOS_PUBLIC_URL": "https://bots.example.org",
+}
+
+
+@pytest.mark.parametrize("right", [TELEGRAM_WEBHOOK, SLACK_HTTP])
+def test_it_takes_a_webhook_that_can_be_called(right: dict[str, str]) -> None:
+    load(**right)
+    load(
+        **right
+        | {"BOTOS_PUBLIC_URL": "http://127.0.0.1:8000", "TELEGRAM_API_URL": "http://t", "SLACK_API_URL": "http://s"}
+    )
+
+
+@pytest.mark.parametrize("address", ["", "http://bots.example.org"])
+@pytest.mark.parametrize("right", [TELEGRAM_WEBHOOK, SLACK_HTTP])
+def test_it_refuses_a_webhook_that_no_platform_can_call(right: dict[str, str], address: str) -> None:
+    with pytest.raises(BadSetting, match=r"botos\.E011 BOTOS_\w+_TRANSPORT=\w+ needs .* Hint: set BOTOS_PUBLIC_URL"):
+        load(**right | {"BOTOS_PUBLIC_URL": address})
+
+
+@pytest.mark.parametrize("secret", ["", "s" * 31, "s" * 257, "hunter2 " + "s" * 32, "hunter2é" + "s" * 32])
+def test_it_refuses_a_webhook_secret_that_is_easy_to_guess_or_not_telegrams(secret: str) -> None:
+    with pytest.raises(BadSetting, match=r"botos\.E012 TELEGRAM_WEBHOOK_SECRET .* Hint: ") as caught:
+        load(**TELEGRAM_WEBHOOK | {"TELEGRAM_WEBHOOK_SECRET": secret})
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("secret", ["", "hunter2"])
+def test_it_refuses_a_signing_secret_that_is_none(secret: str) -> None:
+    with pytest.raises(BadSetting, match=r"botos\.E013 SLACK_SIGNING_SECRET .* Hint: ") as caught:
+        load(**SLACK_HTTP | {"SLACK_SIGNING_SECRET": secret})
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_it_takes_the_secrets_of_webhooks_from_files(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("f" * 40)
+
+    found = load(
+        **TELEGRAM_WEBHOOK | {"TELEGRAM_WEBHOOK_SECRET": "", "TELEGRAM_WEBHOOK_SECRET_FILE": str(tmp_path / "secret")}
+    )
+
+    assert found["TELEGRAM_WEBHOOK_SECRET"] == "f" * 40
+    assert "f" * 40 in found["LOGGING"]["formatters"]["text"]["secrets"]

@@ -1,4 +1,5 @@
-"""After everything that can be done with codes, none of them is anywhere: not in a row, a log, Redis or a job.
+"""After everything that can be done with codes, none of them is anywhere: not in a row, a log, Redis, a job, a cookie,
+an address or a cache.
 
 The same session is played small here and, with everybody on all platforms, in `make faults`.
 """
@@ -13,14 +14,17 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.cache import cache
 from django.db import connection
 
 from identity import codes, linking, pairing
 from identity.models import AccountLink, Pairing, PlatformAccount, UnifiedUser
 from identity.pairing_secrets import secrets_of
-from sessions_app import inbox, outbox, turns
+from sessions_app import inbox, lanes, outbox, turns
 from sessions_app.messages import Address, MessageEdit
 from sessions_app.models import HistoryEntry, InboundEvent
+from tests.faults import secret_pages
 from tests.identity import pairs
 from tests.sessions_app.talk import DATABASE, PLATFORMS, message
 
@@ -41,13 +45,13 @@ class Session:
 
     def __init__(self) -> None:
         self.shown: set[str] = set()
+        self.cookies: list[str] = []  # and all headers that browsers were sent
 
     def hear(self, who: str, text: str, platform: str, *, group: str = "", firsthand: bool = True) -> None:
         said = replace(message(who, text, platform=platform, group=group), is_firsthand=firsthand)
         waits = inbox.receive(said, resolver=DATABASE)
         if waits is not None:
-            claimed = inbox.claim(waits, owner="search", platforms=PLATFORMS)
-            assert claimed is not None
+            (claimed,) = lanes.claim([waits], owner="search", platforms=PLATFORMS).claims
             turns.finish(claimed, f"You said: {text}", limit=2000)
 
     def request(self, who: str, platform: str) -> Pairing:
@@ -178,7 +182,13 @@ def session(caplog: pytest.LogCaptureFixture) -> Iterator[Session]:
 
 
 def assert_found_nowhere(session: Session, caplog: pytest.LogCaptureFixture) -> None:
-    places = {"the database": everything_in_the_database(), "the logs": caplog.text}
+    places = {
+        "the database": everything_in_the_database(),
+        "the logs": caplog.text,
+        "the sessions": secret_pages.everything_in_sessions(),
+        "the cookies and headers": "\n".join(session.cookies),
+        "the caches": secret_pages.everything_in_caches(),
+    }
     if settings.REDIS_URL:
         places["Redis"] = everything_in_redis()
     assert len(session.shown) >= 10
@@ -198,11 +208,14 @@ def test_no_secret_is_kept_anywhere(session: Session, caplog: pytest.LogCaptureF
     edit(session, "alice", "telegram")
     invite(session, "bob", "slack")
     guess(session, "slack")
+    secret_pages.play(session, "bob", "telegram", "discord")
 
     read = "\n".join(session.deliver())
 
     assert_found_nowhere(session, caplog)
-    assert HistoryEntry.objects.filter(text="hello").count() == 2
+    assert HistoryEntry.objects.filter(text="hello").count() == 4
+    assert InboundEvent.objects.filter(text="we are one in the browser").exists()
+    assert len(session.cookies) > 100
     assert "Linked." in read
 
 
@@ -216,12 +229,31 @@ def test_it_would_find_one(session: Session, caplog: pytest.LogCaptureFixture) -
         assert_found_nowhere(session, caplog)
 
 
+@pytest.mark.parametrize("place", ["sessions", "cookies and headers", "caches"])
+def test_it_would_find_one_in_the(place: str, session: Session, caplog: pytest.LogCaptureFixture) -> None:
+    play(session, "alice", "telegram", "discord")
+    secret = min(session.shown)
+    if place == "sessions":
+        stored = SessionStore()
+        stored["words"] = [secret] * 50  # long enough to be packed
+        stored.save()
+    if place == "cookies and headers":
+        session.cookies.append(f"/pair/?code={secret}")
+    if place == "caches":
+        cache.set("page", f"<b>{secret}</b>")
+
+    with pytest.raises(AssertionError, match=f"in the {place}"):
+        assert_found_nowhere(session, caplog)
+    cache.clear()
+
+
 @pytest.mark.faults
 def test_no_secret_is_kept_anywhere_after_a_long_session(session: Session, caplog: pytest.LogCaptureFixture) -> None:
     for nth in range(20):
         for here in PLATFORMS:
             for there in set(PLATFORMS) - {here}:
                 play(session, f"alice-{nth}-{here}-{there}", here, there)
+                secret_pages.play(session, f"carol-{nth}-{here}-{there}", here, there)
         edit(session, f"alice-{nth}-telegram-slack", "telegram")
         invite(session, f"bob-{nth}", PLATFORMS[nth % 3])
     guess(session, "slack")

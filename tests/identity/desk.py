@@ -9,7 +9,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from identity import codes, linking, operators, pairing
+from identity import codes, linking, operators, pairing, pairing_rows
 from identity.models import AccountLink, Pairing, PlatformAccount, UnifiedUser
 from identity.pairing_secrets import secrets_of
 
@@ -72,7 +72,7 @@ def invited(whom: UnifiedUser, platform: str = "") -> Pairing:
 
 def claimed(whom: UnifiedUser, by: PlatformAccount) -> Pairing:
     issued = invited(whom)
-    assert pairing.claim(account=by, secret=secrets_of(issued).code) == pairing.Outcome.CLAIMED
+    assert pairing.claim(account=by, secret=secrets_of(issued).code) == pairing_rows.Outcome.CLAIMED
     issued.refresh_from_db()
     return issued
 

@@ -8,7 +8,8 @@ play says so, is talked into giving it away (then links between owners are what 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import timedelta
+from time import monotonic
 
 from django.db.models import F
 from hypothesis import strategies as st
@@ -16,11 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from identity import clock
 from identity.codes import shown_code
-from identity.models import AccountLink, GuessLimit, Pairing, PlatformAccount
+from identity.models import AccountLink, Browser, BrowserAccount, GuessLimit, Pairing, PlatformAccount
 from identity.pairing_secrets import secrets_of
 from sessions_app import history, inbox, outbox, turns
+from sessions_app.messages import Line
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
-from tests.identity.pairing_model import Account, Model, Request
+from tests.identity import pairs
+from tests.identity.browser_model import WithBrowsers
+from tests.identity.pairing_model import Account, Request
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message
 
 OWNERS = ("alice", "bob", "mallory")
@@ -28,11 +32,12 @@ ACCOUNTS = [Account(owner, platform) for owner in OWNERS for platform in PLATFOR
 BOGUS_CODE = "BBBB-BBBB"
 _TIMES = {
     Pairing: ("created_at", "expires_at", "last_at", "claimed_at", "ended_at"),
-    GuessLimit: ("since", "locked_until"),
     AccountLink: ("since", "ended_at", "remind_at"),
-    HistoryEntry: ("said_at",),
+    HistoryEntry: ("said_at", "written_at"),
     InboundEvent: ("received_at",),
     PlatformAccount: ("window_from",),
+    Browser: ("created_at", "seen_at"),
+    BrowserAccount: ("attached_at", "confirmed_at"),
 }
 
 accounts = st.sampled_from(ACCOUNTS)
@@ -47,8 +52,9 @@ class Handshakes(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = Model()
+        self.model = WithBrowsers()
         self.rows: dict[Request, Pairing] = {}
+        self.in_step_at = monotonic()
 
     # --- What people do
 
@@ -66,6 +72,12 @@ class Handshakes(RuleBasedStateMachine):
         request = self.request(nth)
         text = f"/start {self.token(request)}" if form == "token" and request else form.format(self.code(request))
         self.act(who, BOGUS_CODE if text == "token" else text, self.model.claim(who, request))
+
+    @rule(who=accounts, nth=requests, form=st.sampled_from(["it is {}", "/whoami {}"]))
+    def write_letters_like_a_code(self, who: Account, nth: int, form: str) -> None:
+        request = self.request(nth)
+        text = form.format(self.code(request).replace("-", " "))
+        self.act(who, text, self.model.guess(who, request))
 
     @rule(who=accounts, platform=st.sampled_from(PLATFORMS))
     def pair_two_own_accounts(self, who: Account, platform: str) -> None:
@@ -120,17 +132,31 @@ class Handshakes(RuleBasedStateMachine):
 
     @rule(who=accounts)
     def start_anew(self, who: Account) -> None:
-        self.act(who, "/new", None)
         family = next((one for one in self.model.families() if who in one), {who})
-        for account in family:
-            [conversation] = Conversation.objects.filter(key=f"{account.platform}:{account.owner}") or [None]
-            assert conversation is None or not history.window_for(conversation, limit=1), f"{account} remembers"
+        moved = self.model.meant_by(who)
+        before = {account: self.newest_line(account) for account in family}
+        self.act(who, "/new", None)
+        for account in moved:
+            assert self.newest_line(account) is None, f"{account} remembers"
+        for account in family - moved - {who}:
+            assert before[account] == self.newest_line(account), f"{account} forgot"
 
-    @rule(seconds=st.sampled_from([31, 31, 301, 601, 3607, 86_413]))
+    def newest_line(self, who: Account) -> Line | None:
+        """What the agent would read last."""
+        conversation = Conversation.objects.filter(key=f"{who.platform}:{who.owner}").first()
+        return next(iter(history.window_for(conversation, limit=1)), None) if conversation else None
+
+    @rule(seconds=st.sampled_from([31, 31, 301, 601, 901, 3607, 86_413]))
     def wait(self, seconds: int) -> None:
+        """Less what the machine itself has taken since the last time, or a slow one would run ahead of the model. Not
+        much less, as what was written last has not waited: 31 seconds stay more than 30.
+        """
         self.model.pass_time(seconds)
+        moved = seconds - min(0.5, monotonic() - self.in_step_at)
         for model, names in _TIMES.items():
-            model._default_manager.update(**{name: F(name) - timedelta(seconds=seconds) for name in names})
+            model._default_manager.update(**{name: F(name) - timedelta(seconds=moved) for name in names})
+        pairs.later(moved, GuessLimit.objects.all())
+        self.in_step_at = monotonic()
 
     # --- How it is done
 
@@ -221,8 +247,8 @@ class Handshakes(RuleBasedStateMachine):
     @invariant()
     def at_most_one_request_lives_for_each_party(self) -> None:
         rows = Pairing.objects.filter(ended_at=None)
-        initiators = list(rows.values_list("initiator", flat=True))
-        responders = list(rows.filter(state="claimed").values_list("responder", flat=True))
+        initiators = list(rows.values_list("initiator", "initiator_browser"))
+        responders = list(rows.filter(state="claimed").values_list("responder", "responder_browser"))
         assert len(set(initiators)) == len(initiators)
         assert len(set(responders)) == len(responders)
 
@@ -301,9 +327,9 @@ class Everything:
 
     def is_disowned(self, entry: HistoryEntry) -> bool:
         """Said or answered in any account of a person, while a link of that person lived that was not theirs."""
-        account = entry.conversation.account_id
-        people = {link.user_id for link in self.links if link.account_id == account and _covers(link, entry.said_at)}
-        return any(link.disowned and link.user_id in people and _covers(link, entry.said_at) for link in self.links)
+        mine = [link for link in self.links if link.account_id == entry.conversation.account_id]
+        wrong = [link for link in self.links if link.disowned]
+        return any(_in_both(one, other, entry) for one in mine for other in wrong if one.user_id == other.user_id)
 
     def live_link(self, account_id: int | None) -> AccountLink | None:
         if account_id is None:
@@ -311,8 +337,11 @@ class Everything:
         return next((one for one in self.links if one.account_id == account_id and one.ended_at is None), None)
 
 
-def _covers(link: AccountLink, moment: datetime) -> bool:
-    return link.since < moment and (link.ended_at is None or moment <= link.ended_at)
+def _in_both(one: AccountLink, other: AccountLink, entry: HistoryEntry) -> bool:
+    """Whether the entry was said or answered while both links lived; the other has ended."""
+    since = max(one.since, other.since)
+    until = min(link.ended_at for link in (one, other) if link.ended_at)
+    return since < until and entry.said_at <= until and entry.written_at > since
 
 
 class Relayed(Handshakes):

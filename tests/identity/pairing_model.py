@@ -1,7 +1,8 @@
 """The protocol once more, in plain Python and without a database: what the real code is held against.
 
 Nothing of the application is imported here. Times are seconds of a clock that only moves when told to. Every step gives
-the words that the one who acts is told, as names of templates; None says that the text was an ordinary message.
+the words that the one who acts is told, as names of templates; None says that the text was an ordinary message. What
+browsers do is in browser_model.py.
 """
 
 from __future__ import annotations
@@ -24,14 +25,37 @@ class Account:
     platform: str
 
 
+@dataclass(frozen=True)
+class Page:
+    """A browser on somebody's table. Its sessions come and go."""
+
+    owner: str
+    name: str
+
+
+@dataclass(eq=False)
+class Session:
+    page: Page
+    began: float
+    seen: float
+    has_ended: bool = False
+
+    @property
+    def owner(self) -> str:
+        return self.page.owner
+
+
+Party = Account | Session
+
+
 @dataclass(eq=False)
 class Request:
-    initiator: Account
+    initiator: Party
     created: float
     expires: float
     last: float
     state: str = "offered"
-    responder: Account | None = None
+    responder: Party | None = None
     tries: int = 0
     struck: Account | None = None
     claimed: float = 0.0
@@ -45,14 +69,14 @@ class Link:
     since: float
     request: Request
     ended: bool = False
+    ended_at: float = 0.0
     disowned: bool = False
     shares: bool = False
 
 
 @dataclass
 class Guesses:
-    failures: int = 0
-    since: float = -1e9
+    times: list[float] = field(default_factory=list)
     locked_until: float = -1e9
 
 
@@ -61,7 +85,7 @@ class Model:
     now: float = 0.0
     requests: list[Request] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
-    guesses: dict[Account, Guesses] = field(default_factory=dict)
+    guesses: dict[Account | str, Guesses] = field(default_factory=dict)
     people: Iterable[int] = field(default_factory=count)
 
     def pass_time(self, seconds: float) -> None:
@@ -81,45 +105,59 @@ class Model:
         return {"offer"}
 
     def claim(self, who: Account, request: Request | None) -> Words:
-        guesses = self.guesses.setdefault(who, Guesses())
-        if guesses.locked_until > self.now:
+        if self._is_locked_out(who):
             return {"wait_to_guess"}
         if request is None or request.state != "offered":
-            self._count_guess(guesses)
+            self._count_guess(who)
             return {"wrong_code"}
         if request.initiator == who:
             return {"own_code"}
         if self._forbids(request.initiator, who):
             self._end(request, "refused")
             return {"refused"}
+        return {"number", "denied"} if self._take(request, who) else {"number"}
+
+    def _take(self, request: Request, who: Party) -> list[Request]:
+        """What `who` had claimed before ends by that."""
         earlier = [one for one in self._live(responder=who) if one.state == "claimed"]
         for one in earlier:
             self._end(one, "denied")
         request.state, request.responder, request.claimed = "claimed", who, self.now
         request.expires = min(self.now + NUMBER, request.last)
-        return {"number", "denied"} if earlier else {"number"}
+        return earlier
+
+    def guess(self, who: Account, request: Request | None) -> Words | None:
+        """Letters that may be a code: answered if they are one, and counted anyhow."""
+        words = self.claim(who, request)
+        return None if words == {"wrong_code"} else words
 
     def number(self, who: Account, shown_for: Request | None) -> Words | None:
         """`shown_for`: whose number it is; None for a number that is nobody's."""
         asked = [one for one in self._live(initiator=who) if one.state == "claimed"]
         if not asked:
             return self._number_of_nothing(who, shown_for)
-        request = asked[0]
-        if request.responder is None:
-            raise AssertionError("claimed by nobody")
+        return self._try_number(asked[0], shown_for)
+
+    def _try_number(self, request: Request, shown_for: Request | None) -> Words:
         request.tries += 1
         if shown_for is request:
-            return self._join(request, request.responder)
+            return self._finish(request)
         if request.tries < TRIES:
             return {"wrong_number"}
-        request.struck = who
+        request.struck = _account_of(request.initiator)
         self._end(request, "locked")
         return {"locked"}
+
+    def _finish(self, request: Request) -> Words:
+        one, other = request.initiator, request.responder
+        if not isinstance(one, Account) or not isinstance(other, Account):
+            raise AssertionError("not two chats")
+        return self._join(request, one, other)
 
     def not_me(self, who: Account, request: Request | None) -> Words:
         if request is None or request.state not in LIVE or who not in (request.initiator, request.responder):
             return {"nothing_there"}
-        request.struck = request.responder if who == request.initiator else request.initiator
+        request.struck = _account_of(request.responder if who == request.initiator else request.initiator)
         self._end(request, "denied")
         return {"denied"}
 
@@ -147,14 +185,37 @@ class Model:
         return self._take_out(who, [link for link in self._family(who) if is_meant(link)])
 
     def wasnt_me(self, who: Account) -> Words:
-        others = [link for link in self._family(who) if link.account != who]
-        return self._take_out(who, others[-1:], disowned=True)
+        own = next((link for link in self._live_or_lately() if link.account == who), None)
+        if own and own.ended:
+            return self._disown_ended(own)
+        theirs = [one for one in self._live_or_lately() if own and one.person == own.person and one.account != who]
+        others = [one for one in theirs if own and (not one.ended or one.ended_at > own.since)]
+        newest = max(others, key=lambda one: (one.since, self.links.index(one)), default=None)
+        if own and newest and newest.ended and self._may_end(own, newest):
+            return self._disown_ended(newest)
+        live = [link for link in self._family(who) if link.account != who]
+        return self._take_out(who, live[-1:], disowned=True)
+
+    def _disown_ended(self, link: Link) -> Words:
+        link.disowned = True
+        return {"disowned"}
+
+    def _live_or_lately(self) -> list[Link]:
+        """Links that live, and then those that have ended in the last week, the latest end first."""
+        ended = [one for one in self.links if one.ended and not one.disowned and one.ended_at > self.now - 7 * DAY]
+        return [*self.live_links(), *sorted(ended, key=lambda one: -one.ended_at)]
 
     def share(self, who: Account) -> Words:
         closed = [link for link in self._family(who) if link.account == who and not link.shares]
         for link in closed:
             link.shares = True
         return {"past_shared"} if closed else {"nothing_there"}
+
+    def meant_by(self, who: Account) -> set[Account]:
+        """Whose windows `/new` moves."""
+        family = self._family(who)
+        own = next((link for link in family if link.account == who), None)
+        return {link.account for link in family if own and self._may_end(own, link)} or {who}
 
     def live_links(self) -> list[Link]:
         return [link for link in self.links if not link.ended]
@@ -166,47 +227,56 @@ class Model:
 
     # --- Rules
 
-    def _must_wait(self, who: Account) -> bool:
+    def _must_wait(self, who: Party) -> bool:
         times = [self.now - request.created for request in self.requests if request.initiator == who]
         an_hour = 1 if self._strikes(who) >= STRIKES else STARTS_AN_HOUR
         most = ((PAUSE, 1), (HOUR, an_hour), (DAY, STARTS_A_DAY))
         return any(sum(ago < span for ago in times) >= allowed for span, allowed in most)
 
-    def _strikes(self, who: Account) -> int:
-        recent = [one for one in self.requests if one.struck == who and one.ended > self.now - DAY]
-        return len({(one.initiator, one.responder) for one in recent})
+    def _strikes(self, who: Party) -> int:
+        mine = [one for one in self.requests if one.struck == who == one.initiator]
+        # Anybody has as many browsers as they like: all of them are one.
+        return len({_account_of(one.responder) for one in mine if one.ended > self.now - DAY})
 
-    def _count_guess(self, guesses: Guesses) -> None:
-        if guesses.since <= self.now - GUESS_WINDOW:
-            guesses.failures, guesses.since = 0, self.now
-        guesses.failures += 1
-        if guesses.failures == GUESSES:
+    def _is_locked_out(self, who: Account | str) -> bool:
+        return self.guesses.setdefault(who, Guesses()).locked_until > self.now
+
+    def _count_guess(self, who: Account | str) -> None:
+        guesses = self.guesses[who]
+        guesses.times.append(self.now)
+        if sum(at > self.now - GUESS_WINDOW for at in guesses.times) >= GUESSES:
             again = guesses.locked_until > self.now - DAY
-            guesses.failures, guesses.locked_until = 0, self.now + (LOCK_AGAIN if again else LOCK)
+            guesses.locked_until = self.now + (LOCK_AGAIN if again else LOCK)
 
     def _number_of_nothing(self, who: Account, shown_for: Request | None) -> Words | None:
         family = {who, *(link.account for link in self._family(who))}
         claimed = [one for one in self.requests if one.state == "claimed"]
-        if any(one.responder == who or one.initiator in family for one in claimed):
-            return {"type_in_other_app"}
-        if shown_for and who in (shown_for.initiator, shown_for.responder) and shown_for.claimed > self.now - DAY:
+        shown = [one for one in claimed if one.responder in family or one.initiator in family]
+        if shown:
+            newest = max(shown, key=lambda one: one.claimed)
+            return {"type_in_browser" if isinstance(newest.initiator, Session) else "type_in_other_app"}
+        if shown_for and family & {shown_for.initiator, shown_for.responder} and shown_for.claimed > self.now - DAY:
             return {"nothing_there"}
         return None
 
-    def _join(self, request: Request, responder: Account) -> Words:
-        sides = (request.initiator, responder)
+    def _join(self, request: Request, *sides: Account) -> Words:
         if self._forbids(*sides):
             self._end(request, "refused")
             return {"refused"}
         self._end(request, "linked")
+        self._link(request, *sides)
+        return {"linked"}
+
+    def _link(self, request: Request, *sides: Account) -> None:
         known = [link for side in sides for link in self._family(side)]
         person = known[0].person if known else next(iter(self.people))
         for side in sides:
             if not self._family(side):
                 self.links.append(Link(side, person, self.now, request))
-        return {"linked"}
 
-    def _forbids(self, one: Account, other: Account) -> bool:
+    def _forbids(self, one: Party, other: Account) -> bool:
+        if isinstance(one, Session):  # nobody's account
+            return False
         ours, theirs = self._family(one), self._family(other)
         apps = {one.platform, *(link.account.platform for link in ours)}
         their_apps = {other.platform, *(link.account.platform for link in theirs)}
@@ -218,8 +288,12 @@ class Model:
         if not may:
             return {"too_new"} if wanted else {"nothing_there"}
         for link in may:
-            link.ended, link.disowned = True, disowned
+            link.ended, link.ended_at, link.disowned = True, self.now, disowned
+            self._has_left(link.account)
         return {"unlinked"}
+
+    def _has_left(self, account: Account) -> None:
+        """What else ends with a link."""
 
     def _may_end(self, own: Link, other: Link) -> bool:
         return other is own or other.since >= own.since or own.since + DAY <= self.now
@@ -229,9 +303,13 @@ class Model:
         person = next((link.person for link in self.live_links() if link.account == who), None)
         return [link for link in self.live_links() if link.person == person]
 
-    def _live(self, *, initiator: Account | None = None, responder: Account | None = None) -> list[Request]:
+    def _live(self, *, initiator: Party | None = None, responder: Party | None = None) -> list[Request]:
         live = [one for one in self.requests if one.state in LIVE]
         return [one for one in live if (initiator and one.initiator == initiator) or one.responder == (responder or "")]
 
     def _end(self, request: Request, state: str) -> None:
         request.state, request.ended = state, self.now
+
+
+def _account_of(party: Party | None) -> Account | None:
+    return party if isinstance(party, Account) else None

@@ -6,19 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from django.db.models import F, Model, QuerySet
 
-from identity import linking, notices, pairing
-from identity.models import AccountLink, GuessLimit, Pairing, PlatformAccount, UnifiedUser
+from identity import linking, notices, pairing, wording
+from identity.models import AccountLink, Browser, BrowserAccount, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Subject, Template
-from identity.pairing import Outcome
+from identity.pairing_rows import Outcome
 from identity.pairing_secrets import secrets_of
 
-_TIMES = {
+_TIMES: dict[type[Model], tuple[str, ...]] = {
     Pairing: ("created_at", "expires_at", "last_at", "claimed_at", "ended_at"),
-    GuessLimit: ("since", "locked_until"),
+    GuessLimit: ("last_at", "locked_until"),
     AccountLink: ("since", "ended_at", "remind_at"),
+    Browser: ("created_at", "seen_at"),
+    BrowserAccount: ("attached_at", "confirmed_at"),
 }
 
 
@@ -40,7 +43,7 @@ class Told:
     def text(self, account: PlatformAccount) -> str:
         """The last words to `account`, as they are at this moment."""
         to, template, subject = next(notice for notice in reversed(self.said) if notice[0] == account)
-        return notices.render(template, to, subject).text
+        return wording.render(template, to, subject).text
 
 
 @contextmanager
@@ -100,14 +103,18 @@ def wrong(request: Pairing, nth: int = 1) -> str:
     return f"{(int(number(request)) + nth) % 1_000_000:06d}"
 
 
-def later(seconds: float, *rows: QuerySet[Pairing] | QuerySet[GuessLimit] | QuerySet[AccountLink]) -> None:
+def later(seconds: float, *rows: QuerySet[Any]) -> None:
     """For these rows, `seconds` pass."""
     for some in rows:
+        guessers = list(some.values_list("pk", flat=True)) if some.model is GuessLimit else []
         some.update(**{name: F(name) - timedelta(seconds=seconds) for name in _TIMES[some.model]})
+        for limit in GuessLimit.objects.filter(pk__in=guessers):
+            limit.times = [at - seconds for at in limit.times]
+            limit.save(update_fields=["times"])
 
 
 def everything_later(seconds: float) -> None:
-    later(seconds, Pairing.objects.all(), GuessLimit.objects.all(), AccountLink.objects.all())
+    later(seconds, *(model._default_manager.all() for model in _TIMES))
 
 
 def state(request: Pairing) -> str:

@@ -10,7 +10,7 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from pytest_django import Settings
 
-from identity import clock, invitations, linking, operators, pairing
+from identity import clock, invitations, linking, operators, pairing, pairing_rows
 from identity.models import AccountLink, AuditEvent, BotProfile, Pairing, UnifiedUser
 from identity.pairing_secrets import secrets_of
 from tests.identity.desk import (
@@ -206,7 +206,7 @@ def test_it_tells_by_the_clock_what_has_run_out(carol: Client, alice: UnifiedUse
     assert not AccountLink.objects.exists()
 
 
-@pytest.mark.parametrize("state", [one for one in Pairing.State if one not in invitations.LIVE])
+@pytest.mark.parametrize("state", sorted({*Pairing.State} - {*invitations.LIVE, Pairing.State.ATTACHED}))
 def test_it_has_words_for_every_end(carol: Client, alice: UnifiedUser, state: str) -> None:
     request = claimed(alice, account())
     Pairing.objects.update(state=state, ended_at=clock.now())
@@ -280,7 +280,7 @@ def test_it_lets_nobody_but_the_person_add_a_second_account(carol: Client) -> No
     assert AccountLink.objects.live().count() == 1
 
     outcome = pairing.confirm(account=link.account, number=secrets_of(request).number)
-    assert outcome == pairing.Outcome.LINKED
+    assert outcome == pairing_rows.Outcome.LINKED
     assert "Done" in live(carol, request)
 
 
@@ -294,7 +294,7 @@ def test_it_withdraws_an_invitation(carol: Client, alice: UnifiedUser) -> None:
 
     assert "Withdrawn" in carol.post(url("pairing_withdraw", request.pk), follow=True).content.decode()
 
-    assert pairing.claim(account=account(), secret=code) == pairing.Outcome.WRONG
+    assert pairing.claim(account=account(), secret=code) == pairing_rows.Outcome.WRONG
     assert AuditEvent.objects.filter(kind="pairing_withdrawn", actor="carol", unified_user_id="alice").count() == 1
     assert "had ended before" in carol.post(url("pairing_withdraw", request.pk), follow=True).content.decode()
     assert AuditEvent.objects.filter(kind="pairing_withdrawn").count() == 1
@@ -342,6 +342,15 @@ def test_it_gives_operators_no_number_by_revoking_the_chat_that_was_asked(carol:
     assert not AccountLink.objects.live().exists()
 
 
+def test_it_withdraws_what_nobody_has_claimed_with_the_last_account() -> None:
+    link = linked("alice", "telegram")
+    waiting = invited(link.user)
+
+    operators.revoke(link=link, operator="carol")
+
+    assert pairing.claim(account=account("discord", 2), secret=secrets_of(waiting).code) == "wrong"
+
+
 def test_it_keeps_invitations_while_another_account_is_left() -> None:
     link = linked("alice", "telegram")
     linked("alice", "discord")
@@ -361,3 +370,11 @@ def test_it_lists_what_waits_beside_the_next_code(carol: Client, alice: UnifiedU
 
     assert url("pairing_live", request.pk) in page
     assert not re.search(r"<(script|style)>", page)
+
+
+def test_it_invites_nobody_together_where_another_resolver_decides(alice: UnifiedUser, settings: Settings) -> None:
+    settings.BOTOS_RESOLVER = "identity.resolvers.FileIdentityResolver"
+
+    with pytest.raises(ValueError, match="BOTOS_RESOLVER"):
+        operators.invite_all(people=[alice], operator="carol")
+    assert not Pairing.objects.exists()

@@ -71,12 +71,14 @@ def test_it_reads_no_code_where_there_is_none(text: str) -> None:
     assert codes.read_code(text) is None
 
 
-@pytest.mark.parametrize("text", ["482913", "482 913", " 482-913\n", "４８２９１３"])
+@pytest.mark.parametrize(
+    "text", ["482913", "482 913", " 482-913\n", "４８２９１３", "٤٨٢٩١٣", "-482.913", "4 8 2 9 1 3", "482\u00b7913!"]
+)
 def test_it_reads_a_number_however_it_is_typed(text: str) -> None:
     assert codes.read_number(text) == "482913"
 
 
-@pytest.mark.parametrize("text", ["", "48291", "4829133", "48291a", "٤٨٢٩١٣", "²³¹²³¹x", "-482.913"])
+@pytest.mark.parametrize("text", ["", "48291", "4829133", "48291a", "²³¹²³¹x", "48_29_13_0"])
 def test_it_reads_no_number_where_there_is_none(text: str) -> None:
     assert codes.read_number(text) is None
 
@@ -85,6 +87,71 @@ def test_it_finds_codes_in_a_sentence() -> None:
     found = codes.codes_within("please send wdjb-mjht to the bot (or BCDF GHJK), not XBCDF-GHJKL")
 
     assert found == ["WDJBMJHT", "BCDFGHJK"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "W D J B M J H T",
+        "it is W.D.J.B.M.J.H.T!",
+        "**WDJB**  ~~MJHT~~",
+        "_w_d_j_b_m_j_h_t_",
+        "WDJ-BMJ-HT",
+        "HTML WDJB-MJHT",
+        "W        D        JBMJHT",
+    ],
+)
+def test_it_finds_codes_in_public_in_any_spelling(text: str) -> None:
+    assert "WDJBMJHT" in codes.all_within(text)
+
+
+@pytest.mark.parametrize("text", ["W         D JBMJHT", "xWDJBMJHT", "WDJBMJHT1", "WDJBaMJHT"])
+def test_it_finds_no_code_in_other_letters(text: str) -> None:
+    assert "WDJBMJHT" not in codes.all_within(text)
+
+
+@pytest.mark.parametrize("form", ["{}", "_{}_", "*{}*", "start={}&x", "-{}-", "({})"])
+def test_it_finds_tokens_with_marks_around_them(form: str) -> None:
+    token = codes.token(KEY, REQUEST, NONCE)
+
+    assert token in codes.all_within(form.format(token))
+    assert codes.first_within(form.format(token)) == token
+
+
+def test_it_finds_each_secret_once_and_so_many_at_most() -> None:
+    assert codes.all_within("WDJB-MJHT " * 10_000)[0] == "WDJBMJHT"
+    assert len(codes.all_within("WDJB-MJHT " * 10_000)) < 10
+    many = " ".join(codes.code(KEY, uuid4(), NONCE) for _ in range(11_000))
+    assert len(codes.all_within(many)) == codes.MOST_IN_A_TEXT
+    assert len(codes.all_within("L_" * 50_000)) < 30
+
+
+@pytest.mark.parametrize("pattern", ["_TOKEN_IN_TEXT", "_CODE_SPELLED_OUT", "_CODE_IN_TEXT"])
+def test_it_looks_at_a_few_letters_from_each_and_at_no_more(pattern: str) -> None:
+    """So that a text takes as long to read as it is long."""
+    assert not re.search(r"[*+]|,\}", getattr(codes, pattern).pattern), "it repeats without an end"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "it is 482913",
+        "x482913",
+        "482.913",
+        "it is 4 8 2 9 1 3",
+        "48-29-13 ok",
+        "٤٨٢٩١٣",
+        "\u0966482913",
+        "room 12, 482913",
+    ],
+)
+def test_it_finds_a_number_in_any_spelling(text: str) -> None:
+    assert "482913" in codes.numbers_within(text)
+
+
+@pytest.mark.parametrize("text", ["2026-11-22", "call 0701234567", "12, 34 and 56 times 7"])
+def test_it_finds_no_number_in_other_figures(text: str) -> None:
+    assert codes.numbers_within(text) == []
 
 
 def test_it_reads_back_what_it_shows() -> None:

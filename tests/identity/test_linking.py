@@ -14,7 +14,7 @@ import pytest
 from django.db import connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 
-from identity import audit, clock, linking
+from identity import audit, clock, linking, locks
 from identity.models import AccountLink, AuditEvent, PlatformAccount, UnifiedUser
 
 HANDS = 8
@@ -233,11 +233,11 @@ def test_it_tells_whose_the_held_account_is() -> None:
     made = link()
 
     with transaction.atomic():
-        assert linking.lock_person(made.account.pk) == made.user.pk
+        assert locks.lock_person(made.account.pk) == made.user.pk
         unlink()
-        assert linking.lock_person(made.account.pk) is None
+        assert locks.lock_person(made.account.pk) is None
         with pytest.raises(PlatformAccount.DoesNotExist):
-            linking.lock_person(0)
+            locks.lock_person(0)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -245,7 +245,7 @@ def test_it_locks_nothing_outside_a_transaction() -> None:
     made = link()
 
     with pytest.raises(TransactionManagementError, match="need a transaction"):
-        linking.lock_person(made.account.pk)
+        locks.lock_person(made.account.pk)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -255,7 +255,7 @@ def test_it_makes_a_change_wait_for_who_holds_the_person(change: Callable[[], ob
 
     with threads() as start:
         with transaction.atomic():
-            linking.lock_person(made.account.pk)
+            locks.lock_person(made.account.pk)
             changed = start(change)
             time.sleep(0.3)
             assert not changed.done()
@@ -280,7 +280,7 @@ def test_it_looks_again_after_waiting_for_the_person() -> None:
         ended = start(end_while_holding_only_the_person)
         held.wait(10)
         with transaction.atomic():
-            assert linking.lock_person(made.account.pk) is None
+            assert locks.lock_person(made.account.pk) is None
         ended.result(10)
 
 
@@ -296,7 +296,7 @@ def test_it_lets_others_write_rows_that_point_to_the_held_ones() -> None:
         )
 
     with threads() as start, transaction.atomic():
-        linking.lock_person(made.account.pk)
+        locks.lock_person(made.account.pk)
         assert start(add_a_row).result(5)
 
 
@@ -343,10 +343,19 @@ def test_it_never_waits_in_a_circle() -> None:
             else:
                 with transaction.atomic():
                     wanted = [account, accounts[(hand + step * 3) % 4]]
-                    linking.lock_people([account.pk for account in wanted])
-                    linking.lock_person(wanted[0].pk)
+                    locks.lock_people([account.pk for account in wanted])
+                    locks.lock_person(wanted[0].pk)
 
     at_once(meddle)
 
     for account in accounts:
         assert AccountLink.objects.live().filter(account=account).count() <= 1
+
+
+@pytest.mark.django_db
+def test_it_prefers_no_account_of_somebody_else() -> None:
+    alice, mallory = link().account, link("666", "mallory").account
+
+    assert not linking.prefer(account=alice, preferred=mallory)
+    assert linking.prefer(account=alice, preferred=alice)
+    assert UnifiedUser.objects.get(unified_user_id="alice").preferred == alice

@@ -10,10 +10,10 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 
-from identity import audit, clock, pairing
+from identity import audit, called, clock, pairing, wording
 from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
-from identity.pairing import Outcome
+from identity.pairing_rows import Outcome
 from identity.pairing_secrets import lookup_hash
 from tests.identity import pairs
 from tests.identity.pairs import Told, account, are_one, claimed, code, later, linked, number, offered, owner, state
@@ -194,7 +194,7 @@ def test_it_answers_every_code_that_does_not_work_alike(
         if mallory.platform != "slack"
         else "That code doesn't work. Codes work once, for 10 minutes. Send !link in your other app for a new one."
     )
-    assert GuessLimit.objects.get(account=mallory).failures == 1
+    assert len(GuessLimit.objects.get(guesser=f"account {mallory.pk}").times) == 1
 
 
 def test_it_tells_who_sends_the_own_code_where_to_send_it(told: Told, alice: PlatformAccount) -> None:
@@ -203,7 +203,7 @@ def test_it_tells_who_sends_the_own_code_where_to_send_it(told: Told, alice: Pla
     assert pairing.claim(account=alice, secret=code(request)) == Outcome.OWN_CODE
 
     assert told.text(alice) == "That is this chat's own code: send it in your other app."
-    assert (state(request), GuessLimit.objects.get().failures) == ("offered", 0)
+    assert (state(request), GuessLimit.objects.get().times) == ("offered", [])
 
 
 def test_it_denies_an_earlier_claim_without_a_strike(
@@ -576,3 +576,71 @@ def test_its_audit_rows_say_who_and_which_request_and_nothing_else(
     assert first.details == second.details == {"request": request.pk.hex}
     assert first.at <= second.at
     assert AuditEvent.objects.aggregate(last=Max("at"))["last"] <= clock.read()
+
+
+# --- What has run out, whether or not somebody has noted it yet
+
+
+@pytest.mark.parametrize("who", ["telegram", "discord"])
+def test_it_denies_and_cancels_nothing_that_has_run_out(told: Told, who: str) -> None:
+    request = claimed(account("alice", "discord"), account("alice"))
+    later(301, Pairing.objects.all())
+    told.said.clear()
+
+    assert pairing.deny(account=account("alice", who), pairing_id=request.pk) == Outcome.NOTHING
+    assert pairing.cancel(account=account("alice", who)) == Outcome.NOTHING
+
+    request.refresh_from_db()
+    assert (request.state, request.strike) == ("claimed", None)
+    assert told.to(account("alice", who)) == [Template.NOTHING_THERE] * 2
+
+
+def test_it_writes_down_what_was_burned(alice: PlatformAccount) -> None:
+    request = offered(alice)
+
+    pairing.burn(found=[code(request)])
+
+    event = AuditEvent.objects.latest("pk")
+    assert (event.kind, event.actor, event.account_hash) == ("pairing_burned", "system", audit.account_hash(alice))
+    assert event.details == {"request": request.pk.hex}
+
+
+# --- Words
+
+
+def test_it_shows_the_number_to_the_responder_alone(alice: PlatformAccount, alice_discord: PlatformAccount) -> None:
+    request = claimed(alice_discord, alice)
+
+    for one in (alice, account("mallory", "slack")):
+        notice = wording.render(Template.NUMBER, one, {"pairing": str(request.pk), "minutes": 5})
+        assert notice.text == "That request has ended. It takes a new code."
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ('Al" (@alice, ID ..6789', "Al' (@alice, ID ..6789"),
+        ("Al\u202eice\u200b\x07", "Alice"),
+        ("Al\nice\u2028B.", "Al ice B."),
+        ("x" * 33, "x" * 31 + "\u2026"),
+    ],
+)
+def test_it_makes_names_and_user_names_harmless(alice: PlatformAccount, name: str, shown: str) -> None:
+    alice.display_name = alice.username = name
+
+    assert called.described(alice) == f'Telegram account "{shown}" (@{shown}, ID ..gram)'
+
+
+def test_it_writes_down_what_has_expired_and_each_wrong_number(
+    alice: PlatformAccount, alice_discord: PlatformAccount
+) -> None:
+    request = claimed(alice_discord, alice)
+    pairing.confirm(account=alice, number=pairs.wrong(request))
+    later(301, Pairing.objects.all())
+
+    assert (pairing.expire(), pairing.expire()) == (1, 0)
+
+    wrong, expired = AuditEvent.objects.order_by("-pk")[:2][::-1]
+    assert (wrong.kind, wrong.actor) == ("pairing_number_wrong", audit.actor(alice))
+    assert wrong.details == {"request": request.pk.hex, "left": 2}
+    assert (expired.kind, expired.actor, expired.details) == ("pairing_expired", "system", {"request": request.pk.hex})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from identity import clock, linking, pairing
+from identity import clock, linking, pairing, pairing_rows
 from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
-from identity.pairing import Outcome
+from identity.pairing_rows import Outcome
 from tests.identity import pairs
 from tests.identity.pairs import Told, account, are_one, code, later, live_link, number, owner, person, state
 
@@ -61,7 +62,7 @@ def test_it_expires() -> None:
     later(72 * HOUR, Pairing.objects.all())
 
     assert pairing.claim(account=account("alice"), secret=code(request)) == Outcome.WRONG
-    assert GuessLimit.objects.get().failures == 1
+    assert len(GuessLimit.objects.get().times) == 1
 
 
 def test_the_operator_types_the_number_of_a_person_without_accounts(told: Told, telegram: PlatformAccount) -> None:
@@ -204,3 +205,62 @@ def test_operators_suspend_and_revoke(told: Told, telegram: PlatformAccount, dis
     assert [event.details["method"] for event in events] == ["revoked", "suspended", "suspended"]
     assert {event.actor for event in events} == {"root"}
     assert set(told.to(telegram)) == {Template.UNLINKED}
+
+
+def test_the_operator_cannot_finish_once_the_chat_that_was_asked_has_left(
+    telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    request = invited(person("alice", telegram), discord)
+    linking.leave(account=telegram)
+
+    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.OTHER_SIDE
+    assert owner(discord) is None
+
+
+def test_it_withdraws_nothing_that_has_run_out(telegram: PlatformAccount) -> None:
+    request = invited(person("alice"), telegram)
+    later(24 * HOUR, Pairing.objects.all())
+
+    assert pairing.withdraw(pairing=request, operator="root") == Outcome.NOTHING
+    assert state(request) == "claimed"
+    assert not AuditEvent.objects.filter(kind="pairing_withdrawn").exists()
+
+
+def test_it_tells_both_sides_of_a_withdrawal(told: Told, telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    request = invited(person("alice", telegram), discord)
+    told.said.clear()
+
+    assert pairing.withdraw(pairing=request, operator="root") == Outcome.CANCELLED
+
+    assert told.to(telegram) == told.to(discord) == [Template.CANCELLED]
+
+
+def test_it_tells_of_a_withdrawal_who_claimed_it_just_before(
+    told: Told, telegram: PlatformAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, end = invited(person("alice")), pairing_rows.end
+
+    def claimed_first(*args: Any, **options: Any) -> bool:
+        monkeypatch.setattr(pairing_rows, "end", end)
+        assert pairing.claim(account=telegram, secret=code(request)) == Outcome.CLAIMED
+        return end(*args, **options)
+
+    monkeypatch.setattr(pairing_rows, "end", claimed_first)
+    assert pairing.withdraw(pairing=request, operator="root") == Outcome.CANCELLED
+
+    assert told.to(telegram) == [Template.NUMBER, Template.CANCELLED]
+
+
+def test_an_own_account_ends_no_invitation_that_nobody_has_claimed(telegram: PlatformAccount) -> None:
+    request = invited(person("alice", telegram))
+
+    assert pairing.cancel(account=telegram) == Outcome.NOTHING
+    assert pairing.deny(account=telegram, pairing_id=request.pk) == Outcome.NOTHING
+    assert state(request) == "offered"
+
+
+def test_it_suspends_nobody_else(telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    alice, bob = person("alice", telegram), person("bob", discord)
+
+    assert linking.suspend(user=alice, operator="root") == 1
+    assert (owner(telegram), owner(discord)) == (None, bob)

@@ -12,11 +12,11 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from identity import checks, clock, pairing
+from identity import checks, clock, pairing, pairing_limits, pairing_rows
 from identity.limits import Limits, limits
 from identity.models import AuditEvent, GuessLimit, Pairing, PlatformAccount
 from identity.notices import Template
-from identity.pairing import Outcome
+from identity.pairing_rows import Outcome
 from tests.identity import pairs
 from tests.identity.pairs import Told, account, claimed, code, everything_later, later, number, offered, state
 
@@ -48,7 +48,7 @@ def shapes(queries: CaptureQueriesContext) -> list[str]:
 
 
 def seconds_locked(of: PlatformAccount) -> float:
-    return (GuessLimit.objects.get(account=of).locked_until - clock.read()).total_seconds()
+    return (GuessLimit.objects.get(guesser=f"account {of.pk}").locked_until - clock.read()).total_seconds()
 
 
 # --- Guesses
@@ -85,6 +85,25 @@ def test_it_counts_wrong_codes_of_fifteen_minutes(mallory: PlatformAccount) -> N
 
     assert guess(mallory, 4) == [Outcome.WRONG] * 4
     assert seconds_locked(mallory) < 0
+
+
+def test_it_counts_wrong_codes_of_any_fifteen_minutes(mallory: PlatformAccount) -> None:
+    guess(mallory)
+    everything_later(899)
+    guess(mallory, 3)
+    everything_later(2)
+
+    assert guess(mallory, 4) == [Outcome.WRONG] * 2 + [Outcome.WAIT] * 2
+
+
+@override_settings(BOTOS_PAIRING={"lock_seconds": "60"})
+def test_it_counts_them_over_a_lock_that_is_shorter(mallory: PlatformAccount) -> None:
+    guess(mallory, 5)
+    everything_later(899)
+    assert guess(mallory) == [Outcome.WAIT]
+
+    everything_later(2)
+    assert guess(mallory) == [Outcome.WRONG]
 
 
 def test_it_answers_a_locked_guesser_before_it_looks(told: Told, mallory: PlatformAccount) -> None:
@@ -240,7 +259,7 @@ def test_it_finds_starts_and_codes_by_index() -> None:
             cursor.execute("ANALYZE identity_pairing")
     starts = Pairing.objects.filter(initiator=alice).order_by("-created_at").values_list("created_at")[:20]
 
-    for asked in (starts, pairing._offered("BBBBBBBB")):
+    for asked in (starts, pairing_rows.offered("BBBBBBBB")):
         plan = asked.explain()
         assert "Seq Scan on identity_pairing" not in plan, plan
         assert "SCAN identity_pairing" not in plan, plan
@@ -273,8 +292,26 @@ def test_it_counts_a_responder_once(mallory: PlatformAccount) -> None:
     for _ in range(4):
         strike(mallory, account("alice"))
 
-    assert pairing.strikes(mallory) == 1
+    assert pairing_limits.strikes(mallory) == 1
     offered(mallory)
+
+
+def test_it_counts_no_strikes_for_codes_that_were_handed_to_somebody(mallory: PlatformAccount) -> None:
+    alice = account("alice")
+    for platform in ("discord", "slack", "web", "matrix"):
+        request = claimed(alice, account("mallory", platform))
+        pairing.deny(account=account("mallory", platform), pairing_id=request.pk)
+
+    assert pairing_limits.strikes(alice) == 0
+    assert not AuditEvent.objects.filter(kind="pairing_strikes").exists()
+
+
+def test_it_alerts_the_operator_once_for_each_time_that_it_slows_somebody_down(mallory: PlatformAccount) -> None:
+    for who in ("alice", "bob", "charlie", "charlie", "alice", "dora"):
+        strike(mallory, account(who))
+        later(HOUR, Pairing.objects.all())
+
+    assert AuditEvent.objects.filter(kind="pairing_strikes").count() == 1
 
 
 def test_it_forgets_strikes_after_a_day(mallory: PlatformAccount) -> None:
@@ -282,7 +319,7 @@ def test_it_forgets_strikes_after_a_day(mallory: PlatformAccount) -> None:
         strike(mallory, account(who))
     everything_later(DAY)
 
-    assert pairing.strikes(mallory) == 0
+    assert pairing_limits.strikes(mallory) == 0
 
 
 def test_it_counts_a_lock_as_a_strike_and_alerts_the_operator(mallory: PlatformAccount) -> None:
@@ -292,7 +329,7 @@ def test_it_counts_a_lock_as_a_strike_and_alerts_the_operator(mallory: PlatformA
     for nth in (1, 2, 3):
         pairing.confirm(account=mallory, number=pairs.wrong(request, nth))
 
-    assert pairing.strikes(mallory) == 3
+    assert pairing_limits.strikes(mallory) == 3
     assert AuditEvent.objects.filter(kind="pairing_strikes").count() == 1
 
 
@@ -301,7 +338,7 @@ def test_it_counts_a_lock_as_a_strike_and_alerts_the_operator(mallory: PlatformA
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("guesses", "2"), ("lock_seconds", "60"), ("number_tries", "1"), ("start_pause_seconds", "5")],
+    [("guesses", "2"), ("lock_seconds", "1200"), ("number_tries", "1"), ("start_pause_seconds", "5")],
 )
 def test_it_takes_its_numbers_from_the_settings(told: Told, mallory: PlatformAccount, name: str, value: str) -> None:
     with override_settings(BOTOS_PAIRING={name: value}):
@@ -309,7 +346,7 @@ def test_it_takes_its_numbers_from_the_settings(told: Told, mallory: PlatformAcc
             assert guess(mallory, 3) == [Outcome.WRONG] * 2 + [Outcome.WAIT]
         elif name == "lock_seconds":
             guess(mallory, 6)
-            assert told.text(mallory) == "Too many codes did not work. Wait 1 minute."
+            assert told.text(mallory) == "Too many codes did not work. Wait 20 minutes."
         elif name == "number_tries":
             request = claimed(account("alice"), mallory)
             assert pairing.confirm(account=mallory, number=pairs.wrong(request)) == Outcome.LOCKED
@@ -317,6 +354,17 @@ def test_it_takes_its_numbers_from_the_settings(told: Told, mallory: PlatformAcc
             offered(mallory)
             later(5, Pairing.objects.all())
             offered(mallory)
+
+
+@pytest.mark.parametrize("pause", ["3600", "86400"])
+def test_it_keeps_the_pause_beside_the_other_limits_of_starts(mallory: PlatformAccount, pause: str) -> None:
+    with override_settings(BOTOS_PAIRING={"start_pause_seconds": pause}):
+        offered(mallory)
+        later(int(pause) - 60, Pairing.objects.all())
+        assert pairing.offer(account=mallory) == Outcome.WAIT
+
+        later(60, Pairing.objects.all())
+        assert pairing.offer(account=mallory) == Outcome.OFFERED
 
 
 def test_its_defaults_are_those_of_the_protocol() -> None:
@@ -340,14 +388,34 @@ def test_its_defaults_are_those_of_the_protocol() -> None:
         ({"gueses": "5"}, ["identity.E001"]),
         ({"guesses": "many"}, ["identity.E001"]),
         ({"guesses": "0"}, ["identity.E001"]),
+        ({"start_pause_seconds": "0"}, []),
         ({"number_tries": "-1"}, ["identity.E001"]),
         ({"number_tries": "11"}, ["identity.E002"]),
         ({"guesses": "101"}, ["identity.E003"]),
         ({"handshake_seconds": "60"}, ["identity.E004"]),
         ({"lock_again_seconds": "60"}, ["identity.E005"]),
         ({"first_reminder_seconds": str(8 * DAY)}, ["identity.E006"]),
+        ({"browser_seconds": "1799"}, ["identity.E007"]),
+        ({"browser_seconds": "1800"}, []),
+        ({"browser_idle_seconds": "899"}, ["identity.E008"]),
+        ({"browser_idle_seconds": "900"}, []),
+        ({"fresh_seconds": str(8 * HOUR + 1)}, ["identity.E009"]),
+        ({"together_seconds": str(8 * HOUR + 1)}, ["identity.E009"]),
+        ({"fresh_seconds": str(8 * HOUR), "together_seconds": str(8 * HOUR)}, []),
     ],
 )
 def test_it_checks_its_numbers_at_start(given: dict[str, str], found: list[str]) -> None:
     with override_settings(BOTOS_PAIRING=given):
         assert [problem.id for problem in checks.check_limits(None)] == found
+
+
+def test_it_slows_down_whoever_has_more_strikes_than_it_takes(mallory: PlatformAccount) -> None:
+    for who in ("alice", "bob", "charlie", "dora"):
+        strike(mallory, account(who))
+        later(HOUR, Pairing.objects.all())
+
+    offered(mallory)
+    later(HOUR - 60, Pairing.objects.all())
+
+    assert pairing_limits.strikes(mallory) == 4
+    assert pairing.offer(account=mallory) == Outcome.WAIT

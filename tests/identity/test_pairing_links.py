@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db.models import F
 
-from identity import linking
+from identity import clock, linking, locks, wording
 from identity.models import AccountLink, AuditEvent, Pairing, PlatformAccount
 from identity.notices import Template
 from tests.identity import pairs
@@ -278,3 +279,156 @@ def test_it_ends_the_link_of_an_account_that_is_gone(telegram: PlatformAccount, 
 
     assert links() == ["telegram"]
     assert AuditEvent.objects.latest("pk").details["method"] == "gone"
+
+
+def test_it_tells_the_initiator_of_all_accounts_of_the_responders_person(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    linked(discord, account("alice", "slack"))
+    pairs.claimed(discord, telegram)
+
+    assert told.text(telegram) == (
+        'Discord account "Alice" (alice, ID ..cord), Slack account "Alice" (alice, ID ..lack) used your code. '
+        "Yours? Type the 6-digit number it shows."
+    )
+
+
+def test_of_several_that_remind_at_once_one_tells(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    later(DAY + 1, AccountLink.objects.filter(account=discord))
+    seen_by_two = [AccountLink.objects.select_related("user").get(account=discord) for _ in range(2)]
+    told.said.clear()
+
+    assert [linking._remind_of(link) for link in seen_by_two] == [True, False]
+    assert told.to(telegram) == told.to(discord) == [Template.REMINDED]
+
+
+def test_it_reminds_of_no_link_that_a_program_has_ended(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    for one in (telegram, discord):
+        linking.unlink(platform=one.platform, platform_user_id=one.platform_user_id, actor="program")
+    later(DAY + 1, AccountLink.objects.all())
+    told.said.clear()
+
+    assert (linking.remind(), told.said) == (0, [])
+
+
+def test_a_notice_about_a_link_that_has_ended_has_no_button(
+    telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    about = {"link": live_link(discord).pk}
+    assert wording.render(Template.REMINDED, telegram, about).buttons != ()
+    linking.leave(account=discord)
+
+    assert wording.render(Template.REMINDED, telegram, about).buttons == ()
+
+
+# --- What a stranger has ended before one could
+
+
+def test_it_disowns_a_link_that_the_stranger_has_ended(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    wrong = live_link(discord)
+    linking.leave(account=discord)
+    [button] = wording.render(Template.UNLINKED, telegram, {"link": wrong.pk}).buttons
+    told.said.clear()
+
+    assert button.command == f"/wasntme {wrong.pk}"
+    assert linking.disown(account=telegram, link_id=wrong.pk)
+
+    wrong.refresh_from_db()
+    assert wrong.disowned
+    assert told.to(telegram) == [Template.DISOWNED]
+    assert wording.render(Template.UNLINKED, telegram, {"link": wrong.pk}).buttons == ()
+    assert not linking.disown(account=telegram, link_id=wrong.pk)
+
+
+def test_it_disowns_ones_own_link_that_the_stranger_has_ended(
+    telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    linking.leave(account=discord, platform="telegram")
+
+    assert linking.disown(account=telegram)
+    assert AccountLink.objects.get(account=telegram).disowned
+    assert live_link(discord).ended_at is None
+
+
+def test_it_disowns_no_link_that_ended_long_ago_or_was_somebody_elses(
+    telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    wrong = live_link(discord)
+    linking.leave(account=discord)
+
+    assert not linking.disown(account=account("mallory", "slack"), link_id=wrong.pk)
+    AccountLink.objects.filter(pk=wrong.pk).update(ended_at=F("ended_at") - timedelta(days=7))
+    assert not linking.disown(account=telegram, link_id=wrong.pk)
+    assert not AccountLink.objects.filter(disowned=True).exists()
+
+
+def test_it_lets_a_new_link_disown_no_older_one_that_has_ended(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    slack = account("mallory", "slack")
+    linked(telegram, slack)
+    linking.leave(account=discord)
+
+    assert not linking.disown(account=slack, link_id=AccountLink.objects.get(account=discord).pk)
+    assert not AccountLink.objects.filter(disowned=True).exists()
+
+
+# --- Silence and reminders
+
+
+def test_it_keeps_the_link_of_an_account_that_writes_in_that_moment(
+    telegram: PlatformAccount, discord: PlatformAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked(telegram, discord)
+    later(181 * DAY, AccountLink.objects.all())
+    PlatformAccount.objects.filter(pk=discord.pk).update(seen_at=F("seen_at") - timedelta(days=181))
+    lock = locks.lock_people
+
+    def writes_first(*args: Any, **options: Any) -> dict[int, int]:
+        PlatformAccount.objects.filter(pk=discord.pk).update(seen_at=clock.now())
+        return lock(*args, **options)
+
+    monkeypatch.setattr(locks, "lock_people", writes_first)
+
+    assert linking.suspend_silent() == 0
+    assert live_link(discord).ended_at is None
+
+
+def test_it_reminds_nobody_of_an_account_that_is_alone(told: Told, telegram: PlatformAccount) -> None:
+    pairs.person("alice", telegram)
+    AccountLink.objects.update(remind_at=clock.now())
+
+    linking.remind()
+
+    assert told.to(telegram) == []
+
+
+def test_it_holds_everybody_once_when_disowning(
+    telegram: PlatformAccount, discord: PlatformAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second time others might have come, before these in the order of locks."""
+    linked(telegram, discord)
+    held: list[set[int]] = []
+    really = locks.lock_people
+
+    def lock_people(account_ids: Iterable[int], **more: Any) -> dict[int, int]:
+        held.append(set(account_ids))
+        return really(held[-1], **more)
+
+    monkeypatch.setattr(locks, "lock_people", lock_people)
+
+    assert linking.disown(account=telegram)
+    assert held == [{telegram.pk, discord.pk}]

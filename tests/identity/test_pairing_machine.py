@@ -11,10 +11,18 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.identity.drills import DRILLS, run
 from tests.identity.handshakes import Handshakes, Relayed
+from tests.identity.handshakes_on_pages import OnPages, RelayedOnPages
+from tests.identity.page_drills import PAGE_DRILLS
 
+ALL_DRILLS = DRILLS | PAGE_DRILLS
 pytestmark = pytest.mark.django_db
 
-PLAYS = {Handshakes: "codes leak", Relayed: "numbers leak, too"}
+PLAYS = {
+    Handshakes: "codes leak",
+    Relayed: "numbers leak, too",
+    OnPages: "codes leak, with browsers",
+    RelayedOnPages: "numbers leak, too, with browsers",
+}
 FULL = int(os.environ.get("BOTOS_EXAMPLES", "400"))
 
 
@@ -53,9 +61,9 @@ def test_it_does_what_the_model_does(machine: type[Handshakes]) -> None:
     play(machine, examples=6, steps=25)
 
 
-@pytest.mark.parametrize("drill", DRILLS)
+@pytest.mark.parametrize("drill", ALL_DRILLS)
 def test_it_does_what_the_model_does_in(drill: str) -> None:
-    run(Handshakes(), DRILLS[drill])
+    run(OnPages(), ALL_DRILLS[drill])
 
 
 @pytest.mark.faults

@@ -5,11 +5,8 @@ Small and with threads here; with real processes, in full size and under kill -9
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,25 +15,30 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import count, pairwise
-from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connection, connections
 
-from identity import linking, notices, pairing
-from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount
-from identity.pairing import Outcome
-from sessions_app import inbox, turns
+from identity import browser_pairing, browsers, linking, notices, pairing, pairing_limits, pairing_rows
+from identity.models import (
+    AccountLink,
+    AuditEvent,
+    Browser,
+    BrowserAccount,
+    GuessLimit,
+    Pairing,
+    PlatformAccount,
+)
+from identity.notices import Template
+from identity.pairing_rows import Outcome
+from sessions_app import inbox, lanes, turns
 from sessions_app.models import OutboundDelivery
-from tests.identity import pairs
+from tests.identity import hands, pairs
 from tests.identity.pairs import account, are_one, claimed, code, linked, number, offered, person, state
-from tests.journeys.running import database_url
 from tests.sessions_app.talk import DATABASE, PLATFORMS, message
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-PROJECT = Path(__file__).resolve().parent.parent.parent
-ANY_LIMIT = "guesses=100 start_pause_seconds=1 starts_an_hour=9999999 starts_a_day=9999999"
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +70,72 @@ def is_whole() -> bool:
     made = Counter(AccountLink.objects.filter(pairing__isnull=False).values_list("pairing", flat=True))
     audited = AuditEvent.objects.filter(kind="linked", details__method="pairing").count()
     return set(made) == {one.pk for one in finished} and sum(made.values()) == audited
+
+
+# --- browsers
+
+
+def begun(nth: object = 0) -> Browser:
+    return Browser.objects.create(name="Firefox on Linux", address=f"home-{nth}")
+
+
+def shown_on(page: Browser) -> Pairing:
+    assert browser_pairing.offer(browser=page).outcome == Outcome.OFFERED
+    return Pairing.objects.get(initiator_browser=page, state="offered")
+
+
+def test_it_gives_the_code_of_a_page_to_one_of_many() -> None:
+    request = shown_on(begun())
+    hands = [account(f"hand-{nth}", "discord") for nth in range(30)]
+    outcomes = at_once(*(partial(pairing.claim, account=one, secret=code(request)) for one in hands))
+
+    assert outcomes.count(Outcome.CLAIMED) == 1
+    assert outcomes.count(Outcome.WRONG) == 29
+
+
+def test_it_gives_the_code_of_a_chat_to_one_of_many_pages() -> None:
+    request, pages = offered(account("alice")), [begun(nth) for nth in range(8)]
+    outcomes = at_once(
+        *(partial(browser_pairing.claim, browser=one, secret=code(request), address=one.address) for one in pages)
+    )
+
+    assert [answer.outcome for answer in outcomes].count(Outcome.CLAIMED) == 1  # type: ignore[attr-defined]
+
+
+def test_it_attaches_once_when_two_tabs_finish_together() -> None:
+    page, alice = begun(), account("alice")
+    request = shown_on(page)
+    pairing.claim(account=alice, secret=code(request))
+    outcomes = at_once(*[partial(browser_pairing.confirm, browser=page, number=number(request))] * 2)
+
+    assert outcomes.count(Outcome.ATTACHED) == 1
+    assert BrowserAccount.objects.count() == 1
+
+
+def test_it_attaches_nothing_to_a_browser_that_signs_out_meanwhile() -> None:
+    for nth in range(4):
+        page, alice = begun(nth), account(f"alice-{nth}")
+        request = shown_on(page)
+        pairing.claim(account=alice, secret=code(request))
+        at_once(
+            partial(browser_pairing.confirm, browser=page, number=number(request)), partial(browsers.sign_out, page)
+        )
+
+    assert not BrowserAccount.objects.filter(ended_at=None).exists()
+
+
+def test_it_links_two_once_when_two_tabs_ask_together() -> None:
+    page, sides = begun(), [account("alice"), account("alice", "discord")]
+    for one in sides:
+        pairs.later(31, Pairing.objects.all())
+        request = shown_on(page)
+        pairing.claim(account=one, secret=code(request))
+        browser_pairing.confirm(browser=page, number=number(request))
+    ask = partial(browser_pairing.link_these_two, browser=page, accounts=[one.pk for one in sides])
+
+    assert at_once(ask, ask).count(Outcome.LINKED) == 1
+    assert AccountLink.objects.live().count() == 2
+    assert are_one(*sides)
 
 
 # --- claim
@@ -102,7 +170,7 @@ def test_it_counts_guesses_one_after_the_other() -> None:
     outcomes = at_once(*(partial(pairing.claim, account=mallory, secret="BBBBBBBB") for _ in range(8)))
 
     assert Counter(outcomes) == {Outcome.WRONG: 5, Outcome.WAIT: 3}
-    assert GuessLimit.objects.get().failures == 0
+    assert len(GuessLimit.objects.get().times) == 5
 
 
 # --- offer
@@ -144,7 +212,7 @@ def test_many_wrong_numbers_at_once_are_three() -> None:
     assert Counter(outcomes)[Outcome.WRONG] == 2
     assert Counter(outcomes)[Outcome.LOCKED] == 1
     assert (state(request), Pairing.objects.get().tries) == ("locked", 3)
-    assert pairing.strikes(telegram) == 1
+    assert pairing_limits.strikes(telegram) == 1
 
 
 @pytest.mark.parametrize("stop", ["cancel", "deny", "offer"])
@@ -248,8 +316,8 @@ def talk_until(until: float, platform: str) -> int:
             break
         waits = inbox.receive(message("alice", f"{platform} {nth}", platform=platform), resolver=DATABASE)
         assert waits is not None
-        with suppress(inbox.Busy, turns.LeaseLost):  # both leave the message to another turn, and write nothing
-            if taken := inbox.claim(waits, owner=f"{platform}-{nth}", platforms=PLATFORMS):
+        for taken in lanes.claim([waits], owner=f"{platform}-{nth}", platforms=PLATFORMS).claims:
+            with suppress(turns.LeaseLost):  # it leaves the message to another turn, and writes nothing
                 turns.begin(taken, resolver=DATABASE)
                 turns.finish(taken, "yes", limit=2000)
                 answered += 1
@@ -291,17 +359,8 @@ def test_links_change_while_turns_are_running() -> None:
 
 # --- Real processes
 
-_WORKER = """
-import os, sys, django
-django.setup()
-from django.db import connection, transaction
-from identity import notices, pairing
-from identity.models import Pairing, PlatformAccount
-from identity.pairing_secrets import secrets_of
-notices._sinks.clear()
-"""
 _REDEEM = (
-    _WORKER
+    hands.WORKER
     + """
 mine = PlatformAccount.objects.get(platform="discord", platform_user_id=sys.argv[1])
 codes = sys.stdin.read().split()
@@ -311,7 +370,7 @@ print(sum(pairing.claim(account=mine, secret=one) == "claimed" for one in codes)
 """
 )
 _PAIR_FOREVER = (
-    _WORKER
+    hands.WORKER
     + """
 print("ready", flush=True)
 nth = 0
@@ -327,31 +386,14 @@ while True:
 )
 
 
-def process(script: str, *arguments: object) -> subprocess.Popen[str]:
-    environment = os.environ | {
-        "DJANGO_SETTINGS_MODULE": "botos_project.settings",
-        "DATABASE_URL": database_url(),
-        "BOTOS_PAIRING": ANY_LIMIT,
-        "PYTHONWARNINGS": "ignore",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        cwd=PROJECT,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def redeem_by_processes(hands: int, amount: int) -> list[int]:
-    """How many of `amount` codes each of `hands` processes was given, when all try all of them at the same time."""
-    for hand in range(hands):
+def redeem_by_processes(many: int, amount: int) -> list[int]:
+    """How many of `amount` codes each of `many` processes was given, when all try all of them at the same time."""
+    for hand in range(many):
         account(f"hand-{hand}", "discord")
     codes = [code(offered(account(f"alice-{nth}"))) for nth in range(amount)]
-    start = time.time() + 2 + hands * 0.8
-    # A hand holds one claim at a time, so each next one ends the one before; and never more than `guesses` wrong ones.
-    workers = [process(_REDEEM, f"hand-{hand}-discord", start) for hand in range(hands)]
+    start = time.time() + 2 + many * 0.8
+    # A hand holds one claim at a time, so each next one ends the one before.
+    workers = [hands.process(_REDEEM, f"hand-{hand}-discord", start) for hand in range(many)]
     for worker in workers:
         assert worker.stdin is not None
         worker.stdin.write("\n".join(random.sample(codes, amount)))
@@ -362,9 +404,7 @@ def redeem_by_processes(hands: int, amount: int) -> list[int]:
     return [int(output[-1]) for output in outputs]
 
 
-def test_processes_share_codes_without_one_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "ANY_LIMIT", ANY_LIMIT.replace("guesses=100", "guesses=9999"))
-
+def test_processes_share_codes_without_one_given_twice() -> None:
     given = redeem_by_processes(3, 20)
 
     assert sum(given) == 20
@@ -372,9 +412,7 @@ def test_processes_share_codes_without_one_given_twice(monkeypatch: pytest.Monke
 
 
 @pytest.mark.faults
-def test_thirty_processes_and_five_hundred_codes_make_five_hundred_claims(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "ANY_LIMIT", ANY_LIMIT.replace("guesses=100", "guesses=9999"))
-
+def test_thirty_processes_and_five_hundred_codes_make_five_hundred_claims() -> None:
     given = redeem_by_processes(30, 500)
 
     assert sum(given) == 500
@@ -386,7 +424,7 @@ def test_thirty_processes_and_five_hundred_codes_make_five_hundred_claims(monkey
 def test_no_kill_leaves_half_a_link() -> None:
     chance = random.Random(1)
     for life in range(20):
-        workers = [process(_PAIR_FOREVER, f"life-{life}-{hand}") for hand in range(2)]
+        workers = [hands.process(_PAIR_FOREVER, f"life-{life}-{hand}") for hand in range(2)]
         for worker in workers:
             assert worker.stdout is not None
             assert worker.stdout.readline() == "ready\n"
@@ -459,3 +497,65 @@ def test_a_busy_database_is_an_error_and_no_half_step() -> None:
 
     assert (state(request), AccountLink.objects.count(), Pairing.objects.get().tries) == ("claimed", 0, 0)
     assert connection.vendor in {"sqlite", "postgresql"}
+
+
+# --- Somebody claims a request in the moment in which it is to end
+
+
+@pytest.fixture
+def claimed_before_its_end(monkeypatch: pytest.MonkeyPatch) -> Pairing:
+    """A request of alice's that her Discord account claims right before the next UPDATE that would end one."""
+    request, end = offered(account("alice")), pairing_rows.end
+
+    def end_too_late(*args: Any, **options: Any) -> bool:
+        monkeypatch.setattr(pairing_rows, "end", end)
+        assert pairing.claim(account=account("alice", "discord"), secret=code(request)) == Outcome.CLAIMED
+        return end(*args, **options)
+
+    monkeypatch.setattr(pairing_rows, "end", end_too_late)
+    return request
+
+
+def test_it_refuses_nothing_that_somebody_else_has_claimed(claimed_before_its_end: Pairing) -> None:
+    request = claimed_before_its_end
+
+    assert pairing.claim(account=account("mallory"), secret=code(request)) == Outcome.WRONG
+    assert state(request) == "claimed"
+
+
+def test_it_burns_nothing_that_somebody_has_claimed(claimed_before_its_end: Pairing) -> None:
+    request = claimed_before_its_end
+
+    assert not pairing.burn(found=[code(request)])
+    assert state(request) == "claimed"
+
+
+def end_by_cancelling() -> None:
+    pairing.cancel(account=account("alice"))
+
+
+def end_by_denying() -> None:
+    pairing.deny(account=account("alice"), pairing_id=Pairing.objects.get().pk)
+
+
+def end_by_starting_again() -> None:
+    pairs.later(31, Pairing.objects.all())
+    pairing.offer(account=account("alice"))
+
+
+@pytest.mark.parametrize("end", [end_by_cancelling, end_by_denying, end_by_starting_again])
+def test_it_tells_whoever_has_claimed_it_just_before(claimed_before_its_end: Pairing, end: Callable[[], None]) -> None:
+    request = claimed_before_its_end
+    with pairs.listening() as told:
+        end()
+
+        assert told.to(account("alice", "discord")) == [Template.NUMBER, Template(state(request))]
+
+
+def test_it_counts_a_denial_against_whoever_has_claimed_it_just_before(claimed_before_its_end: Pairing) -> None:
+    request = claimed_before_its_end
+
+    end_by_denying()
+
+    request.refresh_from_db()
+    assert request.strike == account("alice", "discord")

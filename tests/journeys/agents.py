@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import AsyncIterator
 
 from sessions_app.messages import Reply, Turn
+from sessions_app.recall import RecallAgent
 
 
 class SlowEcho:
@@ -13,3 +16,41 @@ class SlowEcho:
     async def reply(self, turn: Turn) -> Reply:
         await asyncio.sleep(0.3)
         return Reply(f"You said: {turn.text}")
+
+
+class Spelling:
+    """Knows what `RecallAgent` knows. To whoever speaks of a snail it spells the beginning of its answer, slowly enough
+    to be watched.
+    """
+
+    async def reply(self, turn: Turn) -> Reply | AsyncIterator[str]:
+        reply = await RecallAgent().reply(turn)
+        return self._spell(reply.text) if "snail" in turn.text else reply
+
+    async def _spell(self, text: str) -> AsyncIterator[str]:
+        for letter in text[:30]:
+            await asyncio.sleep(0.15)
+            yield letter
+        yield text[30:]
+
+
+class AllAtOnce:
+    """Answers nobody before a hundred have asked."""
+
+    def __init__(self) -> None:
+        self._barrier = asyncio.Barrier(100)
+
+    async def reply(self, turn: Turn) -> Reply:
+        await self._barrier.wait()
+        return Reply("You are one of 100.")
+
+
+_threads = threading.Barrier(100, timeout=20)
+
+
+class AllAtOnceInThreads:
+    """The same, each blocking a thread."""
+
+    def chat(self, prompt: str) -> str:
+        _threads.wait()
+        return "You are one of 100."

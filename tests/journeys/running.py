@@ -78,13 +78,16 @@ def person(platform: str, number: int, name: str = "Alice") -> Person:
 
 
 class Bots:
-    """One `runbots` process."""
+    """One `runbots` process. `program` is what Python is given to start it."""
+
+    program: tuple[str, ...] = ("manage.py",)
+    command = "runbots"
 
     def __init__(self, *arguments: str, up: tuple[str, ...] = PLATFORMS, **environment: str) -> None:
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._process = subprocess.Popen(
-            [sys.executable, "manage.py", "runbots", *arguments],
+            [sys.executable, *self.program, self.command, *arguments],
             cwd=PROJECT,
             env=os.environ | environment,
             stdout=subprocess.PIPE,
@@ -159,6 +162,7 @@ def environment(platforms: Platforms) -> dict[str, str]:
         "DJANGO_SETTINGS_MODULE": "botos_project.settings",
         "DATABASE_URL": database_url(),
         "BOTOS_LEASE_SECONDS": "3",
+        "BOTOS_POLLER_SECONDS": "3",
         "BOTOS_SWEEP_SECONDS": "0.3",
         "PYTHONWARNINGS": "ignore",
     } | platforms.environment()
@@ -179,3 +183,12 @@ def eventually(holds: Callable[[], T]) -> T:
         assert monotonic() < deadline, "it never happened"
         sleep(0.02)
     return result
+
+
+class Worker(Bots):
+    """One `rqworker` process."""
+
+    command = "rqworker"
+
+    def __init__(self, **environment: str) -> None:
+        super().__init__("turns", up=("worker",), **environment)

@@ -16,7 +16,7 @@ from django.db.models import QuerySet
 from adapters.playground.discord import DiscordServer
 from adapters.playground.slack import SlackServer
 from adapters.playground.telegram import TelegramServer
-from identity import clock, linking, pairing
+from identity import clock, linking, lookup, pairing
 from identity.models import AccountLink, BotProfile, Pairing
 from identity.pairing_secrets import secrets_of
 from sessions_app.models import HistoryEntry, InboundEvent, OutboundDelivery
@@ -304,7 +304,7 @@ def _replaced(initiator: Chat, responder: Chat) -> None:
 
 
 def _for_another(initiator: Chat, responder: Chat) -> None:
-    person = linking.person_for(unified_user_id=f"bob-{responder.platform}")
+    person = lookup.person_for(unified_user_id=f"bob-{responder.platform}")
     invitation = pairing.invite(person=person, operator="carol", platform=initiator.platform)
     assert responder.asks(secrets_of(invitation).code) == "That code is for another app."
 
@@ -321,7 +321,7 @@ def _wrong_numbers(initiator: Chat, responder: Chat) -> None:
 
 
 def _not_here_and_now(platforms: Platforms) -> None:
-    refused = "Please type that yourself, here and now. Forwarded does not count."
+    refused = "Please type that yourself, here and now. What was forwarded, or is too old, does not count."
     bob, alice = _two_strangers(platforms, "telegram")
     code = code_in(alice.asks("/link"))
     bob.asks("hello")

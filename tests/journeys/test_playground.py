@@ -60,20 +60,53 @@ def chat(browser: Browser, platform: str) -> list[str]:
     return [line["text"] for line in lines(browser, "Alice", platform)]
 
 
-def test_it_answers_on_slack_what_was_typed_on_telegram(platforms: Platforms) -> None:
+NO_TOKENS = dict.fromkeys(("TELEGRAM_BOT_TOKEN", "DISCORD_BOT_TOKEN", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"), "")
+
+
+def token_in(page: str) -> str:
+    return str(re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[0])
+
+
+def test_it_tells_the_story_and_starts_over(platforms: Platforms) -> None:
+    with running(platforms, "--playground", "--web", "127.0.0.1:0", **NO_TOKENS) as bots:
+        browser = browser_of(bots)
+        page = browser.get("/playground/")
+        words = {"csrfmiddlewaretoken": token_in(page)}
+
+        assert all(browser.status(path) == 200 for path in re.findall(r'(?:href|src)="(/static/[^"]+)"', page))
+        assert browser.status("/playground/story/", act="begin", **words) == 200
+        assert [browser.status("/playground/story/", act="next", **words) for _ in range(10)] == [200] * 10
+        eventually(lambda: chat(browser, "slack")[-1] == "Octarine.")
+        discord = chat(browser, "discord")
+        asked = [place for place, text in enumerate(discord) if text == "What's my favourite colour?"]
+        assert discord[asked[0] + 1].startswith("You have not told me that yet.")
+        assert "Octarine." in discord[asked[1] :]  # the word about sharing may come in between
+        page = browser.get("/playground/?see=slack")
+        assert "Alice has linked Telegram, Discord, Slack." in page
+        seen = re.findall(r'<span class="badge (\w+)">.*?</b> ([^<]*)</p>', page, re.DOTALL)
+        assert seen[0] == ("telegram", "My favourite colour is octarine.")
+        assert seen[-1] == ("slack", "Octarine.")
+
+        assert browser.status("/playground/start-over/", **words) == 200
+        assert [chat(browser, platform) for platform in ("telegram", "discord", "slack")] == [[], [], []]
+        assert "Alice has linked nothing" in browser.get("/playground/")
+        assert browser.status("/playground/story/", act="begin", **words) == 200
+        assert [browser.status("/playground/story/", act="next", **words) for _ in range(4)] == [200] * 4
+        eventually(lambda: "Alice has linked Telegram, Discord." in browser.get("/playground/"))
+
+
+def test_it_never_starts_over_where_real_bots_write(platforms: Platforms) -> None:
     with running(platforms, "--playground", "--web", "127.0.0.1:0") as bots:
         browser = browser_of(bots)
         page = browser.get("/playground/")
-        token = re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)[0]
-        words = {"as": "Alice", "csrfmiddlewaretoken": token}
+        words = {"csrfmiddlewaretoken": token_in(page)}
 
-        assert all(browser.status(path) == 200 for path in re.findall(r'(?:href|src)="(/static/[^"]+)"', page))
-        browser.status("/playground/say/", platform="telegram", text="My favourite colour is octarine.", **words)
+        assert "there is a token for telegram, discord, slack" in page
+        assert browser.status("/playground/start-over/", **words) == 409
+        browser.status("/playground/story/", act="begin", **words)
         eventually(lambda: len(chat(browser, "telegram")) == 2)
-        browser.status("/playground/say/", platform="slack", text="What's my favourite colour?", **words)
-        eventually(lambda: len(chat(browser, "slack")) == 2)
-
-        assert chat(browser, "slack")[-1] == "Octarine."
+        assert browser.status("/playground/story/", act="begin", **words) == 409
+        assert len(chat(browser, "telegram")) == 2
 
 
 def test_it_presses_a_button(platforms: Platforms) -> None:
@@ -86,17 +119,20 @@ def test_it_presses_a_button(platforms: Platforms) -> None:
             browser.status("/playground/say/", platform=platform, text=command, **words)
             [_, offer] = lines_of(browser, "Bob", platform, 2)
             [button] = offer["buttons"]
-            pressed = {"platform": platform, "message": offer["id"], "command": button["command"], **words}
+            pressed = {"platform": platform, "pressed": f"{offer['id']} {button['command']}", **words}
 
             assert (button["label"], browser.status("/playground/press/", **pressed)) == ("Cancel", 200)
-            assert browser.status("/playground/press/", **pressed | {"command": "/undo"}) == 400
-            assert browser.status("/playground/press/", **pressed | {"message": "1"}) == 400
+            assert browser.status("/playground/press/", **pressed | {"pressed": f"{offer['id']} /undo"}) == 400
+            assert browser.status("/playground/press/", **pressed | {"pressed": "1 /cancel"}) == 400
             assert browser.status("/playground/press/", **pressed | {"platform": "icq"}) == 400
             assert browser.status("/playground/press/", **pressed | {"as": "Alice"}) == 400  # it is in Bob's chat
             assert lines_of(browser, "Bob", platform, 3)[-1]["text"] == "Cancelled. Nothing was linked."
 
         page = browser.get("/playground/?as=Bob")
-        assert page.count('<button name="command" value="/cancel">Cancel</button>') == 3
+        assert (
+            len(re.findall(r'<button form="\w+-press" name="pressed" value="[\d.]+ /cancel">Cancel</button>', page))
+            == 3
+        )
 
 
 def test_it_refuses_what_is_typed_by_another_site(platforms: Platforms) -> None:

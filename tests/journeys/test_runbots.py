@@ -85,3 +85,15 @@ def test_it_says_that_the_database_cannot_be_reached(platforms: Platforms) -> No
     assert bots.wait() == 1
     assert "The database cannot be used (OperationalError). Hint:" in bots.lines[-1]
     assert "hidden" not in "".join(bots.lines)
+
+
+def test_it_serves_the_browser_where_it_serves_the_pages(platforms: Platforms) -> None:
+    with running(platforms, "--platforms", "telegram", "--web", "127.0.0.1:0", up="telegram web"):
+        pass
+
+
+def test_it_needs_a_chat_platform_beside_the_pages(platforms: Platforms) -> None:
+    bots = Bots("--web", "127.0.0.1:0", up=(), **environment(platforms) | NOTHING)
+
+    assert bots.wait() == 1
+    assert "No platform is configured" in bots.lines[-1]

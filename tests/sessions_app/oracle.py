@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One entry. `place` is the account whose private chat it was said in, or the name of a group."""
+    """One entry. `place` is the account whose private chat it was said in, or the name of a group. An answer is
+    `written` later than it is said `at`.
+    """
 
     place: str
     text: str
     at: datetime
+    written: datetime
 
 
 @dataclass(slots=True)
@@ -34,8 +40,8 @@ class Oracle:
     links: list[Link] = field(default_factory=list)
     behind: dict[str, datetime] = field(default_factory=dict)
 
-    def say(self, place: str, text: str, at: datetime) -> None:
-        self.said.append(Said(place, text, at))
+    def say(self, place: str, text: str, at: datetime, *, written: datetime | None = None) -> None:
+        self.said.append(Said(place, text, at, written or at))
 
     def link(self, account: str, person: str, at: datetime) -> None:
         live = self.live(account)
@@ -53,8 +59,8 @@ class Oracle:
         if live := self.live(account):
             live.shares_past = True
 
-    def start_anew(self, place: str, at: datetime) -> None:
-        for one in {place, *self._accounts_of_the_person(place)}:
+    def start_anew(self, place: str, at: datetime, *, now: datetime) -> None:
+        for one in {place, *self._accounts_that_follow(place, now)}:
             self.behind[one] = max(at, self.behind.get(one, at))
 
     def live(self, account: str) -> Link | None:
@@ -62,6 +68,16 @@ class Oracle:
 
     def readable(self, place: str, limit: int) -> list[str]:
         return _newest([said for said in self.said if self._may_be_read(place, said)], limit)
+
+    def places(self, place: str, known: Iterable[str]) -> dict[str, list[str]]:
+        """The conversations that may be read, and what of each."""
+        mine = self.live(place)
+        listed = [one for one in known if one == place or self._are_one(mine, self.live(one))]
+        visible = [said for said in self.said if self._may_be_read(place, said)]
+        return {one: _newest([said for said in visible if said.place == one], 10_000) for one in listed}
+
+    def _are_one(self, mine: Link | None, theirs: Link | None) -> bool:
+        return mine is not None and theirs is not None and mine.person == theirs.person
 
     def window(self, place: str, limit: int) -> list[str]:
         bound = self.behind.get(place)
@@ -79,12 +95,28 @@ class Oracle:
         return theirs.shares_past or (said.at > mine.since and said.at > theirs.since)
 
     def _is_disowned(self, said: Said) -> bool:
-        lived = [link for link in self.links if link.account == said.place and link.disowned]
-        return any(link.since < said.at <= link.ended for link in lived if link.ended)
+        """Whether it was said by anybody of a person while a link of that person lived that was disowned, or answered
+        then.
+        """
+        theirs = [link for link in self.links if link.account == said.place]
+        wrong = [link for link in self.links if link.disowned]
+        return any(
+            _was_on_the_way(said, max(mine.since, other.since), min(filter(None, (mine.ended, other.ended))))
+            for mine in theirs
+            for other in wrong
+            if mine.person == other.person
+        )
 
-    def _accounts_of_the_person(self, account: str) -> list[str]:
+    def _accounts_that_follow(self, account: str, now: datetime) -> list[str]:
+        """Those of the person; while the account's link is less than a day old, those that were not linked before."""
         mine = self.live(account)
-        return [link.account for link in self.links if mine and link.ended is None and link.person == mine.person]
+        theirs = [link for link in self.links if mine and link.ended is None and link.person == mine.person]
+        return [one.account for one in theirs if mine and (one.since >= mine.since or now - mine.since >= DAY)]
+
+
+def _was_on_the_way(said: Said, since: datetime, until: datetime) -> bool:
+    """Whether it was said, written, or neither yet answered nor yet to be said within the span."""
+    return since < until and said.at <= until and said.written > since
 
 
 def _newest(said: list[Said], limit: int) -> list[str]:

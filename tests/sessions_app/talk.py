@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 from identity.resolvers import DatabaseIdentityResolver, Resolves
-from sessions_app import history, inbox, outbox, turns
-from sessions_app.inbox import Claim
+from sessions_app import history, inbox, lanes, outbox, turns
+from sessions_app.lanes import Claim
 from sessions_app.messages import Address, InboundMessage, Line, Sender
 from sessions_app.models import Conversation
 
@@ -45,9 +45,15 @@ def receive(
 
 def claim(conversation: int, *, owner: str = "test") -> Claim:
     """Claim a lane where something must be waiting."""
-    claimed = inbox.claim(conversation, owner=owner, platforms=PLATFORMS)
-    assert claimed is not None
+    (claimed,) = lanes.claim([conversation], owner=owner, platforms=PLATFORMS).claims
     return claimed
+
+
+def is_busy(conversation: int) -> bool:
+    """Whether another worker that asks for the lane is refused."""
+    claimed = lanes.claim([conversation], owner="other", platforms=PLATFORMS)
+    assert not claimed.claims
+    return conversation in claimed.busy
 
 
 def say(who: str, text: str, *, platform: str = "telegram", group: str = "", answer: str = "") -> int:

@@ -6,10 +6,13 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -23,11 +26,11 @@ from hypothesis.stateful import (
 
 from identity import clock, linking
 from identity.models import AccountLink, PlatformAccount, UnifiedUser
-from sessions_app import history, inbox, outbox, turns
+from sessions_app import history, inbox, lanes, outbox, turns
 from sessions_app.manager import BotSessionManager
 from sessions_app.messages import Line, Sender
 from sessions_app.mirror import mirror_to_session
-from sessions_app.models import Conversation, HistoryEntry, InboundEvent
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
 from tests.sessions_app.moments import StillClock
 from tests.sessions_app.oracle import Oracle
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say, texts
@@ -43,7 +46,7 @@ PHASES = [phase for phase in Phase if os.environ.get("HISTORY_SHRINK") or phase 
 
 accounts = st.sampled_from(ACCOUNTS)
 people = st.sampled_from(PEOPLE)
-moves = st.sampled_from([1.0, 1.0, 0.0])  # sometimes two things happen at one moment
+moves = st.sampled_from([1.0, 1.0, 0.0, 86_400.0])  # sometimes two things happen at one moment
 
 
 class Histories(RuleBasedStateMachine):
@@ -132,6 +135,14 @@ class Histories(RuleBasedStateMachine):
             for limit in (3, 100):
                 assert _words(history.window_for(conversation, limit=limit)) == self.oracle.window(place, limit)
                 assert _words(history.readable(conversation, limit=limit)) == self.oracle.readable(place, limit)
+            assert _paged(conversation) == self.oracle.readable(place, 10_000)
+            assert self._listed(conversation) == self.oracle.places(place, self.conversations)
+
+    def _listed(self, conversation: Conversation) -> dict[str, list[str]]:
+        """What the pages of each conversation in the list show."""
+        names = {one.pk: place for place, one in self.conversations.items()}
+        listed = history.places(conversation)
+        return {names[one.conversation_id]: _paged(conversation, only=one.conversation_id) for one in listed}
 
     def _words(self) -> str:
         self.count += 1
@@ -151,19 +162,31 @@ class Histories(RuleBasedStateMachine):
         """Do what waits longest in the lane that `place` is in, if anything does."""
         if place not in self.conversations:
             return
-        claimed = inbox.claim(self.conversations[place].pk, owner="test", platforms=PLATFORMS)
-        if claimed is None:
+        claims = lanes.claim([self.conversations[place].pk], owner="test", platforms=PLATFORMS).claims
+        if not claims:
             return
+        (claimed,) = claims
         served = claimed.lease.conversation.key
         if claimed.head.kind == InboundEvent.Kind.COMMAND:
             turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=outbox.TEXT_LIMIT)
-            self.oracle.start_anew(served, claimed.head.received_at)
+            self.oracle.start_anew(served, claimed.head.received_at, now=self.still.now)
             return
         answer = self._words()
         turns.finish(claimed, answer, limit=outbox.TEXT_LIMIT)
         for event in claimed.events:
             self.oracle.say(served, event.text, event.received_at)
-        self.oracle.say(served, answer, claimed.events[-1].received_at)
+        self.oracle.say(served, answer, claimed.events[-1].received_at, written=self.still.now)
+
+
+def _paged(conversation: Conversation, *, only: int | None = None) -> list[str]:
+    """All pages after another, each of three."""
+    page = history.page(conversation, limit=3, only=only)
+    words = _words(page.lines)
+    while page.older:
+        page = history.page(conversation, limit=3, before=page.older, only=only)
+        assert 0 < len(page.lines) <= 3
+        words = _words(page.lines) + words
+    return words
 
 
 def _words(lines: tuple[Line, ...]) -> list[str]:
@@ -303,8 +326,8 @@ def test_it_shows_a_group_to_nobody_outside_and_nothing_else_in_it(alice: tuple[
 
 def test_it_puts_behind_what_another_account_shares(alice: tuple[int, int]) -> None:
     share("alice", "telegram")
-    receive("alice", "/new", platform="discord")
-    start_anew(alice[1])
+    receive("alice", "/new")
+    start_anew(alice[0])
     say("alice", "fresh", answer="ok")
 
     assert texts(alice[0]) == texts(alice[1]) == ["fresh", "ok"]
@@ -328,6 +351,25 @@ def test_it_starts_a_group_anew_and_nobody_in_it(alice: tuple[int, int]) -> None
 
     assert texts(group) == []
     assert texts(alice[0]) == ["old", "ok"]
+
+
+def test_it_lets_a_new_link_put_nothing_behind_for_older_ones(alice: tuple[int, int]) -> None:
+    slack = receive("alice", "/new", platform="slack")
+    link("alice", "slack")
+    start_anew(slack)
+
+    assert texts(alice[0]) == ["old", "ok"]
+    answer = OutboundDelivery.objects.latest("pk").text
+    assert answer.startswith("A new conversation starts here. Accounts that were linked before this one go on")
+
+
+def test_it_lets_a_link_that_is_a_day_old_speak_for_all(alice: tuple[int, int]) -> None:
+    receive("alice", "/new", platform="discord")
+    AccountLink.objects.update(since=F("since") - timedelta(days=1))
+    start_anew(alice[1])
+
+    assert texts(alice[0]) == []
+    assert "on all your linked apps" in OutboundDelivery.objects.latest("pk").text
 
 
 def test_it_leaves_an_account_that_was_unlinked_out_of_new(alice: tuple[int, int]) -> None:
@@ -361,6 +403,31 @@ def test_it_keeps_what_was_said_in_a_disowned_link_from_every_agent(alice: tuple
     assert texts(alice[0]) == ["old", "ok", "me again", "ok"]
     assert texts(alice[1]) == ["old", "ok", "old too", "ok", "me again", "ok"]
     assert pages(alice[0]) == ["old", "ok", "not me", "ok", "me again", "ok"]
+
+
+def test_it_keeps_back_what_was_answered_in_a_disowned_link_to_a_message_from_before_it() -> None:
+    discord = receive("mallory", "what does alice say?", platform="discord")
+    telegram = receive("alice", "asked before")
+    link("alice", "telegram")
+    link("mallory", "discord")
+    turns.finish(claim(discord), "alice says: octarine", limit=outbox.TEXT_LIMIT)
+    turns.finish(claim(telegram), "mallory says: believe me", limit=outbox.TEXT_LIMIT)
+    unlink("mallory", "discord", disown=True)
+
+    assert texts(discord) == ["what does alice say?"]
+    assert texts(telegram) == ["asked before"]
+    assert pages(discord) == ["what does alice say?", "alice says: octarine"]
+
+
+def test_it_keeps_in_view_what_was_answered_before_one_shared_a_person_with_a_disowned_link() -> None:
+    say("mallory", "x", platform="slack")
+    link("mallory", "slack")
+    telegram = receive("alice", "asked")
+    unlink("mallory", "slack", disown=True)
+    link("alice", "telegram")
+    turns.finish(claim(telegram), "answered", limit=outbox.TEXT_LIMIT)
+
+    assert texts(telegram) == ["asked", "answered"]
 
 
 def test_it_looks_past_a_disowned_link_for_the_newest(alice: tuple[int, int]) -> None:
@@ -432,8 +499,37 @@ def _of_many_accounts(count: int) -> Conversation:
 
 def _fill(conversation: Conversation, count: int) -> None:
     HistoryEntry.objects.bulk_create(
-        [history.entry(conversation, role="user", source="message", text=f"words {number}") for number in range(count)]
+        [history.entry(conversation, role="user", source="message", text=f"words {number}") for number in range(count)],
+        batch_size=1000,
     )
+
+
+def test_it_pages_from_the_newest_back(alice: tuple[int, int]) -> None:
+    for number in range(3):
+        say("alice", f"here {number}", answer="ok", platform=("telegram", "discord")[number % 2])
+    conversation = Conversation.objects.get(pk=alice[0])
+    newest = history.page(conversation, limit=4)
+    before = history.page(conversation, limit=4, before=newest.older)
+
+    assert _words(newest.lines) == ["here 1", "ok", "here 2", "ok"]
+    assert _words(before.lines) == ["old", "ok", "here 0", "ok"]
+    assert before.older == ""
+
+
+@pytest.mark.parametrize("cursor", ["x", "1", "-1-1", "1-1-1", "٣-٣", "9" * 40 + "-1"])
+def test_it_takes_a_cursor_that_nobody_gave_for_none(alice: tuple[int, int], cursor: str) -> None:
+    page = history.page(Conversation.objects.get(pk=alice[0]), limit=9, before=cursor)
+
+    assert _words(page.lines) == ["old", "ok"]
+
+
+def test_it_shows_one_conversation_alone_and_none_that_may_not_be_read(alice: tuple[int, int]) -> None:
+    say("alice", "there", answer="yes", platform="discord")
+    stranger = say("mallory", "mine", answer="ok")
+    conversation = Conversation.objects.get(pk=alice[0])
+
+    assert _words(history.page(conversation, limit=9, only=alice[1]).lines) == ["there", "yes"]
+    assert history.page(conversation, limit=9, only=stranger).lines == ()
 
 
 @pytest.fixture
@@ -455,11 +551,13 @@ def _others(count: int) -> None:
     AccountLink.objects.bulk_create([AccountLink(account=a, user=u) for a, u in zip(owners, people, strict=True)])
     chats = [Conversation(kind="dm", key=str(owner), account=owner, platform="slack") for owner in owners]
     said = [history.entry(chat, text="x") for chat in Conversation.objects.bulk_create(chats) * 20]
-    HistoryEntry.objects.bulk_create(said)
+    HistoryEntry.objects.bulk_create(said, batch_size=1000)
 
 
 def test_it_takes_the_same_work_however_long_the_history(crowded: Conversation) -> None:
-    for read, limit in ((history.window_for, 10), (history.window_for, 100), (history.readable, 100)):
+    middle = f"{(clock.read() - clock.EPOCH) // timedelta(microseconds=1)}-{1 << 60}"
+    older = partial(history.page, before=middle)
+    for read, limit in ((history.window_for, 10), (history.window_for, 100), (history.readable, 100), (older, 100)):
         if connection.vendor == "postgresql":
             assert sum(_rows_read(_plan(crowded, read, limit, "EXPLAIN (ANALYZE, FORMAT JSON)"))) <= 3 * limit * 4
         else:

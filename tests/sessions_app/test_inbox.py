@@ -1,19 +1,18 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from django.db import connections
 
-from identity import clock, linking
+from identity import linking
 from identity.models import PlatformAccount
 from identity.resolvers import InMemoryIdentityResolver
-from sessions_app import inbox, outbox, turns
+from sessions_app import inbox, lanes, outbox, turns
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane
+from tests.sessions_app.racing import at_once
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say, texts
 
 pytestmark = pytest.mark.django_db
@@ -140,6 +139,15 @@ def test_it_keeps_one_conversation_for_a_person_of_another_resolver() -> None:
     assert Conversation.objects.get().key == "alice"
 
 
+def test_it_keeps_conversations_of_different_resolvers_apart_whatever_they_call_them() -> None:
+    computed = receive("7", "here")
+    resolved = receive("7", "there", resolver=InMemoryIdentityResolver())
+
+    assert {conversation.key for conversation in Conversation.objects.all()} == {"telegram:7"}
+    assert computed != resolved
+    assert texts(computed) == texts(resolved) == []
+
+
 # --- Edits
 
 
@@ -164,7 +172,7 @@ def test_it_notes_an_edit_that_comes_later_and_starts_no_turn() -> None:
 
     assert texts(conversation) == ["one", "ok"]
     assert [entry.metadata for entry in HistoryEntry.objects.order_by("id")] == [{"edited": "better"}, {}]
-    assert inbox.waiting(PLATFORMS) == []
+    assert lanes.waiting(PLATFORMS) == []
 
 
 def test_it_leaves_the_words_of_a_running_turn_alone() -> None:
@@ -198,70 +206,7 @@ def test_it_refuses_an_edit_that_cannot_be_stored(text: str) -> None:
     assert InboundEvent.objects.get().text == "one"
 
 
-# --- What waits
-
-
-def test_it_names_what_waits_the_longest_first_and_once() -> None:
-    bob, alice = receive("bob", "a"), receive("alice", "b")
-    receive("bob", "c")
-
-    assert inbox.waiting(PLATFORMS) == [bob, alice]
-
-
-def test_it_names_only_what_can_be_worked_on() -> None:
-    held, backing_off, free = receive("alice", "a"), receive("bob", "b"), receive("carol", "c")
-    receive("dave", "d", platform="discord")
-    claim(held)
-    turns.fail(claim(backing_off))
-    done = receive("erin", "e")
-    turns.finish(claim(done), "ok", limit=outbox.TEXT_LIMIT)
-
-    assert inbox.waiting(["telegram"]) == [free]
-
-    Lane.objects.update(lease_until=clock.EPOCH, not_before=clock.EPOCH)
-    assert inbox.waiting(["telegram"]) == [held, backing_off, free]
-
-
-def test_it_asks_the_same_number_of_questions_however_much_waits(
-    django_assert_max_num_queries: Callable[[int], Any],
-) -> None:
-    link("alice", "telegram")
-    conversation = receive("alice", "first")
-    for number in range(60):
-        receive("alice", f"{number}")
-    with django_assert_max_num_queries(1):
-        inbox.waiting(PLATFORMS)
-    with django_assert_max_num_queries(14):
-        claimed = claim(conversation)
-
-    assert len(claimed.events) == inbox.MOST_IN_A_TURN
-    assert claimed.more
-
-
 # --- At the same time
-
-
-def at_once(*jobs: Callable[[], object]) -> tuple[list[object], list[Exception]]:
-    """Run the jobs in threads that start together. What they returned and what they raised."""
-    together = threading.Barrier(len(jobs))
-    returned: list[object] = []
-    raised: list[Exception] = []
-
-    def run(job: Callable[[], object]) -> None:
-        try:
-            together.wait(10)
-            returned.append(job())
-        except Exception as error:  # noqa: BLE001 - pytest does not look into threads
-            raised.append(error)
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return returned, raised
 
 
 @pytest.mark.django_db(transaction=True)
@@ -297,18 +242,3 @@ def test_it_stores_all_that_a_new_account_sends_at_once_twice_over() -> None:
         Lane.objects.all().delete()
         Conversation.objects.all().delete()
         PlatformAccount.objects.all().delete()
-
-
-@pytest.mark.django_db(transaction=True)
-def test_it_gives_a_lane_to_one_of_eight() -> None:
-    link("alice", "telegram")
-    link("alice", "discord")
-    chats = [receive("alice", "one"), receive("alice", "two", platform="discord")]
-
-    returned, raised = at_once(
-        *[lambda n=n: inbox.claim(chats[n % 2], owner=f"worker-{n}", platforms=PLATFORMS) for n in range(8)]
-    )
-
-    assert len(returned) == 1
-    assert {type(error) for error in raised} == {inbox.Busy}
-    assert Lane.objects.exclude(owner="").count() == 1

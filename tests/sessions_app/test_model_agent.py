@@ -26,6 +26,9 @@ from tests.sessions_app.model_server import KEY, ModelServer, calls, says
 async def server() -> AsyncIterator[ModelServer]:
     async with ModelServer().running() as running:
         yield running
+        # Those who were no longer waited for close their connections while there is a loop.
+        left_behind = [task for task in asyncio.all_tasks() if "_think" in str(task.get_coro())]
+        await asyncio.gather(*left_behind, return_exceptions=True)
 
 
 def agent_of(server: ModelServer, *tools: Callable[..., Any], instructions: str = "") -> ModelAgent:

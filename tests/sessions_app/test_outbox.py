@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connection, transaction
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -267,7 +268,7 @@ def test_it_repeats_what_a_vanished_sender_may_have_sent(still: StillClock) -> N
     outbox.queue(ALICE, "one")
     first = claim_one()
     assert not first.may_be_repeat
-    still.move(outbox.LEASE_SECONDS - 0.001)
+    still.move(settings.BOTOS_SEND_SECONDS - 0.001)
     assert claim("other") == []
     still.move(0.001)
 
@@ -275,7 +276,9 @@ def test_it_repeats_what_a_vanished_sender_may_have_sent(still: StillClock) -> N
 
     assert (second.may_be_repeat, second.attempts, second.nonce) == (True, 2, first.nonce)
     assert stored().may_be_repeat
-    assert outbox.outgoing(second).may_be_repeat
+    again = outbox.outgoing(second)
+    assert again.may_be_repeat
+    assert again.waited >= settings.BOTOS_SEND_SECONDS  # by the same clock as the lease that ran out
 
 
 @pytest.mark.django_db
@@ -284,7 +287,7 @@ def test_it_repeats_what_a_vanished_sender_may_have_sent(still: StillClock) -> N
 def test_it_ignores_a_sender_that_comes_late(still: StillClock, late: Callable[..., Sent | Failed], other: str) -> None:
     outbox.queue(ALICE, "one")
     vanished = claim_one("courier")
-    still.move(outbox.LEASE_SECONDS)
+    still.move(settings.BOTOS_SEND_SECONDS)
     second = claim_one(other)
 
     outbox.settle([late(vanished, "late")])

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
+from pytest_django import Settings
 
-from identity import clock
-from identity.models import AccountLink, Pairing
-from sessions_app import inbox, outbox
+from identity import browser_pairing, browsers, clock
+from identity.models import AccountLink, Browser, Pairing
+from identity.pairing_secrets import secrets_of
+from sessions_app import commands, inbox, outbox
 from sessions_app.messages import Address, MessageEdit
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
+from sessions_app.texts import HELP
 from tests.sessions_app.talk import DATABASE, message, say, texts
 
 pytestmark = pytest.mark.django_db
@@ -98,3 +104,88 @@ def test_it_shows_no_code_or_number_that_has_run_out() -> None:
 
     assert told("alice", "discord") == "That request has ended. It takes a new code."
     assert "used your code" not in told("alice")
+
+
+def test_it_signs_out_every_browser_of_the_account() -> None:
+    hear("alice", "/link")
+    page = Browser.objects.create(name="Firefox on Linux")
+    browser_pairing.claim(browser=page, secret=code_of(told("alice")).replace("-", ""), address="home")
+    assert told("alice").startswith("A browser (Firefox on Linux) used your code.")
+    hear("alice", secrets_of(Pairing.objects.get()).number)
+    delivery = OutboundDelivery.objects.latest("pk")
+    assert outbox.outgoing(delivery).text == "A browser (Firefox on Linux) can now read and write here."
+    [button] = outbox.outgoing(delivery).buttons
+
+    hear("alice", button.command)
+
+    assert browsers.attached(page) == []
+    assert told("alice") == "Signed out: 1 browser."
+    assert outbox.outgoing(delivery).buttons == ()
+
+
+@pytest.mark.parametrize("secondhand", [{"is_firsthand": False}, {"sent_at": timedelta(minutes=-11)}])
+def test_it_counts_nothing_that_was_not_typed_here_and_now(secondhand: dict[str, Any]) -> None:
+    hear("alice", "/link")
+    if "sent_at" in secondhand:
+        secondhand = {"sent_at": clock.read() + secondhand["sent_at"]}
+    said = replace(message("alice", code_of(told("alice")), platform="discord"), **secondhand)
+
+    inbox.receive(said, resolver=DATABASE)
+
+    assert (
+        told("alice", "discord")
+        == "Please type that yourself, here and now. What was forwarded, or is too old, does not count."
+    )
+    assert Pairing.objects.get().state == "offered"
+    assert set(InboundEvent.objects.values_list("text", flat=True)) == {""}
+
+
+def test_it_counts_what_was_typed_within_ten_minutes() -> None:
+    hear("alice", "/link")
+    said = message("alice", code_of(told("alice")), platform="discord")
+
+    inbox.receive(replace(said, sent_at=clock.read() - timedelta(minutes=9)), resolver=DATABASE)
+
+    assert Pairing.objects.get().state == "claimed"
+
+
+def test_it_burns_a_code_in_a_group_where_nobody_speaks_to_the_bot() -> None:
+    hear("alice", "/link")
+    said = message("bob", f"try {code_of(told('alice'))}", group="friends")
+
+    inbox.receive(replace(said, is_addressed=False), resolver=DATABASE)
+
+    assert Pairing.objects.get().state == "burned"
+    assert told("alice").startswith("Your code was posted in a group")
+
+
+def test_it_burns_a_code_that_a_message_in_a_group_is_edited_to() -> None:
+    hear("alice", "/link")
+    code = code_of(told("alice"))
+    inbox.receive(message("bob", "hello", group="friends"), resolver=DATABASE)
+    heard = InboundEvent.objects.get(text="hello")
+
+    inbox.edit(MessageEdit(Address("telegram", "friends"), heard.message_id, f"my code: {code}"))
+
+    assert Pairing.objects.get().state == "burned"
+
+
+def test_it_does_not_tell_a_group_by_its_silence_which_code_lives() -> None:
+    inbox.receive(message("bob", "is it WDJB-MJHT", group="friends"), resolver=DATABASE)
+
+    assert InboundEvent.objects.get().text == ""
+    assert not OutboundDelivery.objects.exists()
+
+
+def test_it_says_where_the_page_is_if_there_is_one(settings: Settings) -> None:
+    settings.BOTOS_PUBLIC_URL = ""
+    hear("alice", "/link")
+    assert "In a browser" not in told("alice")
+
+    settings.BOTOS_PUBLIC_URL = "https://bots.example.org"
+    assert told("alice").endswith("In a browser you can enter it at https://bots.example.org/pair/ instead.")
+
+
+def test_it_names_the_command_that_signs_browsers_out() -> None:
+    assert "/signout" in str(HELP)
+    assert "signout" in dict(commands.COMMANDS)

@@ -12,6 +12,7 @@ from django.test import override_settings
 
 from sessions_app import bridge
 from sessions_app.agents import as_agent
+from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE
 from sessions_app.messages import Agent, Reply, Turn
 from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
 from sessions_app.pool import Service, TurnPool
@@ -41,11 +42,11 @@ class Counted:
 
 
 @asynccontextmanager
-async def pool_of(agent: Agent, size: int = 128) -> AsyncIterator[tuple[TurnPool, Counted]]:
+async def pool_of(agent: Agent, size: int = 128, *, is_shared: bool = False) -> AsyncIterator[tuple[TurnPool, Counted]]:
     """A running pool, and a counter of what it wants sent."""
     counted, stop = Counted(), asyncio.Event()
     services = {platform: Service(agent, DATABASE) for platform in PLATFORMS}
-    pool = TurnPool(services, size=size, on_outgoing=counted.up)
+    pool = TurnPool(services, size=size, on_outgoing=counted.up, is_shared=is_shared)
     running = asyncio.create_task(pool.run(stop))
     try:
         yield pool, counted
@@ -169,6 +170,44 @@ def test_it_answers_what_came_while_the_lane_was_held() -> None:
     assert list(said) == ["one", "re: one", "two", "three", "re: two\nthree"]
 
 
+def test_it_works_on_one_suspect_at_a_time_and_on_others_meanwhile() -> None:
+    people = ["alice", "bob", "carol"]
+    crashed = [receive(who, "hello") for who in people]
+    InboundEvent.objects.update(starts=CRASHES_BEFORE_QUARANTINE - 1)
+
+    class Watchful:
+        def __init__(self) -> None:
+            self.now: list[str] = []
+            self.most, self.entered, self.dave = 0, asyncio.Event(), asyncio.Event()
+
+        async def reply(self, turn: Turn) -> Reply:
+            if turn.context.user_id == "dave":
+                self.dave.set()
+                return Reply("hello")
+            self.now.append(turn.context.user_id)
+            self.most = max(self.most, len(self.now))
+            self.entered.set()
+            await self.dave.wait()
+            self.now.remove(turn.context.user_id)
+            return Reply("hello")
+
+    async def scene() -> None:
+        agent = Watchful()
+        async with pool_of(agent) as (pool, counted):
+            pool.notify(crashed[0])
+            await agent.entered.wait()
+            pool.notify(crashed[1])
+            pool.notify(crashed[2])
+            await tell(pool, "dave", "hello")
+            await counted.wait_for(4)
+        assert agent.most == 1
+
+    with override_settings(BOTOS_SWEEP_SECONDS=3600):  # the end of one suspect's turn must start the next
+        async_to_sync(scene)()
+
+    assert OutboundDelivery.objects.filter(text="hello").count() == 4
+
+
 def test_it_finds_what_nobody_told_it_of() -> None:
     receive("alice", "hello")
 
@@ -260,7 +299,7 @@ def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: p
     def unwritable(*args: object, **kwargs: object) -> None:
         raise OperationalError("the database is away")
 
-    monkeypatch.setattr("sessions_app.turns.finish", unwritable)
+    monkeypatch.setattr("sessions_app.turns.finish_together", unwritable)
 
     async def scene() -> None:
         asked, left_out, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
@@ -269,7 +308,7 @@ def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: p
             if asked.is_set() and not leases:
                 loop.call_soon_threadsafe(left_out.set)
 
-        monkeypatch.setattr("sessions_app.inbox.renew", renew)
+        monkeypatch.setattr("sessions_app.lanes.renew", renew)
 
         class Quick:
             async def reply(self, turn: Turn) -> Reply:
@@ -285,3 +324,24 @@ def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: p
         async_to_sync(scene)()
 
     assert Lane.objects.get().owner != ""  # nobody gave it back
+
+
+class Interrupted:
+    """While it thinks, the same person writes again, and another process is told of it."""
+
+    async def reply(self, turn: Turn) -> Reply:
+        if turn.text == "first":
+            await bridge.call(receive, "alice", "second")
+        return Reply(f"You said {turn.text}")
+
+
+@override_settings(BOTOS_SWEEP_SECONDS=600)
+def test_it_looks_again_after_a_turn_where_others_are_told_too() -> None:
+    async def talk() -> None:
+        async with pool_of(Interrupted(), is_shared=True) as (pool, counted):
+            await tell(pool, "alice", "first")
+            await counted.wait_for(2)
+
+    async_to_sync(talk)()
+
+    assert OutboundDelivery.objects.filter(text="You said second").exists()

@@ -6,11 +6,11 @@ import pytest
 from django.conf import settings
 
 from identity import clock, linking
-from identity.models import PlatformAccount
-from sessions_app import inbox, outbox, turns
+from identity.models import LiveEvent, PlatformAccount
+from sessions_app import inbox, lanes, outbox, turns
 from sessions_app.messages import Address, InboundMessage, MessageEdit
-from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
-from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say, texts
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane, OutboundDelivery
+from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, is_busy, message, receive, say, texts
 
 pytestmark = pytest.mark.django_db
 
@@ -72,8 +72,7 @@ def test_it_keeps_a_second_worker_off_a_held_lane() -> None:
     claim(conversation)
     receive("alice", "two")
 
-    with pytest.raises(inbox.Busy):
-        inbox.claim(conversation, owner="other", platforms=PLATFORMS)
+    assert is_busy(conversation)
 
 
 def test_it_keeps_a_person_serial_over_platforms() -> None:
@@ -82,8 +81,7 @@ def test_it_keeps_a_person_serial_over_platforms() -> None:
     telegram, discord = receive("alice", "one"), receive("alice", "two", platform="discord")
     claim(telegram)
 
-    with pytest.raises(inbox.Busy):
-        inbox.claim(discord, owner="other", platforms=PLATFORMS)
+    assert is_busy(discord)
 
 
 def test_it_serves_a_person_in_the_order_of_arrival_whatever_chat_is_asked_for() -> None:
@@ -104,8 +102,7 @@ def test_it_refuses_an_account_whose_turn_began_before_it_was_linked() -> None:
     link("alice", "telegram")
     link("alice", "discord")
 
-    with pytest.raises(inbox.Busy):
-        inbox.claim(discord, owner="other", platforms=PLATFORMS)
+    assert is_busy(discord)
 
 
 def test_it_does_not_write_once_the_lease_was_taken_over() -> None:
@@ -128,7 +125,7 @@ def test_it_renews_the_leases_that_are_worked_under_and_no_others() -> None:
     claim(other, owner="somebody")
     Lane.objects.update(lease_until=clock.seconds_from_now(1))
 
-    inbox.renew([working.lease])
+    lanes.renew([working.lease])
 
     far = clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS / 2)
     assert list(Lane.objects.filter(lease_until__gt=far).values_list("pk", flat=True)) == [mine]
@@ -164,9 +161,8 @@ def test_it_waits_before_it_tries_a_failed_turn_again() -> None:
     conversation = receive("alice", "hello")
     turns.fail(claim(conversation))
 
-    with pytest.raises(inbox.Busy):
-        inbox.claim(conversation, owner="other", platforms=PLATFORMS)
-    assert inbox.waiting(PLATFORMS) == []
+    assert is_busy(conversation)
+    assert lanes.waiting(PLATFORMS) == []
 
 
 def test_it_puts_a_message_aside_that_took_the_process_down_three_times() -> None:
@@ -190,7 +186,7 @@ def test_it_does_not_count_a_turn_that_was_given_back() -> None:
     turns.release(claim(conversation))
 
     assert InboundEvent.objects.get().starts == 0
-    assert inbox.waiting(PLATFORMS) == [conversation]
+    assert lanes.waiting(PLATFORMS) == [conversation]
 
 
 def test_it_answers_a_command_without_making_history() -> None:
@@ -235,3 +231,9 @@ def test_it_asks_to_try_again_and_keeps_nothing_if_nobody_knows_who_it_is() -> N
     assert not InboundEvent.objects.exists()
     assert OutboundDelivery.objects.get().text.startswith("I can't tell who you are")
     assert outbox.due(PLATFORMS).count() == 1
+
+
+def test_it_announces_a_turn_once_to_pages_that_are_open() -> None:
+    conversation = Conversation.objects.get(pk=say("alice", "hello"))
+
+    assert list(LiveEvent.objects.values_list("topic", "kind")) == [(f"account:{conversation.account_id}", "messages")]

@@ -246,3 +246,17 @@ async def test_it_says_that_a_factory_made_no_agent(made: Any) -> None:
         await ask(as_agent(lambda: made), a_turn("Hi"), limit=5)
 
     assert "which has neither reply nor chat" in str(caught.value.__cause__)
+
+
+@pytest.mark.asyncio
+async def test_it_refuses_a_factory_that_gives_the_same_object_twice() -> None:
+    class Chatty:
+        def chat(self, prompt: str) -> str:
+            return prompt
+
+    kept = Chatty()
+    agent = as_agent(lambda: kept)
+    await agent.reply(a_turn("one"))
+
+    with pytest.raises(TypeError, match="same object"):
+        await agent.reply(a_turn("two"))

@@ -13,16 +13,14 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connection
-from django.db.migrations.executor import MigrationExecutor
 from django.utils.module_loading import import_string
 
-from adapters import registry
+from adapters import registry, vitals
 from adapters.botos import BotOS, configured_agent
 from adapters.supervisor import State
 from adapters.webserver import WebServer
 from identity.resolvers import Resolves
-from sessions_app import bridge
+from sessions_app import browser_chat
 from sessions_app.agents import AgentError
 
 log = logging.getLogger(__name__)
@@ -37,29 +35,28 @@ class Command(BaseCommand):
         parser.add_argument("--platforms", nargs="+", metavar="NAME", help="only these (default: all with tokens)")
         parser.add_argument("--web", nargs="?", const="", metavar="HOST:PORT", help="serve the pages too")
         parser.add_argument("--playground", action="store_true", help="with local servers in place of the platforms")
-        parser.add_argument("--workers", type=int, default=settings.BOTOS_WORKERS, metavar="N", help="turns at once")
+        turns_help = "turns at once; with 0, manage.py rqworker answers"
+        parser.add_argument("--workers", type=int, default=settings.BOTOS_WORKERS, metavar="N", help=turns_help)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        _check_database()
+        vitals.check_database()
         platforms = _platforms(options["platforms"], playground=options["playground"])
-        if options["workers"] < 1:
-            raise CommandError("--workers takes a number from 1.")
+        _check_workers(options["workers"])
         web = None if options["web"] is None else _web(options["web"], playground=options["playground"])
-        botos = _botos(platforms if not options["playground"] else (), options["workers"])
+        own = [] if options["playground"] else platforms
+        pages = [browser_chat.PLATFORM] if web and browser_chat.PLATFORM not in own else []
+        botos = _botos([*own, *pages], options["workers"])
         asyncio.run(_serve(botos, platforms if options["playground"] else (), web))
-        if all(health.state == State.NEEDS_CONFIGURATION for health in botos.health()):
+        chats = [health for health in botos.health() if health.platform != browser_chat.PLATFORM]
+        if chats and all(health.state == State.NEEDS_CONFIGURATION for health in chats):
             raise CommandError("No platform could be connected. Hint: the lines above say what to set.")
 
 
-def _check_database() -> None:
-    try:
-        plan = MigrationExecutor(connection)
-        missing = plan.migration_plan(plan.loader.graph.leaf_nodes())
-    except DatabaseError as error:
-        kind = type(error).__name__
-        raise CommandError(f"The database cannot be used ({kind}). Hint: is DATABASE_URL right, is it up?") from None
-    if missing:
-        raise CommandError("The database lacks tables. Hint: run manage.py migrate.")
+def _check_workers(workers: int) -> None:
+    if workers < 0:
+        raise CommandError("--workers takes a number from 0.")
+    if not workers and not settings.REDIS_URL:
+        raise CommandError("--workers 0 leaves the answers to manage.py rqworker. Hint: set REDIS_URL for both.")
 
 
 def _platforms(named: list[str] | None, *, playground: bool) -> list[str]:
@@ -71,14 +68,15 @@ def _platforms(named: list[str] | None, *, playground: bool) -> list[str]:
             raise CommandError(f"{str(error.args[0]).capitalize()}.") from None
     if named or playground:
         return list(dict.fromkeys(named or ("telegram", "discord", "slack")))
-    configured = [name for name in registry.names() if registry.is_configured(name)]
+    chats = [name for name in registry.names() if name != browser_chat.PLATFORM]
+    configured = [name for name in chats if registry.is_configured(name)]
     if not configured:
         hint = "set TELEGRAM_BOT_TOKEN, DISCORD_BOT_TOKEN, or SLACK_BOT_TOKEN and SLACK_APP_TOKEN in .env"
         raise CommandError(f"No platform is configured. Hint: {hint}, or try everything with --playground --web.")
     return configured
 
 
-def _botos(platforms: list[str] | tuple[()], workers: int) -> BotOS:
+def _botos(platforms: list[str], workers: int) -> BotOS:
     """Answers on every platform there is: another process may hold the connection that a message came by."""
     resolver: Resolves = import_string(settings.BOTOS_RESOLVER)()
     try:
@@ -147,7 +145,6 @@ async def _playground(botos: BotOS, played: list[str] | tuple[()]) -> Any:
     from adapters.playground import stage  # the local servers, which nobody needs in production
 
     playground = stage.Playground()
-    await bridge.call(stage.link_personas)
     await playground.start()
     for platform in played:
         botos.add_bot(playground.bot(platform))

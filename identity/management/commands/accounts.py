@@ -6,9 +6,9 @@ from typing import Any
 
 from django.db.models import Q
 
-from identity import notices
 from identity.management.printing import OperatorCommand
 from identity.models import AccountLink, PlatformAccount
+from identity.names import harmless
 
 
 class Command(OperatorCommand):
@@ -44,13 +44,13 @@ class Command(OperatorCommand):
         live = AccountLink.objects.live().filter(account=found)
         owner = live.values_list("user__unified_user_id", flat=True).first()
         links = [f"{link.pk}" for link in AccountLink.objects.filter(account=found).order_by("pk")]
-        self.show(_row(found, owner) | {"username": notices.harmless(found.username), "links": links})
+        self.show(_row(found, owner) | {"username": harmless(found.username), "links": links})
 
 
 def _row(account: PlatformAccount, owner: str | None) -> dict[str, Any]:
     return {
         "account": str(account),
-        "display_name": notices.harmless(account.display_name),
+        "display_name": harmless(account.display_name),
         "person": owner,
         "seen_at": account.seen_at,
     }

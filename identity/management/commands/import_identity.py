@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from identity import linking, resolvers
+from identity import linking, locks, lookup, resolvers
 
 
 class Command(BaseCommand):
@@ -42,17 +42,17 @@ def _read(file: Path) -> resolvers.Links:
 
 def _check(pair: resolvers.Pair, person: str) -> None:
     try:
-        linking.check_account(*pair)
-        linking.check_person(person)
+        lookup.check_account(*pair)
+        lookup.check_person(person)
     except ValueError as error:
         raise ValueError(f"links[{resolvers.SEPARATOR.join(pair)!r}]: {error}") from error
 
 
 def _lock(links: resolvers.Links) -> None:
     """Hold every row that will be needed, each kind in one order: a running bot, or a second import, only waits."""
-    accounts = [linking.account_for(platform=pair[0], platform_user_id=pair[1]) for pair in sorted(links)]
-    people = [linking.person_for(unified_user_id=person) for person in sorted(set(links.values()))]
-    linking.lock_people([account.pk for account in accounts], joining=[user.pk for user in people])
+    accounts = [lookup.account_for(platform=pair[0], platform_user_id=pair[1]) for pair in sorted(links)]
+    people = [lookup.person_for(unified_user_id=person) for person in sorted(set(links.values()))]
+    locks.lock_people([account.pk for account in accounts], joining=[user.pk for user in people])
 
 
 def _make(platform: str, platform_user_id: str, person: str) -> str:

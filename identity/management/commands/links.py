@@ -16,23 +16,23 @@ class Command(OperatorCommand):
 
     def add_steps(self) -> None:
         links = self.list_step(self.list, "List links.")
-        links.add_argument("--all", action="store_true", help="also those that have ended")
+        links.add_argument("--all", dest="everything", action="store_true", help="also those that have ended")
         revoke = self.step("revoke", self.revoke, "End a link.")
-        revoke.add_argument("id", type=int, help="as it is listed")
+        revoke.add_argument("pk", metavar="id", type=int, help="as it is listed")
 
-    def list(self, *, search: str, limit: int, all: bool) -> None:  # noqa: A002 - the option's name
+    def list(self, *, search: str, limit: int, everything: bool) -> None:
         links = AccountLink.objects.select_related("account", "user").order_by("-pk")
-        if not all:
+        if not everything:
             links = links.filter(ended_at=None)
         if search:
             person = Q(user__unified_user_id__icontains=search) | Q(user__display_name__icontains=search)
             links = links.filter(person | Q(account__platform_user_id=search) | Q(actor__icontains=search))
         self.show_all([_row(link) for link in links[:limit]])
 
-    def revoke(self, *, id: int) -> None:  # noqa: A002
-        link = AccountLink.objects.select_related("account", "user").filter(pk=id).first()
+    def revoke(self, *, pk: int) -> None:
+        link = AccountLink.objects.select_related("account", "user").filter(pk=pk).first()
         if link is None or not operators.revoke(link=link, operator=operator()):
-            raise ValueError(f"There is no live link {id}.")
+            raise ValueError(f"There is no live link {pk}.")
         link.refresh_from_db()
         self.show(_row(link), f"Revoked: {link.account} is on its own again.")
 

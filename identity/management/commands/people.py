@@ -20,14 +20,16 @@ class Command(OperatorCommand):
         people = self.list_step(self.list, "List people.")
         people.add_argument("--platform", default="", help="only with an account there")
         one = "the unified id, for example alice"
-        self.step("show", self.show_person, "Show one person.").add_argument("id", help=one)
+        self.step("show", self.show_person, "Show one person.").add_argument("person_id", metavar="id", help=one)
         add = self.step("add", self.add, "Add a person.")
-        add.add_argument("id", help=one)
+        add.add_argument("person_id", metavar="id", help=one)
         add.add_argument("--name", default="", help="how you call the person")
         invite = self.step("invite", self.invite, "Issue a code, shown once, for another account of a person.")
-        invite.add_argument("id", help=one)
+        invite.add_argument("person_id", metavar="id", help=one)
         invite.add_argument("--platform", default="", help="only an account there may take it (default: any)")
-        self.step("suspend", self.suspend, "End all links of a person.").add_argument("id", help=one)
+        self.step("suspend", self.suspend, "End all links of a person.").add_argument(
+            "person_id", metavar="id", help=one
+        )
         text = "Add the people of a CSV file (unified_user_id,display_name): all of them or none."
         self.step("import", self.import_people, text).add_argument("file", type=Path, metavar="FILE.csv")
 
@@ -46,20 +48,20 @@ class Command(OperatorCommand):
             platforms.setdefault(link.user_id, []).append(link.account.platform)
         self.show_all([_row(person) | {"accounts": platforms.get(person.pk, [])} for person in found])
 
-    def show_person(self, *, id: str) -> None:  # noqa: A002 - the argument's name
-        person = person_named(id)
+    def show_person(self, *, person_id: str) -> None:
+        person = person_named(person_id)
         accounts = [str(account) for account in linking.accounts_of(person)]
         live = operators.live_invitations(person).select_related("person", "responder").order_by("created_at")
         invited = [f"{one.pk} {invitations.state_of(one)}" for one in live]
         self.show(_row(person) | {"accounts": accounts, "invitations": invited})
 
-    def add(self, *, id: str, name: str) -> None:  # noqa: A002
-        person = operators.add_person(person=NewPerson(id, name), operator=operator())
+    def add(self, *, person_id: str, name: str) -> None:
+        person = operators.add_person(person=NewPerson(person_id, name), operator=operator())
         person.refresh_from_db()
         self.show(_row(person), f"Added {person.unified_user_id}.")
 
-    def invite(self, *, id: str, platform: str) -> None:  # noqa: A002
-        person = person_named(id)
+    def invite(self, *, person_id: str, platform: str) -> None:
+        person = person_named(person_id)
         issued = operators.invite(person=person, platform=platform, operator=operator())
         issued.refresh_from_db()
         seen = invitations.shown([issued])[0]
@@ -72,9 +74,9 @@ class Command(OperatorCommand):
         }
         self.show(row, f"{seen.text}\n\nRequest {issued.pk}. The code is shown only now.")
 
-    def suspend(self, *, id: str) -> None:  # noqa: A002
-        count = operators.suspend(person=person_named(id), operator=operator())
-        self.show({"unified_user_id": id, "links_ended": count}, f"Suspended {id}: {count} links ended.")
+    def suspend(self, *, person_id: str) -> None:
+        count = operators.suspend(person=person_named(person_id), operator=operator())
+        self.show({"unified_user_id": person_id, "links_ended": count}, f"Suspended {person_id}: {count} links ended.")
 
     def import_people(self, *, file: Path) -> None:
         try:

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from identity import clock, invitations, notices, operators
+from identity import called, clock, invitations, operators
 from identity.management.printing import OperatorCommand, operator
 from identity.models import Pairing
-from identity.pairing import Outcome
+from identity.pairing_rows import Outcome
 
 
 class Command(OperatorCommand):
@@ -22,10 +22,10 @@ class Command(OperatorCommand):
         requests = self.list_step(self.list, "List requests.")
         requests.add_argument("--live", action="store_true", help="only those that have not ended")
         one = "as it is listed"
-        self.step("show", self.show_request, "Show one request.").add_argument("id", type=UUID, help=one)
-        self.step("withdraw", self.withdraw, "End an invitation.").add_argument("id", type=UUID, help=one)
+        self.step("show", self.show_request, "Show one request.").add_argument("pk", metavar="id", type=UUID, help=one)
+        self.step("withdraw", self.withdraw, "End an invitation.").add_argument("pk", metavar="id", type=UUID, help=one)
         text = "Type the number that the person read out. It is asked for, and stands in no shell history."
-        self.step("confirm", self.confirm, text).add_argument("id", type=UUID, help=one)
+        self.step("confirm", self.confirm, text).add_argument("pk", metavar="id", type=UUID, help=one)
 
     def list(self, *, search: str, limit: int, live: bool) -> None:
         requests = Pairing.objects.select_related("initiator", "responder", "person").order_by("-created_at")
@@ -38,18 +38,18 @@ class Command(OperatorCommand):
         now = clock.read()
         self.show_all([_row(one, now) for one in requests[:limit]])
 
-    def show_request(self, *, id: UUID) -> None:  # noqa: A002 - the argument's name
-        pairing = _request(id)
+    def show_request(self, *, pk: UUID) -> None:
+        pairing = _request(pk)
         text = {"status": invitations.status_of(pairing).text} if pairing.person else {}
         self.show(_row(pairing) | {"platform": pairing.platform, "tries": pairing.tries} | text)
 
-    def withdraw(self, *, id: UUID) -> None:  # noqa: A002
-        if not operators.withdraw(invitation=_request(id), operator=operator()):
+    def withdraw(self, *, pk: UUID) -> None:
+        if not operators.withdraw(invitation=_request(pk), operator=operator()):
             raise ValueError("This is no invitation, or it has ended.")
-        self.show(_row(_request(id)), "Withdrawn: its code works no more.")
+        self.show(_row(_request(pk)), "Withdrawn: its code works no more.")
 
-    def confirm(self, *, id: UUID) -> None:  # noqa: A002
-        pairing = _request(id)
+    def confirm(self, *, pk: UUID) -> None:
+        pairing = _request(pk)
         if pairing.person is None:
             raise ValueError("People finish what they started in a chat themselves.")
         self.stderr.write("Number: ", ending="")
@@ -57,7 +57,7 @@ class Command(OperatorCommand):
         outcome = operators.confirm(invitation=pairing, number=sys.stdin.readline(), operator=operator())
         if outcome != Outcome.LINKED:
             raise ValueError(_refusal(outcome, pairing))
-        self.show(_row(_request(id)), f"Linked. {invitations.status_of(_request(id)).text}")
+        self.show(_row(_request(pk)), f"Linked. {invitations.status_of(_request(pk)).text}")
 
 
 def _refusal(outcome: Outcome, pairing: Pairing) -> str:
@@ -81,9 +81,9 @@ def _row(pairing: Pairing, now: datetime | None = None) -> dict[str, Any]:
     return {
         "id": pairing.pk,
         "state": str(invitations.state_of(pairing, now)),
-        "started_by": notices.described(pairing.initiator) if pairing.initiator else pairing.operator,
+        "started_by": called.described(pairing.initiator) if pairing.initiator else pairing.operator,
         "person": pairing.person.unified_user_id if pairing.person else None,
-        "answered_by": notices.described(pairing.responder) if pairing.responder else None,
+        "answered_by": called.described(pairing.responder) if pairing.responder else None,
         "created_at": pairing.created_at,
         "expires_at": pairing.expires_at,
         "ended_at": pairing.ended_at,

@@ -1,0 +1,186 @@
+"""Everything that an operator would look at when something is wrong, one finding for each, with what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from django.conf import settings
+from django.core import checks
+from django.db import DatabaseError, connection
+from redis.exceptions import RedisError
+
+from adapters import registry, vitals
+from adapters.protocols import Checkable, NeedsConfiguration
+from identity import clock
+from sessions_app import jobs
+from sessions_app.models import Lane
+
+FORMS = {
+    "TELEGRAM_BOT_TOKEN": r"[0-9]+:[A-Za-z0-9_-]{30,}",
+    "DISCORD_BOT_TOKEN": r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+",
+    "SLACK_BOT_TOKEN": r"xoxb-.+",
+    "SLACK_APP_TOKEN": r"xapp-.+",
+}
+MOST_CLOCK_DIFFERENCE = 5.0  # seconds
+MEGABYTE = 10**6
+LEAST_ROOM = 200 * MEGABYTE
+ONLINE_SECONDS = 10.0  # for what a platform is asked
+WAY_OUT = "try again; if it stays so, look at the platform's status page, and at this machine's way out."
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How one thing is. A `hint` says what to do, and that it is a problem. Neither holds a secret."""
+
+    about: str
+    detail: str
+    hint: str = ""
+
+
+def findings(*, online: bool = False) -> Iterable[Finding]:
+    """All of them. What needs a database that does not answer is left out. online: whether to ask the platforms too."""
+    yield from _configuration()
+    yield from map(_platform, registry.names())
+    if online:
+        yield from asyncio.run(_ask_all())
+    yield _redis()
+    try:
+        connection.ensure_connection()
+    except DatabaseError as error:
+        yield Finding("database", f"does not answer ({type(error).__name__})", "check DATABASE_URL, and that it is up.")
+        return
+    if not vitals.is_migrated():
+        yield Finding("migrations", "some are missing", "run manage.py migrate.")
+        return
+    yield from (look() for look in WITH_DATABASE)
+
+
+def _configuration() -> Iterable[Finding]:
+    found = [one for one in checks.run_checks() if one.level >= checks.WARNING]
+    for one in found:
+        yield Finding("configuration", f"{one.id}: {one.msg}", one.hint or "see the documentation of Django's checks.")
+    if not found:
+        yield Finding("configuration", "makes sense")
+
+
+def _platform(name: str) -> Finding:
+    keys = registry.needs(name)
+    missing = [key for key in keys if not getattr(settings, key, "")]
+    odd = [key for key in keys if key in FORMS and not re.fullmatch(FORMS[key], getattr(settings, key, ""))]
+    if keys and missing == list(keys):
+        return Finding(name, "not wanted: no token is set")
+    if missing:
+        return Finding(name, f"lacks {' and '.join(missing)}", f"set {' and '.join(missing)}.")
+    if odd:
+        return Finding(name, f"{' and '.join(odd)} cannot be right", "copy it anew from the platform.")
+    return Finding(name, f"has {' and '.join(keys) or 'no need of tokens'}")
+
+
+async def _ask_all() -> list[Finding]:
+    wanted = [name for name in registry.names() if registry.get(name).needs and registry.is_configured(name)]
+    return await asyncio.gather(*map(_ask, wanted))
+
+
+async def _ask(name: str) -> Finding:
+    """Whether the platform takes the credentials."""
+    about = f"{name} online"
+    try:
+        adapter = registry.build(name, {})
+        if not isinstance(adapter, Checkable):
+            return Finding(about, "cannot be asked")
+        async with asyncio.timeout(ONLINE_SECONDS):
+            return Finding(about, f"takes the credentials of {await adapter.check()}")
+    except NeedsConfiguration as refused:
+        return Finding(about, "does not take the credentials", _masked(name, f"{refused}."))
+    except TimeoutError:
+        return Finding(about, f"does not answer within {ONLINE_SECONDS:g} s", WAY_OUT)
+    except Exception as error:  # noqa: BLE001 - whatever an adapter meets is what is wrong
+        return Finding(about, _masked(name, str(error)) or type(error).__name__, WAY_OUT)
+
+
+def _masked(name: str, text: str) -> str:
+    """Our adapters show no credentials; somebody's own may do so."""
+    for secret in filter(None, (str(getattr(settings, key, "")) for key in registry.get(name).needs)):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _redis() -> Finding:
+    if not settings.REDIS_URL:
+        return Finding("Redis", "not used")
+    client = jobs.connect(settings.REDIS_URL)
+    try:
+        client.ping()
+    except (RedisError, OSError) as error:
+        hint = "check REDIS_URL, and that it is up; until then work is found by sweeps."
+        return Finding("Redis", f"does not answer ({type(error).__name__})", hint)
+    finally:
+        client.close()
+    return Finding("Redis", "answers")
+
+
+def _database() -> Finding:
+    return Finding("database", f"{connection.display_name} answers, with all tables")
+
+
+def _disk() -> Finding:
+    if connection.vendor != "sqlite" or not Path(file := connection.settings_dict["NAME"]).exists():
+        return Finding("disk", "the database's own affair")
+    free = shutil.disk_usage(file).free
+    hint = "make room: what cannot be written down is not received." if free < LEAST_ROOM else ""
+    return Finding("disk", f"{free // MEGABYTE:,} MB free for the database", hint)
+
+
+def _clock() -> Finding:
+    seconds = (datetime.now(tz=UTC) - clock.read()).total_seconds()
+    hint = "set this machine's clock." if abs(seconds) > MOST_CLOCK_DIFFERENCE else ""
+    return Finding("clock", f"{seconds:+.1f} s against the database's", hint)
+
+
+def _leases() -> Finding:
+    held = Lane.objects.filter(lease_until__gt=clock.now())
+    left = Lane.objects.exclude(owner="").filter(lease_until__lte=clock.now())
+    hint = "no worker takes over: is one running?" if left.exists() else ""
+    holders = held.values("owner").distinct().count()
+    return Finding("leases", f"{held.count()} held by {holders} workers, {left.count()} run out", hint)
+
+
+def _lag() -> Finding:
+    waiting = vitals.backlog()
+    hint = "is a worker running, and quick enough?" if waiting.lag >= vitals.LONGEST_LAG else ""
+    return Finding("messages", f"{waiting.lanes} conversations wait, the longest for {waiting.lag:.0f} s", hint)
+
+
+def _deliveries() -> Finding:
+    waiting = vitals.backlog()
+    hint = "is runbots running and its platforms up?" if waiting.oldest_delivery >= vitals.LONGEST_LAG else ""
+    detail = f"{waiting.deliveries} wait, the oldest for {waiting.oldest_delivery:.0f} s, {waiting.ambiguous} ambiguous"
+    return Finding("deliveries", detail, hint)
+
+
+def _dead_letters() -> Finding:
+    count = vitals.dead_letters()
+    return Finding("dead letters", str(count), "look at the reasons of these deliveries." if count else "")
+
+
+def _quarantined() -> Finding:
+    count = vitals.quarantined()
+    return Finding("put aside", str(count), "these messages ended the process: look at the log." if count else "")
+
+
+WITH_DATABASE: tuple[Callable[[], Finding], ...] = (
+    _database,
+    _disk,
+    _clock,
+    _leases,
+    _lag,
+    _deliveries,
+    _dead_letters,
+    _quarantined,
+)

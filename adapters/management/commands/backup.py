@@ -1,0 +1,55 @@
+"""`manage.py backup FILE`: a copy of a SQLite database that is in use, whole and checked."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from argparse import ArgumentParser
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connection
+
+
+class Command(BaseCommand):
+    help = "Copy the SQLite database to FILE while BotOS runs. PostgreSQL has pg_dump for it."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", type=Path, help="a file that is not there yet")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if connection.vendor != "sqlite":
+            raise CommandError("This is for SQLite. Hint: pg_dump --format=custom --file FILE DATABASE_URL")
+        file = options["file"].absolute()
+        part = file.with_name(f"{file.name}.part")
+        _reserve(file, part)
+        try:
+            _copy(part)
+            os.link(part, file)  # unlike a rename, this never replaces a file
+        except (OSError, DatabaseError, sqlite3.Error) as error:
+            raise CommandError(f"No backup was made ({type(error).__name__}: {error}).") from None
+        finally:
+            part.unlink(missing_ok=True)
+        self.stdout.write(f"{file}: {file.stat().st_size:,} bytes, whole")
+
+
+def _reserve(file: Path, part: Path) -> None:
+    """Make the file that will hold what people wrote, for nobody else to read. VACUUM INTO takes an empty one."""
+    if file.exists():
+        raise CommandError(f"{file} is there already. Hint: name another file; a backup replaces nothing.")
+    try:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError as error:
+        raise CommandError(f"{part} cannot be made ({error.strerror}).") from None
+
+
+def _copy(part: Path) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM INTO %s", [str(part)])
+    with closing(sqlite3.connect(f"file:{part}?mode=ro", uri=True)) as copy:
+        if copy.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
+            raise sqlite3.DatabaseError("the copy is not whole")
+    with part.open("rb+") as written:
+        os.fsync(written.fileno())

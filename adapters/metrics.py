@@ -1,0 +1,49 @@
+"""The numbers of `vitals` and `tally` as Prometheus reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from adapters import vitals
+from adapters.supervisor import State
+from sessions_app import tally
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def exposition() -> str:
+    """All of them. Only which platforms are connected is of the asked process; the rest is of all of them together."""
+    return "".join(f"{line}\n" for line in [*_gauges(), *_counters()])
+
+
+def _gauges() -> Iterable[str]:
+    waiting = vitals.backlog()
+    yield from _one("botos_inbound_lag_seconds", "Longest wait of a message whose lane is free", waiting.lag)
+    yield from _one("botos_lanes_waiting", "Lanes that are free and where a message waits", waiting.lanes)
+    yield from _one("botos_deliveries_pending", "Deliveries that are not settled", waiting.deliveries)
+    yield from _one("botos_delivery_oldest_seconds", "Age of the oldest of these", waiting.oldest_delivery)
+    yield from _one("botos_deliveries_ambiguous", "Those of these that may have been sent already", waiting.ambiguous)
+    yield from _one("botos_dead_letters", "Deliveries that were given up", vitals.dead_letters())
+    yield from _one("botos_quarantined", "Messages that were put aside", vitals.quarantined())
+    up = {one.platform: int(one.state is State.UP) for one in vitals.connections()}
+    yield from _many("botos_adapter_up", "Whether the platform is connected here", "gauge", up)
+
+
+def _counters() -> Iterable[str]:
+    yield from _many("botos_turns_total", "Turns that were answered", "counter", tally.written("turns"))
+    yield from _many("botos_failures_total", "Turns that failed", "counter", tally.written("failures"))
+    limited = tally.written("rate limits")
+    yield from _many("botos_rate_limited_total", "Calls that the platform refused for a while", "counter", limited)
+
+
+def _one(name: str, about: str, value: float) -> Iterable[str]:
+    return (*_head(name, about, "gauge"), f"{name} {value:g}")
+
+
+def _many(name: str, about: str, kind: str, values: Mapping[str, int]) -> Iterable[str]:
+    # A platform's name has no character that would need a backslash.
+    return (*_head(name, about, kind), *(f'{name}{{platform="{key}"}} {value}' for key, value in values.items()))
+
+
+def _head(name: str, about: str, kind: str) -> tuple[str, str]:
+    return f"# HELP {name} {about}.", f"# TYPE {name} {kind}"

@@ -1,0 +1,108 @@
+"""How BotOS is: what waits for how long, what failed, and which connections of this process are up.
+
+Numbers only, of nobody in particular, in as many statements however much there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.core.management.base import CommandError
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.db.models import Count, Min, Q
+
+from adapters.supervisor import Health, State
+from identity import clock
+from sessions_app.models import InboundEvent, OutboundDelivery
+
+LONGEST_LAG = 60.0  # seconds
+
+_health: Callable[[], list[Health]] = list
+_is_migrated = False
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits. lag: seconds that the longest waiting message waits although its lane is free."""
+
+    lag: float
+    lanes: int
+    deliveries: int
+    oldest_delivery: float
+    ambiguous: int
+
+
+def watch(health: Callable[[], list[Health]]) -> None:
+    """These are the connections of this process from now on."""
+    global _health  # noqa: PLW0603 - a process runs one BotOS
+    _health = health
+
+
+def connections() -> list[Health]:
+    """How each adapter of this process is; none where only pages are served."""
+    return _health()
+
+
+def backlog() -> Backlog:
+    now = clock.now()
+    free = Q(conversation__lane__lease_until__lte=now, conversation__lane__not_before__lte=now)
+    events = InboundEvent.objects.filter(free, done_at=None)
+    waiting = events.aggregate(oldest=Min("received_at"), lanes=Count("conversation", distinct=True))
+    open_ones = OutboundDelivery.objects.filter(settled_at=None)
+    ambiguous = Count("pk", filter=Q(may_be_repeat=True))
+    going = open_ones.aggregate(oldest=Min("created_at"), count=Count("pk"), ambiguous=ambiguous)
+    moment = clock.read()
+    return Backlog(
+        _age(waiting["oldest"], moment),
+        waiting["lanes"],
+        going["count"],
+        _age(going["oldest"], moment),
+        going["ambiguous"],
+    )
+
+
+def _age(since: datetime | None, now: datetime) -> float:
+    return max(0.0, (now - since).total_seconds()) if since else 0.0
+
+
+def dead_letters() -> int:
+    return OutboundDelivery.objects.filter(status=OutboundDelivery.Status.DEAD).count()
+
+
+def quarantined() -> int:
+    return InboundEvent.objects.filter(status=InboundEvent.Status.QUARANTINED).count()
+
+
+def is_migrated() -> bool:
+    """Whether the database has all tables that this program knows. Once it has, it keeps them."""
+    global _is_migrated  # noqa: PLW0603 - reading all migrations takes too long to do it at each question
+    if not _is_migrated:
+        executor = MigrationExecutor(connection)
+        _is_migrated = not executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return _is_migrated
+
+
+def check_database() -> None:
+    """Raises CommandError with a hint if no process could work on it, for commands to call first."""
+    try:
+        is_complete = is_migrated()
+    except DatabaseError as error:
+        kind = type(error).__name__
+        raise CommandError(f"The database cannot be used ({kind}). Hint: is DATABASE_URL right, is it up?") from None
+    if not is_complete:
+        raise CommandError("The database lacks tables. Hint: run manage.py migrate.")
+
+
+def reasons_against() -> list[str]:
+    """Why no work should be expected of this process now, in words that hold no secret."""
+    down = [f"{one.platform}: {one.state}" for one in connections() if one.state is not State.UP]
+    try:
+        if not is_migrated():
+            return [*down, "the database lacks tables"]
+        lag = backlog().lag
+    except DatabaseError as error:
+        return [*down, f"the database does not answer: {type(error).__name__}"]
+    return [*down, *([f"messages wait for {lag:.0f} s"] if lag >= LONGEST_LAG else [])]

@@ -1,0 +1,133 @@
+"""What platforms call: what they tell is stored before they are answered 200, so that they repeat what is not.
+
+A call is known by its secret or its signature; no browser comes here, and no cookie counts. Whether this process runs
+the bots does not matter: what waits is rung for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseForbidden, JsonResponse
+from django.utils.crypto import constant_time_compare
+from django.utils.module_loading import import_string
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
+
+from adapters.protocols import MalformedEvent
+from adapters.telegram_updates import BotIdentity, Press, parse_update
+from identity.models import BotProfile
+from sessions_app import doorbell, inbox
+from sessions_app.messages import InboundMessage, MessageEdit
+
+log = logging.getLogger(__name__)
+
+LONGEST = 1024 * 1024  # bytes; an update has a few kilobytes
+SECRET_HEADER = "X-Telegram-Bot-Api-Secret-Token"
+
+
+class Refused(Exception):
+    """The call cannot be taken. Shown with `status`, and once in the log."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+    def answer(self) -> HttpResponse:
+        return HttpResponse(status=self.status, reason=str(self))
+
+
+def body_of(request: HttpRequest) -> bytes:
+    """The body. Raises Refused for one that is too long, however long it says that it is."""
+    body = request.read(LONGEST + 1)
+    if len(body) > LONGEST:
+        raise Refused(413, "The body is too long")
+    return body
+
+
+def take(heard: InboundMessage | MessageEdit | None) -> None:
+    """Store what was heard, and tell those who work. Durable on return; whatever the database raises means: not."""
+    try:
+        if isinstance(heard, MessageEdit):
+            inbox.edit(heard)
+        elif heard is not None:
+            _ring(inbox.receive(heard, resolver=import_string(settings.BOTOS_RESOLVER)()))
+    except inbox.Unacceptable as error:
+        log.warning("a message from a webhook was refused: %s", error)
+
+
+def _ring(conversation_id: int | None) -> None:
+    if conversation_id is None:
+        doorbell.ring_for_couriers()
+    else:
+        doorbell.ring(conversation_id)
+
+
+@csrf_exempt
+@require_POST
+@never_cache
+def telegram(request: HttpRequest) -> HttpResponse:
+    """One update of the bot that TELEGRAM_BOT_TOKEN names."""
+    if settings.BOTOS_TELEGRAM_TRANSPORT != "webhook":
+        raise Http404
+    if not constant_time_compare(request.headers.get(SECRET_HEADER, ""), settings.TELEGRAM_WEBHOOK_SECRET):
+        return HttpResponseForbidden()
+    try:
+        return _answer(_hear(_update_in(body_of(request))))
+    except Refused as refused:
+        return refused.answer()
+    except Exception as error:  # noqa: BLE001 - whatever it is, Telegram will tell of it again
+        return Refused(503, f"Not stored ({type(error).__name__})").answer()
+
+
+def _update_in(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(400, "Not JSON") from None
+
+
+def _hear(update: object) -> InboundMessage | MessageEdit | Press | None:
+    """What the update says. One that cannot be read is none: told again, it would hold up what follows."""
+    try:
+        heard = parse_update(update, _bot())
+    except MalformedEvent as error:
+        log.warning("telegram: an update is skipped: %s", error)
+        return None
+    take(heard.message if isinstance(heard, Press) else heard)
+    return heard
+
+
+def _bot() -> BotIdentity:
+    """The bot as it was when it connected. Before it ever did nobody can say whether a mention means it."""
+    profile = BotProfile.objects.filter(platform="telegram").first()
+    if profile is None:
+        raise Refused(503, "The bot has not connected yet")
+    return BotIdentity(int(settings.TELEGRAM_BOT_TOKEN.partition(":")[0]), profile.name.removeprefix("@"))
+
+
+def _answer(heard: object) -> HttpResponse:
+    """Telegram carries out a method that it finds in the answer."""
+    if isinstance(heard, Press):
+        return JsonResponse({"method": "answerCallbackQuery", "callback_query_id": heard.query_id})
+    return HttpResponse()
+
+
+@csrf_exempt
+@require_POST
+@never_cache
+async def slack(request: HttpRequest) -> HttpResponse:
+    """One event, pressed button or slash command of the app that SLACK_BOT_TOKEN names."""
+    if settings.BOTOS_SLACK_TRANSPORT != "http":
+        raise Http404
+    from adapters import slack_webhook  # the SDK takes a good part of a second
+
+    try:
+        return await slack_webhook.take(request)
+    except Refused as refused:
+        return refused.answer()
+    except Exception as error:  # noqa: BLE001 - whatever it is, Slack will tell of it again
+        return Refused(503, f"Not stored ({type(error).__name__})").answer()

@@ -1,0 +1,23 @@
+"""What somebody sees whose page failed."""
+
+from __future__ import annotations
+
+import sys
+
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+from django.views.defaults import server_error
+
+AWAY = (OperationalError, InterfaceError)  # not there, full, or held by somebody else: a matter of time
+AGAIN_SECONDS = "10"
+
+
+def failed(request: HttpRequest) -> HttpResponse:
+    """503 if the database was away, else 500. Django calls this within the handling of the exception.
+
+    Rendered without the request: who somebody is can only be told by the database.
+    """
+    if isinstance(sys.exc_info()[1], AWAY):
+        return HttpResponse(render_to_string("503.html"), status=503, headers={"Retry-After": AGAIN_SECONDS})
+    return server_error(request)

@@ -1,0 +1,121 @@
+"""The last step: a number is tried, and the right one links two sides, or attaches an account to a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from identity import (
+    attachments,
+    browsers,
+    clock,
+    codes,
+    linking,
+    locks,
+    notices,
+    pairing_limits,
+    pairing_policy,
+    pairing_rows,
+)
+from identity.limits import limits
+from identity.linking import How
+from identity.models import AccountLink, Browser, Pairing, PlatformAccount, UnifiedUser
+from identity.notices import Template
+from identity.pairing_rows import Outcome
+from identity.pairing_secrets import secrets_of
+
+State = Pairing.State
+DONE = (Outcome.LINKED, Outcome.ATTACHED)
+
+
+def lock_sides(pairings: Iterable[Pairing]) -> None:
+    """Hold all accounts, people and browsers that these requests may join, so that what policy is asked stays true."""
+    accounts = {one for pairing in pairings for one in (pairing.initiator_id, pairing.responder_id) if one}
+    people = {pairing.person_id for pairing in pairings if pairing.person_id}
+    locks.lock_people(accounts, joining=people)
+    attachments.hold(
+        one for pairing in pairings for one in (pairing.initiator_browser_id, pairing.responder_browser_id)
+    )
+
+
+def try_number(pairing: Pairing, number: str, how: How, account: PlatformAccount | None = None) -> Outcome:
+    """Try a number that `account`, a browser or an operator has typed. The caller holds the sides."""
+    if not pairing_rows.count_try(pairing):
+        notices.tell(account, Template.NOTHING_THERE)
+        return Outcome.ENDED
+    if codes.is_same(number, secrets_of(pairing).number):
+        return _finish(pairing, how)
+    left = limits().number_tries - pairing.tries - 1
+    if left > 0:
+        pairing_rows.record("number_wrong", pairing, actor=how.actor, account=account, left=left)
+        notices.tell(account, Template.WRONG_NUMBER, left=left)
+        return Outcome.WRONG
+    pairing_rows.end(pairing, State.LOCKED, was=[State.CLAIMED], strike=pairing.initiator)
+    pairing_rows.record("locked", pairing, actor=how.actor, account=account)
+    pairing_rows.tell_both(pairing, Template.LOCKED)
+    pairing.strike = pairing.initiator
+    pairing_limits.alert(pairing)
+    return Outcome.LOCKED
+
+
+def refuse(pairing: Pairing, responder: PlatformAccount, reason: str, *, was: str) -> bool:
+    """End a request that policy forbids, and say why. False if it is no longer what it `was`."""
+    if not pairing_rows.end(pairing, State.REFUSED, was=[was]):
+        return False
+    pairing_rows.record("refused", pairing, actor="system", account=responder, reason=reason)
+    for one in (pairing.initiator, responder):
+        notices.tell(one, Template.REFUSED, reason=reason)
+    return True
+
+
+def _finish(pairing: Pairing, how: How) -> Outcome:
+    browser = pairing.initiator_browser or pairing.responder_browser
+    account = pairing.responder or pairing.initiator
+    if account is None:
+        raise AssertionError("the database keeps an account on every claimed request")
+    return _attach(pairing, browser, account, how) if browser else _link(pairing, account, how)
+
+
+def _attach(pairing: Pairing, browser: Browser, account: PlatformAccount, how: How) -> Outcome:
+    """With a browser, nobody is linked: the account may be read and written there, and is told so at once.
+
+    The number may have come in the chat, when the browser had run out in the meantime.
+    """
+    if not browsers.hold(browser):
+        pairing_rows.stop(pairing, State.CANCELLED, actor=how.actor)
+        return Outcome.CANCELLED
+    _end(pairing, State.ATTACHED)
+    attachments.attach(browser=browser, account=account, pairing=pairing)
+    pairing_rows.record("attached", pairing, actor=how.actor, account=account)
+    notices.tell(account, Template.BROWSER_ATTACHED, browser=str(browser.pk))
+    return Outcome.ATTACHED
+
+
+def _link(pairing: Pairing, responder: PlatformAccount, how: How) -> Outcome:
+    """Join the two sides. The rows they stand on are locked, and policy is asked once more."""
+    if reason := pairing_policy.forbids(pairing, responder):
+        refuse(pairing, responder, reason, was=State.CLAIMED)
+        return Outcome.REFUSED
+    _end(pairing, State.LINKED)
+    sides = [one for one in (pairing.initiator, responder) if one]
+    join(sides, pairing_policy.person_of(sides, pairing.person), pairing, how)
+    return Outcome.LINKED
+
+
+def _end(pairing: Pairing, state: str) -> None:
+    if not pairing_rows.end(pairing, state, was=[State.CLAIMED]):
+        raise AssertionError("the row has been ours since the try was counted")
+
+
+def join(sides: list[PlatformAccount], person: UnifiedUser, pairing: Pairing, how: How) -> None:
+    """Make those of `sides` the person's that are not yet, and tell everybody. The caller has asked policy."""
+    known, since = linking.accounts_of(person), clock.read()
+    for one in sides:
+        if one not in known:
+            link = linking.join(account=one, user=person, pairing=pairing, since=since, how=how)
+            _tell_others(link, [other for other in known if other not in sides])
+        notices.tell(one, Template.LINKED, pairing=str(pairing.pk))
+
+
+def _tell_others(link: AccountLink, others: Iterable[PlatformAccount]) -> None:
+    for other in others:
+        notices.tell(other, Template.ACCOUNT_ADDED, link=link.pk)

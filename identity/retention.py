@@ -1,0 +1,32 @@
+"""What time alone takes away of identity: requests, browsers that have ended, and old audit rows. Some at a time."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db.models import Exists, OuterRef
+
+from identity import clock
+from identity.models import AuditEvent, Browser, BrowserAccount, Pairing
+
+DAY = 86_400
+AT_ONCE = 500
+
+
+def forget_old_requests() -> int:
+    """Delete requests and browsers that ended long ago; links stay. How many rows there were."""
+    old = clock.seconds_from_now(-settings.BOTOS_KEEP_PAIRINGS_DAYS * DAY)
+    in_browsers = BrowserAccount.objects.filter(ended_at__lt=old).order_by("ended_at").values_list("pk", flat=True)
+    gone = BrowserAccount.objects.filter(pk__in=list(in_browsers[:AT_ONCE])).delete()[0]
+    is_needed = Exists(BrowserAccount.objects.filter(pairing=OuterRef("pk")))
+    requests = Pairing.objects.filter(~is_needed, ended_at__lt=old).order_by("ended_at").values_list("pk", flat=True)
+    gone += Pairing.objects.filter(pk__in=list(requests[:AT_ONCE])).delete()[0]
+    attached = Exists(BrowserAccount.objects.filter(browser=OuterRef("pk")))
+    asked = Exists(Pairing.objects.filter(initiator_browser=OuterRef("pk")))
+    answered = Exists(Pairing.objects.filter(responder_browser=OuterRef("pk")))
+    browsers = Browser.objects.filter(~attached, ~asked, ~answered, ended_at__lt=old).order_by("ended_at")
+    return gone + Browser.objects.filter(pk__in=list(browsers.values_list("pk", flat=True)[:AT_ONCE])).delete()[0]
+
+
+def forget_old_audit() -> int:
+    """Delete audit rows beyond their time, which is the only way they go. How many there were."""
+    return AuditEvent.objects.drop_beyond(settings.BOTOS_KEEP_AUDIT_DAYS * DAY, most=AT_ONCE)

@@ -1,0 +1,92 @@
+"""The operators' lists of what was given up. Nobody's words are shown. Taking it up again leaves an audit row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.auth.models import AbstractUser
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from identity import called
+from identity.admin.base import OperatorAdmin, PlatformFilter
+from sessions_app import redrive
+from sessions_app.models import InboundEvent, OutboundDelivery
+
+
+class StatusFilter(admin.SimpleListFilter):
+    """What was given up, unless something else is asked for."""
+
+    title = gettext_lazy("state")
+    parameter_name = "state"
+    first: tuple[str, ...] = ()
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("all", _("all"))]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        return queryset if self.value() == "all" else queryset.filter(status__in=self.first)
+
+
+class DeadFilter(StatusFilter):
+    first = (OutboundDelivery.Status.DEAD,)
+
+
+class GivenUpFilter(StatusFilter):
+    first = redrive.GIVEN_UP
+
+
+class RedriveAdmin(OperatorAdmin):
+    """A list with one thing to do, for operators who have its permission."""
+
+    permission = ""
+    ordering = ("-pk",)
+    actions = ("redrive",)
+
+    def has_redrive_permission(self, request: HttpRequest) -> bool:
+        user = request.user
+        return isinstance(user, AbstractUser) and user.has_perm(f"sessions_app.{self.permission}")
+
+    def take_up(self, pk: int, operator: str) -> bool:
+        raise NotImplementedError
+
+    @admin.action(description=gettext_lazy("Take up again"), permissions=["redrive"])
+    def redrive(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        wanted, operator = queryset.order_by("pk").values_list("pk", flat=True), request.user.get_username()
+        done = sum(self.take_up(pk, operator) for pk in wanted)
+        text = _("%(count)d taken up again.") % {"count": done}
+        messages.add_message(request, messages.SUCCESS if done else messages.WARNING, text)
+
+
+@admin.register(OutboundDelivery)
+class DeliveryAdmin(RedriveAdmin):
+    permission = "redrive_delivery"
+    fields = ("platform", "chat_id", "thread_id", "status", "attempts", "may_be_repeat", "reason", "created_at")
+    list_display = ("created_at", "platform", "chat_id", "status", "attempts", "reason")
+    list_filter = (DeadFilter, PlatformFilter)
+    search_fields = ("=chat_id", "reason")
+    search_help_text = gettext_lazy("By the id of a chat, or a reason.")
+
+    def take_up(self, pk: int, operator: str) -> bool:
+        return redrive.delivery(pk, operator=operator)
+
+
+@admin.register(InboundEvent)
+class EventAdmin(RedriveAdmin):
+    permission = "redrive_event"
+    fields = ("platform", "described_account", "kind", "status", "starts", "failures", "received_at", "done_at")
+    list_display = ("received_at", "platform", "described_account", "kind", "status", "starts", "failures")
+    list_filter = (GivenUpFilter, PlatformFilter)
+    list_select_related = ("account",)
+    search_fields = ("=account__platform_user_id", "=chat_id")
+    search_help_text = gettext_lazy("By the id of an account or a chat.")
+
+    @admin.display(description=gettext_lazy("account"))
+    def described_account(self, event: InboundEvent) -> str:
+        return called.described(event.account)
+
+    def take_up(self, pk: int, operator: str) -> bool:
+        return redrive.event(pk, operator=operator)

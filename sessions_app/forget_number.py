@@ -1,0 +1,41 @@
+"""The number that somebody types to be forgotten: derived when it is shown or compared, and kept nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from django.conf import settings
+
+from identity import called, clock, codes
+from identity.models import PlatformAccount
+from identity.wording import Notice
+from sessions_app import texts
+from sessions_app.models import ForgetRequest
+
+TEMPLATE = "forget_number"
+
+
+def number_of(request: ForgetRequest) -> str:
+    """Six digits."""
+    return codes.number(_key(settings.SECRET_KEY), request.pk, bytes(request.nonce))
+
+
+@cache
+def _key(secret: str) -> bytes:
+    return codes.purpose_key(secret, "forget")
+
+
+def notice(account: PlatformAccount, subject: Mapping[str, Any]) -> Notice:
+    """The words for the chat, of the moment in which they are sent."""
+    request = ForgetRequest.objects.filter(pk=subject["request"], account=account, state="asked").first()
+    if request is None or request.expires_at <= clock.read():
+        return Notice(str(texts.FORGET_ENDED))
+    accounts = PlatformAccount.objects.filter(pk__in=request.accounts).order_by("pk")
+    values = {
+        "number": codes.shown_number(number_of(request)),
+        "accounts": ", ".join(called.described(one) for one in accounts),
+        "minutes": subject["minutes"],
+    }
+    return Notice(str(texts.FORGET_NUMBER_ON_PAGE if request.browser else texts.FORGET_NUMBER) % values)

@@ -1,0 +1,72 @@
+"""What was given up is taken up again: deliveries that are dead, and messages that were put aside or not answered.
+
+Each step claims its row in one statement, so that of two who ask at once one does it and the other is told so.
+"""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+
+from identity import audit, clock
+from identity.models import PlatformAccount
+from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE, Lease
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
+
+GIVEN_UP = (InboundEvent.Status.QUARANTINED, InboundEvent.Status.GIVEN_UP)
+# A person gets one try more of what ended processes, and not three processes to end.
+ONE_TRY = CRASHES_BEFORE_QUARANTINE - 1
+
+
+def dead_deliveries() -> QuerySet[OutboundDelivery]:
+    """Dead letters, the oldest first."""
+    return OutboundDelivery.objects.filter(status=OutboundDelivery.Status.DEAD).order_by("pk")
+
+
+def given_up_events() -> QuerySet[InboundEvent]:
+    """Messages that were put aside or not answered, the oldest first."""
+    return InboundEvent.objects.filter(status__in=GIVEN_UP).order_by("pk")
+
+
+@transaction.atomic
+def delivery(pk: int, *, operator: str) -> bool:
+    """Put a dead delivery back in line, under the nonce that it had. False if it is not dead, or not any more."""
+    afresh = {"attempts": 0, "owner": "", "lease_until": clock.EPOCH, "not_before": clock.EPOCH, "settled_at": None}
+    if not dead_deliveries().filter(pk=pk).update(status=OutboundDelivery.Status.PENDING, **afresh):
+        return False
+    row = OutboundDelivery.objects.select_related("account").get(pk=pk)
+    audit.record(kind="delivery_redriven", actor=operator, account=row.account, delivery=pk)
+    return True
+
+
+@transaction.atomic
+def event(pk: int, *, operator: str) -> bool:
+    """Let a message that was given up be answered after all. False if it was not given up, or is not any more."""
+    if not _ask_anew(pk, starts=0):
+        return False
+    account = PlatformAccount.objects.get(events=pk)
+    audit.record(kind="event_redriven", actor=operator, account=account, event=pk)
+    return True
+
+
+@transaction.atomic
+def last_of(lease: Lease, account: PlatformAccount) -> bool:
+    """The same for the last message that a person has there, or, in a group, that `account` wrote. False if none is."""
+    theirs = Q(conversation__in=lease.together)
+    if lease.conversation.kind == Conversation.Kind.GROUP:
+        theirs &= Q(account=account)
+    last = given_up_events().filter(theirs).order_by("-pk").values_list("pk", flat=True).first()
+    return last is not None and _ask_anew(last, starts=ONE_TRY)
+
+
+def _ask_anew(pk: int, *, starts: int) -> bool:
+    """Its turn will be written in place of the one that only said that there is no answer."""
+    waits = {"status": InboundEvent.Status.PENDING, "done_at": None, "starts": starts, "failures": 0}
+    if not given_up_events().filter(pk=pk).update(**waits):
+        return False
+    said = HistoryEntry.objects.filter(event=pk)
+    edited = said.filter(role=HistoryEntry.Role.USER).values_list("metadata__edited", flat=True).first()
+    if edited:
+        InboundEvent.objects.filter(pk=pk).update(edited=edited)
+    said.delete()
+    return True

@@ -1,0 +1,64 @@
+"""What time alone takes away of what was said. Each run looks at some rows and no more; housekeeping runs it often.
+
+Rows come in the order of their ids, so the oldest `AT_ONCE` are all that a run needs to look at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db.models import QuerySet
+
+from identity import clock
+from sessions_app.models import ForgetRequest, ForgottenEvent, HistoryEntry, InboundEvent, OutboundDelivery
+
+DAY = 86_400
+AT_ONCE = 500
+
+
+def forget_words() -> int:
+    """Empty messages that were answered long ago: history has what was said. The keys stay. How many there were."""
+    full = InboundEvent.objects.filter(emptied_at=None, done_at__isnull=False)
+    old = full.filter(done_at__lt=_ago(settings.BOTOS_KEEP_EVENTS_DAYS)).order_by("done_at")
+    some = InboundEvent.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:AT_ONCE]))
+    return some.update(text="", edited="", chat_name="", emptied_at=clock.now())
+
+
+def forget_keys() -> int:
+    """Delete messages, and hashes of forgotten ones, that no platform delivers again. How many there were."""
+    days = settings.BOTOS_KEEP_KEYS_DAYS
+    hashes = ForgottenEvent.objects.filter(forgotten_at__lt=_ago(days)).order_by("forgotten_at")
+    gone = ForgottenEvent.objects.filter(pk__in=list(hashes.values_list("pk", flat=True)[:AT_ONCE])).delete()[0]
+    return gone + _delete(InboundEvent.objects.all(), done_at__lt=_ago(days))
+
+
+def forget_deliveries() -> int:
+    """Delete messages that were sent, or given up, long ago. How many there were."""
+    return _delete(OutboundDelivery.objects.all(), settled_at__lt=_ago(settings.BOTOS_KEEP_DELIVERIES_DAYS))
+
+
+def forget_requests() -> int:
+    """Delete old requests to be forgotten, as other requests. How many there were."""
+    old = ForgetRequest.objects.filter(ended_at__lt=_ago(settings.BOTOS_KEEP_PAIRINGS_DAYS)).order_by("ended_at")
+    unanswered = ForgetRequest.objects.filter(state="asked", expires_at__lt=clock.now())
+    unanswered.update(state="ended", ended_at=clock.now())
+    return ForgetRequest.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:AT_ONCE])).delete()[0]
+
+
+def forget_history() -> int:
+    """Delete what was said long ago, where the operator set a time for it. How many entries there were."""
+    days = settings.BOTOS_KEEP_HISTORY_DAYS
+    return _delete(HistoryEntry.objects.all(), said_at__lt=_ago(days)) if days else 0
+
+
+def _delete(rows: QuerySet[Any], **is_old: Any) -> int:
+    oldest = list(rows.order_by("pk").values_list("pk", flat=True)[:AT_ONCE])
+    return int(rows.filter(pk__in=oldest, **is_old).delete()[0])
+
+
+def _ago(days: int) -> Any:
+    return clock.seconds_from_now(-days * DAY)
+
+
+DUTIES = (forget_words, forget_keys, forget_deliveries, forget_requests, forget_history)

@@ -1,0 +1,72 @@
+"""Finding words in what was said: SQLite's FTS5 and PostgreSQL's full text, kept up to date by the database itself."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+
+from django.db import connection
+
+from sessions_app import history
+from sessions_app.messages import Line
+from sessions_app.models import Conversation
+
+MOST_WORDS = 10
+LONGEST_WORD = 100  # PostgreSQL refuses very long ones
+
+# `history.select` decides which entries may be read; these only say which of them have the words.
+_SQLITE = """
+FROM sessions_app_entrysearch CROSS JOIN sessions_app_historyentry e CROSS JOIN readable
+WHERE sessions_app_entrysearch MATCH %(words)s AND e.id = sessions_app_entrysearch.rowid
+  AND readable.id = e.conversation_id AND e.said_at > readable.after
+"""
+# The expression of the index entries_by_words, letter by letter.
+_POSTGRESQL = """
+FROM readable JOIN sessions_app_historyentry e ON e.conversation_id = readable.id AND e.said_at > readable.after
+WHERE to_tsvector('simple', translate(left(e.text, 100000), '._-/@:~+=&?#', '            '))
+      @@ to_tsquery('simple', %(words)s)
+"""
+_APART = str.maketrans(dict.fromkeys("._-/@:~+=&?#\0", " "))
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An entry with the words. `place` is the `before` of the history page that ends with it."""
+
+    line: Line
+    place: str
+
+
+def find(conversation: Conversation, words: str, *, limit: int) -> list[Hit]:
+    """The newest `limit` entries that may be read in `conversation` and have words beginning with all of `words`.
+
+    Whatever is typed is taken for words: nothing in it is an operator, and nothing raises.
+    """
+    asked = _words(words)
+    if not asked:
+        return []
+    is_sqlite = connection.vendor == "sqlite"
+    values = {"words": _for_sqlite(asked, conversation) if is_sqlite else _for_postgresql(asked), "limit": limit}
+    wanted = history.ENTRIES + (_SQLITE if is_sqlite else _POSTGRESQL) + history.NEWEST_FIRST
+    return [
+        Hit(history.line(row), history.cursor(row, behind=True)) for row in history.select(conversation, wanted, values)
+    ]
+
+
+def _words(text: str) -> list[str]:
+    storable = re.sub("[\ud800-\udfff]", " ", text[:2000]).translate(_APART)
+    words = (word[:LONGEST_WORD] for word in storable.split() if any(map(str.isalnum, word[:LONGEST_WORD])))
+    return list(itertools.islice(words, MOST_WORDS))
+
+
+def _for_sqlite(words: list[str], conversation: Conversation) -> str:
+    """With the conversations, so that the index gives none of all the others' entries."""
+    quoted = " AND ".join(f'"{word.replace(chr(34), chr(34) * 2)}" *' for word in words)
+    places = " OR ".join(f'"{place.conversation_id}"' for place in history.places(conversation))
+    return f"conversation_id : ({places}) AND text : ({quoted})"
+
+
+def _for_postgresql(words: list[str]) -> str:
+    escaped = (word.replace("\\", "\\\\").replace("'", "''") for word in words)
+    return " & ".join(f"'{word}':*" for word in escaped)

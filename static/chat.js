@@ -1,0 +1,197 @@
+"use strict";
+
+// The chat: told over a socket that there is something new, else asking every two seconds; what there is comes from the
+// page's own address, so that nothing is lost or shown twice however often the connection breaks.
+const page = document.querySelector("#chat");
+const log = document.querySelector("#log");
+const lines = document.querySelector("#lines");
+const answering = document.querySelector("#answering");
+const how = document.querySelector("#chat-state");
+const form = document.querySelector("#say");
+const box = form.elements.text;
+const problem = document.querySelector("#problem");
+
+const known = new Map(); // event id -> when it came
+let settled = Number(page.dataset.after);
+let socket = null;
+let pause = 1000;
+let connecting = null;
+let looking = null;
+let lookAgain = false;
+let looked = 0;
+let sending = false;
+let version = document.querySelector("#now").dataset.version;
+
+function is(words) { if (how.textContent !== how.dataset[words]) how.textContent = how.dataset[words]; }
+function isOpen() { return socket !== null && socket.readyState === WebSocket.OPEN; }
+function wait(milliseconds) { return new Promise((done) => { setTimeout(done, milliseconds); }); }
+
+// --- What there is
+
+function look() {
+  lookAgain = true; // also when one is under way: it may have looked too early
+  looking = looking || (async () => {
+    try {
+      while (lookAgain) { lookAgain = false; await lookOnce(); }
+    } finally { looking = null; }
+  })();
+  return looking;
+}
+
+async function lookOnce() {
+  const answer = await fetch(page.dataset.now, { cache: "no-store", redirect: "error" });
+  if (!answer.ok) throw new Error(answer.status);
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("#now");
+  looked = Date.now();
+  if (!fresh || fresh.dataset.state !== "open") return location.replace(page.dataset.page);
+  if (fresh.dataset.version === version) return;
+  version = fresh.dataset.version;
+  show(fresh);
+}
+
+function show(fresh) {
+  const wasAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 120;
+  const words = fresh.dataset.answering ? answering.dataset.words : "";
+  if (answering.textContent !== words) answering.textContent = words;
+  log.setAttribute("aria-busy", fresh.querySelector("li.draft") ? "true" : "false");
+  merge([...fresh.querySelectorAll("#lines > li")]);
+  document.querySelector("#nothing").hidden = lines.children.length > 0;
+  if (wasAtEnd) log.scrollTop = log.scrollHeight;
+}
+
+function merge(wanted) {
+  const there = new Map([...lines.children].map((line) => [line.dataset.key, line]));
+  let place = lines.firstElementChild;
+  for (const line of wanted) {
+    const old = there.get(line.dataset.key);
+    there.delete(line.dataset.key);
+    if (old && (old.innerHTML !== line.innerHTML || old.className !== line.className)) {
+      old.className = line.className;
+      old.replaceChildren(...line.childNodes);
+    }
+    if (old && old === place) place = place.nextElementSibling;
+    else lines.insertBefore(old || document.adoptNode(line), place);
+  }
+  for (const gone of there.values()) gone.remove();
+}
+
+// --- How it comes
+
+async function poll() {
+  if (Date.now() - looked < (isOpen() ? 5000 : 1900)) return;
+  try {
+    await look();
+    if (!isOpen() && !sending) is("polling");
+  } catch {
+    lost();
+  }
+}
+
+function lost() {
+  if (!sending) is("offline");
+  if (socket) socket.close();
+}
+
+function connect() {
+  clearTimeout(connecting);
+  if (socket) return;
+  const address = new URL("/live/", location.href);
+  address.protocol = address.protocol.replace("http", "ws");
+  socket = new WebSocket(address);
+  socket.addEventListener("open", () => {
+    pause = 1000;
+    socket.send(JSON.stringify({ after: settled }));
+    look().then(() => is("live"), lost);
+  });
+  socket.addEventListener("message", hear);
+  socket.addEventListener("close", async () => {
+    socket = null;
+    if (navigator.onLine && !sending) is("reconnecting");
+    await Promise.race([look().catch(lost), wait(5000)]); // perhaps this browser was signed out, and the page is left
+    clearTimeout(connecting);
+    connecting = setTimeout(connect, pause);
+    pause = Math.min(pause * 2, 30000);
+  });
+}
+
+function hear({ data }) {
+  const event = JSON.parse(data);
+  if (!event.id || known.has(event.id)) return;
+  known.set(event.id, Date.now());
+  for (const [id, at] of known) {
+    if (at < Date.now() - 10000) { settled = Math.max(settled, id); known.delete(id); }
+  }
+  look().catch(lost);
+}
+
+// --- What is sent
+
+function anotherKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  form.elements.key.value = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// With the same key until it is known to be stored: sent twice, it is one message.
+async function deliver(body) {
+  for (;;) {
+    try {
+      const answer = await fetch(form.action, {
+        method: "POST", body, headers: { Accept: "application/json" }, redirect: "error",
+      });
+      if (answer.status < 500) {
+        const said = await answer.json();
+        if (said.answer !== "too_often") return said;
+      }
+    } catch (error) {
+      if (error instanceof SyntaxError) throw error; // no answer of ours
+      is("unsent");
+    }
+    await wait(1000);
+  }
+}
+
+async function send(event) {
+  event.preventDefault();
+  if (sending || !box.value.trim()) return;
+  sending = true;
+  problem.textContent = "";
+  is("sending");
+  const body = new FormData(form);
+  box.readOnly = true;
+  try {
+    const said = await deliver(body);
+    problem.textContent = said.words;
+    if (said.answer === "sent" || said.answer === "secret") { box.value = ""; anotherKey(); }
+  } catch {
+    problem.textContent = how.dataset.failed;
+  }
+  box.readOnly = false;
+  sending = false;
+  log.scrollTop = log.scrollHeight;
+  look().then(() => is(isOpen() ? "live" : "polling"), lost);
+  box.focus();
+}
+
+form.addEventListener("submit", send);
+box.addEventListener("keydown", (event) => {
+  const isEnter = event.key === "Enter" && !event.shiftKey && !event.isComposing;
+  if (isEnter && !matchMedia("(pointer: coarse)").matches) { event.preventDefault(); form.requestSubmit(); }
+});
+
+// --- While somebody is here
+
+let touched = 0;
+function here() {
+  if (Date.now() - touched < 60000 || !isOpen()) return;
+  touched = Date.now();
+  socket.send(JSON.stringify({ here: true }));
+}
+for (const sign of ["keydown", "pointerdown"]) document.addEventListener(sign, here, { passive: true });
+window.addEventListener("offline", lost);
+window.addEventListener("online", () => { pause = 1000; connect(); look().catch(lost); });
+window.addEventListener("pageshow", (event) => { if (event.persisted) { anotherKey(); look().catch(lost); } });
+
+log.scrollTop = log.scrollHeight;
+is("connecting");
+connect();
+setInterval(poll, 1000);

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import OperationalError, connection
+from django.test import override_settings
+
+from adapters import checkup, vitals
+from identity import clock
+from sessions_app import outbox
+from sessions_app.messages import Address
+from sessions_app.models import InboundEvent, Lane, OutboundDelivery
+from tests.sessions_app.talk import receive
+
+pytestmark = pytest.mark.django_db
+
+GOOD = {
+    "TELEGRAM_BOT_TOKEN": "777001:AAH-this-token-is-not-the-one-the-server-knows",
+    "DISCORD_BOT_TOKEN": "MTIzNDU2.abcdef.c29tZXRoaW5nLWVsc2U",
+    "SLACK_BOT_TOKEN": "xoxb-1-secret",
+    "SLACK_APP_TOKEN": "xapp-1-secret",
+    "REDIS_URL": "",
+}
+
+
+def doctor(**settings: Any) -> tuple[int, dict[str, Any], str]:
+    """The exit status, what was found by what it is about, and all that was printed."""
+    out, status = StringIO(), 0
+    with override_settings(**GOOD | settings):
+        try:
+            call_command("doctor", "--json", stdout=out)
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    report = json.loads(out.getvalue())
+    assert report["healthy"] is (status == 0)
+    return status, {one["about"]: one for one in report["findings"]}, out.getvalue()
+
+
+def test_it_finds_nothing_wrong() -> None:
+    status, found, printed = doctor()
+
+    assert status == 0, printed
+    assert {"configuration", "telegram", "database", "clock", "leases", "dead letters"} <= found.keys()
+    assert not any(GOOD[key] in printed for key in GOOD if GOOD[key])
+
+
+def test_it_says_it_to_people_too() -> None:
+    out = StringIO()
+    with override_settings(**GOOD):
+        call_command("doctor", stdout=out)
+
+    assert "ok      dead letters: 0\n" in out.getvalue()
+
+
+@pytest.mark.parametrize("key", checkup.FORMS)
+def test_it_sees_a_token_that_cannot_be_right_and_does_not_show_it(key: str) -> None:
+    status, _, printed = doctor(**{key: "hunter2"})
+
+    assert status == 1
+    assert f"{key} cannot be right" in printed
+    assert "hunter2" not in printed
+
+
+def test_it_sees_that_half_of_the_tokens_are_missing() -> None:
+    status, found, _ = doctor(SLACK_APP_TOKEN="")
+
+    assert status == 1
+    assert found["slack"]["hint"] == "set SLACK_APP_TOKEN."
+
+
+def test_it_takes_a_platform_without_tokens_for_not_wanted() -> None:
+    assert doctor(TELEGRAM_BOT_TOKEN="")[0] == 0
+
+
+def test_it_sees_that_redis_is_away() -> None:
+    status, found, printed = doctor(REDIS_URL="redis://:hunter2@127.0.0.1:9/0")
+
+    assert status == 1
+    assert "does not answer" in found["Redis"]["detail"]
+    assert "hunter2" not in printed
+
+
+def test_it_sees_that_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OperationalError("postgres://botos:hunter2@db")
+
+    monkeypatch.setattr(connection, "ensure_connection", refuse)
+    status, found, printed = doctor()
+
+    assert status == 1
+    assert "hunter2" not in printed
+    assert "leases" not in found
+
+
+def test_it_sees_missing_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vitals, "is_migrated", lambda: False)
+
+    assert doctor()[1]["migrations"]["hint"] == "run manage.py migrate."
+
+
+def test_it_sees_what_waits_too_long() -> None:
+    receive("alice", "hello")
+    InboundEvent.objects.update(received_at=clock.read() - timedelta(seconds=75))
+    status, found, _ = doctor()
+
+    assert status == 1
+    assert found["messages"]["hint"]
+
+
+def test_it_sees_what_was_given_up() -> None:
+    outbox.queue(Address("telegram", "chat-alice"), "hello")
+    OutboundDelivery.objects.update(status="dead", settled_at=clock.now())
+    receive("bob", "hello")
+    InboundEvent.objects.update(status="quarantined", done_at=clock.now())
+    status, found, _ = doctor()
+
+    assert status == 1
+    assert found["dead letters"]["hint"]
+    assert found["put aside"]["hint"]
+
+
+def test_it_sees_a_lane_that_nobody_takes_over() -> None:
+    receive("alice", "hello")
+    Lane.objects.update(owner="gone", lease_until=clock.seconds_from_now(-10))
+
+    assert doctor()[1]["leases"]["hint"]
+
+
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="elsewhere the room is the server's")
+def test_it_sees_that_there_is_hardly_any_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "db").touch()
+    monkeypatch.setitem(connection.settings_dict, "NAME", tmp_path / "db")
+    assert not doctor()[1]["disk"]["hint"]
+    monkeypatch.setattr(checkup, "LEAST_ROOM", 10**18)
+
+    assert doctor()[1]["disk"]["hint"]
+
+
+def test_it_knows_that_the_pages_need_no_token() -> None:
+    assert doctor()[1]["web"]["detail"] == "has no need of tokens"
+
+
+def test_it_sees_a_clock_that_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = clock.read()
+    monkeypatch.setattr(clock, "read", lambda: now - timedelta(minutes=10))
+
+    assert doctor()[1]["clock"]["hint"]

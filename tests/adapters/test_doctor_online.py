@@ -1,0 +1,201 @@
+"""`doctor --online`: the real SDKs ask the local platform servers."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from io import StringIO
+from time import monotonic
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.management import call_command
+from pytest_django import Settings
+
+from adapters import checkup, registry
+from adapters.discord_sdk import point_sdk_at
+from adapters.playground.slack import SlackServer
+from adapters.playground.telegram import TelegramServer
+from tests.adapters.recording import RecordingAdapter
+from tests.journeys.running import PLATFORMS, Platforms
+
+pytestmark = pytest.mark.django_db
+
+QUESTIONS = {"telegram": "getMe", "discord": "GET /users/@me", "slack": "auth.test"}
+ADDRESSES = {"telegram": "TELEGRAM_API_URL", "discord": "DISCORD_API_URL", "slack": "SLACK_API_URL"}
+TOKENS = ("TELEGRAM_BOT_TOKEN", "DISCORD_BOT_TOKEN", "SLACK_BOT_TOKEN", "SLACK_APP_TOKEN")
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Platforms]:
+    made = Platforms()
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def town(servers: Platforms, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Platforms:
+    """The settings lead to the local servers, which are well, and whose tokens look like real ones to the doctor."""
+    for name, value in servers.environment().items():
+        setattr(settings, name, value)
+    settings.REDIS_URL = ""
+    monkeypatch.setattr(checkup, "FORMS", {})
+    for server in servers.servers.values():
+        server.faults.planned.clear()
+    return servers
+
+
+@pytest.fixture
+def silence() -> Iterator[str]:
+    """The address of a server that accepts and never answers."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def doctor() -> tuple[int, dict[str, Any]]:
+    """The exit status, and what was found by what it is about; no token is shown."""
+    out, status = StringIO(), 0
+    try:
+        call_command("doctor", "--online", "--json", stdout=out)
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    assert not any(getattr(django_settings, name) in out.getvalue() for name in TOKENS)
+    return status, {one["about"]: one for one in json.loads(out.getvalue())["findings"]}
+
+
+def test_it_says_whose_tokens_they_are() -> None:
+    status, found = doctor()
+
+    assert status == 0, found
+    assert found["telegram online"]["detail"] == "takes the credentials of @BotosPlaygroundBot"
+    assert found["slack online"]["detail"] == "takes the credentials of @botos"
+    assert found["discord online"]["detail"] == "takes the credentials of botos"
+
+
+def test_it_asks_nobody_unless_it_is_told_to(town: Platforms) -> None:
+    for platform, question in QUESTIONS.items():
+        town.servers[platform].faults.inject(question, status=401)
+    call_command("doctor", stdout=StringIO())
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_it_sees_a_token_that_is_refused(platform: str, town: Platforms) -> None:
+    town.servers[platform].faults.inject(QUESTIONS[platform], status=401)
+    status, found = doctor()
+
+    assert status == 1
+    assert found[f"{platform} online"]["detail"] == "does not take the credentials"
+    assert f"{platform.upper()}_BOT_TOKEN is refused" in found[f"{platform} online"]["hint"]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_it_sees_an_outage(platform: str, town: Platforms) -> None:
+    town.servers[platform].faults.inject("*", status=503, times=9)
+    status, found = doctor()
+
+    assert status == 1
+    assert platform in found[f"{platform} online"]["detail"]
+    assert found[f"{platform} online"]["hint"] == checkup.WAY_OUT
+    assert not any(found[f"{other} online"]["hint"] for other in PLATFORMS if other != platform)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_it_waits_for_no_platform_longer_than_it_says(
+    platform: str, silence: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup, "ONLINE_SECONDS", 1.0)
+    setattr(settings, ADDRESSES[platform], f"{silence}/api/")
+    began = monotonic()
+    status, found = doctor()
+
+    assert status == 1
+    assert found[f"{platform} online"]["detail"] == "does not answer within 1 s"
+    assert monotonic() - began < 5
+
+
+def test_it_sees_a_webhook_that_takes_the_messages(town: Platforms) -> None:
+    server = town.servers["telegram"]
+    assert isinstance(server, TelegramServer)
+    server.api.webhook.url = "https://elsewhere.example/hook"
+    try:
+        status, found = doctor()
+    finally:
+        server.api.webhook.url = ""
+
+    assert status == 1
+    assert "deleteWebhook" in found["telegram online"]["hint"]
+
+
+@pytest.mark.parametrize("transport", ["polling", "webhook"])
+def test_it_is_content_with_a_webhook_of_its_own(town: Platforms, settings: Settings, transport: str) -> None:
+    server = town.servers["telegram"]
+    assert isinstance(server, TelegramServer)
+    settings.BOTOS_PUBLIC_URL = "https://bots.example.org"
+    settings.BOTOS_TELEGRAM_TRANSPORT, settings.TELEGRAM_WEBHOOK_SECRET = transport, "s" * 32
+    server.api.webhook.url = "https://bots.example.org/hooks/telegram"
+    try:
+        status, _ = doctor()
+    finally:
+        server.api.webhook.url = ""
+
+    assert status == 0
+
+
+def test_it_needs_no_socket_where_slack_posts(town: Platforms, settings: Settings) -> None:
+    settings.BOTOS_PUBLIC_URL = "https://bots.example.org"
+    settings.BOTOS_SLACK_TRANSPORT, settings.SLACK_SIGNING_SECRET, settings.SLACK_APP_TOKEN = (
+        "http",
+        "s" * 32,
+        "xapp-never-asked",
+    )
+    status, _ = doctor()
+
+    assert status == 0
+
+
+def test_it_sees_a_scope_that_the_slack_token_lacks(town: Platforms, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = town.servers["slack"]
+    assert isinstance(server, SlackServer)
+    monkeypatch.setattr(server.api, "scopes", ["im:history"])
+    status, found = doctor()
+
+    assert status == 1
+    assert "lacks the scopes chat:write" in found["slack online"]["hint"]
+
+
+def test_it_sees_that_the_socket_of_slack_is_refused(town: Platforms) -> None:
+    town.servers["slack"].faults.inject("apps.connections.open", status=401)
+
+    assert "SLACK_APP_TOKEN is refused" in doctor()[1]["slack online"]["hint"]
+
+
+class Careless(RecordingAdapter):
+    """Somebody's own adapter, which says too much."""
+
+    async def check(self) -> str:
+        raise OSError("401 for " + getattr(django_settings, "OWN_TOKEN"))  # noqa: B009
+
+
+@pytest.mark.parametrize(("build", "detail"), [(Careless, "401 for ***"), (RecordingAdapter, "cannot be asked")])
+def test_it_asks_a_platform_of_ones_own(
+    build: Callable[[str], RecordingAdapter], detail: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setattr(settings, "OWN_TOKEN", "hunter2")  # noqa: B010 - no setting of ours
+    monkeypatch.setattr(registry, "_platforms", {})
+    registry.register_platform("own", lambda config: build("own"), needs=["OWN_TOKEN"])
+
+    assert doctor()[1]["own online"]["detail"] == detail
+
+
+@pytest.fixture(autouse=True)
+def _real_discord() -> Iterator[None]:
+    """The addresses of Discord hold for the whole process."""
+    from discord.gateway import DiscordWebSocket
+    from discord.http import Route
+
+    before = Route.BASE, str(DiscordWebSocket.DEFAULT_GATEWAY)
+    yield
+    point_sdk_at(*before)

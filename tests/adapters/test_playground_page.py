@@ -1,0 +1,130 @@
+"""The playground's page: who may open it, what it shows of the agent, and when it may clear the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.test import Client, override_settings
+
+from adapters.playground import reset, stage, watching
+from adapters.playground.stage import PERSONAS, Playground
+from identity import audit, linking
+from identity.models import AuditEvent, BotProfile, LiveEvent, PlatformAccount
+from sessions_app import history
+from sessions_app.models import Conversation
+
+pytestmark = pytest.mark.django_db(transaction=True)  # async views close and open connections
+
+ALICE = PERSONAS[0]
+TOKENS = {"TELEGRAM_BOT_TOKEN": "", "DISCORD_BOT_TOKEN": "", "SLACK_BOT_TOKEN": "", "SLACK_APP_TOKEN": ""}
+
+
+@pytest.fixture(autouse=True)
+def playground() -> Iterator[Playground]:
+    running = Playground()
+    stage.current.append(running)
+    yield running
+    stage.current.remove(running)
+
+
+def account(platform: str, person: stage.Persona = ALICE) -> PlatformAccount:
+    return PlatformAccount.objects.create(platform=platform, platform_user_id=person.accounts[platform].id)
+
+
+def told(one: PlatformAccount, text: str) -> Conversation:
+    fields = {"platform": one.platform, "chat_id": "1", "account": one, "kind": "dm", "key": str(one)}
+    conversation = Conversation.objects.create(**fields)
+    history.entry(conversation, role="user", source="message", text=text).save()
+    return conversation
+
+
+def status(**meta: str) -> int:
+    return Client().get("/playground/", headers={"host": "localhost:8000"} | meta).status_code
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1", "127.0.0.1:8000", "[::1]:8000"])
+def test_it_opens_on_this_machine(host: str) -> None:
+    assert Client().get("/playground/", headers={"host": host}).status_code == 200
+    assert Client(REMOTE_ADDR="::1").get("/playground/", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["", "chats/", "say/", "press/", "story/", "start-over/"])
+@override_settings(ALLOWED_HOSTS=["*"])
+def test_it_is_not_there_for_anybody_else(path: str) -> None:
+    ask = Client().get if path in ("", "chats/") else Client().post
+    here = {"host": "localhost"}
+
+    assert ask(f"/playground/{path}", headers=here).status_code != 404
+    assert ask(f"/playground/{path}", headers={"host": "rebound.example"}).status_code == 404
+    assert ask(f"/playground/{path}", headers={"host": "192.168.1.7:8000"}).status_code == 404
+    assert ask(f"/playground/{path}", headers=here, REMOTE_ADDR="192.168.1.7").status_code == 404
+    assert ask(f"/playground/{path}", headers=here, REMOTE_ADDR="").status_code == 404
+    assert ask(f"/playground/{path}", headers=here | {"x-forwarded-for": "192.168.1.7"}).status_code == 404
+    assert ask(f"/playground/{path}", headers=here | {"forwarded": "for=192.168.1.7"}).status_code == 404
+
+
+def test_it_is_not_there_unless_it_runs(playground: Playground) -> None:
+    stage.current.remove(playground)
+
+    assert status() == 404
+    stage.current.append(playground)
+
+
+def test_it_shows_what_the_agent_is_given_in_each_app() -> None:
+    telegram, discord = account("telegram"), account("discord")
+    told(telegram, "octarine")
+    told(discord, "<b>mauve</b>")
+
+    def page(see: str) -> str:
+        return Client().get(f"/playground/?see={see}", headers={"host": "localhost"}).content.decode()
+
+    assert "octarine" in page("telegram")
+    assert "octarine" not in page("discord")
+    assert "&lt;b&gt;mauve" in page("discord")
+    for one in (telegram, discord):
+        linking.link(
+            platform=one.platform,
+            platform_user_id=one.platform_user_id,
+            unified_user_id="alice",
+            method="resolver",
+            actor="test",
+        )
+    assert watching.watch(ALICE).linked == ("telegram", "discord")
+    assert "Alice has linked Telegram, Discord." in page("discord")
+
+
+@override_settings(**TOKENS)
+def test_it_clears_what_the_played_people_said() -> None:
+    told(account("telegram"), "octarine")
+    BotProfile.objects.create(platform="telegram", name="botos")
+    audit.record(kind="linked", actor="test")
+    LiveEvent.objects.create(topic="account:1", kind="links")
+
+    reset.clear()
+
+    assert not watching.is_known(ALICE)
+    assert not Conversation.objects.exists()
+    assert [model.objects.count() for model in (BotProfile, AuditEvent, LiveEvent)] == [1, 1, 1]
+
+
+@override_settings(**TOKENS)
+def test_it_clears_nothing_where_there_is_anybody_else() -> None:
+    told(account("telegram"), "octarine")
+    PlatformAccount.objects.create(platform="telegram", platform_user_id="4711")
+
+    with pytest.raises(reset.NotOurs, match="other people"):
+        reset.clear()
+
+    assert watching.is_known(ALICE)
+    assert Client().post("/playground/start-over/", headers={"host": "localhost"}).status_code == 409
+
+
+@pytest.mark.parametrize("token", ["TELEGRAM_BOT_TOKEN", "DISCORD_BOT_TOKEN"])
+def test_it_clears_nothing_where_a_real_bot_has_a_token(token: str) -> None:
+    told(account("telegram"), "octarine")
+
+    with override_settings(**TOKENS | {token: "123456:AAAA"}), pytest.raises(reset.NotOurs, match="Real bots"):
+        reset.clear()
+
+    assert watching.is_known(ALICE)

@@ -1,0 +1,144 @@
+"""/healthz, /readyz and /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from django.db import DatabaseError, connection
+from django.test import Client, override_settings
+from pytest_django import DjangoAssertNumQueries
+
+from adapters import vitals
+from adapters.supervisor import Health, State
+from identity import clock
+from sessions_app import outbox, tally
+from sessions_app.messages import Address
+from sessions_app.models import InboundEvent, OutboundDelivery
+from tests.sessions_app.talk import claim, receive
+
+pytestmark = pytest.mark.django_db
+
+TOKEN = "only-for-tests"
+
+
+@pytest.fixture(autouse=True)
+def connections() -> Iterator[list[Health]]:
+    """What the process under test is connected to."""
+    found = [Health("telegram", State.UP)]
+    vitals.watch(lambda: found)
+    yield found
+    vitals.watch(list)
+
+
+def wait(who: str, seconds: float) -> int:
+    """A message that came so long ago."""
+    conversation = receive(who, "My PIN is 1234.")
+    received_at = clock.read() - timedelta(seconds=seconds)
+    InboundEvent.objects.filter(conversation=conversation).update(received_at=received_at)
+    return conversation
+
+
+def test_it_lives_without_a_database(client: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    with django_assert_num_queries(0):
+        assert client.get("/healthz").json() == {"alive": True}
+
+
+def test_it_is_ready(client: Client) -> None:
+    wait("alice", 50)
+    answer = client.get("/readyz")
+
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "reasons": []})
+    assert not answer.cookies
+    assert "no-store" in answer["Cache-Control"]
+
+
+def test_it_is_not_ready_when_messages_wait_for_a_minute(client: Client) -> None:
+    wait("alice", 75)
+    answer = client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json()["reasons"] == ["messages wait for 75 s"]
+
+
+def test_it_does_not_count_what_is_being_answered_as_waiting(client: Client) -> None:
+    claim(wait("alice", 75))
+
+    assert client.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.UP])
+def test_it_is_not_ready_while_an_adapter_is_not_up(client: Client, connections: list[Health], state: State) -> None:
+    connections.append(Health("slack", state, "xoxb-token refused"))
+
+    assert client.get("/readyz").json()["reasons"] == [f"slack: {state}"]
+
+
+def test_it_is_not_ready_without_a_database(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise DatabaseError("postgres://botos:hunter2@db")
+
+    monkeypatch.setattr(vitals, "backlog", refuse)
+    answer = client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json()["reasons"] == ["the database does not answer: DatabaseError"]
+
+
+def test_it_is_not_ready_without_all_tables(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vitals, "is_migrated", lambda: False)
+
+    assert client.get("/readyz").json()["reasons"] == ["the database lacks tables"]
+
+
+@override_settings(SECURE_SSL_REDIRECT=True)
+def test_it_answers_without_tls_to_who_asks_whether_it_works(client: Client) -> None:
+    assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+    assert client.get("/metrics").status_code == 301
+
+
+def test_it_asks_as_often_however_much_waits(client: Client, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    client.get("/readyz")  # which remembers that the tables are there
+    for number in range(10):
+        wait(f"person-{number}", number)
+    with django_assert_num_queries(3 if connection.vendor == "postgresql" else 2):
+        client.get("/readyz")
+
+
+def test_it_has_no_numbers_without_a_token(client: Client) -> None:
+    assert client.get("/metrics", headers={"Authorization": "Bearer "}).status_code == 404
+
+
+@override_settings(BOTOS_METRICS_TOKEN=TOKEN)
+@pytest.mark.parametrize("sent", ["", TOKEN, f"Bearer {TOKEN}x", "Bearer"])
+def test_it_shows_its_numbers_to_nobody_else(client: Client, sent: str) -> None:
+    assert client.get("/metrics", headers={"Authorization": sent} if sent else {}).status_code == 401
+
+
+@override_settings(BOTOS_METRICS_TOKEN=TOKEN)
+def test_it_shows_its_numbers(client: Client, connections: list[Health]) -> None:
+    wait("alice", 75)
+    wait("bob", 5)
+    connections.append(Health("slack", State.RESTARTING))
+    outbox.queue(Address("telegram", "chat-alice"), "hello")
+    outbox.queue(Address("telegram", "chat-bob"), "hello")
+    OutboundDelivery.objects.filter(chat_id="chat-bob").update(status="dead", settled_at=clock.now())
+    tally.up("rate limits", "telegram")
+    tally.write()
+
+    text = client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).content.decode()
+
+    assert {
+        "botos_lanes_waiting 2",
+        "botos_deliveries_pending 1",
+        "botos_deliveries_ambiguous 0",
+        "botos_dead_letters 1",
+        "botos_quarantined 0",
+        'botos_adapter_up{platform="telegram"} 1',
+        'botos_adapter_up{platform="slack"} 0',
+    } <= set(text.splitlines())
+    assert "botos_inbound_lag_seconds 75" in text
+    assert 'botos_rate_limited_total{platform="telegram"}' in text
+    assert "alice" not in text
+    assert "PIN" not in text

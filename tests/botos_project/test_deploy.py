@@ -1,0 +1,89 @@
+"""The files for containers and systemd name what there is."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from django.conf import settings
+from django.core.management import get_commands
+
+from tests.botos_project.test_settings import PROJECT
+
+COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT / "compose.yaml").read_text(encoding="utf-8"))
+OURS = {name: service for name, service in COMPOSE["services"].items() if service.get("image") == "botos"}
+UNITS = sorted((PROJECT / "deploy" / "systemd").glob("*.service"))
+SECRET = "hunter2-" * 7
+COMMANDS = {*get_commands(), "rqworker"}  # which is there with REDIS_URL
+
+
+def test_it_has_all_parts() -> None:
+    assert {"web", "bots", "worker", "postgres", "redis"} <= COMPOSE["services"].keys()
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_it_gives_each_part_what_it_needs(name: str) -> None:
+    part = OURS[name]
+
+    assert {key.removesuffix("_FILE") for key in part["environment"]} <= settings.ENV.asked
+    files = {value.rpartition("/")[2] for key, value in part["environment"].items() if key.endswith("_FILE")}
+    assert files == set(part["secrets"]) <= COMPOSE["secrets"].keys()
+    assert part["command"][0] == "python"  # and no shell, which would keep the stop signal to itself
+    assert part["command"][1] != "manage.py" or part["command"][2] in COMMANDS
+    assert part["stop_grace_period"] == "30s"
+    assert set(part["depends_on"]) <= COMPOSE["services"].keys()
+
+
+def test_it_opens_no_port_to_others() -> None:
+    ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", ())]
+
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_it_runs_as_nobody_special_and_copies_every_app() -> None:
+    lines = (PROJECT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+
+    assert lines.index("USER botos") < next(place for place, line in enumerate(lines) if line.startswith("CMD"))
+    for folder in ("botos_project", "identity", "sessions_app", "adapters", "static", "templates"):
+        assert f"COPY {folder} {folder}" in lines
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_it_has_units_that_stop_in_time_and_are_not_root(unit: Path) -> None:
+    parser = ConfigParser(interpolation=None, strict=False)
+    parser.optionxform = str  # type: ignore[assignment]
+    parser.read(unit, encoding="utf-8")
+    service = parser["Service"]
+
+    assert service["User"] == "botos"
+    assert service["UMask"] == "0077"
+    assert int(service["TimeoutStopSec"]) >= 30
+    named = re.search(r"manage\.py (\w+)", service["ExecStart"])
+    assert (named[1] in COMMANDS) if named else ("botos_project.asgi:application" in service["ExecStart"])
+
+
+def test_it_masks_secrets_in_what_the_web_server_says() -> None:
+    """As the units start it: uvicorn sets up its log first, then the settings do."""
+    script = (
+        "import logging, uvicorn; uvicorn.Config('botos_project.asgi:application').load();"
+        f"logging.getLogger('uvicorn.error').error('no server at {SECRET}')"
+    )
+    own = {"SECRET_KEY": SECRET, "BOTOS_ENV_FILE": "", "DJANGO_SETTINGS_MODULE": "botos_project.settings"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, env=os.environ | own, capture_output=True, text=True, check=True
+    )
+
+    assert "ERROR uvicorn.error no server at ***" in done.stderr
+
+
+def test_it_names_the_units_in_the_manual() -> None:
+    manual = (PROJECT / "docs" / "running.md").read_text(encoding="utf-8")
+
+    assert {unit.name for unit in UNITS} <= set(re.findall(r"botos[\w@-]*\.service", manual))

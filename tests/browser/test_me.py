@@ -1,0 +1,125 @@
+"""My page in a real browser: read, search, export, unlink and undo, and be forgotten."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.desk import HASTE, SOON, Desk, Ear, code_in, eventually_in, notice, number_in
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def settings_of_site() -> dict[str, str]:
+    return {"BOTOS_PAIRING": HASTE}
+
+
+def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
+    page = desk.page
+    page.goto("/me/")
+    expect(page.locator("main")).to_contain_text("show that it is you")
+    desk.look("me-confirm")
+    assert "Got it" in desk.phone.send("telegram", "My favourite colour is octarine")
+    desk.link_two()
+
+    page.get_by_role("link", name="My page").click()
+    expect(page.locator(".cards li")).to_have_count(2)
+    expect(page.locator("#live-state")).to_have_text("This page changes by itself.")
+    desk.phone.send("discord", "What is my favourite colour?")
+    expect(page.locator(".talk .badge.discord").first).to_be_visible(timeout=SOON)  # by itself
+    desk.phone.send("telegram", "My favourite number is eight.", group="-100200300")
+    expect(page.get_by_role("link", name="What you wrote in")).to_be_visible(timeout=SOON)
+    desk.look("me")
+    page.get_by_role("link", name="What you wrote in").click()
+    expect(page.locator(".talk .words")).to_have_text(["My favourite number is eight."])
+    desk.look("me-group")
+    page.goto("/me/")
+
+    page.get_by_role("link", name=re.compile("All that was said|Telegram account")).last.click()
+    expect(page.locator(".talk .badge.telegram").first).to_be_visible()
+    desk.look("me-history")
+    page.goto("/me/")
+
+    page.get_by_label("Find words").fill("OCTARINE")
+    page.keyboard.press("Enter")
+    expect(page.locator(".talk .words").last).to_contain_text("octarine")
+    desk.look("me-search")
+
+    page.goto("/me/")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export as JSON").click()
+    file = json.loads(download.value.path().read_text())
+    assert "My favourite colour is octarine" in [one["text"] for one in file["entries"]]
+
+    page.select_option("#prefer", label="on Discord")
+    page.get_by_role("button", name="Keep").click()
+    expect(notice(page)).to_contain_text("Noted.")
+    assert desk.phone.send("telegram", "/prefer", "on Discord")
+
+    page.goto("/pair/")
+    page.get_by_role("button", name="Undo").click()
+    expect(notice(page)).to_contain_text("Undone.")
+    desk.link_two()
+    page.goto("/me/")
+    page.get_by_role("button", name="Unlink Discord").click()
+    expect(notice(page)).to_contain_text("on its own again")
+    expect(page.locator(".cards li")).to_have_count(1)
+
+    page.get_by_role("button", name="Forget me").click()
+    page.get_by_role("button", name="Send a number").click()
+    expect(page.locator("#number")).to_be_visible()
+    desk.look("me-forget")
+    page.fill("#number", desk.phone.wait_for("telegram", r"If you want that, type (\d{3} \d{3})"))
+    page.get_by_role("button", name="Forget me for good").click()
+    expect(notice(page)).to_contain_text(re.compile("Nothing of yours|goes on by itself"))
+    desk.look("me-forgotten")
+
+    assert desk.phone.send("telegram", "/history", "Nothing has been said here yet")
+
+
+def sign_out(desk: Desk) -> None:
+    desk.page.goto("/me/")
+    desk.page.get_by_role("button", name="Sign out", exact=True).click()
+
+
+def sign_out_in_the_chat(desk: Desk) -> None:
+    desk.phone.send("discord", "/signout")
+
+
+def unlink_in_the_other_chat(desk: Desk) -> None:
+    desk.phone.send("telegram", "/unlink discord")
+
+
+@pytest.mark.parametrize("end", [sign_out, sign_out_in_the_chat, unlink_in_the_other_chat])
+def test_an_open_page_hears_nothing_more(desk: Desk, end: Callable[[Desk], None]) -> None:
+    code = code_in(desk.phone.send("telegram", "/link"))
+    desk.phone.send("telegram", number_in(desk.phone.send("discord", code)), "Linked.")
+    desk.attach("discord")
+    other = desk.tab()
+    ear = Ear(other)
+    other.goto("/me/")
+    expect(other.locator("#live-state")).to_have_text("This page changes by itself.")
+    assert "Got it!" in desk.phone.send("discord", "My favourite colour is octarine.")
+    expect(other.locator(".talk .words").last).to_contain_text("Got it!", timeout=SOON)
+    assert ear.heard_of("messages")
+    [socket] = ear.sockets
+
+    end(desk)
+
+    expect(other.get_by_role("heading", name="First show that it is you")).to_be_visible(timeout=SOON)
+    assert "octarine" not in other.content()
+    eventually_in(other, socket.is_closed)
+    ear.heard.clear()
+    desk.phone.send("discord", "What's my favourite colour?", "ctarine")
+    if end is unlink_in_the_other_chat:  # it is still a browser, and hears of what it does itself
+        desk.page.goto("/pair/")
+        desk.begin()
+        eventually_in(other, lambda: ear.heard_of("pairing"))
+    else:
+        assert all(one.is_closed() for one in ear.sockets)
+    assert not ear.heard_of("messages")

@@ -1,0 +1,243 @@
+"""Linking that begins in a browser: a real one, against a real process with the platforms' SDKs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.desk import (
+    HASTE,
+    SOON,
+    Desk,
+    another_number,
+    code_in,
+    let_pass,
+    notice,
+    number_in,
+    press,
+)
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def settings_of_site() -> dict[str, str]:
+    return {"BOTOS_PAIRING": HASTE}
+
+
+def test_it_links_two_apps_from_a_page(desk: Desk) -> None:
+    page = desk.page
+    page.goto("/")
+    desk.look("home")
+    page.get_by_role("main").get_by_role("button", name="Link my accounts").click()
+    desk.look("pair-begin")
+    for platform in ("telegram", "discord"):
+        code = desk.begin()
+        desk.look(f"pair-code-{platform}")
+        number = number_in(desk.phone.send(platform, code))
+        expect(page.locator("#number")).to_be_visible(timeout=SOON)
+        desk.look(f"pair-number-{platform}")
+        desk.type_number(number)
+        expect(page.locator(f".cards .badge.{platform}")).to_be_visible()
+    desk.look("pair-two")
+    page.get_by_role("button", name="Link these two").click()
+    expect(notice(page)).to_contain_text("Linked.")
+    desk.look("pair-linked")
+    expect(page.locator(".cards li", has_text="Shares one conversation with")).to_have_count(2)
+    assert desk.phone.send("discord", "/accounts", "These accounts share one conversation")
+
+    page.get_by_role("button", name="Undo").click()
+
+    expect(notice(page)).to_contain_text("Undone.")
+    expect(page.locator(".cards")).to_have_count(0)
+    assert desk.phone.send("discord", "/accounts", "linked to no other")
+
+
+def enter_code(page: Page, code: str) -> None:
+    page.goto("/pair/")
+    page.get_by_text("I have a code").click()
+    page.get_by_label("Code", exact=True).fill(code)
+    page.get_by_role("button", name="Continue").click()
+
+
+def test_it_signs_in_with_a_code_that_a_chat_was_given(desk: Desk) -> None:
+    enter_code(desk.page, code_in(desk.phone.send("telegram", "/link")))
+    expect(desk.page.locator("#step")).to_have_text("Step 2: type this number in the chat")
+    expect(desk.page.locator("section")).to_contain_text('Telegram account "Bob"')
+    desk.look("pair-show")
+
+    desk.phone.send("telegram", desk.page.inner_text("#code"))
+
+    expect(desk.page.locator(".cards .badge.telegram")).to_be_visible(timeout=SOON)  # by itself
+    desk.page.get_by_role("link", name="My page").click()
+    expect(desk.page.locator(".cards li")).to_contain_text('Telegram account "Bob"')
+
+
+def same_as_anew(desk: Desk) -> None:
+    """What stands here is what a page would show that is opened now."""
+    fresh = desk.tab("/pair/")
+    expect(desk.page.locator("#now")).to_have_attribute("data-version", str(version(fresh)), timeout=SOON)
+    assert desk.page.locator("#now #step").all_inner_texts() == fresh.locator("#now #step").all_inner_texts()
+    assert desk.page.locator("#code").all_inner_texts() == fresh.locator("#code").all_inner_texts()
+    fresh.close()
+
+
+def version(page: Page) -> str | None:
+    return page.locator("#now").get_attribute("data-version")
+
+
+def test_the_back_button_shows_nothing_old_and_does_nothing_again(desk: Desk) -> None:
+    page = desk.page
+    page.goto("/")
+    page.goto("/pair/")
+    code = desk.begin()
+    page.go_back()
+    if page.url.endswith("/pair/"):
+        same_as_anew(desk)
+    page.goto("/pair/")
+    assert page.inner_text("#code") == code
+    number = number_in(desk.phone.send("telegram", code))
+    expect(page.locator("#number")).to_be_visible(timeout=SOON)
+    desk.type_number(another_number(number))
+    expect(notice(page, "error")).to_contain_text("2 tries left")
+    page.go_back()
+    same_as_anew(desk)
+    assert "2 tries left" in page.inner_text("section")  # no try was used up
+    desk.type_number(number)
+    expect(page.locator(".cards .badge.telegram")).to_be_visible()
+    page.go_back()
+    same_as_anew(desk)
+    assert page.locator("#number").count() == 0
+
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="One conversation")).to_be_visible()
+    page.go_back()
+    expect(page.locator("main")).not_to_contain_text("Bob")
+    expect(page.locator(".cards .badge.telegram")).to_have_count(0)
+
+
+def test_a_code_runs_out_before_ones_eyes(desk: Desk) -> None:
+    desk.page.goto("/pair/")
+    code = desk.begin()
+    let_pass(596)
+    desk.page.reload()
+
+    expect(desk.page.locator(".notice")).to_have_text("The last code has run out. Nothing was linked.", timeout=12_000)
+
+    assert desk.page.get_by_role("button", name="Show me a code").is_visible()
+    assert desk.phone.send("telegram", code).startswith("That code doesn't work. Codes work once, for 10 minutes.")
+    desk.look("pair-expired")
+
+
+def test_three_wrong_numbers_end_it(desk: Desk) -> None:
+    desk.page.goto("/pair/")
+    number = number_in(desk.phone.send("telegram", desk.begin()))
+    expect(desk.page.locator("#number")).to_be_visible(timeout=SOON)
+    storage = desk.context.storage_state()
+    left = desk.tab("/pair/", context=desk.another_browser(java_script_enabled=False, storage_state=storage))
+
+    for told in ("2 tries left.", "1 try left."):
+        desk.type_number(another_number(number))
+        expect(notice(desk.page, "error")).to_have_text(f"That is not the number. {told}")
+        desk.look(f"pair-wrong-{told[0]}")
+    desk.type_number(another_number(number))
+
+    expect(notice(desk.page, "error")).to_have_text(
+        "Too many wrong numbers, so nothing was linked. It takes a new code."
+    )
+    assert desk.page.locator("#number").count() == 0
+    desk.look("pair-locked")
+    left.fill("#number", number)  # the right one, in a tab that was left open
+    left.get_by_role("button", name="Continue").click()
+    expect(left.locator("main")).to_contain_text("There is nothing to do")
+    expect(left.locator(".cards")).to_have_count(0)
+
+
+def test_whoever_guesses_codes_is_locked_out(desk: Desk) -> None:
+    code = code_in(desk.phone.send("telegram", "/link"))
+    for _ in range(5):
+        enter_code(desk.page, "BBBB-BBBB")
+        expect(notice(desk.page, "error")).to_contain_text("That code doesn't work.")
+
+    enter_code(desk.page, code)  # the right one
+
+    expect(notice(desk.page, "error")).to_have_text("That was too often. Try again in 15 minutes.")
+    desk.look("pair-guessed")
+    let_pass(901)
+    enter_code(desk.page, code_in(desk.phone.send("telegram", "/link")))
+    expect(desk.page.locator("#step")).to_have_text("Step 2: type this number in the chat")
+
+
+def test_two_tabs_go_through_it_together(desk: Desk) -> None:
+    one = desk.page
+    one.goto("/pair/")
+    other = desk.tab("/pair/")
+    code = desk.begin()
+    expect(other.locator("#code")).to_have_text(code, timeout=SOON)
+
+    number = number_in(desk.phone.send("telegram", code))
+    for tab in (one, other):
+        expect(tab.locator("#number")).to_be_visible(timeout=SOON)
+    other.fill("#number", number)
+    other.get_by_role("button", name="Continue").click()
+
+    for tab in (other, one):
+        expect(tab.locator(".cards .badge.telegram")).to_have_count(1, timeout=SOON)
+        expect(tab.locator("#number")).to_have_count(0)
+        expect(tab.locator("#live-state")).to_have_text("This page changes by itself.")
+    assert version(one) == version(other)
+    desk.begin()
+    expect(other.locator("#code")).to_have_text(one.inner_text("#code"), timeout=SOON)
+    one.get_by_role("button", name="Cancel").click()
+    expect(other.locator("#now .notice")).to_have_text("Cancelled. Nothing was linked.", timeout=SOON)
+
+
+def test_it_is_used_with_a_keyboard_alone(desk: Desk) -> None:
+    page = desk.page
+    page.goto("/")
+    press(page, "Link my accounts")
+    page.wait_for_url("**/pair/")
+    for platform in ("telegram", "discord"):
+        press(page, "Show me a code")
+        number = number_in(desk.phone.send(platform, page.inner_text("#code")))
+        expect(page.locator("#number")).to_be_visible(timeout=SOON)
+        press(page, "Number", key=number[0])
+        page.keyboard.type(number[1:])
+        page.keyboard.press("Enter")
+        expect(page.locator(f".cards .badge.{platform}")).to_be_visible()
+    press(page, "Link these two")
+    expect(notice(page)).to_contain_text("Linked.")
+    press(page, "My page")
+    page.wait_for_url("**/me/")
+    press(page, "Find words", key="b")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("messages have these words")
+    press(page, "← My page")
+    page.wait_for_url(re.compile(r"/me/\?as="))
+    press(page, "Unlink Discord")
+    expect(notice(page)).to_contain_text("on its own again")
+    press(page, "Sign out")
+    page.wait_for_url(f"{desk.base}/")
+
+
+def test_it_works_without_scripts(desk: Desk) -> None:
+    desk.page = page = desk.tab("/pair/", context=desk.another_browser(java_script_enabled=False))
+    assert "Without scripts this page does not change by itself" in page.inner_text("#live-state")
+    for platform in ("telegram", "discord"):
+        number = number_in(desk.phone.send(platform, desk.begin()))
+        page.reload()
+        desk.look(f"pair-plain-{platform}")
+        desk.type_number(number)
+        expect(page.locator(f".cards .badge.{platform}")).to_be_visible()
+    page.get_by_role("button", name="Link these two").click()
+    expect(notice(page)).to_contain_text("Linked.")
+
+    page.get_by_role("link", name="My page").click()
+    assert "Got it!" in desk.phone.send("telegram", "My favourite colour is octarine.")
+    page.reload()
+    expect(page.locator(".talk .words").last).to_contain_text("Got it!")
+    desk.look("me-plain")
+    page.get_by_role("button", name="Unlink Discord").click()
+    expect(notice(page)).to_contain_text("on its own again")

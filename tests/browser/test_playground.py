@@ -1,0 +1,81 @@
+"""The playground as a newcomer meets it: the story, a message typed with the keyboard, a code that is copied."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.desk import Desk
+from tests.journeys.test_playground import NO_TOKENS
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def settings_of_site() -> dict[str, str]:
+    return {"arguments": "--playground", **NO_TOKENS}
+
+
+@pytest.fixture
+def page(desk: Desk) -> Page:
+    desk.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    desk.page.clock.install()  # the newcomer's, so that the tests need not take their time
+    desk.page.goto("/playground/")
+    return desk.page
+
+
+def write(page: Page, platform: str, text: str) -> None:
+    """With the keyboard alone."""
+    page.focus(f"#{platform} input[name=text]")
+    page.keyboard.type(text)
+    page.keyboard.press("Enter")
+
+
+def test_it_tells_the_story_at_the_newcomers_pace(page: Page) -> None:
+    page.get_by_role("button", name="Play the story").click()
+    expect(page.locator("#caption")).to_contain_text("Step 1 of 11")
+    expect(page.locator("#telegram")).to_have_class(re.compile(r"\bnow\b"))
+    expect(page.locator("#window")).to_contain_text("octarine")
+    page.clock.fast_forward(8_000)
+    expect(page.locator("#caption")).to_contain_text("Step 2 of 11")  # by itself
+
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("button", name="Go on")).to_be_visible()
+    told = page.inner_text("#caption b")
+    for _ in range(3):
+        with page.expect_response(re.compile("/playground/")):
+            page.clock.fast_forward(20_000)
+    assert page.inner_text("#caption b") == told
+
+    for step in range(3, 12):
+        page.get_by_role("button", name="Next").click()
+        expect(page.locator("#caption")).to_contain_text(f"Step {step} of 11")
+    expect(page.locator("#slack-lines li.bot").last).to_contain_text("Octarine.")
+    expect(page.locator("#state")).to_have_text("Alice has linked Telegram, Discord, Slack.")
+    expect(page.locator("#window li").first.locator(".badge")).to_have_text("Telegram")
+
+    page.get_by_role("button", name="Start over").click()
+    expect(page.locator(".pane .lines li.bot")).to_have_count(0)
+
+
+def test_it_is_used_with_the_keyboard_and_copies_codes(page: Page) -> None:
+    write(page, "telegram", "/link")
+    code = page.locator("#telegram-lines .copy")
+    code.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#state")).to_contain_text("Copied")
+
+    page.get_by_role("link", name="as Mallory").click()
+    page.focus("#discord input[name=text]")
+    page.keyboard.press("Control+V")
+    page.keyboard.press("Enter")
+    expect(page.locator("#discord-lines li.bot")).to_contain_text('Telegram account "Alice"')
+    number = page.locator("#discord-lines .copy").inner_text()
+    write(page, "discord", number)  # whoever stole the code cannot finish on the wrong side
+    expect(page.locator("#discord-lines li.bot").last).to_contain_text("Type this in the other app")
+
+    page.get_by_role("link", name="as Alice").click()
+    page.get_by_role("button", name="Not me").click()
+    expect(page.locator("#telegram-lines li.bot").last).to_contain_text("Nothing was linked")

@@ -1,0 +1,36 @@
+"""The agent of the processes under test. It says back what it was told, and does harm when it is asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from time import time
+
+from sessions_app.messages import Reply, Turn
+
+THINKING = float(os.environ.get("FAULTS_THINKING", "0.05"))  # seconds
+POISON = "poison"
+STARTS = os.environ.get("FAULTS_STARTS", "")  # a file that is told when it was asked what
+DOWN = os.environ.get("FAULTS_AGENT_DOWN", "")  # while this file exists, it fails
+
+
+class Parrot:
+    """Answers every message with its own words, so that a reply tells which messages it answers."""
+
+    async def reply(self, turn: Turn) -> Reply:
+        if DOWN and Path(DOWN).exists():  # noqa: ASYNC240 - a look at a local file
+            raise ConnectionError("the model is down")
+        if STARTS:
+            await asyncio.to_thread(_note, turn.text)
+        await asyncio.sleep(THINKING)
+        if POISON in turn.text:
+            os._exit(1)
+        return Reply(turn.text)
+
+
+def _note(text: str) -> None:
+    """One write for each, so that those of several processes do not mix."""
+    lines = "".join(f"{time()} {line}\n" for line in text.splitlines())
+    with Path(STARTS).open("a", encoding="utf-8") as file:
+        file.write(lines)

@@ -1,0 +1,208 @@
+"""`manage.py` for processes that must fail: takes a guard away, or ends the process at a named point.
+
+FAULTS_WITHOUT: names of guards that are taken away, see GUARDS. FAULTS_CRASH: `point:n` ends the process, as a power
+cut does, the n-th time that it comes to the point, see POINTS; FAULTS_STALL stops it in its tracks there. FAULTS_CLOCK:
+seconds by which its clock is off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import functools
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+CRASHED = 66  # exit status at a named point
+
+
+def without_commit_before_acknowledgement() -> None:
+    """The platform is told "received" while the message is still on its way to the disk."""
+    from adapters import botos
+
+    receive, under_way = botos._BotInbox.receive, set()
+
+    async def promise(inbox: Any, message: Any) -> None:
+        async def later() -> None:
+            await asyncio.sleep(0.5)
+            await receive(inbox, message)
+
+        task = asyncio.create_task(later())
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    setattr(botos._BotInbox, "receive", promise)  # noqa: B010 - a method, which mypy guards
+
+
+def without_fence() -> None:
+    """A turn is written whoever has the lane by now."""
+    from identity import clock
+    from sessions_app import turns
+    from sessions_app.models import Lane
+
+    def give_back(leases: Any, *, wait: float = 0.0) -> None:
+        Lane.objects.filter(pk__in=[lease.conversation.pk for lease in leases]).update(
+            owner="", lease_until=clock.EPOCH, not_before=clock.seconds_from_now(wait)
+        )
+
+    turns._give_back = give_back
+
+
+def without_end_check() -> None:
+    """A turn is written whether or not its events have been answered meanwhile."""
+    from identity import clock
+    from sessions_app import turns
+    from sessions_app.models import InboundEvent
+
+    def end(claims: Any, status: str) -> dict[int, str]:
+        ended = [event.pk for claim in claims for event in claim.events]
+        InboundEvent.objects.filter(pk__in=ended).update(status=status, done_at=clock.now())
+        return dict.fromkeys(ended, "")
+
+    turns._end = end
+
+
+def without_database_clock() -> None:
+    """Times are compared by the clock of whoever asks."""
+    from datetime import UTC, datetime, timedelta
+
+    from identity import clock
+
+    clock._moment = lambda seconds: ("%s", datetime.now(tz=UTC) + timedelta(seconds=seconds))
+    clock.read = lambda: datetime.now(tz=UTC)
+
+
+GUARDS: dict[str, Callable[[], None]] = {
+    "commit-before-ack": without_commit_before_acknowledgement,
+    "fence": without_fence,
+    "end-check": without_end_check,
+    "database-clock": without_database_clock,
+}
+
+
+class Harm:
+    """Does something to the process the n-th time that it is called."""
+
+    def __init__(self, nth: int, act: Callable[[], None]) -> None:
+        self._nth = nth
+        self._act = act
+        self._count = itertools.count(1)
+
+    def __call__(self, *_: object, **__: object) -> None:
+        if next(self._count) == self._nth:
+            self._act()
+
+
+def crash() -> None:
+    os._exit(CRASHED)
+
+
+def stall() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def before(owner: Any, name: str, harm: Harm) -> None:
+    function = getattr(owner, name)
+
+    @functools.wraps(function)
+    def spoilt(*args: Any, **kwargs: Any) -> Any:
+        harm()
+        return function(*args, **kwargs)
+
+    setattr(owner, name, spoilt)
+
+
+def after(owner: Any, name: str, harm: Harm) -> None:
+    """Once it has returned something that is not empty, or nothing."""
+    function = getattr(owner, name)
+
+    @functools.wraps(function)
+    def spoilt(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if result != []:
+            harm()
+        return result
+
+    setattr(owner, name, spoilt)
+
+
+def after_awaiting(owner: Any, name: str, harm: Harm) -> None:
+    function = getattr(owner, name)
+
+    @functools.wraps(function)
+    async def spoilt(*args: Any, **kwargs: Any) -> Any:
+        result = await function(*args, **kwargs)
+        harm()
+        return result
+
+    setattr(owner, name, spoilt)
+
+
+def in_receive(harm: Harm) -> None:
+    from django.db.models.signals import post_save
+
+    from sessions_app.models import InboundEvent
+
+    post_save.connect(harm, sender=InboundEvent, weak=False)
+
+
+def _place(module: str, name: str, how: Callable[[Any, str, Harm], None]) -> Callable[[Harm], None]:
+    def spoil(harm: Harm) -> None:
+        from importlib import import_module
+
+        how(import_module(module), name, harm)
+
+    return spoil
+
+
+POINTS: dict[str, Callable[[Harm], None]] = {
+    "fetched-not-committed": _place("sessions_app.inbox", "receive", before),
+    "in-receive-transaction": in_receive,
+    "committed-not-acked": _place("sessions_app.inbox", "receive", after),
+    "after-agent": _place("sessions_app.agents", "ask", after_awaiting),
+    "mid-turn-transaction": _place("sessions_app.outbox", "queue", before),
+    "after-turn-commit": _place("sessions_app.turns", "finish", after),
+    "marked-sending": _place("sessions_app.outbox", "claim", after),
+    "sent-not-marked": _place("sessions_app.outbox", "settle", before),
+}
+
+
+def end_with_parent() -> None:
+    """However the harness ends: nothing that it started may go on without it. Linux alone knows how."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def shift_clock(seconds: float) -> None:
+    """The process's clock is off by so much from here on. The monotonic one is right, as it is on any machine."""
+    from datetime import UTC, datetime, timedelta
+
+    import time_machine
+
+    time_machine.travel(datetime.now(tz=UTC) + timedelta(seconds=seconds), tick=True).start()
+
+
+def main() -> None:
+    import django
+    from django.core.management import execute_from_command_line
+
+    end_with_parent()
+    if off := os.environ.get("FAULTS_CLOCK"):
+        shift_clock(float(off))
+    django.setup()
+    for name in os.environ.get("FAULTS_WITHOUT", "").split():
+        GUARDS[name]()
+    for variable, act in (("FAULTS_CRASH", crash), ("FAULTS_STALL", stall)):
+        name, _, nth = os.environ.get(variable, "").partition(":")
+        if name:
+            POINTS[name](Harm(int(nth), act))
+    execute_from_command_line(["manage.py", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""R-11 and R-13: a message that ends every process that answers it, and an agent that is down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import quantiles
+
+import pytest
+
+from tests.faults.agents import POISON
+from tests.faults.arena import Arena, until
+from tests.faults.load import Load, account
+from tests.faults.processes import Fleet
+
+pytestmark = pytest.mark.faults
+
+QUARANTINED = "SELECT COUNT(*) FROM sessions_app_inboundevent WHERE status = 'quarantined' AND text LIKE '%poison%'"
+INNOCENT = "SELECT text FROM sessions_app_inboundevent WHERE status = 'quarantined' AND text NOT LIKE '%poison%'"
+FAILED = "SELECT COUNT(*) FROM sessions_app_inboundevent WHERE failures > 0"
+
+
+def p95(load: Load, since: int, until_: int) -> float:
+    """Seconds until an answer that 95 of 100 messages with these numbers did not exceed."""
+    waits = [seconds for number, seconds in load.answered.items() if since <= number < until_]
+    return quantiles(waits, n=20)[-1]
+
+
+def test_it_puts_a_message_aside_that_ends_processes(place: Arena) -> None:
+    load = place.people(200, 4000, waits=1.0)
+    fleet = place.start()
+    talking = place.town.start(load.run())
+    load.reached(1000)
+    mallory = account(place.town, "telegram", 9999)
+    place.town.do(place.town.telegram.say(mallory.person, POISON))
+    _replace_those_that_end(place, fleet)
+    healed = len(load.said)
+    talking.result(timeout=300)
+    place.quiet(bring_back=False)
+
+    assert fleet.kills == 3
+    words = [said.text for said in place.town.telegram.said if said.chat_id == mallory.chat]
+    assert words[0] == POISON
+    assert "put it aside" in words[-1]
+    before, during = p95(load, 0, 1000), p95(load, 1000, healed)
+    verdict = place.verdict(f"R-11 poison, p95 {before:.2f} -> {during:.2f} s")
+    assert place.database.rows(INNOCENT) == []
+    assert verdict.is_clean, verdict
+
+
+def _replace_those_that_end(place: Arena, fleet: Fleet) -> None:
+    """Until the message is put aside."""
+
+    def is_over() -> bool:
+        for number, process in enumerate(fleet.processes):
+            if not process.is_running():
+                fleet.replace(number)
+                fleet.kills += 1
+        return place.database.count(QUARANTINED) > 0
+
+    until(is_over, 300, "the message was not put aside")
+
+
+def test_it_keeps_and_answers_what_is_said_while_the_agent_is_down(place: Arena, tmp_path: Path) -> None:
+    down = tmp_path / "down"
+    load = place.people(15, 300)
+    place.start(FAULTS_AGENT_DOWN=str(down))
+    talking = place.town.start(load.run())
+    load.reached(100)
+    down.touch()
+    load.reached(130)
+    until(lambda: place.database.count(FAILED) >= 5, 60, "the agent did not fail")
+    down.unlink()
+    talking.result(timeout=300)
+    place.quiet()
+
+    told = [text for texts in place.town.replies().values() for text in texts if "am trying again" in text]
+    assert len(told) >= 5
+    verdict = place.verdict("R-13 agent down")
+    assert verdict.is_clean, verdict

@@ -1,0 +1,42 @@
+"""R-01: processes are killed while people write and the platforms misbehave."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.faults.arena import Arena
+from tests.faults.load import moments
+
+STORM = {"limited": 0.03, "broken": 0.01, "unanswered": 0.01}
+
+
+def kill_while_people_write(place: Arena, *, messages: int, lanes: int, kills: int) -> None:
+    load = place.people(lanes, messages, linked=lanes // 5)
+    fleet = place.start()
+    place.town.storm(**STORM)
+    talking = place.town.start(load.run())
+    for moment in moments(place.dice, kills, messages):
+        load.reached(moment)
+        fleet.kill(fleet.any(place.dice))
+    talking.result(timeout=messages)
+    place.quiet()
+
+
+@pytest.mark.journey
+def test_it_loses_nothing_when_processes_are_killed(place: Arena) -> None:
+    kill_while_people_write(place, messages=500, lanes=20, kills=5)
+
+    verdict = place.verdict("R-01 short")
+    assert verdict.is_clean, verdict
+
+
+@pytest.mark.faults
+def test_it_loses_nothing_when_processes_are_killed_a_hundred_times(place: Arena) -> None:
+    size = {"messages": 10_000, "lanes": 200, "kills": 100}
+    size |= {name: int(os.environ.get(f"FAULTS_{name.upper()}", given)) for name, given in size.items()}
+    kill_while_people_write(place, **size)
+
+    verdict = place.verdict("R-01")
+    assert verdict.is_clean, verdict

@@ -1,0 +1,33 @@
+"""R-14: dead letters are sent after all, by two operators at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.arena import Arena, until
+
+pytestmark = pytest.mark.faults
+
+LETTERS = 100
+DEAD = "SELECT COUNT(*) FROM sessions_app_outbounddelivery WHERE status = 'dead'"
+
+
+def test_it_delivers_once_what_two_operators_redrive_at_once(place: Arena) -> None:
+    load = place.people(LETTERS, LETTERS, again=0.0, waits=0.0)
+    place.start()
+    for platform, method in (("telegram", "sendMessage"), ("discord", "POST /channels/messages")):
+        place.town.servers[platform].faults.expect(method, rate=1.0, status=403)
+    channels = [place.town.slack.workspace.channels[one.chat] for one in load.accounts if one.platform == "slack"]
+    for channel in channels:
+        channel.refusal = "is_archived"
+    place.town.do(load.run(), 60)
+    until(lambda: place.database.count(DEAD) == LETTERS, 60, "not all are dead")
+    for channel in channels:
+        channel.refusal = ""
+    place.town.calm()
+    operators = [place.manage("deliveries", "redrive", "--all") for _ in range(2)]
+    assert [operator.wait(60) for operator in operators] == [0, 0]
+    place.quiet()
+
+    verdict = place.verdict(f"R-14 {LETTERS} letters")
+    assert verdict.is_clean, verdict

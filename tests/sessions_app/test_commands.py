@@ -1,0 +1,79 @@
+"""Commands about one's own data, as they are answered in a chat."""
+
+from __future__ import annotations
+
+import pytest
+from django.conf import LazySettings
+
+from identity import clock, linking
+from identity.models import AccountLink
+from sessions_app import conversations, outbox, turns
+from sessions_app.models import OutboundDelivery
+from tests.sessions_app.talk import DATABASE, claim, receive, say
+
+pytestmark = pytest.mark.django_db
+
+
+def answer(text: str, *, who: str = "alice", platform: str = "telegram") -> str:
+    claimed = claim(receive(who, text, platform=platform))
+    turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=outbox.TEXT_LIMIT)
+    return OutboundDelivery.objects.latest("pk").text
+
+
+def link(who: str, platform: str, person: str = "alice") -> None:
+    linking.link(platform=platform, platform_user_id=who, unified_user_id=person, method="pairing", actor="test")
+
+
+@pytest.fixture
+def alice() -> tuple[int, int]:
+    """Her private chats on Telegram and Discord, linked; she wrote on Discord last."""
+    chats = say("alice", "here"), say("alice", "there", platform="discord")
+    link("alice", "telegram")
+    link("alice", "discord")
+    return chats
+
+
+def preferred() -> int | None:
+    found = conversations.preferred_of("alice")
+    return found.pk if found else None
+
+
+def test_it_writes_where_it_is_preferred(alice: tuple[int, int]) -> None:
+    assert preferred() == alice[1]
+
+    assert "write to you on Telegram" in answer("/prefer telegram", platform="discord")
+    say("alice", "later", platform="discord")
+    assert preferred() == alice[0]
+    assert "write to you on Telegram" in answer("/prefer")
+
+    assert "where you wrote last" in answer("/prefer last")
+    assert preferred() == alice[1]
+
+
+def test_it_writes_to_no_account_that_has_left(alice: tuple[int, int]) -> None:
+    answer("/prefer telegram")
+    AccountLink.objects.filter(account__platform="telegram").update(ended_at=clock.now())
+
+    assert preferred() == alice[1]
+    assert "where you wrote last" in answer("/prefer", platform="discord")
+
+
+@pytest.mark.parametrize("wanted", ["slack", "x y", "%s", "'"])
+def test_it_prefers_no_app_that_is_not_there(alice: tuple[int, int], wanted: str) -> None:
+    assert "telegram, discord, last" in answer(f"/prefer {wanted}")
+    assert preferred() == alice[1]
+
+
+def test_it_knows_a_stranger_in_one_place_alone() -> None:
+    assert "I only know you here" in answer("/prefer discord", who="bob")
+
+
+def test_it_says_where_an_export_is_to_be_had(settings: LazySettings) -> None:
+    settings.BOTOS_PUBLIC_URL = "https://bots.example.org"
+
+    assert "https://bots.example.org/me/" in answer("/export")
+
+
+def test_it_asks_which_words_and_says_when_there_are_none() -> None:
+    assert "Which words?" in answer("/search")
+    assert "Nothing that you may read" in answer("/search octarine")

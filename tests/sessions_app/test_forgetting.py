@@ -1,0 +1,348 @@
+"""Somebody wants to be forgotten: nothing of theirs is found afterwards, and nothing of others' is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, connections
+
+from identity import audit, browsers, clock, codes, linking
+from identity.models import AccountLink, AuditEvent, Browser, PlatformAccount, UnifiedUser
+from sessions_app import forget_number, forgetting, inbox, outbox, pairing_chat, turns, watermarks
+from sessions_app.forgetting import Outcome
+from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery, Watermark
+from tests.identity import pairs
+from tests.sessions_app import browsing
+from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+WORDS = ("octarine", "wizzard", "Zaphod", "zaphod", "chat-zaphod", "luggage")
+
+
+def account(who: str = "zaphod", platform: str = "telegram") -> PlatformAccount:
+    return PlatformAccount.objects.get(platform=platform, platform_user_id=who)
+
+
+def asked(who: str = "zaphod", platform: str = "telegram") -> ForgetRequest:
+    assert inbox.receive(message(who, "/forget", platform=platform), resolver=DATABASE) is None
+    return ForgetRequest.objects.get(account=account(who, platform), state="asked")
+
+
+def deliver() -> list[str]:
+    """Send what is in line, as a courier does. What people read."""
+    read = []
+    while taken := outbox.claim(owner="courier", platforms=PLATFORMS):
+        read += [outbox.outgoing(one).text for one in taken]
+        outbox.settle([outbox.Sent(one, f"sent-{one.pk}") for one in taken])
+    return read
+
+
+def type_number(number: str, who: str = "zaphod", platform: str = "telegram") -> None:
+    assert inbox.receive(message(who, number, platform=platform), resolver=DATABASE) is None
+
+
+def link(who: str, platform: str, person: str) -> None:
+    linking.link(platform=platform, platform_user_id=who, unified_user_id=person, method="pairing", actor="test")
+
+
+@pytest.fixture
+def two() -> None:
+    """Zaphod on Telegram and Discord, linked for long, who also spoke in a group where bob did."""
+    say("zaphod", "my colour is octarine", answer="octarine it is")
+    say("zaphod", "and the luggage", answer="noted", platform="discord")
+    say("zaphod", "a wizzard here", answer="hello wizzard", group="pub")
+    say("bob", "I am bob", answer="hello bob", group="pub")
+    say("bob", "mine", answer="yours")
+    link("zaphod", "telegram", "u-1")
+    link("zaphod", "discord", "u-1")
+    pairs.later(2 * 86_400, AccountLink.objects.all())
+
+
+def everything() -> bytes:
+    """All bytes that the database has: its files, or a dump."""
+    if connection.vendor == "sqlite":
+        name = Path(str(connection.settings_dict["NAME"]))
+        files = (name, name.with_name(name.name + "-wal"))
+        return b"".join(file.read_bytes() for file in files if file.exists())
+    these = connection.settings_dict
+    command = ["pg_dump", "-h", these["HOST"], "-p", str(these["PORT"] or 5432), "-U", these["USER"], these["NAME"]]
+    environment = os.environ | {"PGPASSWORD": these["PASSWORD"] or ""}
+    return subprocess.run(command, env=environment, check=True, capture_output=True).stdout
+
+
+def found_of_zaphod() -> set[str]:
+    dump = everything()
+    return {word for word in WORDS if word.encode() in dump}
+
+
+def forget(who: str = "zaphod") -> None:
+    request = asked(who)
+    deliver()
+    type_number(forget_number.number_of(request), who)
+    deliver()
+    assert forgetting.go_on() == 1
+
+
+def test_it_leaves_nothing_of_a_person_and_all_of_others(two: None) -> None:
+    deliver()
+    for number in range(60):  # pages split, and words move within the files
+        say("zaphod", f"octarine {number} " + "luggage " * 40, answer="wizzard " * 60)
+        say("bob", f"mine {number}", answer="yours")
+    deliver()
+    assert found_of_zaphod() == set(WORDS)
+    kept = set(HistoryEntry.objects.filter(author__platform_user_id="bob").values_list("pk", "text"))
+
+    forget()
+
+    assert found_of_zaphod() == set()
+    assert set(HistoryEntry.objects.values_list("pk", "text")) == kept
+    assert not AccountLink.objects.live().exists()
+
+
+def test_it_signs_out_every_browser_of_theirs_and_no_other(two: None) -> None:
+    pages = [browsing.browser_of(account("zaphod", platform)) for platform in ("telegram", "discord")]
+    other = browsing.browser_of(account("bob"))
+
+    forget()
+
+    assert [browsers.attached(one) for one in (*pages, other)] == [[], [], [account("bob")]]
+    assert browsers.alive([one.pk for one in (*pages, other)]) == {other.pk}
+
+
+def test_it_ends_what_they_had_begun(two: None) -> None:
+    begun = [pairs.offered(account("zaphod", "discord")), pairs.offered(account("bob"))]
+
+    forget()
+
+    assert [pairs.state(one) for one in begun] == ["cancelled", "offered"]
+
+
+def test_it_leaves_a_person_without_accounts_no_name(two: None) -> None:
+    UnifiedUser.objects.update(display_name="Zaphod")
+
+    forget()
+
+    person = UnifiedUser.objects.get()
+    assert person.display_name == ""
+    assert person.unified_user_id != "u-1"
+
+
+def test_it_leaves_the_person_to_the_account_that_stays(two: None) -> None:
+    UnifiedUser.objects.update(display_name="Zaphod", preferred=account())
+    AccountLink.objects.filter(account=account()).update(since=clock.read())  # too new to speak for the other one
+
+    forget()
+
+    person = UnifiedUser.objects.get()
+    assert (person.unified_user_id, person.display_name, person.preferred) == ("u-1", "Zaphod", None)
+    assert AccountLink.objects.live().get().account == account("zaphod", "discord")
+
+
+def test_it_sends_a_number_and_says_farewell(two: None) -> None:
+    deliver()
+    request = asked()
+    [told] = deliver()
+    assert codes.shown_number(forget_number.number_of(request)) in told
+    assert "Telegram account" in told
+    assert "Discord account" in told
+
+    type_number(forget_number.number_of(request))
+    assert forgetting.go_on() == 0  # before the farewell is sent
+    assert "the last that you hear" in deliver()[0]
+    assert forgetting.go_on() == 1
+    assert deliver() == []
+
+
+def test_it_stores_the_number_nowhere(two: None) -> None:
+    request = asked()
+    number = forget_number.number_of(request)
+    type_number(f"is it {number}?")
+
+    assert number.encode() not in everything()
+    assert codes.shown_number(number).encode() not in everything()
+
+
+def test_it_ends_with_the_third_wrong_number(two: None) -> None:
+    request = asked()
+    right = forget_number.number_of(request)
+    wrong = f"{(int(right) + 1) % 1_000_000:06d}"
+    outcomes = [forgetting.confirm(account=account(), number=wrong) for _ in range(3)]
+
+    assert outcomes == [Outcome.WRONG, Outcome.LAST_TRY_LEFT, Outcome.LOCKED]
+    assert forgetting.confirm(account=account(), number=right) == Outcome.NOTHING
+
+
+def test_it_takes_a_number_once_and_in_its_time(two: None) -> None:
+    number = forget_number.number_of(asked())
+    ForgetRequest.objects.update(expires_at=clock.now())
+    assert forgetting.confirm(account=account(), number=number) == Outcome.NOTHING
+
+    number = forget_number.number_of(asked())
+    assert forgetting.confirm(account=account(), number=number) == Outcome.CONFIRMED
+    assert forgetting.confirm(account=account(), number=number) == Outcome.NOTHING
+
+
+def test_it_takes_the_number_of_a_browser_only_there(two: None) -> None:
+    here, there = (Browser.objects.create(name=name) for name in ("here", "there"))
+    request = forgetting.ask(account=account(), browser=here)
+    assert request
+    number = forget_number.number_of(request)
+
+    assert forgetting.confirm(account=account(), number=number) == Outcome.ELSEWHERE
+    assert forgetting.confirm(account=account(), number=number, browser=there) == Outcome.ELSEWHERE
+    assert forgetting.confirm(account=account(), number=number, browser=here) == Outcome.CONFIRMED
+
+
+def test_it_does_not_forget_others_by_a_link_of_today(two: None) -> None:
+    AccountLink.objects.filter(account=account()).update(since=clock.now())
+    forget()
+
+    assert found_of_zaphod() >= {"luggage", "zaphod"}
+    assert set(HistoryEntry.objects.values_list("text", flat=True)) >= {"and the luggage", "noted", "I am bob", "mine"}
+    assert not HistoryEntry.objects.filter(text__contains="octarine").exists()
+    assert AccountLink.objects.live().get().account == account(platform="discord")
+
+
+def test_it_does_not_forget_what_was_linked_after_it_was_asked(two: None) -> None:
+    request = asked()
+    say("trillian", "hers", answer="ok", platform="slack")
+    link("trillian", "slack", "u-1")
+    forgetting.confirm(account=account(), number=forget_number.number_of(request))
+    deliver()
+    forgetting.go_on()
+
+    assert HistoryEntry.objects.filter(text="hers").exists()
+    assert account("trillian", "slack").platform_user_id == "trillian"
+
+
+def test_it_does_not_forget_what_was_unlinked_before_it_was_confirmed(two: None) -> None:
+    request = asked()
+    linking.unlink(platform="discord", platform_user_id="zaphod", actor="test")
+    forgetting.confirm(account=account(), number=forget_number.number_of(request))
+    deliver()
+    forgetting.go_on()
+
+    assert HistoryEntry.objects.filter(text="and the luggage").exists()
+
+
+def test_it_takes_names_out_of_the_operators_log(two: None) -> None:
+    operator = User.objects.create(username="carol")
+    LogEntry.objects.create(
+        user=operator,
+        content_type=ContentType.objects.get_for_model(PlatformAccount),
+        object_id=str(account().pk),
+        object_repr="telegram:zaphod",
+        action_flag=2,
+    )
+    forget()
+
+    assert LogEntry.objects.get().object_repr == ""
+
+
+def test_it_keeps_no_number_that_an_edit_brings(two: None) -> None:
+    number = forget_number.number_of(asked())
+
+    assert pairing_chat.is_secret(f"or {number}", account())
+
+
+def test_it_does_not_take_back_a_message_that_comes_again(two: None) -> None:
+    receive("zaphod", "octarine once more", key="update-7")
+    forget()
+    again = inbox.receive(message("zaphod", "octarine once more", key="update-7"), resolver=DATABASE)
+
+    assert again is None
+    assert not InboundEvent.objects.filter(text__contains="octarine").exists()
+    assert not PlatformAccount.objects.filter(platform_user_id="zaphod").exists()
+
+
+def test_it_reads_nothing_back_from_before(two: None) -> None:
+    chat = "chat-zaphod"
+    Watermark.objects.create(platform="telegram", chat_id=chat, position=7)
+    began = clock.read()
+
+    forget()
+
+    assert watermarks.known("telegram")[chat].since > began
+
+
+def test_it_begins_anew_with_whoever_comes_back(two: None) -> None:
+    forget()
+    conversation = say("zaphod", "hello again", answer="who are you?")
+
+    assert [entry.text for entry in HistoryEntry.objects.filter(conversation=conversation)] == [
+        "hello again",
+        "who are you?",
+    ]
+
+
+def test_it_keeps_the_log_by_its_keyed_hash(two: None) -> None:
+    known = audit.account_hash(account())
+    forget()
+
+    kinds = list(AuditEvent.objects.filter(account_hash=known).values_list("kind", flat=True))
+    assert kinds[-4:] == ["forget_asked", "forget_confirmed", "unlinked", "forgotten"]
+
+
+def test_it_goes_on_after_a_crash_at_any_step(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = asked()
+    forgetting.confirm(account=account(), number=forget_number.number_of(request))
+    deliver()
+    for step in ("_forget_some", "_forget_account", "clean_files"):
+        with monkeypatch.context() as patch:
+            patch.setattr(forgetting, step, _crash)
+            with pytest.raises(RuntimeError):
+                forgetting.go_on()
+        deliver()
+
+    assert forgetting.go_on() == 1
+    assert found_of_zaphod() == set()
+
+
+def _crash(*args: object) -> None:
+    raise RuntimeError
+
+
+def test_it_says_when_others_hold_the_files_and_tries_again(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("only SQLite has a log that readers hold")
+    monkeypatch.setattr(forgetting, "_PAUSE", 0.0)
+    connection.cursor().execute("PRAGMA busy_timeout=50")
+    reader = connections.create_connection("default")
+    cursor = reader.cursor()
+    cursor.execute("BEGIN DEFERRED")
+    cursor.execute("SELECT COUNT(*) FROM sessions_app_historyentry")
+    request = asked()
+    forgetting.confirm(account=account(), number=forget_number.number_of(request))
+    deliver()
+
+    assert forgetting.go_on() == 0
+    request.refresh_from_db()
+    assert request.state == "cleaning"
+    cursor.execute("COMMIT")
+    reader.close()
+    assert forgetting.go_on() == 1
+    assert found_of_zaphod() == set()
+
+
+def test_it_does_not_ask_for_ever(two: None) -> None:
+    made = [forgetting.ask(account=account()) for _ in range(6)]
+
+    assert [bool(one) for one in made] == [True] * 5 + [False]
+    assert ForgetRequest.objects.filter(ended_at=None).count() == 1
+
+
+def test_it_writes_no_answer_of_a_turn_that_was_under_way(two: None) -> None:
+    waiting = claim(receive("zaphod", "octarine?"))
+    forget()
+
+    with pytest.raises(turns.LeaseLost):
+        turns.finish(waiting, "octarine!", limit=2000)
+    assert not Conversation.objects.filter(platform="telegram", kind="dm").exclude(key="telegram:bob").exists()
+    assert not OutboundDelivery.objects.filter(chat_id="chat-zaphod").exists()

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection, connections, transaction
+
+from identity import clock, linking
+from sessions_app import lanes, outbox, turns
+from sessions_app.models import Conversation, InboundEvent, Lane
+from tests.sessions_app.racing import at_once
+from tests.sessions_app.talk import PLATFORMS, claim, is_busy, receive, say
+
+pytestmark = pytest.mark.django_db
+
+
+def link(who: str, platform: str, person: str = "alice") -> None:
+    linking.link(platform=platform, platform_user_id=who, unified_user_id=person, method="pairing", actor="test")
+
+
+def ask(*conversations: int, owner: str = "test") -> lanes.Claimed:
+    return lanes.claim(conversations, owner=owner, platforms=PLATFORMS)
+
+
+def said(claimed: lanes.Claimed) -> list[list[str]]:
+    return [[event.text for event in claim.events] for claim in claimed.claims]
+
+
+# --- What waits
+
+
+def test_it_names_what_waits_the_longest_first_and_once() -> None:
+    bob, alice = receive("bob", "a"), receive("alice", "b")
+    receive("bob", "c")
+
+    assert lanes.waiting(PLATFORMS) == [bob, alice]
+
+
+def test_it_names_only_what_can_be_worked_on() -> None:
+    held, backing_off, free = receive("alice", "a"), receive("bob", "b"), receive("carol", "c")
+    receive("dave", "d", platform="discord")
+    claim(held)
+    turns.fail(claim(backing_off))
+    done = receive("erin", "e")
+    turns.finish(claim(done), "ok", limit=outbox.TEXT_LIMIT)
+
+    assert lanes.waiting(["telegram"]) == [free]
+
+    Lane.objects.update(lease_until=clock.EPOCH, not_before=clock.EPOCH)
+    assert lanes.waiting(["telegram"]) == [held, backing_off, free]
+
+
+def test_it_asks_the_same_number_of_questions_however_much_waits(
+    django_assert_max_num_queries: Callable[[int], Any],
+) -> None:
+    link("alice", "telegram")
+    conversation = receive("alice", "first")
+    for number in range(60):
+        receive("alice", f"{number}")
+    with django_assert_max_num_queries(1):
+        lanes.waiting(PLATFORMS)
+    with django_assert_max_num_queries(14):
+        claimed = claim(conversation)
+
+    assert len(claimed.events) == lanes.MOST_IN_A_TURN
+    assert claimed.more
+
+
+# --- Many at once
+
+
+def test_it_takes_many_lanes_at_once_each_with_its_own_words() -> None:
+    alice, bob, group = receive("alice", "a"), receive("bob", "b"), receive("carol", "c", group="g")
+    receive("alice", "more of a")
+
+    claimed = ask(alice, bob, group)
+
+    assert said(claimed) == [["a", "more of a"], ["b"], ["c"]]
+    assert [one.lease.conversation.pk for one in claimed.claims] == [alice, bob, group]
+    assert set(InboundEvent.objects.values_list("starts", flat=True)) == {1}
+    assert all(map(is_busy, [alice, bob, group]))
+
+
+def test_it_takes_a_person_once_whoever_of_their_chats_is_asked_for() -> None:
+    link("alice", "telegram")
+    link("alice", "discord")
+    telegram, discord = receive("alice", "one"), receive("alice", "two", platform="discord")
+
+    claimed = ask(discord, telegram)
+
+    assert said(claimed) == [["one"]]
+    assert (claimed.busy, claimed.again) == (frozenset(), frozenset())
+    assert claimed.claims[0].more
+    assert set(claimed.claims[0].lease.together) == {telegram, discord}
+    assert is_busy(discord)
+
+
+def test_it_leaves_out_what_is_held_and_where_nothing_waits() -> None:
+    held, free, silent = receive("alice", "a"), receive("bob", "b"), say("carol", "c")
+    claim(held)
+    receive("alice", "behind")
+
+    claimed = ask(held, free, silent, 12345)
+
+    assert said(claimed) == [["b"]]
+    assert (claimed.busy, claimed.again) == (frozenset([held]), frozenset())
+
+
+def test_it_leaves_a_lane_alone_that_backs_off_and_one_whose_sibling_does() -> None:
+    link("alice", "telegram")
+    link("alice", "discord")
+    turns.fail(claim(receive("alice", "one")))
+    discord, bob = receive("alice", "two", platform="discord"), receive("bob", "b")
+
+    claimed = ask(discord, bob)
+
+    assert said(claimed) == [["b"]]
+    assert claimed.busy == frozenset([discord])
+
+
+def test_it_reads_on_where_a_flood_hides_what_was_written_after() -> None:
+    alice = receive("alice", "before")
+    flood, *_ = [receive("mallory", f"{number}") for number in range(3 * lanes.MOST_IN_A_TURN)]
+    receive("alice", "after")
+
+    claimed = ask(alice, flood)
+
+    assert said(claimed)[0] == ["before"]
+    assert claimed.claims[0].more
+
+
+def test_it_asks_anew_for_those_whom_a_flood_hides() -> None:
+    flood, *_ = [receive("mallory", f"{number}") for number in range(3 * lanes.MOST_IN_A_TURN)]
+    quiet, other = receive("alice", "a"), receive("bob", "b")
+
+    first = ask(flood, quiet)
+    second = ask(*first.again, other)
+
+    assert said(first) == [[f"{number}" for number in range(lanes.MOST_IN_A_TURN)]]
+    assert first.claims[0].more
+    assert first.again == frozenset([quiet])
+    assert sorted(said(second)) == [["a"], ["b"]]
+
+
+def test_it_waits_for_a_sibling_that_is_held_or_backs_off_where_another_process_answers() -> None:
+    link("alice", "telegram")
+    link("alice", "discord")
+    telegram, discord = receive("alice", "one"), receive("alice", "two", platform="discord")
+
+    turns.fail(claim(telegram))
+    assert lanes.claim([discord], owner="other", platforms=["discord"]).busy == frozenset([discord])
+
+    Lane.objects.update(not_before=clock.EPOCH)
+    (claimed,) = lanes.claim([discord], owner="other", platforms=["discord"]).claims
+    assert lanes.claim([telegram], owner="test", platforms=["telegram"]).busy == frozenset([telegram])
+    turns.finish(claimed, "ok", limit=outbox.TEXT_LIMIT)
+    assert claim(telegram).head.text == "one"
+
+
+def test_it_asks_the_same_number_of_questions_for_one_lane_as_for_many(
+    django_assert_num_queries: Callable[[int], Any],
+) -> None:
+    for number in range(10):
+        link(f"{number}", "telegram", person=f"person-{number}")
+        link(f"{number}", "discord", person=f"person-{number}")
+    asked = [receive(f"{number}", "hello") for number in range(10)]
+    with django_assert_num_queries(13):
+        assert len(ask(asked[0]).claims) == 1
+    with django_assert_num_queries(13):
+        assert len(ask(*asked[1:]).claims) == 9
+
+
+def crash(*conversations: int) -> None:
+    """A process that has these lanes ends in the middle."""
+    ask(*conversations)
+    Lane.objects.update(lease_until=clock.EPOCH)
+
+
+def test_it_takes_one_suspect_at_a_time_so_that_a_crash_tells_which_it_was() -> None:
+    poison, innocent, fresh = receive("mallory", "poison"), receive("alice", "a"), receive("bob", "b")
+    crash(poison, innocent)
+    crash(poison, innocent)
+
+    claimed = ask(poison, innocent, fresh)
+    others = lanes.claim([innocent], owner="test", platforms=PLATFORMS, has_suspect=True)
+
+    assert said(claimed) == [["poison"], ["b"]]
+    assert [claim.is_suspect for claim in claimed.claims] == [True, False]
+    assert (claimed.put_off, claimed.busy, claimed.again) == (frozenset([innocent]), frozenset(), frozenset())
+    assert (others.claims, others.put_off) == ((), frozenset([innocent]))
+    Lane.objects.update(lease_until=clock.EPOCH)
+    assert turns.is_poison(claim(poison))
+    assert not turns.is_poison(claim(innocent))
+
+
+def test_it_takes_no_message_for_a_suspect_whose_turns_failed_and_did_not_crash() -> None:
+    alice, bob = receive("alice", "a"), receive("bob", "b")
+    for _ in range(3):
+        for conversation in (alice, bob):
+            turns.fail(claim(conversation))
+        Lane.objects.update(not_before=clock.EPOCH)
+
+    assert len(ask(alice, bob).claims) == 2
+
+
+@pytest.mark.parametrize("group", ["", "g"], ids=["person", "group"])
+def test_it_holds_a_lane_for_a_turn_that_comes_by_no_event(group: str) -> None:
+    conversation = Conversation.objects.get(pk=say("alice", "hello", group=group))
+
+    lanes.hold(conversation, owner="test")
+
+    with pytest.raises(lanes.Busy):
+        lanes.hold(conversation, owner="other")
+    receive("alice", "again", group=group)
+    assert is_busy(conversation.pk)
+
+
+# --- At the same time
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_gives_a_lane_to_one_of_eight() -> None:
+    link("alice", "telegram")
+    link("alice", "discord")
+    chats = [receive("alice", "one"), receive("alice", "two", platform="discord")]
+
+    returned, raised = at_once(*[lambda n=n: ask(chats[n % 2], owner=f"worker-{n}") for n in range(8)])
+
+    assert raised == []
+    assert sorted(len(claimed.claims) for claimed in returned) == [0] * 7 + [1]  # type: ignore[attr-defined]
+    assert Lane.objects.exclude(owner="").count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_gives_each_of_many_lanes_to_one_of_eight_who_want_all_in_another_order() -> None:
+    chats = [receive(f"person-{n}", "hello") for n in range(6)]
+    chats += [receive("carol", "hello", group=f"group-{n}") for n in range(6)]
+
+    for _ in range(5):
+        returned, raised = at_once(
+            *[lambda n=n: ask(*(chats[::-1] if n % 2 else chats), owner=f"worker-{n}") for n in range(8)]
+        )
+
+        assert raised == []
+        taken = [claim.lease.conversation.pk for claimed in returned for claim in claimed.claims]  # type: ignore[attr-defined]
+        assert sorted(taken) == sorted(chats)
+        assert set(InboundEvent.objects.values_list("starts", flat=True)) == {1}
+        Lane.objects.update(lease_until=clock.EPOCH)
+        InboundEvent.objects.update(starts=0)
+
+
+def in_a_thread(job: Callable[[], None]) -> threading.Thread:
+    def run() -> None:
+        try:
+            job()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_leased", [True, False])
+def test_it_waits_for_no_lane_that_is_just_being_taken(is_leased: bool) -> None:
+    conversation = receive("carol", "hello", group="g")
+    held, done = threading.Event(), threading.Event()
+
+    @transaction.atomic
+    def hold() -> None:
+        Lane.objects.filter(pk=conversation).update(lease_until=clock.seconds_from_now(30 if is_leased else 0))
+        held.set()
+        done.wait(10)
+
+    thread = in_a_thread(hold)
+    assert held.wait(10)
+    assert is_busy(conversation)
+    assert InboundEvent.objects.get().starts == 0
+    done.set()
+    thread.join(10)
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+@pytest.mark.django_db(transaction=True)
+def test_it_sees_that_a_lane_was_taken_while_it_waited_for_the_messages() -> None:
+    conversation = receive("carol", "hello", group="g")
+    outcomes: list[lanes.Claimed] = []
+
+    with transaction.atomic():
+        (first,) = ask(conversation).claims
+        thread = in_a_thread(lambda: outcomes.append(ask(conversation, owner="other")))
+        while thread.is_alive() and not keeps_somebody_waiting():
+            thread.join(0.01)
+    thread.join(10)
+
+    assert outcomes[0].busy == frozenset([conversation])
+    assert Lane.objects.get().fence == first.lease.fence
+    assert InboundEvent.objects.get().starts == 1
+
+
+def keeps_somebody_waiting() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))")
+        return cursor.fetchone() is not None
+
+
+def test_it_leaves_to_others_what_they_have_just_been_told_of() -> None:
+    old, new = receive("alice", "hello"), receive("bob", "hello")
+    InboundEvent.objects.filter(conversation=old).update(received_at=clock.seconds_from_now(-1))
+
+    assert lanes.waiting(PLATFORMS, longer_than=0.5) == [old]
+    assert lanes.waiting(PLATFORMS) == [old, new]

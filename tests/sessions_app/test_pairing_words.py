@@ -1,0 +1,255 @@
+"""Codes and numbers inside of longer texts: what comes of them, and that nothing keeps them while they live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from identity import clock, pairing
+from identity.models import GuessLimit, Pairing, PlatformAccount
+from identity.pairing_secrets import Secrets, secrets_of
+from sessions_app import inbox
+from sessions_app.messages import Address, MessageEdit
+from sessions_app.models import InboundEvent, OutboundDelivery
+from tests.sessions_app.talk import DATABASE, message
+from tests.sessions_app.test_pairing_chat import code_of, hear, number_of, pair, told
+
+pytestmark = pytest.mark.django_db
+
+LOOSE = [
+    "my code is {a} {b}",
+    "my code is {a}{b}",
+    "/start {a}{b}",
+    "/whoami {a} {b}",
+    "use {token} please",
+    "use *{token}*",
+    "{a}\u2014\u2014{b} it is",
+    "it is {a}\u00ad-{b}",
+    "Bot, {a}--{b}",
+    "{a} - {b} is it",
+    "code:{a}-{b}-x",
+]
+
+
+def asked() -> Secrets:
+    """Alice has asked for a code."""
+    hear("alice", "/link")
+    return secrets_of(Pairing.objects.get())
+
+
+def with_code(form: str, secrets: Secrets) -> str:
+    return form.format(a=secrets.code[:4], b=secrets.code[4:], token=secrets.token)
+
+
+def kept() -> str:
+    """The words of the last message."""
+    return InboundEvent.objects.latest("pk").text
+
+
+def guesses(who: str, platform: str) -> int:
+    """How many wrong codes are counted against somebody."""
+    account = PlatformAccount.objects.get(platform=platform, platform_user_id=who)
+    limit = GuessLimit.objects.filter(guesser=f"account {account.pk}").first()
+    return len(limit.times) if limit else 0
+
+
+@pytest.mark.parametrize("form", LOOSE)
+def test_it_claims_letters_that_are_a_live_code(form: str) -> None:
+    secrets = asked()
+
+    hear("bob", with_code(form, secrets), platform="discord")
+
+    assert (kept(), Pairing.objects.get().state) == ("", "claimed")
+
+
+@pytest.mark.parametrize("form", ["{a}{b}", "{a} {b}", "{a}-{b}"])
+def test_it_answers_to_letters_that_stand_alone_as_to_a_code(form: str) -> None:
+    hear("bob", form.format(a="HMMM", b="PFFT"), platform="discord")
+
+    assert kept() == ""
+    assert told("bob", "discord").startswith("That code doesn't work.")
+    assert guesses("bob", "discord") == 1
+
+
+@pytest.mark.parametrize("form", LOOSE)
+def test_it_keeps_no_live_code_of_ones_own(form: str) -> None:
+    secrets = asked()
+
+    hear("alice", with_code(form, secrets))
+
+    assert (kept(), Pairing.objects.get().state) == ("", "offered")
+    assert told("alice") == "That is this chat's own code: send it in your other app."
+
+
+@pytest.mark.parametrize("form", [form for form in LOOSE if "{a}\u00ad-{b}" not in form])
+def test_it_keeps_letters_that_are_no_code_and_counts_them_in_silence(form: str) -> None:
+    text = form.format(a="HMMM", b="PFFT", token="L" + "a" * 22)
+
+    hear("bob", text, platform="discord")
+
+    assert kept() == text
+    assert not OutboundDelivery.objects.exists()
+    assert guesses("bob", "discord") == 1
+
+
+def test_it_looks_up_one_code_of_a_message() -> None:
+    hear("bob", "hello", platform="discord")
+    with CaptureQueriesContext(connection) as queries:
+        hear("bob", "hmmm pfft brrr html xml http " * 20, platform="discord")
+
+    assert sum('"code_hash" =' in query["sql"] for query in queries.captured_queries) == 1
+    assert guesses("bob", "discord") == 1
+
+
+def test_it_answers_whoever_guesses_too_much_and_keeps_nothing() -> None:
+    secrets = asked()
+    for _ in range(5):
+        hear("bob", "hmmm pfft, I see", platform="discord")
+
+    for text in ("hmmm pfft, I see", with_code("it is {a} {b}", secrets)):
+        with CaptureQueriesContext(connection) as queries:
+            hear("bob", text, platform="discord")
+        assert not any('"code_hash" =' in query["sql"] for query in queries.captured_queries)
+        assert kept() == ""
+        assert told("bob", "discord") == "Too many codes did not work. Wait 15 minutes."
+    hear("bob", "hello", platform="discord")
+    assert kept() == "hello"
+
+
+def test_it_keeps_no_live_code_that_was_forwarded_and_does_not_take_it() -> None:
+    secrets = asked()
+    said = message("bob", with_code("my code is {a} {b}", secrets), platform="discord")
+
+    inbox.receive(replace(said, is_firsthand=False), resolver=DATABASE)
+
+    assert (kept(), Pairing.objects.get().state) == ("", "offered")
+    assert told("bob", "discord").startswith("Please type that yourself")
+
+
+def test_it_answers_what_is_too_old_with_something_that_is_true() -> None:
+    secrets = asked()
+    said = message("bob", secrets.token, platform="discord")
+
+    inbox.receive(replace(said, sent_at=clock.read() - timedelta(minutes=11)), resolver=DATABASE)
+
+    assert told("bob", "discord") == (
+        "Please type that yourself, here and now. What was forwarded, or is too old, does not count."
+    )
+
+
+# --- In groups
+
+
+@pytest.mark.parametrize("form", ["{spaced}", "_{token}_", "*{a}*  *{b}*", "{dotted}, now", "/start {a}{b}"])
+@pytest.mark.parametrize("is_addressed", [True, False])
+def test_it_burns_a_code_that_is_posted_in_whatever_spelling(form: str, is_addressed: bool) -> None:
+    secrets = asked()
+    spelled = {"spaced": " ".join(secrets.code), "dotted": ".".join(secrets.code.lower())}
+    text = with_code(form.replace("{spaced}", spelled["spaced"]).replace("{dotted}", spelled["dotted"]), secrets)
+
+    inbox.receive(replace(message("bob", text, group="friends"), is_addressed=is_addressed), resolver=DATABASE)
+
+    assert Pairing.objects.get().state == "burned"
+
+
+def test_it_burns_a_code_that_a_message_is_edited_to_in_whatever_spelling() -> None:
+    secrets = asked()
+    hear("bob", "hello", platform="discord")
+    heard = InboundEvent.objects.get(text="hello")
+
+    inbox.edit(MessageEdit(Address("discord", heard.chat_id), heard.message_id, " ".join(secrets.code)))
+
+    heard.refresh_from_db()
+    assert (heard.text, heard.edited, Pairing.objects.get().state) == ("hello", "", "burned")
+
+
+def test_it_hashes_each_code_of_a_long_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+
+    def count(secret: str) -> str:
+        hashed.append(secret)
+        return secret
+
+    monkeypatch.setattr(pairing, "lookup_hash", count)
+
+    inbox.receive(message("bob", "WDJB-MJHT " * 10_000, group="friends"), resolver=DATABASE)
+
+    assert len(hashed) == len(set(hashed)) < 10
+
+
+# --- Numbers
+
+
+SPELLINGS: list[Callable[[str], str]] = [
+    lambda number: "".join(chr(0x660 + int(digit)) for digit in number),
+    lambda number: f"{number[:3]}.{number[3:]}",
+    " ".join,
+]
+MORE: list[Callable[[str], str]] = [
+    lambda number: "it is " + " ".join(number),
+    lambda number: f"{number[:2]}-{number[2:4]}-{number[4:]} ok",
+    lambda number: f"x{number}",
+    lambda number: "\u0966" + number,
+]
+
+
+def shown() -> str:
+    """Alice's Discord account has been shown the number that her Telegram account is to type."""
+    hear("alice", "/link")
+    hear("alice", code_of(told("alice")), platform="discord")
+    return number_of(told("alice", "discord")).replace(" ", "")
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+def test_it_takes_the_number_in_whatever_spelling(spelled: Callable[[str], str]) -> None:
+    hear("alice", spelled(shown()))
+
+    assert (kept(), Pairing.objects.get().state) == ("", "linked")
+
+
+@pytest.mark.parametrize("spelled", MORE)
+def test_it_keeps_no_number_in_whatever_spelling(spelled: Callable[[str], str]) -> None:
+    hear("alice", spelled(shown()))
+
+    assert (kept(), Pairing.objects.get().state) == ("", "claimed")
+    assert told("alice") == "If you mean the number, write it alone, without other words."
+
+
+@pytest.mark.parametrize("spelled", [*SPELLINGS, *MORE])
+def test_it_takes_figures_for_a_message_when_nobody_waits_for_a_number(spelled: Callable[[str], str]) -> None:
+    hear("alice", spelled("482913"))
+
+    assert kept() == spelled("482913")
+
+
+def test_it_answers_the_number_in_another_app_of_the_responders() -> None:
+    pair("discord", "slack")
+    hear("alice", "/link")
+    hear("alice", code_of(told("alice")), platform="discord")
+    number = number_of(told("alice", "discord"))
+
+    hear("alice", number, platform="slack")
+
+    assert kept() == ""
+    assert told("alice", "slack") == "Type this in the other app, in the chat that started it."
+
+
+def test_it_keeps_no_number_whose_request_ends_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    number, is_party = shown(), pairing.is_party_to_number
+
+    def then_it_ends(account: PlatformAccount) -> bool:
+        monkeypatch.setattr(pairing, "is_party_to_number", is_party)
+        found = is_party(account)
+        Pairing.objects.update(state="denied", ended_at=clock.now())
+        return found
+
+    monkeypatch.setattr(pairing, "is_party_to_number", then_it_ends)
+    hear("alice", number)
+
+    assert kept() == ""
+    assert told("alice") == "There is nothing to do: no such request or link of yours."

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+from functools import partial
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from identity import linking
+from identity.models import AuditEvent
+from sessions_app import inbox, lanes, outbox, redrive, turns
+from sessions_app.messages import Address, MessageEdit
+from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
+from tests.identity.desk import operator
+from tests.sessions_app.racing import at_once
+from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, receive, say, texts
+
+pytestmark = pytest.mark.django_db
+
+
+def dead_letter(chat: str = "chat-alice", text: str = "hello") -> int:
+    outbox.queue(Address("telegram", chat), text)
+    row = OutboundDelivery.objects.latest("pk")
+    OutboundDelivery.objects.filter(pk=row.pk).update(status="sending", owner="test")
+    row.owner = "test"
+    outbox.settle([outbox.Failed(row, "Forbidden: blocked", permanent=True)])
+    return row.pk
+
+
+def give_up(who: str, text: str, **place: Any) -> int:
+    """The agent fails until the message is given up. The id of its conversation."""
+    conversation = receive(who, text, **place)
+    for _ in range(len(turns.RETRY_AFTER) + 1):
+        Lane.objects.update(not_before="1970-01-01T00:00Z")
+        turns.fail(claim(conversation))
+    return conversation
+
+
+def put_aside(who: str, text: str) -> int:
+    conversation = receive(who, text)
+    InboundEvent.objects.filter(text=text).update(starts=lanes.CRASHES_BEFORE_QUARANTINE)
+    turns.quarantine(claim(conversation))
+    return conversation
+
+
+def ask(conversation: int) -> str:
+    """Take the next turn, and have a command answered. What was claimed."""
+    taken = claim(conversation)
+    if taken.head.kind == InboundEvent.Kind.COMMAND:
+        turns.answer_command(taken, turns.begin(taken, resolver=DATABASE), limit=outbox.TEXT_LIMIT)
+    else:
+        turns.finish(taken, f"re: {taken.head.text}", limit=outbox.TEXT_LIMIT)
+    return taken.head.text
+
+
+def retry(who: str, **place: Any) -> str:
+    """`who` asks to be answered after all. What the bot says to that."""
+    ask(receive(who, "/retry", **place))
+    return str(OutboundDelivery.objects.latest("pk").text)
+
+
+# --- Deliveries
+
+
+def test_it_sends_a_dead_letter_again_under_its_nonce() -> None:
+    pk = dead_letter()
+    before = OutboundDelivery.objects.get(pk=pk)
+
+    assert redrive.delivery(pk, operator="carol")
+    (taken,) = outbox.claim(owner="test", platforms=PLATFORMS)
+    assert (taken.pk, taken.nonce, taken.attempts, taken.may_be_repeat) == (pk, before.nonce, 1, False)
+    audited = AuditEvent.objects.get()
+    assert (audited.kind, audited.actor, audited.details) == ("delivery_redriven", "carol", {"delivery": pk})
+
+
+def test_it_leaves_alone_what_is_not_dead() -> None:
+    pk = dead_letter()
+    assert redrive.delivery(pk, operator="carol")
+
+    assert not redrive.delivery(pk, operator="carol")
+    assert AuditEvent.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_takes_up_once_what_two_ask_for_at_once() -> None:
+    letter = dead_letter()
+    give_up("bob", "hard question")
+    event = InboundEvent.objects.get(text="hard question").pk
+    for step in (partial(redrive.delivery, letter, operator="carol"), partial(redrive.event, event, operator="carol")):
+        done, raised = at_once(step, step)
+        assert sorted(map(bool, done)) == [False, True]
+        assert not raised
+
+
+# --- Messages
+
+
+def test_it_answers_after_all_what_was_given_up() -> None:
+    say("alice", "first")
+    conversation = give_up("alice", "hard question")
+    say("alice", "later")
+    pk = InboundEvent.objects.get(text="hard question").pk
+    assert redrive.given_up_events().get().pk == pk
+
+    assert redrive.event(pk, operator="carol")
+    assert ask(conversation) == "hard question"
+    assert texts(conversation) == ["first", "re: first", "hard question", "re: hard question", "later", "re: later"]
+    assert not redrive.given_up_events().exists()
+    audited = AuditEvent.objects.get()
+    assert (audited.kind, audited.actor, audited.details) == ("event_redriven", "carol", {"event": pk})
+
+
+def test_it_keeps_what_a_message_was_edited_to() -> None:
+    conversation = give_up("alice", "hard question")
+    event = InboundEvent.objects.get()
+    inbox.edit(MessageEdit(Address("telegram", event.chat_id), event.message_id, "easy question"))
+
+    redrive.event(event.pk, operator="carol")
+    ask(conversation)
+
+    assert HistoryEntry.objects.get(role=HistoryEntry.Role.USER).metadata == {"edited": "easy question"}
+
+
+def test_it_gives_an_operator_three_tries_and_a_person_one() -> None:
+    conversation = put_aside("alice", "poison")
+    assert redrive.event(InboundEvent.objects.get(text="poison").pk, operator="carol")
+    assert InboundEvent.objects.get(text="poison").starts == 0
+    turns.quarantine(claim(conversation))
+
+    retry("alice")
+    assert not turns.is_poison(claim(conversation))
+    Lane.objects.update(lease_until="1970-01-01T00:00Z")  # the process ended
+    assert turns.is_poison(claim(conversation))
+
+
+def test_it_asks_again_in_a_chat() -> None:
+    conversation = give_up("alice", "hard question")
+
+    assert retry("alice").startswith("I am trying again")
+    assert ask(conversation) == "hard question"
+    assert texts(conversation) == ["hard question", "re: hard question"]
+    assert retry("alice").startswith("There is no message")
+
+
+def test_it_asks_the_last_of_a_person_on_all_their_apps() -> None:
+    for who, platform in (("1", "telegram"), ("2", "discord")):
+        linking.link(platform=platform, platform_user_id=who, unified_user_id="alice", method="pairing", actor="test")
+    give_up("1", "older")
+    give_up("2", "newer", platform="discord")
+    give_up("bob", "of somebody else")
+
+    retry("1")
+
+    assert set(redrive.given_up_events().values_list("text", flat=True)) == {"older", "of somebody else"}
+
+
+def test_it_asks_in_a_group_for_who_wrote_it() -> None:
+    give_up("alice", "mine", group="room")
+    give_up("alice", "private")
+
+    assert retry("bob", group="room").startswith("There is no message")
+    assert retry("alice", group="room").startswith("I am trying again")
+    assert redrive.given_up_events().get().text == "private"
+
+
+# --- Operators
+
+
+def run(*words: object) -> Any:
+    out = StringIO()
+    call_command(*map(str, words), "--json", stdout=out)
+    return json.loads(out.getvalue())
+
+
+@pytest.mark.parametrize("command", ["deliveries", "events"])
+def test_commands_list_show_and_redrive(command: str) -> None:
+    dead_letter(text="words of a delivery")
+    give_up("alice", "words of a message")
+    listed = run(command, "list")
+    shown = run(command, "show", listed[0]["id"])
+
+    assert len(listed) == 1
+    assert shown["status"] == listed[0]["status"] in ("dead", "given up")
+    assert "words of" not in json.dumps([listed, shown])
+    assert run(command, "redrive", listed[0]["id"]) == {"redriven": 1}
+    assert run(command, "list") == []
+    assert AuditEvent.objects.get().actor.startswith("manage.py:")
+
+
+@pytest.mark.parametrize("command", ["deliveries", "events"])
+def test_commands_redrive_all_or_say_what_is_missing(command: str) -> None:
+    for number in range(3):
+        dead_letter(f"chat-{number}")
+        give_up(f"person-{number}", "hard question")
+
+    assert run(command, "redrive", "--all") == {"redriven": 3}
+    assert run(command, "redrive", "--all") == {"redriven": 0}
+    for words in (("redrive", "1"), ("redrive",), ("show", "4711"), ("redrive", "1", "--all")):
+        with pytest.raises(CommandError):
+            call_command(command, *words)
+
+
+LISTS = [("outbounddelivery", "redrive_delivery"), ("inboundevent", "redrive_event")]
+
+
+@pytest.mark.parametrize(("model", "permission"), LISTS)
+def test_the_admin_redrives_with_the_permission_alone(model: str, permission: str) -> None:
+    dead_letter(text="words of a delivery")
+    give_up("alice", "words of a message")
+    (pk,) = (redrive.dead_deliveries() if model == "outbounddelivery" else redrive.given_up_events()).values_list("pk")
+    address = reverse(f"admin:sessions_app_{model}_changelist")
+    wanted = {"action": "redrive", "_selected_action": pk}
+
+    looking = operator(f"view_{model}", name="bob")
+    assert "words of" not in looking.get(address).content.decode()
+    looking.post(address, wanted)
+    assert not AuditEvent.objects.exists()
+
+    operator(f"view_{model}", permission).post(address, wanted)
+    assert AuditEvent.objects.get().actor == "carol"
+
+
+@pytest.mark.parametrize(("model", "permission"), LISTS)
+def test_the_lists_ask_as_many_queries_for_many_rows(model: str, permission: str) -> None:
+    browser = operator(f"view_{model}", permission)
+
+    def count() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            assert browser.get(reverse(f"admin:sessions_app_{model}_changelist")).status_code == 200
+        return len(queries)
+
+    for number in range(2):
+        dead_letter(f"chat-{number}")
+        give_up(f"person-{number}", "hard question")
+    few = count()
+    for number in range(2, 8):
+        dead_letter(f"chat-{number}")
+        give_up(f"person-{number}", "hard question")
+
+    assert count() == few

@@ -1,0 +1,123 @@
+"""What time takes away, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.conf import LazySettings
+from django.db.models import Func
+
+from identity import audit, clock
+from identity import retention as identity_retention
+from identity.models import AuditEvent, Browser, BrowserAccount, Pairing, PlatformAccount
+from sessions_app import forgetting, forgotten, retention
+from sessions_app.models import ForgetRequest, ForgottenEvent, HistoryEntry, InboundEvent, OutboundDelivery
+from tests.sessions_app.talk import receive, say
+
+pytestmark = pytest.mark.django_db
+
+DAY = 86_400
+
+
+def ago(days: float) -> Func:
+    return clock.seconds_from_now(-days * DAY)
+
+
+def test_it_empties_messages_a_week_after_they_were_answered() -> None:
+    say("alice", "old words", answer="ok")
+    InboundEvent.objects.update(done_at=ago(7.1), edited="newer words")
+    say("alice", "new words", answer="ok")
+    receive("alice", "waits")
+    InboundEvent.objects.filter(text="waits").update(received_at=ago(90))
+
+    assert (retention.forget_words(), retention.forget_words()) == (1, 0)
+    assert list(InboundEvent.objects.order_by("pk").values_list("text", "edited", "chat_name")) == [
+        ("", "", ""),
+        ("new words", "", "Alice"),
+        ("waits", "", "Alice"),
+    ]
+    assert HistoryEntry.objects.filter(text="old words").exists()
+
+
+def test_it_forgets_keys_after_a_month() -> None:
+    say("alice", "old", answer="ok")
+    forgotten.remember(InboundEvent.objects.all())
+    InboundEvent.objects.update(done_at=ago(30.1))
+    ForgottenEvent.objects.update(forgotten_at=ago(30.1))
+    say("alice", "new", answer="ok")
+    receive("alice", "waits")
+
+    retention.forget_keys()
+
+    assert set(InboundEvent.objects.values_list("text", flat=True)) == {"new", "waits"}
+    assert not ForgottenEvent.objects.exists()
+    assert HistoryEntry.objects.filter(text="old", event=None).exists()
+
+
+def test_it_forgets_deliveries_after_a_month() -> None:
+    say("alice", "old", answer="sent long ago")
+    OutboundDelivery.objects.update(status="sent", settled_at=ago(30.1))
+    say("alice", "new", answer="sent lately")
+    OutboundDelivery.objects.filter(settled_at=None).update(status="sent", settled_at=ago(29))
+    say("alice", "newer", answer="waits")
+
+    assert retention.forget_deliveries() == 1
+    assert list(OutboundDelivery.objects.order_by("pk").values_list("text", flat=True)) == ["sent lately", "waits"]
+
+
+@pytest.mark.parametrize(("days", "left"), [(0, 4), (10, 2)])
+def test_it_keeps_history_for_ever_unless_it_is_told(settings: LazySettings, days: int, left: int) -> None:
+    settings.BOTOS_KEEP_HISTORY_DAYS = days
+    say("alice", "old", answer="ok")
+    HistoryEntry.objects.update(said_at=ago(10.1))
+    say("alice", "new", answer="ok")
+
+    retention.forget_history()
+
+    assert HistoryEntry.objects.count() == left
+
+
+def test_it_forgets_requests_and_browsers_after_a_month() -> None:
+    say("alice", "hello", answer="ok")
+    alice = PlatformAccount.objects.get()
+    for days in (31, 29):
+        browser = Browser.objects.create(name=f"{days}", ended_at=ago(days))
+        times = {"expires_at": ago(days), "last_at": ago(days), "ended_at": ago(days)}
+        request = Pairing.objects.create(initiator=alice, responder_browser=browser, state="attached", **times)
+        BrowserAccount.objects.create(browser=browser, account=alice, pairing=request, ended_at=ago(days))
+        assert forgetting.ask(account=alice)
+        ForgetRequest.objects.filter(ended_at=None).update(state="ended", ended_at=ago(days))
+
+    identity_retention.forget_old_requests()
+    retention.forget_requests()
+
+    assert [one.name for one in Browser.objects.all()] == ["29"]
+    assert (Pairing.objects.count(), BrowserAccount.objects.count(), ForgetRequest.objects.count()) == (1, 1, 1)
+
+
+def test_it_forgets_audit_rows_beyond_their_time_alone() -> None:
+    for days in (401, 399):
+        row = audit.record(kind="tested", actor="test", days=days)
+        super(type(AuditEvent.objects.all()), AuditEvent.objects.filter(pk=row.pk)).update(at=ago(days))
+
+    assert identity_retention.forget_old_audit() == 1
+    assert [row.details for row in AuditEvent.objects.all()] == [{"days": 399}]
+
+
+@pytest.mark.parametrize("duty", retention.DUTIES)
+def test_it_looks_at_some_rows_at_a_time(
+    duty: Callable[[], int], settings: LazySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.BOTOS_KEEP_HISTORY_DAYS = 1
+    monkeypatch.setattr(retention, "AT_ONCE", 2)
+    for number in range(2):
+        say("alice", f"{number}", answer="ok")
+        assert forgetting.ask(account=PlatformAccount.objects.get())
+    long_ago = ago(99)
+    InboundEvent.objects.update(done_at=long_ago)
+    OutboundDelivery.objects.update(status="sent", settled_at=long_ago)
+    HistoryEntry.objects.update(said_at=long_ago)
+    ForgetRequest.objects.update(state="ended", ended_at=long_ago)
+
+    assert duty() == 2
