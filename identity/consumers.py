@@ -11,6 +11,7 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import asdict
 from http.cookies import CookieError, SimpleCookie
 from time import monotonic
 from typing import Any
@@ -29,13 +30,14 @@ from identity import audience, browsers, live
 LOOK_SECONDS = 4.0  # how often a socket is checked, so that none stays open for 5 after its browser ended
 MOST_A_SECOND = 10
 LONGEST = 64 * 1024  # bytes of one message
+MOST_IN_ONE = 500  # events in a message, which stays below LONGEST, too
 TOUCH_SECONDS = 30.0
 NOT_YOURS, RECONNECT, TOO_MUCH = 4403, 4000, 4429
 
 
 class LiveConsumer(AsyncWebsocketConsumer):
     """`{"after": id}` resumes behind an id, `{"here": true}` says that somebody is using the page. What comes back is
-    `{"id", "topic", "kind"}` for each event, and `{"ready": true}` first.
+    `{"ready": true}` first, and then `{"events": [{"id", "topic", "kind"}, ...]}` whenever there are some.
     """
 
     channel_layer_alias = ""  # none: the reader of this process tells it, and a channel would be a Redis connection
@@ -98,8 +100,9 @@ class LiveConsumer(AsyncWebsocketConsumer):
             async for events in batches:
                 if not await self._is_still_allowed():
                     return
-                for event in events:
-                    await self.send(json.dumps({"id": event.id, "topic": event.topic, "kind": event.kind}))
+                for start in range(0, len(events), MOST_IN_ONE):
+                    told = [asdict(event) for event in events[start : start + MOST_IN_ONE]]
+                    await self.send(json.dumps({"events": told}))
         await self.close(RECONNECT)
 
     async def _is_still_allowed(self) -> bool:

@@ -1,7 +1,6 @@
-"use strict";
+// The chat: told over a socket that there is something new, else asking every two seconds.
+import { follow, oneAtATime, wait } from "./follow.js";
 
-// The chat: told over a socket that there is something new, else asking every two seconds; what there is comes from the
-// page's own address, so that nothing is lost or shown twice however often the connection breaks.
 const page = document.querySelector("#chat");
 const log = document.querySelector("#log");
 const lines = document.querySelector("#lines");
@@ -11,32 +10,13 @@ const form = document.querySelector("#say");
 const box = form.elements.text;
 const problem = document.querySelector("#problem");
 
-const known = new Map(); // event id -> when it came
-let settled = Number(page.dataset.after);
-let socket = null;
-let pause = 1000;
-let connecting = null;
-let looking = null;
-let lookAgain = false;
 let looked = 0;
 let sending = false;
 let version = document.querySelector("#now").dataset.version;
 
 function is(words) { if (how.textContent !== how.dataset[words]) how.textContent = how.dataset[words]; }
-function isOpen() { return socket !== null && socket.readyState === WebSocket.OPEN; }
-function wait(milliseconds) { return new Promise((done) => { setTimeout(done, milliseconds); }); }
 
 // --- What there is
-
-function look() {
-  lookAgain = true; // also when one is under way: it may have looked too early
-  looking = looking || (async () => {
-    try {
-      while (lookAgain) { lookAgain = false; await lookOnce(); }
-    } finally { looking = null; }
-  })();
-  return looking;
-}
 
 async function lookOnce() {
   const answer = await fetch(page.dataset.now, { cache: "no-store", redirect: "error" });
@@ -48,6 +28,8 @@ async function lookOnce() {
   version = fresh.dataset.version;
   show(fresh);
 }
+
+const look = oneAtATime(lookOnce);
 
 function show(fresh) {
   const wasAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 120;
@@ -78,10 +60,10 @@ function merge(wanted) {
 // --- How it comes
 
 async function poll() {
-  if (Date.now() - looked < (isOpen() ? 5000 : 1900)) return;
+  if (Date.now() - looked < (line.isOpen() ? 5000 : 1900)) return;
   try {
     await look();
-    if (!isOpen() && !sending) is("polling");
+    if (!line.isOpen() && !sending) is("polling");
   } catch {
     lost();
   }
@@ -89,40 +71,19 @@ async function poll() {
 
 function lost() {
   if (!sending) is("offline");
-  if (socket) socket.close();
+  line.breakOff();
 }
 
-function connect() {
-  clearTimeout(connecting);
-  if (socket) return;
-  const address = new URL("/live/", location.href);
-  address.protocol = address.protocol.replace("http", "ws");
-  socket = new WebSocket(address);
-  socket.addEventListener("open", () => {
-    pause = 1000;
-    socket.send(JSON.stringify({ after: settled }));
-    look().then(() => is("live"), lost);
-  });
-  socket.addEventListener("message", hear);
-  socket.addEventListener("close", async () => {
-    socket = null;
+is("connecting");
+const line = follow({
+  after: Number(page.dataset.after),
+  opened: () => look().then(() => is("live"), lost),
+  changed: () => look().catch(lost),
+  closed() {
     if (navigator.onLine && !sending) is("reconnecting");
-    await Promise.race([look().catch(lost), wait(5000)]); // perhaps this browser was signed out, and the page is left
-    clearTimeout(connecting);
-    connecting = setTimeout(connect, pause);
-    pause = Math.min(pause * 2, 30000);
-  });
-}
-
-function hear({ data }) {
-  const event = JSON.parse(data);
-  if (!event.id || known.has(event.id)) return;
-  known.set(event.id, Date.now());
-  for (const [id, at] of known) {
-    if (at < Date.now() - 10000) { settled = Math.max(settled, id); known.delete(id); }
-  }
-  look().catch(lost);
-}
+    return look().catch(lost);
+  },
+});
 
 // --- What is sent
 
@@ -168,7 +129,7 @@ async function send(event) {
   box.readOnly = false;
   sending = false;
   log.scrollTop = log.scrollHeight;
-  look().then(() => is(isOpen() ? "live" : "polling"), lost);
+  look().then(() => is(line.isOpen() ? "live" : "polling"), lost);
   box.focus();
 }
 
@@ -178,20 +139,11 @@ box.addEventListener("keydown", (event) => {
   if (isEnter && !matchMedia("(pointer: coarse)").matches) { event.preventDefault(); form.requestSubmit(); }
 });
 
-// --- While somebody is here
+// --- While the page is open
 
-let touched = 0;
-function here() {
-  if (Date.now() - touched < 60000 || !isOpen()) return;
-  touched = Date.now();
-  socket.send(JSON.stringify({ here: true }));
-}
-for (const sign of ["keydown", "pointerdown"]) document.addEventListener(sign, here, { passive: true });
 window.addEventListener("offline", lost);
-window.addEventListener("online", () => { pause = 1000; connect(); look().catch(lost); });
+window.addEventListener("online", () => { line.connectNow(); look().catch(lost); });
 window.addEventListener("pageshow", (event) => { if (event.persisted) { anotherKey(); look().catch(lost); } });
 
 log.scrollTop = log.scrollHeight;
-is("connecting");
-connect();
 setInterval(poll, 1000);

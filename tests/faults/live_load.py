@@ -118,11 +118,10 @@ async def _listen(port: int, cookie: str, events: int, opened: asyncio.Queue[Non
         deadline = monotonic() + 2 * PATIENCE
         while (left := deadline - monotonic()) > 0:
             try:
-                event = json.loads(await asyncio.wait_for(page.recv(), left))
+                told = json.loads(await asyncio.wait_for(page.recv(), left))["events"]
             except TimeoutError:
                 break
-            if event["kind"].isdecimal():
-                heard.append((event["kind"], time()))
+            heard += [(event["kind"], time()) for event in told if event["kind"].isdecimal()]
             if len(heard) == events:
                 deadline = min(deadline, monotonic() + 1.5)
     return heard

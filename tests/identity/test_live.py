@@ -214,9 +214,22 @@ async def test_it_pushes_that_something_changed_and_not_what() -> None:
         await in_database(live.announce)("account:77", "messages")
         await in_database(live.announce)(page.topic, "pairing")
 
-        said = await socket.hear()
+        [said] = (await socket.hear())["events"]
 
     assert {**said, "id": 0} == {"id": 0, "topic": page.topic, "kind": "pairing"}
+
+
+async def test_it_tells_many_at_once() -> None:
+    page, many = await in_database(Page)(), [str(number) for number in range(2 * consumers.MOST_IN_ONE + 1)]
+    rows = [LiveEvent(topic=page.topic, kind=kind) for kind in many]
+    async with connected(page) as socket:
+        await in_database(LiveEvent.objects.bulk_create)(rows)
+        live.wake()
+
+        told = [(await socket.hear())["events"] for _ in range(3)]
+
+    assert [len(events) for events in told] == [consumers.MOST_IN_ONE, consumers.MOST_IN_ONE, 1]
+    assert [event["kind"] for events in told for event in events] == many
 
 
 @pytest.mark.parametrize(
@@ -238,7 +251,7 @@ async def test_it_hears_of_accounts_that_share_the_conversation_and_of_no_others
         await in_database(live.announce)(f"account:{stranger}", "messages")
         await in_database(live.announce)(f"account:{discord}", "messages")
 
-        said = await socket.hear()
+        [said] = (await socket.hear())["events"]
 
     assert said["topic"] == f"account:{discord}"
 
@@ -360,6 +373,7 @@ async def test_it_works_through_the_real_server() -> None:
         await socket.send(json.dumps({"after": 0}))
         assert json.loads(await asyncio.wait_for(socket.recv(), 5)) == {"ready": True}
         await in_database(live.announce)(page.topic, "pairing")
-        assert json.loads(await asyncio.wait_for(socket.recv(), 5))["kind"] == "pairing"
+        [event] = json.loads(await asyncio.wait_for(socket.recv(), 5))["events"]
+        assert event["kind"] == "pairing"
     server.stop()
     await serving
