@@ -282,8 +282,8 @@ class Pairing(models.Model):
 class GuessLimit(models.Model):
     """How many wrong codes somebody has tried. A new code never resets it, and nobody else's tries count.
 
-    `guesser` is an account ("account 12"), or for browsers, of which anybody has as many as they like, the keyed hash
-    of an address ("address 3f..").
+    `guesser` is the keyed hash of an account ("account 3f.."), or for browsers, of which anybody has as many as they
+    like, that of an address ("address 3f..").
     """
 
     guesser = models.CharField(max_length=80, primary_key=True)

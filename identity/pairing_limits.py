@@ -79,8 +79,8 @@ def alert(pairing: Pairing) -> None:
 
 
 def guesser_of(account: PlatformAccount) -> str:
-    """An account as one who guesses."""
-    return f"account {account.pk}"
+    """An account as one who guesses, beyond its row: whoever is forgotten and comes back has guessed already."""
+    return audit.actor(account)
 
 
 def guesser_at(address: str) -> str:
@@ -90,8 +90,7 @@ def guesser_at(address: str) -> str:
 
 def guesses_of(guesser: str) -> GuessLimit:
     """The guesser's count of wrong codes, held until commit, so that guesses are counted one after the other."""
-    GuessLimit.objects.get_or_create(guesser=guesser)
-    return GuessLimit.objects.select_for_update().get(guesser=guesser)
+    return GuessLimit.objects.select_for_update().get_or_create(guesser=guesser)[0]
 
 
 def count_wrong(limit: GuessLimit, now: datetime, *, actor: str, account: PlatformAccount | None = None) -> None:
@@ -109,7 +108,6 @@ def count_wrong(limit: GuessLimit, now: datetime, *, actor: str, account: Platfo
 
 
 def forget_old() -> int:
-    """Drop the counts of addresses that mean nothing any more. How many there were."""
+    """Drop the counts that mean nothing any more. How many there were."""
     long_ago = clock.seconds_from_now(-2 * DAY)
-    old = GuessLimit.objects.filter(guesser__startswith="address ", last_at__lte=long_ago, locked_until__lte=long_ago)
-    return old.delete()[0]
+    return GuessLimit.objects.filter(last_at__lte=long_ago, locked_until__lte=long_ago).delete()[0]

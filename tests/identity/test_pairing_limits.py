@@ -48,7 +48,7 @@ def shapes(queries: CaptureQueriesContext) -> list[str]:
 
 
 def seconds_locked(of: PlatformAccount) -> float:
-    return (GuessLimit.objects.get(guesser=f"account {of.pk}").locked_until - clock.read()).total_seconds()
+    return (GuessLimit.objects.get(guesser=pairing_limits.guesser_of(of)).locked_until - clock.read()).total_seconds()
 
 
 # --- Guesses
@@ -354,6 +354,16 @@ def test_it_takes_its_numbers_from_the_settings(told: Told, mallory: PlatformAcc
             offered(mallory)
             later(5, Pairing.objects.all())
             offered(mallory)
+
+
+def test_it_drops_counts_that_mean_nothing_any_more() -> None:
+    long_ago = clock.seconds_from_now(-2 * DAY)
+    GuessLimit.objects.create(guesser="old", last_at=long_ago, locked_until=long_ago)
+    GuessLimit.objects.create(guesser="guessed since", last_at=clock.read(), locked_until=long_ago)
+    GuessLimit.objects.create(guesser="locked since", last_at=long_ago, locked_until=clock.seconds_from_now(-DAY))
+
+    assert pairing_limits.forget_old() == 1
+    assert set(GuessLimit.objects.values_list("guesser", flat=True)) == {"guessed since", "locked since"}
 
 
 @pytest.mark.parametrize("pause", ["3600", "86400"])

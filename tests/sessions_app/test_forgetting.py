@@ -12,7 +12,8 @@ from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, connections
 
-from identity import audit, browsers, clock, codes, linking
+from identity import audit, browsers, clock, codes, linking, pairing, pairing_rows
+from identity.limits import limits
 from identity.models import AccountLink, AuditEvent, Browser, PlatformAccount, UnifiedUser
 from sessions_app import forget_number, forgetting, inbox, outbox, pairing_chat, turns, watermarks
 from sessions_app.forgetting import Outcome
@@ -280,6 +281,15 @@ def test_it_begins_anew_with_whoever_comes_back(two: None) -> None:
         "hello again",
         "who are you?",
     ]
+
+
+def test_whoever_comes_back_has_guessed_already(two: None) -> None:
+    for _ in range(limits().guesses):
+        pairing.claim(account=account(), secret="BBBBBBBB")
+    forget()
+    say("zaphod", "hello again", answer="who are you?")
+
+    assert pairing.claim(account=account(), secret="BBBBBBBB") == pairing_rows.Outcome.WAIT
 
 
 def test_it_keeps_the_log_by_its_keyed_hash(two: None) -> None:

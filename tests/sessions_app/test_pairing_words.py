@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from identity import clock, pairing
+from identity import clock, pairing, pairing_limits
 from identity.models import GuessLimit, Pairing, PlatformAccount
 from identity.pairing_secrets import Secrets, secrets_of
 from sessions_app import inbox
@@ -54,7 +54,7 @@ def kept() -> str:
 def guesses(who: str, platform: str) -> int:
     """How many wrong codes are counted against somebody."""
     account = PlatformAccount.objects.get(platform=platform, platform_user_id=who)
-    limit = GuessLimit.objects.filter(guesser=f"account {account.pk}").first()
+    limit = GuessLimit.objects.filter(guesser=pairing_limits.guesser_of(account)).first()
     return len(limit.times) if limit else 0
 
 
