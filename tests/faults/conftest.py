@@ -14,6 +14,8 @@ from django.conf import settings
 from tests.faults import databases
 from tests.faults.arena import ROW, Arena, arena
 from tests.faults.databases import Database
+from tests.faults.processes import Crew
+from tests.journeys.redis_server import RedisServer, redis_server
 
 COLUMNS = (
     "id database messages kills lost duplicated disordered undelivered repeats missed seconds seed".split()  # noqa: SIM905
@@ -64,6 +66,22 @@ def place(request: pytest.FixtureRequest, database: Database, tmp_path: Path, se
     with arena(database, tmp_path, seed) as made:
         yield made
         made.note(request.node)
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def crew(place: Arena, own_redis: RedisServer) -> Iterator[Crew]:
+    """Four workers, and bots that leave the answers to them."""
+    shared = {"REDIS_URL": own_redis.url, "BOTOS_SWEEP_SECONDS": "2", "FAULTS_STARTS": str(place.folder / "starts")}
+    place.start(arguments=("--workers", "0"), **shared)
+    started = Crew(4, place.environment() | shared)
+    yield started
+    started.end()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

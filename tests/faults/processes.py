@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from tests.journeys.running import PLATFORMS, Bots
+from tests.journeys.running import PLATFORMS, Bots, Worker
 
 APART = tuple((platform,) for platform in PLATFORMS)
 TOGETHER = (PLATFORMS,)
@@ -95,6 +95,13 @@ class Fleet:
         self.kills += 1
         self.replace(place)
 
+    def replace_ended(self) -> None:
+        """As systemd does."""
+        for place, process in enumerate(self.processes):
+            if not process.is_running():
+                self.replace(place)
+                self.kills += 1
+
     def replace(self, place: int, **spoilt: str) -> Process:
         """A new process in the place of one that has ended, with these variables besides."""
         self.processes[place] = self._start(self.processes[place].platforms, **spoilt)
@@ -109,3 +116,25 @@ class Fleet:
     def log(self, pattern: str = "") -> list[str]:
         """The lines of all processes, in the order of their starts."""
         return [line for process in self._all for line in process.lines if pattern in line]
+
+
+class Crew:
+    """`rqworker` processes, which answer what the bots take in."""
+
+    def __init__(self, count: int, environment: Mapping[str, str]) -> None:
+        self.environment = dict(environment)
+        self.kills = 0
+        self.workers = [Worker(**self.environment) for _ in range(count)]
+
+    def replace_ended(self) -> None:
+        """As systemd does."""
+        for place, worker in enumerate(self.workers):
+            if not worker.is_running():
+                worker.wait()
+                self.workers[place] = Worker(**self.environment)
+                self.kills += 1
+
+    def end(self) -> None:
+        for worker in self.workers:
+            if worker.is_running():
+                worker.kill()

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.agents import POISON
 from tests.faults.arena import Arena, until
 from tests.faults.load import Load, account
-from tests.faults.processes import Fleet
+from tests.faults.processes import Crew, Fleet
 
 pytestmark = pytest.mark.faults
 
@@ -26,38 +26,40 @@ def p95(load: Load, since: int, until_: int) -> float:
 
 
 def test_it_puts_a_message_aside_that_ends_processes(place: Arena) -> None:
-    load = place.people(200, 4000, waits=1.0)
     fleet = place.start()
+    judge(place, fleet, "R-11 poison")
+    assert fleet.kills == 3
+
+
+def test_it_puts_a_message_aside_that_ends_workers(place: Arena, crew: Crew) -> None:
+    judge(place, crew, "R-11 poison, 4 workers")
+    assert (crew.kills, place.fleet.kills) == (3, 0)
+
+
+def judge(place: Arena, those: Fleet | Crew, name: str) -> None:
+    """One of many people writes something that ends whoever answers it. It is put aside; nothing else is lost."""
+    load = place.people(200, 1200, waits=1.0, a_second=8.0)
     talking = place.town.start(load.run())
-    load.reached(1000)
+    load.reached(600)
     mallory = account(place.town, "telegram", 9999)
     place.town.do(place.town.telegram.say(mallory.person, POISON))
-    _replace_those_that_end(place, fleet)
+
+    def is_over() -> bool:
+        those.replace_ended()
+        return place.database.count(QUARANTINED) > 0
+
+    until(is_over, 300, "the message was not put aside")
     healed = len(load.said)
     talking.result(timeout=300)
     place.quiet(bring_back=False)
 
-    assert fleet.kills == 3
     words = [said.text for said in place.town.telegram.said if said.chat_id == mallory.chat]
     assert words[0] == POISON
     assert "put it aside" in words[-1]
-    before, during = p95(load, 0, 1000), p95(load, 1000, healed)
-    verdict = place.verdict(f"R-11 poison, p95 {before:.2f} -> {during:.2f} s")
+    before, during = p95(load, 0, 600), p95(load, 600, healed)
+    verdict = place.verdict(f"{name}, p95 {before:.2f} -> {during:.2f} s")
     assert place.database.rows(INNOCENT) == []
     assert verdict.is_clean, verdict
-
-
-def _replace_those_that_end(place: Arena, fleet: Fleet) -> None:
-    """Until the message is put aside."""
-
-    def is_over() -> bool:
-        for number, process in enumerate(fleet.processes):
-            if not process.is_running():
-                fleet.replace(number)
-                fleet.kills += 1
-        return place.database.count(QUARANTINED) > 0
-
-    until(is_over, 300, "the message was not put aside")
 
 
 def test_it_keeps_and_answers_what_is_said_while_the_agent_is_down(place: Arena, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from time import sleep
 
@@ -10,46 +9,27 @@ import pytest
 
 from tests.faults.arena import Arena
 from tests.faults.load import moments
-from tests.journeys.redis_server import RedisServer, redis_server
-from tests.journeys.running import Worker
+from tests.faults.processes import Crew
+from tests.journeys.redis_server import RedisServer
 
-WORKERS = 4
 AWAY = 2.0  # seconds that Redis is gone
 
 
-@pytest.fixture
-def own_redis() -> Iterator[RedisServer]:
-    with redis_server() as server:
-        yield server
-
-
-@pytest.fixture
-def workers(place: Arena, own_redis: RedisServer) -> Iterator[list[Worker]]:
-    """Workers, and bots that leave the answers to them."""
-    shared = {"REDIS_URL": own_redis.url, "BOTOS_SWEEP_SECONDS": "2", "FAULTS_STARTS": str(place.folder / "starts")}
-    place.start(arguments=("--workers", "0"), **shared)
-    started = [Worker(**place.environment() | shared) for _ in range(WORKERS)]
-    yield started
-    for worker in started:
-        if worker.is_running():
-            worker.kill()
-
-
-def write_all_at_once(place: Arena, *, lanes: int, messages: int) -> None:
+def write_all_at_once(place: Arena, crew: Crew, *, lanes: int, messages: int) -> None:
     place.town.do(place.people(lanes, messages, linked=lanes // 5, waits=0.2).run(), 300)
     place.quiet()
-    verdict = place.verdict(f"{WORKERS} workers, {lanes} lanes")
+    verdict = place.verdict(f"{len(crew.workers)} workers, {lanes} lanes")
     assert verdict.is_clean, verdict
 
 
 @pytest.mark.journey
-def test_it_keeps_one_persons_messages_in_order_whoever_answers(place: Arena, workers: list[Worker]) -> None:
-    write_all_at_once(place, lanes=1, messages=60)
+def test_it_keeps_one_persons_messages_in_order_whoever_answers(place: Arena, crew: Crew) -> None:
+    write_all_at_once(place, crew, lanes=1, messages=60)
 
 
 @pytest.mark.faults
-def test_it_loses_nothing_of_two_hundred_people(place: Arena, workers: list[Worker]) -> None:
-    write_all_at_once(place, lanes=200, messages=2000)
+def test_it_loses_nothing_of_two_hundred_people(place: Arena, crew: Crew) -> None:
+    write_all_at_once(place, crew, lanes=200, messages=2000)
 
 
 def lose_redis(
@@ -83,10 +63,10 @@ def start_delay(place: Arena, share: float) -> float:
 
 
 @pytest.mark.journey
-def test_it_goes_on_when_redis_is_lost(place: Arena, workers: list[Worker], own_redis: RedisServer) -> None:
+def test_it_goes_on_when_redis_is_lost(place: Arena, crew: Crew, own_redis: RedisServer) -> None:
     lose_redis(place, own_redis, messages=150, times=2, a_second=25, share=0.95)
 
 
 @pytest.mark.faults
-def test_it_goes_on_when_redis_is_lost_five_times(place: Arena, workers: list[Worker], own_redis: RedisServer) -> None:
+def test_it_goes_on_when_redis_is_lost_five_times(place: Arena, crew: Crew, own_redis: RedisServer) -> None:
     lose_redis(place, own_redis, messages=5000, times=5, a_second=40)
