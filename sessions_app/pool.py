@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 
 from identity.resolvers import IdentityUnavailable, Resolves
 from sessions_app import agents, bridge, drafts, lanes, tally, turns
@@ -69,6 +70,7 @@ class TurnPool:
         self._suspects: set[int] = set()  # at most one: a turn of a message that may be what ended a process
         self._wake = asyncio.Event()
         self._turns: set[asyncio.Task[None]] = set()
+        self._blameless: list[Claim] = []  # turns that ended in nothing by no fault of their message
         self._writer = Writer()
         self._claiming: asyncio.Task[None] | None = None
         self._leases: dict[int, lanes.Lease] = {}  # of the turns that run, and of no others
@@ -121,6 +123,7 @@ class TurnPool:
         """Take lanes, and start a turn for each that was to be had."""
         claimed = lanes.Claimed()
         try:
+            await self._uncount()
             claimed = await bridge.call(
                 lanes.claim,
                 asked,
@@ -155,13 +158,26 @@ class TurnPool:
             await bridge.call(turns.release, claim)
             raise
         except turns.LeaseLost:
+            self._blameless.append(claim)
             _log(logging.WARNING, claim, "the lease was lost, its new holder answers")
-        except Exception:  # noqa: BLE001 - logged with its traceback
+        except Exception as error:  # noqa: BLE001 - logged with its traceback
+            if _is_of_the_database(error):
+                self._blameless.append(claim)
             problem = "the turn could not be written; it is done again when its lease ends"
             _log(logging.ERROR, claim, problem, exc_info=True)
         finally:
             del self._leases[id(claim)]
             self._wake_waiting(claim)
+
+    async def _uncount(self) -> None:
+        """Take back the starts that say nothing about their messages, once the database can be written again."""
+        while self._blameless:
+            claim = self._blameless.pop()
+            try:
+                await bridge.call(turns.uncount, claim)
+            except BaseException:
+                self._blameless.append(claim)
+                raise
 
     def _wake_waiting(self, claim: Claim) -> None:
         """Look again at what was refused because of this turn, and at what waits behind it."""
@@ -190,7 +206,7 @@ class TurnPool:
 
     async def _take_turn(self, claim: Claim, service: Service) -> None:
         if turns.is_poison(claim):
-            _log(logging.ERROR, claim, f"put aside, it ended the process {claim.head.starts} times")
+            _log(logging.ERROR, claim, f"put aside: it ended what worked on it {lanes.CRASHES_BEFORE_QUARANTINE} times")
             await bridge.call(turns.quarantine, claim)
             return
         turn = await bridge.call(turns.begin, claim, resolver=service.resolver)
@@ -216,9 +232,12 @@ class TurnPool:
             await asyncio.sleep(self._sweep_seconds)
 
     async def _look_around(self) -> None:
-        """Where others are told too, only if there is nothing else to do, and only for what they seem to have missed:
+        """Find what nobody told of.
+
+        Where others are told too, only if there is nothing else to do, and only for what they seem to have missed:
         several who look for the same lanes at once hold each other up.
         """
+        await self._uncount()
         if self._is_shared and self._hints:
             return
         missed = OTHERS_FIRST if self._is_shared else 0.0
@@ -231,6 +250,12 @@ class TurnPool:
             await asyncio.sleep(settings.BOTOS_LEASE_SECONDS / 3)
             with suppress(Exception):  # the fence decides; a lost lease shows when the turn is written
                 await bridge.call(lanes.renew, list(self._leases.values()))
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    """Whether the database was away, busy or full: any other turn would have failed there, too."""
+    is_too_much = str(getattr(error.__cause__, "sqlstate", "")).startswith("54")  # PostgreSQL: for any server, always
+    return isinstance(error, OperationalError | InterfaceError) and not is_too_much
 
 
 def _log(level: int, claim: Claim, what: str, **details: Any) -> None:

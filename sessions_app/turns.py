@@ -142,6 +142,12 @@ def release(claim: Claim) -> None:
         _events([claim]).update(starts=F("starts") - 1)
 
 
+@transaction.atomic
+def uncount(claim: Claim) -> None:
+    """A turn that could not be written, or that somebody else has taken over, tells nothing against its message."""
+    _events([claim]).filter(starts__gt=0).update(starts=F("starts") - 1)
+
+
 def is_poison(claim: Claim) -> bool:
     """Whether the claimed message has taken the process down with it too often: starts that ended in nothing at all."""
     return claim.head.starts - claim.head.failures >= CRASHES_BEFORE_QUARANTINE

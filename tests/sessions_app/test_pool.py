@@ -4,13 +4,14 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import OperationalError
 from django.test import override_settings
 
-from sessions_app import bridge
+from sessions_app import bridge, turns
 from sessions_app.agents import as_agent
 from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE
 from sessions_app.messages import Agent, Reply, Turn
@@ -324,6 +325,37 @@ def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: p
         async_to_sync(scene)()
 
     assert Lane.objects.get().owner != ""  # nobody gave it back
+
+
+@pytest.mark.parametrize(
+    ("error", "becomes"),
+    [
+        (OperationalError("database or disk is full"), "done"),
+        (turns.LeaseLost(), "done"),
+        (ValueError("a text that no database keeps"), "quarantined"),
+    ],
+)
+def test_it_holds_no_trouble_of_the_database_against_a_message(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, becomes: str
+) -> None:
+    left, finish = [error] * CRASHES_BEFORE_QUARANTINE, turns.finish_together
+
+    def finish_at_last(*args: Any, **kwargs: Any) -> None:
+        if left:
+            raise left.pop()
+        finish(*args, **kwargs)
+
+    monkeypatch.setattr("sessions_app.turns.finish_together", finish_at_last)
+
+    async def scene() -> None:
+        async with pool_of(Recorder()) as (pool, counted):
+            await tell(pool, "alice", "hello")
+            await nothing_waits(counted)
+
+    with override_settings(BOTOS_LEASE_SECONDS=0.2, BOTOS_SWEEP_SECONDS=0.05):
+        async_to_sync(scene)()
+
+    assert InboundEvent.objects.get().status == becomes
 
 
 class Interrupted:
