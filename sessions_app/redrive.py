@@ -24,8 +24,8 @@ def dead_deliveries() -> QuerySet[OutboundDelivery]:
 
 
 def given_up_events() -> QuerySet[InboundEvent]:
-    """Messages that were put aside or not answered, the oldest first."""
-    return InboundEvent.objects.filter(status__in=GIVEN_UP).order_by("pk")
+    """Messages that were put aside or not answered, and whose words are still there, the oldest first."""
+    return InboundEvent.objects.filter(status__in=GIVEN_UP, emptied_at=None).order_by("pk")
 
 
 @transaction.atomic

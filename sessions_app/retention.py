@@ -18,8 +18,11 @@ AT_ONCE = 500
 
 
 def forget_words() -> int:
-    """Empty messages that were answered long ago: history has what was said. The keys stay. How many there were."""
-    full = InboundEvent.objects.filter(emptied_at=None, done_at__isnull=False)
+    """Empty messages that were answered long ago: history has what was said. The keys stay. How many there were.
+
+    What was put aside or given up keeps its words as long as its key, since it may still be answered.
+    """
+    full = InboundEvent.objects.filter(emptied_at=None, done_at__isnull=False, status=InboundEvent.Status.DONE)
     old = full.filter(done_at__lt=_ago(settings.BOTOS_KEEP_EVENTS_DAYS)).order_by("done_at")
     some = InboundEvent.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:AT_ONCE]))
     return some.update(text="", edited="", chat_name="", emptied_at=clock.now())

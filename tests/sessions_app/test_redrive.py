@@ -11,7 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from identity import linking
+from identity import clock, linking
 from identity.models import AuditEvent
 from sessions_app import inbox, lanes, outbox, redrive, turns
 from sessions_app.messages import Address, MessageEdit
@@ -243,3 +243,11 @@ def test_the_lists_ask_as_many_queries_for_many_rows(model: str, permission: str
         give_up(f"person-{number}", "hard question")
 
     assert count() == few
+
+
+def test_it_takes_up_nothing_whose_words_are_gone() -> None:
+    give_up("alice", "important words")
+    InboundEvent.objects.update(text="", emptied_at=clock.read())
+
+    assert not redrive.event(InboundEvent.objects.get().pk, operator="carol")
+    assert HistoryEntry.objects.filter(text="important words").exists()

@@ -11,7 +11,7 @@ from django.db.models import Func
 from identity import audit, clock
 from identity import retention as identity_retention
 from identity.models import AuditEvent, Browser, BrowserAccount, Pairing, PlatformAccount
-from sessions_app import forgetting, forgotten, retention
+from sessions_app import forgetting, forgotten, redrive, retention
 from sessions_app.models import ForgetRequest, ForgottenEvent, HistoryEntry, InboundEvent, OutboundDelivery
 from tests.sessions_app.talk import receive, say
 
@@ -38,6 +38,15 @@ def test_it_empties_messages_a_week_after_they_were_answered() -> None:
         ("waits", "", "Alice"),
     ]
     assert HistoryEntry.objects.filter(text="old words").exists()
+
+
+@pytest.mark.parametrize("status", ["given up", "quarantined"])
+def test_it_keeps_the_words_of_what_may_still_be_answered(status: str) -> None:
+    say("alice", "important words", answer="I could not answer that.")
+    InboundEvent.objects.update(done_at=ago(7.1), status=status)
+
+    assert retention.forget_words() == 0
+    assert [event.text for event in redrive.given_up_events()] == ["important words"]
 
 
 def test_it_forgets_keys_after_a_month() -> None:
