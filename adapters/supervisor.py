@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 1.0  # seconds
 LONGEST_PAUSE = 60.0
+REFUSED_PAUSE = 300.0  # after a refusal of what had been accepted before
 STEADY_AFTER = 60.0  # an adapter that was up for so long starts again without a history of failures
 
 
@@ -73,7 +74,10 @@ class Supervisor:
         log.info("%s", self.health)
 
     async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
-        """Run the adapter, again and again, until `stop` is set or its configuration is refused."""
+        """Run the adapter, again and again, until `stop` is set or its configuration is refused.
+
+        A refusal of what was accepted before may be the platform's own trouble: then it is tried again after a while.
+        """
         while not stop.is_set():
             try:
                 self.adapter = self.adapter or self._build()
@@ -81,7 +85,9 @@ class Supervisor:
             except NeedsConfiguration as refused:
                 self._be(State.NEEDS_CONFIGURATION, str(refused))
                 log.error("%s", self.health)
-                return
+                if not self._up_since:
+                    return
+                await _wait(stop, REFUSED_PAUSE)
             except Superseded as error:
                 log.error("%s: %s", self.health.platform, error)
                 await self._pause(error, stop)
@@ -111,8 +117,7 @@ class Supervisor:
         self._be(State.RESTARTING, _described(error))
         log.warning("%s, again in %.1f s", self.health, seconds)
         log.debug("%s", self.health.platform, exc_info=error)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), seconds)
+        await _wait(stop, seconds)
 
     def _be(self, state: State, detail: str = "") -> None:
         self.health.state, self.health.detail = state, detail
@@ -121,3 +126,8 @@ class Supervisor:
 
 def _described(error: Exception | None) -> str:
     return f"{type(error).__name__}: {error}" if error else "the connection ended"
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

@@ -187,6 +187,30 @@ async def test_a_refused_token_gives_the_lease_back(leases: Leases) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_supervisor_asks_again_after_a_refusal_of_what_had_been_accepted(
+    leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.supervisor.REFUSED_PAUSE", 0.01)
+    stop, is_back, states = asyncio.Event(), asyncio.Event(), []
+
+    class Recovering(Adapter):
+        async def run(self, inbox: object, stop: asyncio.Event) -> None:
+            supervisor.connected()
+            if not self._errors:
+                is_back.set()
+            await super().run(inbox, stop)
+
+    adapter = Recovering(NeedsConfiguration("no"))
+    supervisor = Supervisor("telegram", lambda: adapter, on_change=lambda: states.append(supervisor.health.state))
+    running = asyncio.create_task(supervisor.run(RecordingInbox(), stop))
+    await asyncio.wait_for(is_back.wait(), 5)
+    stop.set()
+    await running
+
+    assert states == [State.UP, State.NEEDS_CONFIGURATION, State.UP, State.STOPPED]
+
+
+@pytest.mark.asyncio
 async def test_a_poller_elsewhere_is_reported_and_frees_the_lease(
     leases: Leases, caplog: pytest.LogCaptureFixture
 ) -> None:
