@@ -20,6 +20,15 @@ _SQLITE_OPTIONS = {
     ),
 }
 
+# A server that falls silent (a dead host, a lost route) shows within half a minute, and not after the kernel's hours.
+_POSTGRESQL_OPTIONS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",  # milliseconds
+}
+
 
 def parse(url: str) -> dict[str, Any]:
     """`sqlite:///relative`, `sqlite:////absolute` or `postgres://user:password@host:port/name?option=value`."""
@@ -60,6 +69,7 @@ def _postgresql(parts: SplitResult) -> dict[str, Any]:
         "CONN_MAX_AGE": 60,
         "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
+            **_POSTGRESQL_OPTIONS,
             # The server plans a statement once and not at each turn. A pooler that changes connections between
             # transactions needs ?prepare_threshold=none.
             "server_side_binding": True,

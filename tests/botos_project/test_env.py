@@ -230,7 +230,8 @@ def test_it_reads_the_address_of_a_postgresql_database() -> None:
     assert found["ENGINE"] == "django.db.backends.postgresql"
     assert (found["USER"], found["PASSWORD"], found["NAME"]) == ("al@ice", "p/w:", "bot os")
     assert (found["HOST"], found["PORT"]) == ("db.example.org", "6432")
-    assert found["OPTIONS"] == {"server_side_binding": True, "prepare_threshold": 5, "sslmode": "require"}
+    ours = {"server_side_binding": True, "prepare_threshold": 5, "sslmode": "require"}
+    assert {name: found["OPTIONS"][name] for name in ours} == ours
     assert (found["CONN_MAX_AGE"], found["CONN_HEALTH_CHECKS"]) == (60, True)
 
 
@@ -238,6 +239,13 @@ def test_it_reads_the_folder_of_a_unix_socket() -> None:
     found = databases.parse("postgresql:///botos?host=/run/postgresql")
 
     assert (found["HOST"], found["PORT"], "host" in found["OPTIONS"]) == ("/run/postgresql", "", False)
+
+
+def test_it_notices_a_postgresql_server_that_fell_silent() -> None:
+    found = databases.parse("postgres://db/botos?tcp_user_timeout=5000")["OPTIONS"]
+
+    assert int(found["keepalives_idle"]) + int(found["keepalives_interval"]) * int(found["keepalives_count"]) <= 30
+    assert (found["connect_timeout"], found["tcp_user_timeout"]) == ("10", "5000")
 
 
 @pytest.mark.parametrize(("asked", "expected"), [("none", None), ("0", 0), ("20", 20)])
