@@ -16,9 +16,10 @@ from django.db.models import Count, Min, Q
 
 from adapters.supervisor import Health, State
 from identity import clock
+from sessions_app import bridge
 from sessions_app.models import InboundEvent, OutboundDelivery
 
-LONGEST_LAG = 60.0  # seconds
+LONGEST_LAG = 60.0  # seconds that anything may wait
 
 _health: Callable[[], list[Health]] = list
 _is_migrated = False
@@ -105,4 +106,5 @@ def reasons_against() -> list[str]:
         lag = backlog().lag
     except DatabaseError as error:
         return [*down, f"the database does not answer: {type(error).__name__}"]
-    return [*down, *([f"messages wait for {lag:.0f} s"] if lag >= LONGEST_LAG else [])]
+    waits = {"messages wait": lag, "this process waits for the database": bridge.longest_wait()}
+    return [*down, *(f"{what} for {seconds:.0f} s" for what, seconds in waits.items() if seconds >= LONGEST_LAG)]

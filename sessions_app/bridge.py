@@ -11,6 +11,7 @@ import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
@@ -20,6 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _writes: set[Future[Any]] = set()
+_calls: dict[object, float] = {}  # when each that is under way began, by the monotonic clock
 
 
 def _begin() -> None:
@@ -38,12 +40,20 @@ async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
     A thread cannot be stopped: whoever is cancelled meanwhile is so when the function has ended.
     """
     work: asyncio.Future[T] = asyncio.ensure_future(database_sync_to_async(function)(*args, **kwargs))
+    _calls[work] = monotonic()
+    work.add_done_callback(lambda _: _calls.pop(work))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         # asgiref would cancel the wait, or swallow the cancellation, depending on when it comes.
         await asyncio.wait([work])
         raise
+
+
+def longest_wait() -> float:
+    """Seconds that a call has been waiting for the database by now."""
+    now = monotonic()
+    return now - min(tuple(_calls.values()), default=now)
 
 
 def call_soon(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:

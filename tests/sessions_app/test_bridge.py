@@ -44,6 +44,27 @@ def test_it_crosses_in_one_thread() -> None:
     assert len(async_to_sync(main)()) == 1
 
 
+def test_it_knows_how_long_a_call_waits() -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    def stand_still() -> None:
+        began.set()
+        may_end.wait(10)
+
+    async def main() -> None:
+        standing = asyncio.create_task(bridge.call(stand_still))
+        await asyncio.to_thread(began.wait, 10)
+        first = bridge.longest_wait()
+        behind = asyncio.create_task(bridge.call(make, "alice"))
+        await asyncio.sleep(0)
+        assert bridge.longest_wait() > first > 0
+        may_end.set()
+        await asyncio.gather(standing, behind)
+        assert bridge.longest_wait() == 0
+
+    async_to_sync(main)()
+
+
 def test_it_ends_what_it_began_although_the_caller_is_cancelled() -> None:
     began, may_end = threading.Event(), threading.Event()
 
