@@ -64,11 +64,9 @@ class OnPages(Handshakes):
 
     @rule(page=pages, platform=platforms)
     def attach_an_own_account(self, page: Page, platform: str) -> None:
-        """What people mean to do, so that it happens often: the page shows a code, the chat sends it."""
+        """What people mean to do, so that it happens often."""
         self.wait(31)
-        self.show_a_code(page)
-        self.send_a_code(Account(page.owner, platform), 0, "{}")
-        self.type_on_a_page(page, 0, True)
+        self.attach(page, platform)
 
     @rule(page=pages, platform=platforms)
     def sign_in_with_an_own_account(self, page: Page, platform: str) -> None:
@@ -89,8 +87,9 @@ class OnPages(Handshakes):
 
     @rule(page=pages, platforms=st.permutations(PLATFORMS))
     def attach_two_and_link_them(self, page: Page, platforms: list[str]) -> None:
+        self.wait(31)
         for platform in platforms[:2]:
-            self.attach_an_own_account(page, platform)
+            self.attach(page, platform)
         self.link_these_two(page, *(Account(page.owner, platform) for platform in platforms[:2]))
 
     @rule(page=pages, nth=requests)
@@ -125,6 +124,12 @@ class OnPages(Handshakes):
         self.act(who, "/signout", self.model.sign_out_everywhere(who))
 
     # --- How it is done
+
+    def attach(self, page: Page, platform: str) -> None:
+        """The page shows a code, the chat sends it, the page takes the number."""
+        self.show_a_code(page)
+        self.send_a_code(Account(page.owner, platform), 0, "{}")
+        self.type_on_a_page(page, 0, True)
 
     def begin(self, page: Page) -> Session:
         session = self.model.begin(page)

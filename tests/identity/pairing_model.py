@@ -228,10 +228,17 @@ class Model:
     # --- Rules
 
     def _must_wait(self, who: Party) -> bool:
-        times = [self.now - request.created for request in self.requests if request.initiator == who]
+        mine = [request for request in self.requests if request.initiator == who]
+        times = [self.now - request.created for request in mine]
         an_hour = 1 if self._strikes(who) >= STRIKES else STARTS_AN_HOUR
-        most = ((PAUSE, 1), (HOUR, an_hour), (DAY, STARTS_A_DAY))
-        return any(sum(ago < span for ago in times) >= allowed for span, allowed in most)
+        is_too_often = any(
+            sum(ago < span for ago in times) >= most for span, most in ((HOUR, an_hour), (DAY, STARTS_A_DAY))
+        )
+        return is_too_often or any(self.now - one.created < PAUSE for one in mine if not self._has_served(one))
+
+    def _has_served(self, request: Request) -> bool:
+        """A page that has attached one account goes on to the next."""
+        return request.state == "attached" and not isinstance(request.initiator, Account)
 
     def _strikes(self, who: Party) -> int:
         mine = [one for one in self.requests if one.struck == who == one.initiator]
