@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
 from django.conf import settings
@@ -34,6 +34,7 @@ class Courier:
         self._wake = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
         self._outcomes: asyncio.Queue[Sent | Failed] = asyncio.Queue()
+        self._in_hand: set[int] = set()  # ids of deliveries, from the claim until what became of them is written
 
     def wake(self) -> None:
         """Something was queued, or an adapter came up."""
@@ -67,8 +68,9 @@ class Courier:
     async def _send_what_is_due(self) -> float:
         """Start a call for each due delivery. Seconds until it is worth looking again."""
         adapters = self._adapters()
-        due = await bridge.call(outbox.claim, owner=self.owner, platforms=adapters.keys()) if adapters else []
+        due = await self._claim(adapters.keys()) if adapters else []
         for delivery in due:
+            self._in_hand.add(delivery.pk)
             call = asyncio.create_task(self._send(adapters[delivery.platform], delivery))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
@@ -78,6 +80,11 @@ class Courier:
             return sweep
         next_due = await bridge.call(outbox.seconds_until_next, adapters.keys())
         return sweep if not next_due else min(sweep, next_due)
+
+    async def _claim(self, platforms: Collection[str]) -> list[OutboundDelivery]:
+        """What is due and not in hand: its lease may run out while the database does not take its outcome."""
+        besides = frozenset(self._in_hand)
+        return await bridge.call(outbox.claim, owner=self.owner, platforms=platforms, besides=besides)
 
     async def _sleep(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -112,6 +119,7 @@ class Courier:
             while not self._outcomes.empty():
                 outcomes.append(self._outcomes.get_nowait())
             await self._write(outcomes)
+            self._in_hand.difference_update(outcome.delivery.pk for outcome in outcomes)
             for _ in outcomes:
                 self._outcomes.task_done()
             self.wake()  # what stood behind these at the same address is due now

@@ -103,9 +103,15 @@ def due(platforms: Collection[str]) -> QuerySet[OutboundDelivery]:
 
 
 @transaction.atomic
-def claim(*, owner: str, platforms: Collection[str], most: int = 100) -> list[OutboundDelivery]:
-    """Take up to `most` due deliveries, marked as being sent. If the sender before vanished, it may be a repeat."""
-    taken = list(due(platforms).select_related("account").select_for_update(skip_locked=True, of=("self",))[:most])
+def claim(
+    *, owner: str, platforms: Collection[str], besides: Collection[int] = (), most: int = 100
+) -> list[OutboundDelivery]:
+    """Take up to `most` due deliveries, marked as being sent, none of those with the ids `besides`.
+
+    If the sender before vanished, it may be a repeat.
+    """
+    open_to_me = due(platforms).exclude(pk__in=besides).select_related("account")
+    taken = list(open_to_me.select_for_update(skip_locked=True, of=("self",))[:most])
     for delivery in taken:
         delivery.may_be_repeat = delivery.may_be_repeat or delivery.status == Status.SENDING
         delivery.owner, delivery.attempts = owner, delivery.attempts + 1

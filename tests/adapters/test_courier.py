@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.conf import settings
 
 from adapters.courier import LONGEST_PAUSE, Courier
 from adapters.protocols import DeliveryError, Inbox
 from sessions_app import bridge, outbox
 from sessions_app.messages import Address, OutgoingMessage
 from sessions_app.models import OutboundDelivery
+from tests.sessions_app.moments import StillClock
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -25,6 +29,7 @@ class Platform:
     def __init__(self, answer: object) -> None:
         self.answer = answer
         self.sent: list[str] = []
+        self.marked: list[bool] = []  # whether each was called a possible repeat
         self.called = asyncio.Event()
 
     async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
@@ -32,13 +37,14 @@ class Platform:
 
     async def send(self, message: OutgoingMessage) -> Any:
         self.sent.append(message.text)
+        self.marked.append(message.may_be_repeat)
         self.called.set()
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
 
 
-def deliver(*platforms: Platform) -> None:
+def deliver(*platforms: Platform, until: threading.Event | None = None) -> None:
     """Let a courier take what is queued, until each platform was called and the outcome is written."""
 
     async def scene() -> None:
@@ -47,6 +53,8 @@ def deliver(*platforms: Platform) -> None:
         running = asyncio.create_task(courier.run(stop))
         for platform in platforms:
             await asyncio.wait_for(platform.called.wait(), 10)
+        if until is not None:
+            assert await asyncio.to_thread(until.wait, 10)
         stop.set()
         await asyncio.wait_for(running, 10)
         await bridge.drain()
@@ -106,3 +114,32 @@ def test_it_writes_an_outcome_that_could_not_be_written_at_first(monkeypatch: py
 
     assert OutboundDelivery.objects.get().status == OutboundDelivery.Status.SENT
     assert platform.sent == ["hello"]
+
+
+def test_it_does_not_send_again_what_it_could_not_write_down_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is away until the lease has run out, and when it is back the courier looks for work at once."""
+    outbox.queue(Address("telegram", "1"), "hello")
+    still, looked = StillClock().put_in_place(monkeypatch), threading.Event()
+    settle, claim, ran_out = outbox.settle, outbox.claim, still.now + timedelta(seconds=settings.BOTOS_SEND_SECONDS)
+
+    def settle_later(outcomes: Any) -> None:
+        still.now = ran_out
+        if not looked.is_set():
+            raise RuntimeError("the database is away")
+        settle(outcomes)
+
+    def claim_and_tell(**asked: Any) -> list[OutboundDelivery]:
+        claimed = claim(**asked)
+        if still.now == ran_out:
+            looked.set()
+        return claimed
+
+    monkeypatch.setattr("sessions_app.outbox.settle", settle_later)
+    monkeypatch.setattr("sessions_app.outbox.claim", claim_and_tell)
+    monkeypatch.setattr("adapters.courier.RETRY_SECONDS", 0.01)
+    platform = Platform("7")
+
+    deliver(platform, until=looked)
+
+    assert (platform.sent, platform.marked) == (["hello"], [False])
+    assert OutboundDelivery.objects.get().status == OutboundDelivery.Status.SENT
