@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import secrets
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
@@ -19,7 +20,7 @@ from sessions_app.outbox import Failed, Sent
 
 log = logging.getLogger(__name__)
 
-CALL_SHARE = 5 / 6  # of the time that a delivery is leased for; nobody else may start before a call has ended
+CALL_SHARE = 5 / 6  # of the time that a delivery is leased for: a call has ended before anybody else may start
 LONGEST_PAUSE = 86_400.0
 RETRY_SECONDS = 1.0  # between attempts to write an outcome down
 LAST_CALLS = 4.0  # seconds that calls under way are given when the process stops
@@ -67,11 +68,11 @@ class Courier:
 
     async def _send_what_is_due(self) -> float:
         """Start a call for each due delivery. Seconds until it is worth looking again."""
-        adapters = self._adapters()
+        adapters, since = self._adapters(), moment()
         due = await self._claim(adapters.keys()) if adapters else []
         for delivery in due:
             self._in_hand.add(delivery.pk)
-            call = asyncio.create_task(self._send(adapters[delivery.platform], delivery))
+            call = asyncio.create_task(self._send(adapters[delivery.platform], delivery, since))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
         # Where others answer, what is queued there may wait for two sweeps: the one that found the message, and this.
@@ -90,10 +91,12 @@ class Courier:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
 
-    async def _send(self, adapter: PlatformAdapter, delivery: OutboundDelivery) -> None:
+    async def _send(self, adapter: PlatformAdapter, delivery: OutboundDelivery, since: float) -> None:
+        """Send what was claimed after the moment `since`."""
         try:
-            async with asyncio.timeout(settings.BOTOS_SEND_SECONDS * CALL_SHARE):
-                message_id = await adapter.send(await self._words_of(delivery))
+            message = await self._words_of(delivery)
+            async with asyncio.timeout(_time_left(since)):
+                message_id = await adapter.send(message)
         except DeliveryError as error:
             pause = _bounded(error.retry_after)
             if error.retry_after is not None:
@@ -133,6 +136,23 @@ class Courier:
             except Exception:
                 log.exception("the outcome of %d deliveries could not be written; trying again", len(outcomes))
                 await asyncio.sleep(RETRY_SECONDS)
+
+
+def moment() -> float:
+    """Seconds that count on while the machine sleeps, as leases do. Linux's monotonic clock stands still then."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def _time_left(since: float) -> float:
+    """Seconds for a call that belongs to a claim begun at `since`. Raises DeliveryError if there are none.
+
+    Whoever stood still in between is too late: others may have sent it, and what comes after it. Settling this failure
+    puts the delivery back in line only if nobody has taken it over.
+    """
+    left = since + settings.BOTOS_SEND_SECONDS * CALL_SHARE - moment()
+    if left <= 0:
+        raise DeliveryError("it was claimed too long ago")
+    return left
 
 
 def _log(level: int, delivery: OutboundDelivery, what: str) -> None:

@@ -3,6 +3,9 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
 
-from adapters.courier import LONGEST_PAUSE, Courier
+from adapters.courier import LONGEST_PAUSE, Courier, moment
 from adapters.protocols import DeliveryError, Inbox
 from sessions_app import bridge, outbox
 from sessions_app.messages import Address, OutgoingMessage
@@ -45,15 +48,15 @@ class Platform:
 
 
 def deliver(*platforms: Platform, until: threading.Event | None = None) -> None:
-    """Let a courier take what is queued, until each platform was called and the outcome is written."""
+    """Let a courier take what is queued, until each platform was called (or `until` is set), and let it end."""
 
     async def scene() -> None:
         stop = asyncio.Event()
         courier = Courier(lambda: {platform.platform: platform for platform in platforms})
         running = asyncio.create_task(courier.run(stop))
-        for platform in platforms:
+        for platform in () if until else platforms:
             await asyncio.wait_for(platform.called.wait(), 10)
-        if until is not None:
+        if until:
             assert await asyncio.to_thread(until.wait, 10)
         stop.set()
         await asyncio.wait_for(running, 10)
@@ -143,3 +146,68 @@ def test_it_does_not_send_again_what_it_could_not_write_down_in_time(monkeypatch
 
     assert (platform.sent, platform.marked) == (["hello"], [False])
     assert OutboundDelivery.objects.get().status == OutboundDelivery.Status.SENT
+
+
+@dataclass
+class Standstill:
+    """A courier stands still for a whole lease, right behind its claim. `meanwhile` happens then."""
+
+    still: StillClock
+    meanwhile: Callable[[], None] = lambda: None
+    seconds: float = 0.0
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def behind(self, claim: Callable[..., list[OutboundDelivery]]) -> Callable[..., list[OutboundDelivery]]:
+        def claim_and_stand_still(**asked: Any) -> list[OutboundDelivery]:
+            claimed = claim(**asked)
+            if claimed and not self.seconds:
+                self.seconds = settings.BOTOS_SEND_SECONDS
+                self.still.move(self.seconds)
+                self.meanwhile()
+                self.over.set()
+            return claimed
+
+        return claim_and_stand_still
+
+
+@pytest.fixture
+def standstill(monkeypatch: pytest.MonkeyPatch) -> Standstill:
+    standstill = Standstill(StillClock().put_in_place(monkeypatch))
+    monkeypatch.setattr("adapters.courier.moment", lambda: time.monotonic() + standstill.seconds)
+    monkeypatch.setattr("sessions_app.outbox.claim", standstill.behind(outbox.claim))
+    monkeypatch.setattr("sessions_app.outbox.backoff", lambda attempts: 0.0)
+    return standstill
+
+
+def test_it_sends_nothing_that_another_took_over_while_it_stood_still(standstill: Standstill) -> None:
+    def another_sends_all() -> None:
+        while due := outbox.claim(owner="another", platforms=["telegram"]):
+            outbox.settle([outbox.Sent(delivery, "another's") for delivery in due])
+
+    for text in ("first", "second"):
+        outbox.queue(Address("telegram", "1"), text)
+    standstill.meanwhile = another_sends_all
+    platform = Platform("7")
+
+    deliver(platform, until=standstill.over)
+
+    assert platform.sent == []
+    assert set(OutboundDelivery.objects.values_list("status", "message_id")) == {("sent", "another's")}
+
+
+def test_it_sends_unmarked_what_nobody_took_over_while_it_stood_still(standstill: Standstill) -> None:
+    outbox.queue(Address("telegram", "1"), "hello")
+    platform = Platform("7")
+
+    deliver(platform)
+
+    assert standstill.over.is_set()
+    assert (platform.sent, platform.marked) == (["hello"], [False])
+    assert OutboundDelivery.objects.get().status == OutboundDelivery.Status.SENT
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only Linux has a clock that counts its sleep")
+def test_it_counts_the_time_that_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.clock_gettime", {time.CLOCK_BOOTTIME: 4000.0}.__getitem__)
+
+    assert moment() == 4000.0
