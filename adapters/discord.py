@@ -76,7 +76,7 @@ class DiscordAdapter:
 
         For some minutes the nonce makes Discord return the first message instead of posting a second one. Beyond that,
         a possible repeat is looked up in the chat, behind the message that was delivered before it. History has no
-        nonce, so there a message of the bot with the same text is taken for it.
+        nonce, so there a message of the bot with the same text is taken for it, if it is no other delivery's.
         """
         client = self._client
         if client is None:
@@ -107,7 +107,7 @@ class DiscordAdapter:
         behind = discord.Object(int(message.follows)) if message.follows.isdecimal() else message.queued_at
         async for old in channel.history(limit=20, after=behind, oldest_first=True):
             same = str(old.nonce) == message.nonce or old.content == message.text.strip()  # Discord trims it too
-            if old.author == client.user and same:
+            if old.author == client.user and same and str(old.id) not in message.others:
                 return str(old.id)
         return ""
 

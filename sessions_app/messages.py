@@ -108,9 +108,9 @@ class OutgoingMessage:
 
     `nonce` (at most 25 characters) names the delivery over all its attempts. `may_be_repeat` means that an earlier
     attempt may have reached the platform: look first where that is possible, else mark the text. Then `queued_at` says
-    since when it is under way, `waited` for how many seconds, both by the database's clock, and `follows` is the
-    platform's id of the message before it, where one is known. `buttons` and `copy`, the text of a copy button, are
-    shown where the platform has such things.
+    since when it is under way, `waited` for how many seconds, both by the database's clock, `follows` is the platform's
+    id of the message before it, where one is known, and `others` are those of messages that were sent there since and
+    are not this one. `buttons` and `copy`, the text of a copy button, are shown where the platform has such things.
     """
 
     address: Address
@@ -120,6 +120,7 @@ class OutgoingMessage:
     queued_at: datetime | None = None
     waited: float = 0.0
     follows: str = ""
+    others: frozenset[str] = frozenset()
     buttons: tuple[Button, ...] = ()
     copy: str = ""
 

@@ -129,17 +129,22 @@ def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
     """The delivery as an adapter is given it. Notices and possible repeats need the database: call this where it is."""
     address = Address(delivery.platform, delivery.chat_id, delivery.thread_id)
     notice = _notice_of(delivery)
-    return OutgoingMessage(
-        address,
-        notice.text,
-        delivery.nonce,
-        may_be_repeat=delivery.may_be_repeat,
-        queued_at=delivery.created_at if delivery.may_be_repeat else None,
-        waited=(clock.read() - delivery.created_at).total_seconds() if delivery.may_be_repeat else 0.0,
-        follows=_id_of_message_before(delivery) if delivery.may_be_repeat else "",
-        buttons=notice.buttons,
-        copy=notice.copy,
-    )
+    known = _known_of_repeat(delivery) if delivery.may_be_repeat else {}
+    return OutgoingMessage(address, notice.text, delivery.nonce, buttons=notice.buttons, copy=notice.copy, **known)
+
+
+def _known_of_repeat(delivery: OutboundDelivery) -> dict[str, Any]:
+    """What helps to find an earlier attempt, as in `OutgoingMessage`."""
+    place = {"platform": delivery.platform, "chat_id": delivery.chat_id, "thread_id": delivery.thread_id}
+    sent = OutboundDelivery.objects.filter(**place, status=Status.SENT)
+    before = sent.filter(pk__lt=delivery.pk).order_by("-pk").values_list("message_id", flat=True).first()
+    return {
+        "may_be_repeat": True,
+        "queued_at": delivery.created_at,
+        "waited": (clock.read() - delivery.created_at).total_seconds(),
+        "follows": before or "",
+        "others": frozenset(sent.filter(pk__gt=delivery.pk).values_list("message_id", flat=True)),
+    }
 
 
 def _notice_of(delivery: OutboundDelivery) -> Notice:
@@ -149,12 +154,6 @@ def _notice_of(delivery: OutboundDelivery) -> Notice:
     if delivery.template == forget_number.TEMPLATE:
         return forget_number.notice(delivery.account, delivery.subject)
     return wording.render(Template(delivery.template), delivery.account, delivery.subject)
-
-
-def _id_of_message_before(delivery: OutboundDelivery) -> str:
-    place = {"platform": delivery.platform, "chat_id": delivery.chat_id, "thread_id": delivery.thread_id}
-    before = OutboundDelivery.objects.filter(**place, pk__lt=delivery.pk, status=Status.SENT).order_by("-pk")
-    return before.values_list("message_id", flat=True).first() or ""
 
 
 def settle(outcomes: Collection[Sent | Failed]) -> None:

@@ -511,6 +511,19 @@ async def test_it_takes_no_other_message_for_its_earlier_attempt(server: Discord
 
 
 @pytest.mark.asyncio
+async def test_it_takes_no_later_message_for_its_earlier_attempt(server: DiscordServer, run: Run) -> None:
+    """A dead letter that never arrived is sent again, long after another with the same words."""
+    chat = server.private_chat(ALICE)
+    before = await run.adapter.send(to(chat, "Good morning", nonce="n1"))
+    later = await run.adapter.send(to(chat, "Got it!", nonce="n3"))
+    repeat = replace(to(chat, "Got it!", nonce="n2", repeat=True), follows=before, others=frozenset([later]))
+
+    sent = await run.adapter.send(repeat)
+
+    assert [said.message_id for said in server.said] == [before, later, sent]
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize(("waited", "posts"), [(1.0, 2), (300.0, 1)])
 async def test_it_trusts_the_nonce_while_discord_remembers_it(
     server: DiscordServer, run: Run, waited: float, posts: int

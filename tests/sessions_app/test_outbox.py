@@ -282,6 +282,22 @@ def test_it_repeats_what_a_vanished_sender_may_have_sent(still: StillClock) -> N
 
 
 @pytest.mark.django_db
+def test_it_tells_a_repeat_what_was_sent_around_it() -> None:
+    for number, address in enumerate([ALICE, ALICE, BOB, ALICE, ALICE]):
+        outbox.queue(address, f"m-{number}")
+    for _ in range(4):
+        for delivery in claim():
+            dead = Failed(delivery, "refused", permanent=True)
+            outbox.settle([dead if delivery.text == "m-1" else Sent(delivery, delivery.text)])
+    redriven = OutboundDelivery.objects.get(text="m-1")
+    redriven.may_be_repeat = True
+
+    again = outbox.outgoing(redriven)
+
+    assert (again.follows, again.others) == ("m-0", {"m-3", "m-4"})
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize("late", [Sent, Failed])
 @pytest.mark.parametrize("other", ["courier", "other"])
 def test_it_ignores_a_sender_that_comes_late(still: StillClock, late: Callable[..., Sent | Failed], other: str) -> None:
