@@ -191,12 +191,12 @@ def _write_down(outcomes: Iterable[Sent | Failed]) -> None:
 
 def _settle_failure(mine: QuerySet[OutboundDelivery], failed: Failed) -> None:
     reason = failed.reason[:300]
+    may_be_repeat = failed.delivery.may_be_repeat or failed.ambiguous
     too_old = mine.filter(created_at__lte=clock.seconds_from_now(-GIVE_UP_AFTER.total_seconds()))
     if failed.permanent or (failed.delivery.attempts >= MOST_ATTEMPTS and too_old.exists()):
-        mine.update(status=Status.DEAD, reason=reason, settled_at=clock.now())
+        mine.update(status=Status.DEAD, reason=reason, settled_at=clock.now(), may_be_repeat=may_be_repeat)
         return
     wait = backoff(failed.delivery.attempts) if failed.retry_after is None else failed.retry_after
-    may_be_repeat = failed.delivery.may_be_repeat or failed.ambiguous
     next_time = clock.seconds_from_now(wait)
     mine.update(status=Status.PENDING, not_before=next_time, reason=reason, may_be_repeat=may_be_repeat)
 

@@ -287,12 +287,10 @@ def test_it_tells_a_repeat_what_was_sent_around_it() -> None:
         outbox.queue(address, f"m-{number}")
     for _ in range(4):
         for delivery in claim():
-            dead = Failed(delivery, "refused", permanent=True)
+            dead = Failed(delivery, "who knows", permanent=True, ambiguous=True)
             outbox.settle([dead if delivery.text == "m-1" else Sent(delivery, delivery.text)])
-    redriven = OutboundDelivery.objects.get(text="m-1")
-    redriven.may_be_repeat = True
 
-    again = outbox.outgoing(redriven)
+    again = outbox.outgoing(OutboundDelivery.objects.get(text="m-1"))
 
     assert (again.follows, again.others) == ("m-0", {"m-3", "m-4"})
 
@@ -361,6 +359,19 @@ def test_it_gives_up_only_after_eight_attempts_and_six_hours(still: StillClock) 
     still.move(0.001)
     outbox.settle([Failed(claim_one(), "down", retry_after=0.0)])
     assert (stored().status, stored().reason) == (Status.DEAD, "down")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("ambiguous", [False, True])
+def test_it_remembers_of_a_dead_letter_that_it_may_have_arrived(still: StillClock, ambiguous: bool) -> None:
+    outbox.queue(ALICE, "one")
+    still.move(7 * HOUR)
+    for _ in range(outbox.MOST_ATTEMPTS - 1):
+        outbox.settle([Failed(claim_one(), "down", retry_after=0.0)])
+
+    outbox.settle([Failed(claim_one(), "the last", ambiguous=ambiguous)])
+
+    assert (stored().status, stored().may_be_repeat) == (Status.DEAD, ambiguous)
 
 
 @pytest.mark.django_db
