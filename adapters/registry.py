@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from django.conf import settings
 
 from adapters.protocols import NeedsConfiguration, PlatformAdapter
+from adapters.repeats import ROOM
 from identity.models import PLATFORM_NAME
 from sessions_app.outbox import TEXT_LIMIT
 
@@ -78,7 +79,7 @@ _platforms: dict[str, Platform] = {
         _telegram,
         ("TELEGRAM_BOT_TOKEN",),
         ("TELEGRAM_API_URL", "BOTOS_TELEGRAM_TRANSPORT", "TELEGRAM_WEBHOOK_SECRET", "BOTOS_PUBLIC_URL"),
-        4096,
+        4096 - ROOM,
     ),
     "discord": Platform(_discord, ("DISCORD_BOT_TOKEN",), ("DISCORD_API_URL", "DISCORD_GATEWAY_URL"), 2000),
     "slack": Platform(

@@ -32,8 +32,9 @@ from telegram.error import (
 from telegram.request import BaseRequest
 
 from adapters.protocols import DeliveryError, Inbox, MalformedEvent, NeedsConfiguration, Superseded
+from adapters.repeats import ROOM
 from adapters.telegram_sdk import (
-    TEXT_LIMIT,
+    LONGEST_TEXT,
     AddressError,
     new_request,
     register_commands,
@@ -82,7 +83,7 @@ class Credentials:
 class TelegramAdapter:
     """One Telegram bot. `platform` names it: a second bot runs as, say, `telegram-acme`."""
 
-    text_limit = TEXT_LIMIT
+    text_limit = LONGEST_TEXT - ROOM
 
     def __init__(
         self,

@@ -18,14 +18,14 @@ from telegram import (
 )
 from telegram.request import HTTPXRequest
 
+from adapters.repeats import marked
 from adapters.telegram_updates import BotIdentity, storable
 from sessions_app.commands import COMMANDS
 from sessions_app.messages import OutgoingMessage
 
 T = TypeVar("T")
 
-TEXT_LIMIT = 4096  # UTF-16 code units
-REPEATED = "(sent again after an interruption)\n"
+LONGEST_TEXT = 4096  # UTF-16 code units
 
 
 class AddressError(ValueError):
@@ -37,7 +37,7 @@ async def send_text(bot: Bot, message: OutgoingMessage) -> Message:
     text = storable(message.text)
     return await bot.send_message(
         chat_id=_numeric(message.address.chat_id),
-        text=_within_limit(REPEATED + text) if message.may_be_repeat else text,
+        text=marked(text, LONGEST_TEXT) if message.may_be_repeat else text,
         message_thread_id=_numeric(message.address.thread_id) if message.address.thread_id else None,
         parse_mode=None,
         link_preview_options=LinkPreviewOptions(is_disabled=True),
@@ -67,14 +67,6 @@ def _numeric(native_id: str) -> int:
         return int(native_id)
     except ValueError:
         raise AddressError("the address is not one of Telegram's") from None
-
-
-def _within_limit(text: str) -> str:
-    """Cut to the platform's limit, in UTF-16 code units, without leaving half a character."""
-    units = text.encode("utf-16-le")
-    if len(units) <= 2 * TEXT_LIMIT:
-        return text
-    return units[: 2 * (TEXT_LIMIT - 1)].decode("utf-16-le", "ignore") + "…"
 
 
 def new_request(*, read_timeout: float) -> HTTPXRequest:
