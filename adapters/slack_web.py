@@ -26,7 +26,7 @@ SECTION_LIMIT = 3000  # characters of a block; a message may have more
 EVENT_TYPE = "botos_delivery"
 NO_ANSWER = (aiohttp.ClientError, OSError, TimeoutError)
 NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
-LOOK_BACK_SECONDS = 86_400.0  # an attempt older than this is not looked for
+CLOCKS_APART = 3600.0  # seconds by which this machine's clock and Slack's may differ
 LOOK_BACK_PAGES = 5
 REPEAT = "\n(You may have seen this already.)"
 
@@ -122,7 +122,8 @@ async def post(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
     """Post a message once and return its ts. Raises DeliveryError.
 
     It is sent as plain text, so that what is read is what the history holds. The nonce travels as metadata: a repeat
-    looks for it among the last day's messages first, and where it may not look it says so in the text.
+    looks for it first, among what was said since it was queued. Where it may not look, or too much was said, it says so
+    in the text.
     """
     if not message.text.strip():  # the SDK would warn with every send
         raise DeliveryError("slack refuses the message: no_text", permanent=True)
@@ -166,7 +167,7 @@ def _plain(text: str) -> dict[str, Any]:
 
 
 async def _sent_before(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str | None:
-    """The ts of an earlier attempt that got through, "" if none did, None if Slack does not let the bot look."""
+    """The ts of an earlier attempt that got through, "" if none did, None if that cannot be known."""
     try:
         return await _look(web, me, message)
     except SlackApiError as error:
@@ -177,7 +178,7 @@ async def _sent_before(web: AsyncWebClient, me: Me, message: OutgoingMessage) ->
         raise _unsure(_failure(error)) from None
 
 
-async def _look(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
+async def _look(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str | None:
     cursor = ""
     for _ in range(LOOK_BACK_PAGES):
         page = await _page(web, message, cursor)
@@ -186,13 +187,13 @@ async def _look(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
                 return str(said["ts"])
         cursor = (page.get("response_metadata") or {}).get("next_cursor") or ""
         if not cursor:
-            break
-    return ""
+            return ""
+    return None
 
 
 async def _page(web: AsyncWebClient, message: OutgoingMessage, cursor: str) -> AsyncSlackResponse:
     wanted: dict[str, Any] = {"channel": message.address.chat_id, "limit": 200, "include_all_metadata": True}
-    wanted["oldest"] = f"{time.time() - LOOK_BACK_SECONDS:.6f}"
+    wanted["oldest"] = f"{time.time() - message.waited - CLOCKS_APART:.6f}"
     wanted["cursor"] = cursor or None
     if message.address.thread_id:
         return await web.conversations_replies(ts=message.address.thread_id, **wanted)

@@ -8,12 +8,14 @@ import random
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
+import time_machine
 
 import adapters.slack
 import adapters.slack_directory
@@ -611,11 +613,15 @@ async def test_it_sends_into_a_thread(run: Run, server: SlackServer) -> None:
     assert said.thread_id == parent
 
 
-async def test_it_sends_the_longest_text_however_much_is_escaped(run: Run, server: SlackServer) -> None:
-    chat = server.private_chat(ALICE)
-    await run.adapter.send(to(chat, "&" * run.adapter.text_limit))
-    [said] = await server.wait_for(1, chat=chat)
-    assert len(said.text) == 4000
+@pytest.mark.parametrize(("may_be_repeat", "mark"), [(False, ""), (True, REPEAT)])
+async def test_it_sends_the_longest_text_however_much_is_escaped(
+    run: Run, server: SlackServer, may_be_repeat: bool, mark: str
+) -> None:
+    server.workspace.channel(ROOM).hidden = "missing_scope"
+    longest = "&" * run.adapter.text_limit
+    await run.adapter.send(to(ROOM, longest, may_be_repeat=may_be_repeat))
+    [said] = await server.wait_for(1, chat=ROOM)
+    assert said.text == longest + mark
 
 
 async def test_it_does_not_hear_itself(run: Run, server: SlackServer) -> None:
@@ -710,6 +716,26 @@ async def test_it_looks_on_the_next_pages(run: Run, server: SlackServer) -> None
     for number in range(250):
         await server.say(ALICE, f"{number}")
     assert await run.adapter.send(to(chat, "once", nonce="n-7", may_be_repeat=True)) == ts
+
+
+async def test_it_looks_as_far_back_as_the_message_is_old(run: Run, server: SlackServer) -> None:
+    chat = server.private_chat(ALICE)
+    ts = await run.adapter.send(to(chat, "once", nonce="n-7"))
+    repeat = replace(to(chat, "once", nonce="n-7", may_be_repeat=True), waited=60 * 3600.0)
+    with time_machine.travel(datetime.now(tz=UTC) + timedelta(hours=60)):
+        assert await run.adapter.send(repeat) == ts
+
+
+async def test_it_marks_a_repeat_where_there_is_too_much_to_look_through(
+    run: Run, server: SlackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.slack_web.LOOK_BACK_PAGES", 1)
+    chat = server.private_chat(ALICE)
+    await run.adapter.send(to(chat, "once", nonce="n-7"))
+    for number in range(200):
+        await server.say(ALICE, f"{number}")
+    await run.adapter.send(to(chat, "once", nonce="n-7", may_be_repeat=True))
+    assert [said.text for said in await server.wait_for(2, chat=chat)] == ["once", "once" + REPEAT]
 
 
 async def test_it_is_not_fooled_by_a_nonce_of_another_app(run: Run, server: SlackServer) -> None:
