@@ -12,10 +12,13 @@ import discord
 from adapters.discord_link import Connection, Memory
 from adapters.discord_sdk import Busy, buttons_of, delivery_error, new_client, point_sdk_at, refusal
 from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
+from adapters.repeats import MARK, ROOM, marked
 from sessions_app.messages import OutgoingMessage
 
 SEND_TIMEOUT = 60.0  # seconds, with the SDK's own waiting for a channel's rate limit
 NONCE_SECONDS = 120.0  # so long Discord itself keeps a second message with the same nonce away
+LONGEST_TEXT = 2000  # characters
+LOOK_THROUGH = 500  # messages, in pages of a hundred, for an earlier attempt
 
 
 class DiscordAdapter:
@@ -24,7 +27,7 @@ class DiscordAdapter:
     When a session begins, whatever was missed in the private chats that the inbox knows is read from their history.
     """
 
-    text_limit = 2000
+    text_limit = LONGEST_TEXT - ROOM
 
     def __init__(self, *, token: str, api_url: str = "", gateway_url: str = "", platform: str = "discord") -> None:
         self.platform = platform
@@ -76,7 +79,8 @@ class DiscordAdapter:
 
         For some minutes the nonce makes Discord return the first message instead of posting a second one. Beyond that,
         a possible repeat is looked up in the chat, behind the message that was delivered before it. History has no
-        nonce, so there a message of the bot with the same text is taken for it, if it is no other delivery's.
+        nonce, so there a message of the bot with the same text is taken for it, if it is no other delivery's. Where too
+        much was said since to be sure, the text is marked.
         """
         client = self._client
         if client is None:
@@ -93,23 +97,27 @@ class DiscordAdapter:
     async def _post(self, client: discord.Client, message: OutgoingMessage) -> str:
         self._keep_pause()
         channel = client.get_partial_messageable(_channel_id(message))
-        if _is_beyond_nonce(message) and (earlier := await self._earlier(client, channel, message)):
+        earlier = await self._earlier(client, channel, message) if _is_beyond_nonce(message) else ""
+        if earlier:
             return earlier
+        text = message.text if earlier is not None else marked(message.text, LONGEST_TEXT)
         about: dict[str, Any] = {"nonce": message.nonce, "suppress_embeds": True}
         if message.buttons:
             about["view"] = buttons_of(message.buttons)
-        return str((await channel.send(message.text, **about)).id)
+        return str((await channel.send(text, **about)).id)
 
     async def _earlier(
         self, client: discord.Client, channel: discord.PartialMessageable, message: OutgoingMessage
-    ) -> str:
+    ) -> str | None:
+        """The id of an earlier attempt that arrived, "" if none did, None if there is too much to look through."""
         # What was said at this address before is known, and order is kept: our attempt can only stand behind it.
         behind = discord.Object(int(message.follows)) if message.follows.isdecimal() else message.queued_at
-        async for old in channel.history(limit=20, after=behind, oldest_first=True):
-            same = str(old.nonce) == message.nonce or old.content == message.text.strip()  # Discord trims it too
-            if old.author == client.user and same and str(old.id) not in message.others:
+        read = 0
+        async for old in channel.history(limit=LOOK_THROUGH, after=behind, oldest_first=True):
+            if old.author == client.user and _may_be(old, message):
                 return str(old.id)
-        return ""
+            read += 1
+        return "" if read < LOOK_THROUGH else None
 
     def _keep_pause(self) -> None:
         """Every answer 429 counts towards a ban of the address, so while the whole bot is paused nothing is asked."""
@@ -128,6 +136,12 @@ class DiscordAdapter:
 
 def _is_beyond_nonce(message: OutgoingMessage) -> bool:
     return message.may_be_repeat and (message.queued_at is None or message.waited > NONCE_SECONDS)
+
+
+def _may_be(old: discord.Message, message: OutgoingMessage) -> bool:
+    """Whether the bot's message `old` is an attempt at this one. Discord trims what it stores."""
+    same_words = old.content.removeprefix(MARK).strip() == message.text.strip()
+    return (str(old.nonce) == message.nonce or same_words) and str(old.id) not in message.others
 
 
 def _channel_id(message: OutgoingMessage) -> int:

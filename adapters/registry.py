@@ -81,7 +81,7 @@ _platforms: dict[str, Platform] = {
         ("TELEGRAM_API_URL", "BOTOS_TELEGRAM_TRANSPORT", "TELEGRAM_WEBHOOK_SECRET", "BOTOS_PUBLIC_URL"),
         4096 - ROOM,
     ),
-    "discord": Platform(_discord, ("DISCORD_BOT_TOKEN",), ("DISCORD_API_URL", "DISCORD_GATEWAY_URL"), 2000),
+    "discord": Platform(_discord, ("DISCORD_BOT_TOKEN",), ("DISCORD_API_URL", "DISCORD_GATEWAY_URL"), 2000 - ROOM),
     "slack": Platform(
         _slack,
         ("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"),

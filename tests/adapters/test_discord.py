@@ -17,13 +17,14 @@ import discord
 import pytest
 import pytest_asyncio
 
-from adapters import discord_link
+from adapters import discord_link, registry
 from adapters.discord import DiscordAdapter
 from adapters.playground import discord_gateway, discord_rest
 from adapters.playground.discord import DiscordServer
 from adapters.playground.faults import Fault, FaultPlan
 from adapters.playground.server import PlatformServer
 from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapter
+from adapters.repeats import MARK, ROOM
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.discord_payloads import ALICE, BOB, hostile_events
 from tests.adapters.recording import RecordingInbox, Run, running
@@ -112,7 +113,8 @@ def test_it_fulfils_the_contract() -> None:
     platform: PlatformServer = DiscordServer()
     adapter: PlatformAdapter = DiscordAdapter(token="t", platform="discord-acme")
 
-    assert (platform.platform, adapter.platform, adapter.text_limit) == ("discord", "discord-acme", 2000)
+    assert (platform.platform, adapter.platform, adapter.text_limit) == ("discord", "discord-acme", 2000 - ROOM)
+    assert registry.get("discord").text_limit == adapter.text_limit
     assert isinstance(adapter, PlatformAdapter)
 
 
@@ -508,6 +510,38 @@ async def test_it_takes_no_other_message_for_its_earlier_attempt(server: Discord
     sent = await run.adapter.send(repeat)
 
     assert [before, sent] == [said.message_id for said in server.said if said.author_id == "bot"]
+
+
+@pytest.mark.asyncio
+async def test_it_finds_an_earlier_attempt_behind_many_messages(server: DiscordServer, run: Run) -> None:
+    chat = server.private_chat(ALICE)
+    before = await run.adapter.send(to(chat, nonce="n1"))
+    for number in range(130):  # more than a page
+        await server.say(ALICE, f"message {number}")
+    arrived = await run.adapter.send(to(chat, "Got it!", nonce="n2"))
+
+    repeat = replace(to(chat, "Got it!", nonce="n3", repeat=True), follows=before)  # as if Discord had no nonces
+
+    assert await run.adapter.send(repeat) == arrived
+
+
+@pytest.mark.asyncio
+async def test_it_marks_a_repeat_where_there_is_too_much_to_look_through(
+    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.discord.LOOK_THROUGH", 3)
+    chat, longest = server.private_chat(ALICE), "x" * run.adapter.text_limit
+    before = await run.adapter.send(to(chat, nonce="n1"))
+    for number in range(3):
+        await server.say(ALICE, f"message {number}")
+    repeat = replace(to(chat, longest, nonce="n2", repeat=True), follows=before)
+
+    sent = await run.adapter.send(repeat)
+    monkeypatch.setattr("adapters.discord.LOOK_THROUGH", 500)
+    found = await run.adapter.send(replace(repeat, nonce="n3"))
+
+    assert (server.said[-1].message_id, server.said[-1].text) == (sent, MARK + longest)
+    assert found == sent
 
 
 @pytest.mark.asyncio
