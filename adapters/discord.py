@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from datetime import timedelta
 from typing import Any
 
 import discord
@@ -17,6 +18,7 @@ from sessions_app.messages import OutgoingMessage
 
 SEND_TIMEOUT = 60.0  # seconds, with the SDK's own waiting for a channel's rate limit
 NONCE_SECONDS = 120.0  # so long Discord itself keeps a second message with the same nonce away
+CLOCKS_APART = timedelta(hours=1)  # by which the database's clock and Discord's may differ
 LONGEST_TEXT = 2000  # characters
 LOOK_THROUGH = 500  # messages, in pages of a hundred, for an earlier attempt
 
@@ -111,7 +113,8 @@ class DiscordAdapter:
     ) -> str | None:
         """The id of an earlier attempt that arrived, "" if none did, None if there is too much to look through."""
         # What was said at this address before is known, and order is kept: our attempt can only stand behind it.
-        behind = discord.Object(int(message.follows)) if message.follows.isdecimal() else message.queued_at
+        queued_at = message.queued_at and message.queued_at - CLOCKS_APART
+        behind = discord.Object(int(message.follows)) if message.follows.isdecimal() else queued_at
         read = 0
         async for old in channel.history(limit=LOOK_THROUGH, after=behind, oldest_first=True):
             if old.author == client.user and _may_be(old, message):

@@ -109,8 +109,9 @@ class OutgoingMessage:
     `nonce` (at most 25 characters) names the delivery over all its attempts. `may_be_repeat` means that an earlier
     attempt may have reached the platform: look first where that is possible, else mark the text. Then `queued_at` says
     since when it is under way, `waited` for how many seconds, both by the database's clock, `follows` is the platform's
-    id of the message before it, where one is known, and `others` are those of messages that were sent there since and
-    are not this one. `buttons` and `copy`, the text of a copy button, are shown where the platform has such things.
+    id of the last message before that, where one is known, and `others` are those of messages that were sent there
+    since and are not this one. `buttons` and `copy`, the text of a copy button, are shown where the platform has such
+    things.
     """
 
     address: Address

@@ -137,13 +137,15 @@ def _known_of_repeat(delivery: OutboundDelivery) -> dict[str, Any]:
     """What helps to find an earlier attempt, as in `OutgoingMessage`."""
     place = {"platform": delivery.platform, "chat_id": delivery.chat_id, "thread_id": delivery.thread_id}
     sent = OutboundDelivery.objects.filter(**place, status=Status.SENT)
-    before = sent.filter(pk__lt=delivery.pk).order_by("-pk").values_list("message_id", flat=True).first()
+    # By time, not by id: a dead letter that was sent again stands behind what was queued after it.
+    earlier = sent.filter(pk__lt=delivery.pk, settled_at__lte=delivery.created_at).order_by("-pk")
+    before, follows = earlier.values_list("pk", "message_id").first() or (0, "")
     return {
         "may_be_repeat": True,
         "queued_at": delivery.created_at,
         "waited": (clock.read() - delivery.created_at).total_seconds(),
-        "follows": before or "",
-        "others": frozenset(sent.filter(pk__gt=delivery.pk).values_list("message_id", flat=True)),
+        "follows": follows,
+        "others": frozenset(sent.filter(pk__gt=before).values_list("message_id", flat=True)),
     }
 
 

@@ -526,6 +526,18 @@ async def test_it_finds_an_earlier_attempt_behind_many_messages(server: DiscordS
 
 
 @pytest.mark.asyncio
+async def test_it_finds_an_earlier_attempt_that_arrived_before_it_was_queued(server: DiscordServer, run: Run) -> None:
+    """By the database's clock, which is fast. Nothing was said before it that could be told by its id."""
+    chat = server.private_chat(ALICE)
+    arrived = await run.adapter.send(to(chat, "Got it!", nonce="n1"))
+    fast = datetime.now(tz=UTC) + timedelta(minutes=10)
+
+    again = await run.adapter.send(replace(to(chat, "Got it!", nonce="n2", repeat=True), queued_at=fast, waited=300.0))
+
+    assert again == arrived
+
+
+@pytest.mark.asyncio
 async def test_it_marks_a_repeat_where_there_is_too_much_to_look_through(
     server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

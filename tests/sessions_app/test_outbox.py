@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sessions_app import outbox, splitting
+from sessions_app import outbox, redrive, splitting
 from sessions_app.messages import Address
 from sessions_app.models import OutboundDelivery
 from sessions_app.outbox import Failed, Sent
@@ -281,18 +281,41 @@ def test_it_repeats_what_a_vanished_sender_may_have_sent(still: StillClock) -> N
     assert again.waited >= settings.BOTOS_SEND_SECONDS  # by the same clock as the lease that ran out
 
 
+def send(*dead: str) -> None:
+    """All that is due, under its own words; the `dead` die, and nobody knows whether they arrived."""
+    while due := claim():
+        for delivery in due:
+            lost = Failed(delivery, "no answer", permanent=True, ambiguous=True)
+            outbox.settle([lost if delivery.text in dead else Sent(delivery, delivery.text)])
+
+
 @pytest.mark.django_db
 def test_it_tells_a_repeat_what_was_sent_around_it() -> None:
-    for number, address in enumerate([ALICE, ALICE, BOB, ALICE, ALICE]):
-        outbox.queue(address, f"m-{number}")
-    for _ in range(4):
-        for delivery in claim():
-            dead = Failed(delivery, "who knows", permanent=True, ambiguous=True)
-            outbox.settle([dead if delivery.text == "m-1" else Sent(delivery, delivery.text)])
+    outbox.queue(ALICE, "before")
+    send()
+    for address, text in ((ALICE, "lost"), (BOB, "for bob"), (ALICE, "later")):
+        outbox.queue(address, text)
+    send("lost")
 
-    again = outbox.outgoing(OutboundDelivery.objects.get(text="m-1"))
+    again = outbox.outgoing(OutboundDelivery.objects.get(text="lost"))
 
-    assert (again.follows, again.others) == ("m-0", {"m-3", "m-4"})
+    assert (again.follows, again.others) == ("before", frozenset({"later"}))
+
+
+@pytest.mark.django_db
+def test_it_tells_a_repeat_that_a_dead_letter_before_it_was_sent_behind_it() -> None:
+    """What came before it is where to look for it, and that was not before it."""
+    for text in ("before", "dead"):
+        outbox.queue(ALICE, text)
+    send("dead")
+    outbox.queue(ALICE, "lost")
+    send("lost")
+    redrive.delivery(OutboundDelivery.objects.get(text="dead").pk, operator="carol")
+    send()
+
+    again = outbox.outgoing(OutboundDelivery.objects.get(text="lost"))
+
+    assert (again.follows, again.others) == ("before", frozenset({"dead"}))
 
 
 @pytest.mark.django_db
