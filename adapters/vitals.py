@@ -98,8 +98,11 @@ def check_database() -> None:
 
 
 def reasons_against() -> list[str]:
-    """Why no work should be expected of this process now, in words that hold no secret."""
-    down = [f"{one.platform}: {one.state}" for one in connections() if one.state is not State.UP]
+    """Why no work should be expected of this process now, in words that hold no secret.
+
+    One that stands by does all that it is there for.
+    """
+    down = [f"{one.platform}: {one.state}" for one in connections() if one.state not in (State.UP, State.STANDBY)]
     try:
         if not is_migrated():
             return [*down, "the database lacks tables"]

@@ -76,7 +76,13 @@ def test_it_does_not_count_what_is_being_answered_as_waiting(client: Client) -> 
     assert client.get("/readyz").status_code == 200
 
 
-@pytest.mark.parametrize("state", [state for state in State if state is not State.UP])
+def test_it_is_ready_while_it_stands_by(client: Client, connections: list[Health]) -> None:
+    connections.append(Health("slack", State.STANDBY, "another process is connected for this bot"))
+
+    assert client.get("/readyz").json() == {"ready": True, "reasons": []}
+
+
+@pytest.mark.parametrize("state", [state for state in State if state not in (State.UP, State.STANDBY)])
 def test_it_is_not_ready_while_an_adapter_is_not_up(client: Client, connections: list[Health], state: State) -> None:
     connections.append(Health("slack", state, "xoxb-token refused"))
 
