@@ -13,13 +13,14 @@ from pathlib import Path
 from django.conf import settings
 from django.core import checks
 from django.db import DatabaseError, connection
+from django.db.models import Exists, OuterRef
 from redis.exceptions import RedisError
 
 from adapters import registry, vitals
 from adapters.protocols import Checkable, NeedsConfiguration
 from identity import clock
 from sessions_app import jobs
-from sessions_app.models import Lane
+from sessions_app.models import InboundEvent, Lane
 
 FORMS = {
     "TELEGRAM_BOT_TOKEN": r"[0-9]+:[A-Za-z0-9_-]{30,}",
@@ -145,7 +146,9 @@ def _clock() -> Finding:
 
 def _leases() -> Finding:
     held = Lane.objects.filter(lease_until__gt=clock.now())
-    left = Lane.objects.exclude(owner="").filter(lease_until__lte=clock.now())
+    # What nothing waits for, such as the lane of a program that ended while it asked the agent, nobody needs to take.
+    waiting = InboundEvent.objects.filter(conversation=OuterRef("pk"), done_at=None)
+    left = Lane.objects.exclude(owner="").filter(Exists(waiting), lease_until__lte=clock.now())
     hint = "no worker takes over: is one running?" if left.exists() else ""
     holders = held.values("owner").distinct().count()
     return Finding("leases", f"{held.count()} held by {holders} workers, {left.count()} run out", hint)

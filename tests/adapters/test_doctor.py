@@ -16,7 +16,7 @@ from identity import clock
 from sessions_app import outbox
 from sessions_app.messages import Address
 from sessions_app.models import InboundEvent, Lane, OutboundDelivery
-from tests.sessions_app.talk import receive
+from tests.sessions_app.talk import receive, say
 
 pytestmark = pytest.mark.django_db
 
@@ -130,6 +130,15 @@ def test_it_sees_a_lane_that_nobody_takes_over() -> None:
     Lane.objects.update(owner="gone", lease_until=clock.seconds_from_now(-10))
 
     assert doctor()[1]["leases"]["hint"]
+
+
+def test_it_does_not_miss_a_worker_where_nothing_waits() -> None:
+    say("alice", "hello")
+    Lane.objects.update(owner="gone", lease_until=clock.seconds_from_now(-10))
+    status, found, _ = doctor()
+
+    assert status == 0
+    assert "0 run out" in found["leases"]["detail"]
 
 
 @pytest.mark.skipif("connection.vendor != 'sqlite'", reason="elsewhere the room is the server's")
