@@ -10,6 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from adapters.management.commands import backup
+from tests.botos_project.test_settings import python
 from tests.sessions_app.talk import say
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -39,6 +40,22 @@ def test_it_replaces_nothing(file: Path) -> None:
     with pytest.raises(CommandError, match="there already"):
         call_command("backup", file)
     assert file.read_text(encoding="utf-8") == "precious"
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_it_takes_no_empty_database_for_ours(is_there: bool, file: Path, tmp_path: Path) -> None:
+    """As `manage.py` does with another BOTOS_DATA_DIR."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    if is_there:
+        sqlite3.connect(folder / "botos.sqlite3").close()
+        (folder / "botos.sqlite3").touch()
+    done = python("manage.py", "backup", str(file), folder=folder)
+
+    assert done.returncode == 1
+    assert f"{folder / 'botos.sqlite3'} is no database of BotOS. Hint: check BOTOS_DATA_DIR" in done.stderr
+    assert [one.name for one in tmp_path.iterdir()] == [folder.name]
+    assert (folder / "botos.sqlite3").exists() is is_there
 
 
 def test_it_leaves_no_half_of_a_backup(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

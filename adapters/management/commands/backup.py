@@ -21,11 +21,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if connection.vendor != "sqlite":
-            raise CommandError("This is for SQLite. Hint: pg_dump --format=custom --file FILE DATABASE_URL")
+            raise CommandError("This is for SQLite. Hint: docs/running.md has the pg_dump for PostgreSQL.")
         file = options["file"].absolute()
         part = file.with_name(f"{file.name}.part")
         _reserve(file, part)
         try:
+            _check_source()
             _copy(part)
             os.link(part, file)  # unlike a rename, this never replaces a file
         except (OSError, DatabaseError, sqlite3.Error) as error:
@@ -33,6 +34,13 @@ class Command(BaseCommand):
         finally:
             part.unlink(missing_ok=True)
         self.stdout.write(f"{file}: {file.stat().st_size:,} bytes, whole")
+
+
+def _check_source() -> None:
+    """SQLite makes a database where there is none, and a copy of that would be whole, and empty."""
+    source = Path(connection.settings_dict["NAME"])
+    if not source.exists() or not connection.introspection.django_table_names(only_existing=True):
+        raise CommandError(f"{source} is no database of BotOS. Hint: check BOTOS_DATA_DIR and DATABASE_URL.")
 
 
 def _reserve(file: Path, part: Path) -> None:
