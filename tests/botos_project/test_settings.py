@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,6 +18,7 @@ from django.core.management import call_command
 from django.db import connection, connections, transaction
 from django.test import Client
 
+from adapters import backfill
 from botos_project.env import BadSetting
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -53,6 +55,13 @@ def test_it_refuses_a_key_that_is_easy_to_guess(key: str) -> None:
         load(SECRET_KEY=key)
 
     assert key not in str(caught.value)
+
+
+def test_it_knows_what_it_received_for_longer_than_it_reads_back() -> None:
+    assert load(BOTOS_KEEP_KEYS_DAYS="3")["BOTOS_KEEP_KEYS_DAYS"] * timedelta(days=1) > backfill.HORIZON
+
+    with pytest.raises(BadSetting, match=r"botos\.E014 .* Hint: write BOTOS_KEEP_KEYS_DAYS=30"):
+        load(BOTOS_KEEP_KEYS_DAYS="2")
 
 
 def test_it_keeps_its_data_where_it_is_told() -> None:
