@@ -132,6 +132,7 @@ class InboundEvent(models.Model):
             models.Index(
                 fields=["done_at"], condition=Q(emptied_at=None, done_at__isnull=False), name="events_with_words"
             ),
+            models.Index(fields=["done_at"], condition=Q(done_at__isnull=False), name="events_by_end"),
             # inbox.edit
             models.Index(fields=["platform", "chat_id", "message_id"], name="events_by_message"),
         ]
@@ -263,6 +264,8 @@ class OutboundDelivery(models.Model):
                 condition=Q(settled_at=None),
                 name="deliveries_open_at_an_address",
             ),
+            # retention
+            models.Index(fields=["settled_at"], condition=Q(settled_at__isnull=False), name="deliveries_by_end"),
         ]
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
 """What time alone takes away of what was said. Each run looks at some rows and no more; housekeeping runs it often.
 
-Rows come in the order of their ids, so the oldest `AT_ONCE` are all that a run needs to look at.
+It takes the oldest of what is due, which an index finds: what is never settled must not hold up what is.
 """
 
 from __future__ import annotations
@@ -31,33 +31,34 @@ def forget_words() -> int:
 def forget_keys() -> int:
     """Delete messages, and hashes of forgotten ones, that no platform delivers again. How many there were."""
     days = settings.BOTOS_KEEP_KEYS_DAYS
-    hashes = ForgottenEvent.objects.filter(forgotten_at__lt=_ago(days)).order_by("forgotten_at")
-    gone = ForgottenEvent.objects.filter(pk__in=list(hashes.values_list("pk", flat=True)[:AT_ONCE])).delete()[0]
-    return gone + _delete(InboundEvent.objects.all(), done_at__lt=_ago(days))
+    gone = _delete(ForgottenEvent.objects.all(), "forgotten_at", days)
+    return gone + _delete(InboundEvent.objects.all(), "done_at", days)
 
 
 def forget_deliveries() -> int:
     """Delete messages that were sent, or given up, long ago. How many there were."""
-    return _delete(OutboundDelivery.objects.all(), settled_at__lt=_ago(settings.BOTOS_KEEP_DELIVERIES_DAYS))
+    return _delete(OutboundDelivery.objects.all(), "settled_at", settings.BOTOS_KEEP_DELIVERIES_DAYS)
 
 
 def forget_requests() -> int:
     """Delete old requests to be forgotten, as other requests. How many there were."""
-    old = ForgetRequest.objects.filter(ended_at__lt=_ago(settings.BOTOS_KEEP_PAIRINGS_DAYS)).order_by("ended_at")
     unanswered = ForgetRequest.objects.filter(state="asked", expires_at__lt=clock.now())
     unanswered.update(state="ended", ended_at=clock.now())
-    return ForgetRequest.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:AT_ONCE])).delete()[0]
+    return _delete(ForgetRequest.objects.all(), "ended_at", settings.BOTOS_KEEP_PAIRINGS_DAYS)
 
 
 def forget_history() -> int:
     """Delete what was said long ago, where the operator set a time for it. How many entries there were."""
     days = settings.BOTOS_KEEP_HISTORY_DAYS
-    return _delete(HistoryEntry.objects.all(), said_at__lt=_ago(days)) if days else 0
+    # Every entry becomes due, in about the order of the ids, so these are all that need to be looked at.
+    oldest = list(HistoryEntry.objects.order_by("pk").values_list("pk", flat=True)[:AT_ONCE])
+    return _delete(HistoryEntry.objects.filter(pk__in=oldest), "said_at", days) if days else 0
 
 
-def _delete(rows: QuerySet[Any], **is_old: Any) -> int:
-    oldest = list(rows.order_by("pk").values_list("pk", flat=True)[:AT_ONCE])
-    return int(rows.filter(pk__in=oldest, **is_old).delete()[0])
+def _delete(rows: QuerySet[Any], since: str, days: int) -> int:
+    """Delete the oldest that are older than `days`, by the column `since`; none that changed meanwhile."""
+    due = rows.filter(**{f"{since}__lt": _ago(days)})
+    return int(due.filter(pk__in=list(due.order_by(since).values_list("pk", flat=True)[:AT_ONCE])).delete()[0])
 
 
 def _ago(days: int) -> Any:

@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import pytest
 from django.conf import LazySettings
+from django.db import connection
 from django.db.models import Func
+from django.test.utils import CaptureQueriesContext
 
 from identity import audit, clock
 from identity import retention as identity_retention
 from identity.models import AuditEvent, Browser, BrowserAccount, Pairing, PlatformAccount
-from sessions_app import forgetting, forgotten, redrive, retention
+from sessions_app import forgetting, forgotten, outbox, redrive, retention
+from sessions_app.messages import Address
 from sessions_app.models import ForgetRequest, ForgottenEvent, HistoryEntry, InboundEvent, OutboundDelivery
 from tests.sessions_app.talk import receive, say
 
@@ -112,6 +115,40 @@ def test_it_forgets_audit_rows_beyond_their_time_alone() -> None:
 
     assert identity_retention.forget_old_audit() == 1
     assert [row.details for row in AuditEvent.objects.all()] == [{"days": 399}]
+
+
+def test_it_is_not_held_up_by_what_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a platform that was removed."""
+    monkeypatch.setattr(retention, "AT_ONCE", 2)
+    for number in range(3):
+        receive("mallory", f"waits {number}")
+        outbox.queue(Address("telegram", "chat-mallory"), "waits")
+    say("alice", "old", answer="sent long ago")
+    InboundEvent.objects.filter(text="old").update(done_at=ago(99))
+    OutboundDelivery.objects.filter(text="sent long ago").update(status="sent", settled_at=ago(99))
+
+    assert (retention.forget_keys(), retention.forget_deliveries()) == (1, 1)
+    assert InboundEvent.objects.count() == OutboundDelivery.objects.count() == 3
+
+
+@pytest.mark.parametrize(
+    ("duty", "index"), [(retention.forget_keys, "events_by_end"), (retention.forget_deliveries, "deliveries_by_end")]
+)
+def test_it_finds_what_is_due_by_an_index(duty: Callable[[], int], index: str) -> None:
+    say("alice", "new", answer="sent lately")
+    with CaptureQueriesContext(connection) as asked:
+        duty()
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")  # which it prefers for a single row
+        explain = "EXPLAIN QUERY PLAN" if connection.vendor == "sqlite" else "EXPLAIN"
+        plans = []
+        for query in asked.captured_queries:
+            if query["sql"].startswith("SELECT"):
+                cursor.execute(f"{explain} {query['sql']}")
+                plans.append(str(cursor.fetchall()))
+
+    assert any(index in plan for plan in plans), plans
 
 
 @pytest.mark.parametrize("duty", retention.DUTIES)
