@@ -154,6 +154,13 @@ def _leases() -> Finding:
     return Finding("leases", f"{held.count()} held by {holders} workers, {left.count()} run out", hint)
 
 
+def _receivers() -> Finding:
+    receivers = vitals.receivers()
+    detail = ", ".join(f"{name} by {owner or 'nobody'}" for name, owner in receivers.items()) or "nobody has to"
+    hint = "" if all(receivers.values()) else "is runbots running? Its log says why it is not connected, if it is."
+    return Finding("receiving", detail, hint)
+
+
 def _lag() -> Finding:
     waiting = vitals.backlog()
     hint = "is a worker running, and quick enough?" if waiting.lag >= vitals.LONGEST_LAG else ""
@@ -182,6 +189,7 @@ WITH_DATABASE: tuple[Callable[[], Finding], ...] = (
     _disk,
     _clock,
     _leases,
+    _receivers,
     _lag,
     _deliveries,
     _dead_letters,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -38,7 +40,8 @@ class PollingLease:
     """The lease on one token, for one process."""
 
     def __init__(self, token: str) -> None:
-        self.owner = secrets.token_hex(8)
+        # The machine and the process, for people to read, and what no other has.
+        self.owner = f"{socket.gethostname()[:15]}/{os.getpid()}/{secrets.token_hex(8)}"
         self._key = pollers.key_of(token)
         self._is_answered = True  # once it is not, one line of the log says so until it is again
 

@@ -22,7 +22,8 @@ class Platform:
 
     `needs` are the settings without which it cannot run, the first of them the bot's token, and `may_have` others that
     `build` is given. `text_limit` is the longest message in UTF-16 code units. `streams`: whether people see an answer
-    there while it is made. `otherwise`: a setting, its value, and what is needed in place of `needs` where it has that.
+    there while it is made. `otherwise`: a setting, the value of it with which the platform calls the pages, and what is
+    needed in place of `needs` then.
     """
 
     build: Callable[[Config], PlatformAdapter]
@@ -80,6 +81,7 @@ _platforms: dict[str, Platform] = {
         ("TELEGRAM_BOT_TOKEN",),
         ("TELEGRAM_API_URL", "BOTOS_TELEGRAM_TRANSPORT", "TELEGRAM_WEBHOOK_SECRET", "BOTOS_PUBLIC_URL"),
         4096 - ROOM,
+        otherwise=("BOTOS_TELEGRAM_TRANSPORT", "webhook", ("TELEGRAM_BOT_TOKEN", "TELEGRAM_WEBHOOK_SECRET")),
     ),
     "discord": Platform(_discord, ("DISCORD_BOT_TOKEN",), ("DISCORD_API_URL", "DISCORD_GATEWAY_URL"), 2000 - ROOM),
     "slack": Platform(
@@ -123,6 +125,12 @@ def get(name: str) -> Platform:
 def is_configured(name: str) -> bool:
     """Whether the settings have all that the platform needs."""
     return all(_setting(key) for key in needs(name))
+
+
+def calls(name: str) -> bool:
+    """Whether the platform calls the pages with the settings there are, so that they receive."""
+    way = get(name).otherwise
+    return way is not None and _setting(way[0]) == way[1]
 
 
 def needs(name: str) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count, Min, Q
 
+from adapters import registry
 from adapters.supervisor import Health, State
 from identity import clock
-from sessions_app import bridge
+from sessions_app import bridge, pollers
 from sessions_app.models import InboundEvent, OutboundDelivery
 
 LONGEST_LAG = 60.0  # seconds that anything may wait
@@ -45,6 +46,14 @@ def watch(health: Callable[[], list[Health]]) -> None:
 def connections() -> list[Health]:
     """How each adapter of this process is; none where only pages are served."""
     return _health()
+
+
+def receivers() -> dict[str, str]:
+    """Which process receives, by configured platform; empty where none does. Not those that call the pages."""
+    asked = [name for name in registry.names() if registry.is_configured(name) and not registry.calls(name)]
+    tokens = {name: token for name in asked if (token := registry.token_of(name, {}))}
+    holders = pollers.holders()
+    return {name: holders.get(pollers.key_of(token), "") for name, token in tokens.items()}
 
 
 def backlog() -> Backlog:

@@ -18,6 +18,11 @@ def key_of(token: str) -> str:
     return hashlib.sha256(f"poller {token}".encode()).hexdigest()
 
 
+def holders() -> dict[str, str]:
+    """Who receives now, by key."""
+    return dict(PollerLease.objects.filter(lease_until__gt=clock.now()).values_list("key", "owner"))
+
+
 def take(key: str, owner: str) -> bool:
     """Become the one who receives, if nobody else is. Of all who try at once, one does."""
     until = clock.seconds_from_now(settings.BOTOS_POLLER_SECONDS)

@@ -13,9 +13,9 @@ from django.test import override_settings
 
 from adapters import checkup, vitals
 from identity import clock
-from sessions_app import outbox
+from sessions_app import outbox, pollers
 from sessions_app.messages import Address
-from sessions_app.models import InboundEvent, Lane, OutboundDelivery
+from sessions_app.models import InboundEvent, Lane, OutboundDelivery, PollerLease
 from tests.sessions_app.talk import receive, say
 
 pytestmark = pytest.mark.django_db
@@ -40,6 +40,13 @@ def doctor(**settings: Any) -> tuple[int, dict[str, Any], str]:
     report = json.loads(out.getvalue())
     assert report["healthy"] is (status == 0)
     return status, {one["about"]: one for one in report["findings"]}, out.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def _receiving() -> None:
+    """One process receives on all platforms."""
+    for name in ("TELEGRAM_BOT_TOKEN", "DISCORD_BOT_TOKEN", "SLACK_BOT_TOKEN"):
+        pollers.take(pollers.key_of(GOOD[name]), "town/4711/3f2a")
 
 
 def test_it_finds_nothing_wrong() -> None:
@@ -123,6 +130,34 @@ def test_it_sees_what_was_given_up() -> None:
     assert status == 1
     assert found["dead letters"]["hint"]
     assert found["put aside"]["hint"]
+
+
+def test_it_says_who_receives() -> None:
+    detail = doctor()[1]["receiving"]["detail"]
+
+    assert detail == "telegram by town/4711/3f2a, discord by town/4711/3f2a, slack by town/4711/3f2a"
+
+
+@pytest.mark.parametrize("was_taken", [True, False])
+def test_it_sees_that_nobody_receives(was_taken: bool) -> None:
+    lease = PollerLease.objects.filter(key=pollers.key_of(GOOD["DISCORD_BOT_TOKEN"]))
+    if was_taken:
+        lease.update(lease_until=clock.seconds_from_now(-1))
+    else:
+        lease.delete()
+    status, found, _ = doctor()
+
+    assert status == 1
+    assert "discord by nobody" in found["receiving"]["detail"]
+    assert "runbots" in found["receiving"]["hint"]
+
+
+def test_it_misses_nobody_where_the_platform_calls() -> None:
+    PollerLease.objects.all().delete()
+    called = {"BOTOS_TELEGRAM_TRANSPORT": "webhook", "TELEGRAM_WEBHOOK_SECRET": "s" * 32, "DISCORD_BOT_TOKEN": ""}
+    status, found, _ = doctor(**called, BOTOS_SLACK_TRANSPORT="http", SLACK_SIGNING_SECRET="s" * 32)
+
+    assert (status, found["receiving"]["detail"]) == (0, "nobody has to")
 
 
 def test_it_sees_a_lane_that_nobody_takes_over() -> None:

@@ -19,6 +19,7 @@ from adapters import checkup, registry
 from adapters.discord_sdk import point_sdk_at
 from adapters.playground.slack import SlackServer
 from adapters.playground.telegram import TelegramServer
+from sessions_app import pollers
 from tests.adapters.recording import RecordingAdapter
 from tests.journeys.running import PLATFORMS, Platforms
 
@@ -37,10 +38,15 @@ def servers() -> Iterator[Platforms]:
 
 
 @pytest.fixture(autouse=True)
-def town(servers: Platforms, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Platforms:
-    """The settings lead to the local servers, which are well, and whose tokens look like real ones to the doctor."""
+def town(servers: Platforms, settings: Settings, monkeypatch: pytest.MonkeyPatch, db: None) -> Platforms:
+    """The settings lead to the local servers, which are well, and whose tokens look like real ones to the doctor.
+
+    Some process receives.
+    """
     for name, value in servers.environment().items():
         setattr(settings, name, value)
+    for name in ("TELEGRAM_BOT_TOKEN", "DISCORD_BOT_TOKEN", "SLACK_BOT_TOKEN"):
+        pollers.take(pollers.key_of(getattr(settings, name)), "town/4711/3f2a")
     settings.REDIS_URL = ""
     monkeypatch.setattr(checkup, "FORMS", {})
     for server in servers.servers.values():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -66,6 +68,15 @@ class Work:
 
 def nothing() -> None:
     pass
+
+
+def test_it_says_whose_it_is() -> None:
+    with mock.patch("socket.gethostname", return_value="a-machine-with-a-long-name.example.org"):
+        first, second = PollingLease("t").owner, PollingLease("t").owner
+
+    assert first.startswith(f"a-machine-with-/{os.getpid()}/")
+    assert first != second
+    assert len(first) <= 40  # what its column takes
 
 
 @pytest.mark.asyncio

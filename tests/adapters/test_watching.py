@@ -13,7 +13,7 @@ from pytest_django import DjangoAssertNumQueries
 from adapters import vitals
 from adapters.supervisor import Health, State
 from identity import clock
-from sessions_app import outbox, tally
+from sessions_app import outbox, pollers, tally
 from sessions_app.messages import Address
 from sessions_app.models import InboundEvent, OutboundDelivery
 from tests.sessions_app.talk import claim, receive
@@ -128,6 +128,17 @@ def test_it_has_no_numbers_without_a_token(client: Client) -> None:
 @pytest.mark.parametrize("sent", ["", TOKEN, f"Bearer {TOKEN}x", "Bearer"])
 def test_it_shows_its_numbers_to_nobody_else(client: Client, sent: str) -> None:
     assert client.get("/metrics", headers={"Authorization": sent} if sent else {}).status_code == 401
+
+
+@override_settings(BOTOS_METRICS_TOKEN=TOKEN, TELEGRAM_BOT_TOKEN="1:here", DISCORD_BOT_TOKEN="nowhere")
+def test_it_shows_in_every_process_whether_some_process_receives(client: Client, connections: list[Health]) -> None:
+    connections.clear()  # it serves pages and nothing else
+    pollers.take(pollers.key_of("1:here"), "town/4711/3f2a")
+    text = client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).content.decode()
+
+    assert {'botos_receiving{platform="telegram"} 1', 'botos_receiving{platform="discord"} 0'} <= set(text.splitlines())
+    assert 'botos_receiving{platform="slack"}' not in text
+    assert "1:here" not in text
 
 
 @override_settings(BOTOS_METRICS_TOKEN=TOKEN)
