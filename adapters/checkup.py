@@ -33,6 +33,7 @@ MEGABYTE = 10**6
 LEAST_ROOM = 200 * MEGABYTE
 ONLINE_SECONDS = 10.0  # for what a platform is asked
 WAY_OUT = "try again; if it stays so, look at the platform's status page, and at this machine's way out."
+EVENTS = "manage.py events list; events redrive has them answered after all, events dismiss leaves them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +177,20 @@ def _deliveries() -> Finding:
 
 def _dead_letters() -> Finding:
     count = vitals.dead_letters()
-    return Finding("dead letters", str(count), "look at the reasons of these deliveries." if count else "")
+    hint = "manage.py deliveries list says why; deliveries redrive sends them after all, deliveries dismiss does not."
+    return Finding("dead letters", str(count), hint if count else "")
 
 
 def _quarantined() -> Finding:
     count = vitals.quarantined()
-    return Finding("put aside", str(count), "these messages ended the process: look at the log." if count else "")
+    hint = f"these messages ended the process: look at the log, then at {EVENTS}"
+    return Finding("put aside", str(count), hint if count else "")
+
+
+def _given_up() -> Finding:
+    count = vitals.given_up()
+    hint = f"the agent failed at these messages again and again: look at the log, then at {EVENTS}"
+    return Finding("given up", str(count), hint if count else "")
 
 
 WITH_DATABASE: tuple[Callable[[], Finding], ...] = (
@@ -194,4 +203,5 @@ WITH_DATABASE: tuple[Callable[[], Finding], ...] = (
     _deliveries,
     _dead_letters,
     _quarantined,
+    _given_up,
 )

@@ -25,6 +25,7 @@ def _gauges() -> Iterable[str]:
     yield from _one("botos_deliveries_ambiguous", "Those of these that may have been sent already", waiting.ambiguous)
     yield from _one("botos_dead_letters", "Deliveries that were given up", vitals.dead_letters())
     yield from _one("botos_quarantined", "Messages that were put aside", vitals.quarantined())
+    yield from _one("botos_given_up", "Messages at which the agent failed to the last", vitals.given_up())
     receiving = {name: int(bool(owner)) for name, owner in vitals.receivers().items()}
     yield from _many("botos_receiving", "Whether some process receives", "gauge", receiving)
     up = {one.platform: int(one.state is State.UP) for one in vitals.connections()}

@@ -17,7 +17,7 @@ from django.db.models import Count, Min, Q
 from adapters import registry
 from adapters.supervisor import Health, State
 from identity import clock
-from sessions_app import bridge, pollers
+from sessions_app import bridge, pollers, redrive
 from sessions_app.models import InboundEvent, OutboundDelivery
 
 LONGEST_LAG = 60.0  # seconds that anything may wait
@@ -79,11 +79,15 @@ def _age(since: datetime | None, now: datetime) -> float:
 
 
 def dead_letters() -> int:
-    return OutboundDelivery.objects.filter(status=OutboundDelivery.Status.DEAD).count()
+    return redrive.dead_deliveries().count()
 
 
 def quarantined() -> int:
-    return InboundEvent.objects.filter(status=InboundEvent.Status.QUARANTINED).count()
+    return redrive.unseen_events().filter(status=InboundEvent.Status.QUARANTINED).count()
+
+
+def given_up() -> int:
+    return redrive.unseen_events().filter(status=InboundEvent.Status.GIVEN_UP).count()
 
 
 def is_migrated() -> bool:

@@ -1,12 +1,13 @@
-"""The operators' lists of what was given up. Nobody's words are shown. Taking it up again leaves an audit row."""
+"""The operators' lists of what was given up. Nobody's words are shown. What is done about it leaves an audit row."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.auth.models import AbstractUser
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -18,65 +19,87 @@ from sessions_app.models import InboundEvent, OutboundDelivery
 
 
 class StatusFilter(admin.SimpleListFilter):
-    """What was given up, unless something else is asked for."""
+    """What was given up and not dismissed, unless something else is asked for."""
 
     title = gettext_lazy("state")
     parameter_name = "state"
-    first: tuple[str, ...] = ()
+    first = Q()
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("all", _("all"))]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        return queryset if self.value() == "all" else queryset.filter(status__in=self.first)
+        return queryset if self.value() == "all" else queryset.filter(self.first)
 
 
 class DeadFilter(StatusFilter):
-    first = (OutboundDelivery.Status.DEAD,)
+    first = redrive.UNSEEN_DELIVERY
 
 
 class GivenUpFilter(StatusFilter):
-    first = redrive.GIVEN_UP
+    first = redrive.UNSEEN_EVENT
 
 
 class RedriveAdmin(OperatorAdmin):
-    """A list with one thing to do, for operators who have its permission."""
+    """A list with two things to do, each for operators who have its permission. `noun` ends the permissions' names."""
 
-    permission = ""
+    noun = ""
     ordering = ("-pk",)
-    actions = ("redrive",)
+    actions = ("redrive", "dismiss")
 
     def has_redrive_permission(self, request: HttpRequest) -> bool:
-        user = request.user
-        return isinstance(user, AbstractUser) and user.has_perm(f"sessions_app.{self.permission}")
+        return self._may(request, "redrive")
 
-    def take_up(self, pk: int, operator: str) -> bool:
+    def has_dismiss_permission(self, request: HttpRequest) -> bool:
+        return self._may(request, "dismiss")
+
+    def _may(self, request: HttpRequest, what: str) -> bool:
+        user = request.user
+        return isinstance(user, AbstractUser) and user.has_perm(f"sessions_app.{what}_{self.noun}")
+
+    def take_up(self, pk: int, *, operator: str) -> bool:
+        raise NotImplementedError
+
+    def let_be(self, pk: int, *, operator: str) -> bool:
         raise NotImplementedError
 
     @admin.action(description=gettext_lazy("Take up again"), permissions=["redrive"])
     def redrive(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        wanted, operator = queryset.order_by("pk").values_list("pk", flat=True), request.user.get_username()
-        done = sum(self.take_up(pk, operator) for pk in wanted)
-        text = _("%(count)d taken up again.") % {"count": done}
-        messages.add_message(request, messages.SUCCESS if done else messages.WARNING, text)
+        _tell(request, _("%(count)d taken up again."), _each(self.take_up, request, queryset))
+
+    @admin.action(description=gettext_lazy("Dismiss"), permissions=["dismiss"])
+    def dismiss(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        _tell(request, _("%(count)d dismissed."), _each(self.let_be, request, queryset))
+
+
+def _each(does: Callable[..., bool], request: HttpRequest, queryset: QuerySet[Any]) -> int:
+    wanted, operator = queryset.order_by("pk").values_list("pk", flat=True), request.user.get_username()
+    return sum(does(pk, operator=operator) for pk in wanted)
+
+
+def _tell(request: HttpRequest, text: str, done: int) -> None:
+    messages.add_message(request, messages.SUCCESS if done else messages.WARNING, text % {"count": done})
 
 
 @admin.register(OutboundDelivery)
 class DeliveryAdmin(RedriveAdmin):
-    permission = "redrive_delivery"
+    noun = "delivery"
     fields = ("platform", "chat_id", "thread_id", "status", "attempts", "may_be_repeat", "reason", "created_at")
     list_display = ("created_at", "platform", "chat_id", "status", "attempts", "reason")
     list_filter = (DeadFilter, PlatformFilter)
     search_fields = ("=chat_id", "reason")
     search_help_text = gettext_lazy("By the id of a chat, or a reason.")
 
-    def take_up(self, pk: int, operator: str) -> bool:
+    def take_up(self, pk: int, *, operator: str) -> bool:
         return redrive.delivery(pk, operator=operator)
+
+    def let_be(self, pk: int, *, operator: str) -> bool:
+        return redrive.dismiss_delivery(pk, operator=operator)
 
 
 @admin.register(InboundEvent)
 class EventAdmin(RedriveAdmin):
-    permission = "redrive_event"
+    noun = "event"
     fields = ("platform", "described_account", "kind", "status", "starts", "failures", "received_at", "done_at")
     list_display = ("received_at", "platform", "described_account", "kind", "status", "starts", "failures")
     list_filter = (GivenUpFilter, PlatformFilter)
@@ -88,5 +111,8 @@ class EventAdmin(RedriveAdmin):
     def described_account(self, event: InboundEvent) -> str:
         return called.described(event.account)
 
-    def take_up(self, pk: int, operator: str) -> bool:
+    def take_up(self, pk: int, *, operator: str) -> bool:
         return redrive.event(pk, operator=operator)
+
+    def let_be(self, pk: int, *, operator: str) -> bool:
+        return redrive.dismiss_event(pk, operator=operator)

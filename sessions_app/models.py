@@ -113,10 +113,14 @@ class InboundEvent(models.Model):
     received_at = models.DateTimeField(default=clock.now, editable=False)
     done_at = models.DateTimeField(null=True, editable=False)  # empty exactly while the event waits
     emptied_at = models.DateTimeField(null=True, editable=False)  # when its words were old enough to go
+    dismissed_at = models.DateTimeField(null=True, editable=False)  # an operator leaves it as it is (see redrive)
 
     class Meta:
         verbose_name = _("inbound event")
-        permissions = [("redrive_event", _("Can have a message answered that was given up"))]
+        permissions = [
+            ("redrive_event", _("Can have a message answered that was given up")),
+            ("dismiss_event", _("Can dismiss a message that was given up")),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["platform", "native_key"], name="event_is_received_once"),
             models.CheckConstraint(
@@ -243,11 +247,15 @@ class OutboundDelivery(models.Model):
     reason = models.CharField(max_length=300, blank=True)  # of the last failure
     created_at = models.DateTimeField(default=clock.now, editable=False)
     settled_at = models.DateTimeField(null=True, editable=False)  # sent, or given up
+    dismissed_at = models.DateTimeField(null=True, editable=False)  # as that of an event
 
     class Meta:
         verbose_name = _("delivery")
         verbose_name_plural = _("deliveries")
-        permissions = [("redrive_delivery", _("Can send a dead delivery again"))]
+        permissions = [
+            ("redrive_delivery", _("Can send a dead delivery again")),
+            ("dismiss_delivery", _("Can dismiss a dead delivery")),
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=Q(status__in=["drafting", "pending", "sending"], settled_at=None)

@@ -1,12 +1,13 @@
 """What was given up is taken up again: deliveries that are dead, and messages that were put aside or not answered.
 
+Or an operator dismisses it: then it is left as it is, and no list and no count has it until it is given up once more.
 Each step claims its row in one statement, so that of two who ask at once one does it and the other is told so.
 """
 
 from __future__ import annotations
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from identity import audit, clock
 from identity.models import PlatformAccount
@@ -14,28 +15,49 @@ from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE, Lease
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
 
 GIVEN_UP = (InboundEvent.Status.QUARANTINED, InboundEvent.Status.GIVEN_UP)
+DEAD = Q(status=OutboundDelivery.Status.DEAD)
+# What nobody has looked at: waits for an operator.
+UNSEEN_DELIVERY = DEAD & (Q(dismissed_at=None) | Q(dismissed_at__lt=F("settled_at")))
+UNSEEN_EVENT = Q(status__in=GIVEN_UP, emptied_at=None) & (Q(dismissed_at=None) | Q(dismissed_at__lt=F("done_at")))
 # A person gets one try more of what ended processes, and not three processes to end.
 ONE_TRY = CRASHES_BEFORE_QUARANTINE - 1
 
 
 def dead_deliveries() -> QuerySet[OutboundDelivery]:
-    """Dead letters, the oldest first."""
-    return OutboundDelivery.objects.filter(status=OutboundDelivery.Status.DEAD).order_by("pk")
+    """Dead letters that nobody has dismissed, the oldest first."""
+    return OutboundDelivery.objects.filter(UNSEEN_DELIVERY).order_by("pk")
 
 
 def given_up_events() -> QuerySet[InboundEvent]:
-    """Messages that were put aside or not answered, and whose words are still there, the oldest first."""
+    """Messages that were put aside or not answered, and whose words are still there, the oldest first; dismissed or
+    not: a person may still ask.
+    """
     return InboundEvent.objects.filter(status__in=GIVEN_UP, emptied_at=None).order_by("pk")
+
+
+def unseen_events() -> QuerySet[InboundEvent]:
+    """Those of these that nobody has dismissed."""
+    return given_up_events().filter(UNSEEN_EVENT)
 
 
 @transaction.atomic
 def delivery(pk: int, *, operator: str) -> bool:
     """Put a dead delivery back in line, under the nonce that it had. False if it is not dead, or not any more."""
     afresh = {"attempts": 0, "owner": "", "lease_until": clock.EPOCH, "not_before": clock.EPOCH, "settled_at": None}
-    if not dead_deliveries().filter(pk=pk).update(status=OutboundDelivery.Status.PENDING, **afresh):
+    if not OutboundDelivery.objects.filter(DEAD, pk=pk).update(status=OutboundDelivery.Status.PENDING, **afresh):
         return False
     row = OutboundDelivery.objects.select_related("account").get(pk=pk)
     audit.record(kind="delivery_redriven", actor=operator, account=row.account, delivery=pk)
+    return True
+
+
+@transaction.atomic
+def dismiss_delivery(pk: int, *, operator: str) -> bool:
+    """Leave a dead delivery as it is. False if it is not dead, or was dismissed already."""
+    if not dead_deliveries().filter(pk=pk).update(dismissed_at=clock.now()):
+        return False
+    row = OutboundDelivery.objects.select_related("account").get(pk=pk)
+    audit.record(kind="delivery_dismissed", actor=operator, account=row.account, delivery=pk)
     return True
 
 
@@ -46,6 +68,16 @@ def event(pk: int, *, operator: str) -> bool:
         return False
     account = PlatformAccount.objects.get(events=pk)
     audit.record(kind="event_redriven", actor=operator, account=account, event=pk)
+    return True
+
+
+@transaction.atomic
+def dismiss_event(pk: int, *, operator: str) -> bool:
+    """Leave a message that was given up as it is. False if it was not given up, or was dismissed already."""
+    if not unseen_events().filter(pk=pk).update(dismissed_at=clock.now()):
+        return False
+    account = PlatformAccount.objects.get(events=pk)
+    audit.record(kind="event_dismissed", actor=operator, account=account, event=pk)
     return True
 
 

@@ -120,16 +120,22 @@ def test_it_sees_what_waits_too_long() -> None:
     assert found["messages"]["hint"]
 
 
-def test_it_sees_what_was_given_up() -> None:
+def test_it_sees_what_was_given_up_until_it_is_dismissed() -> None:
     outbox.queue(Address("telegram", "chat-alice"), "hello")
     OutboundDelivery.objects.update(status="dead", settled_at=clock.now())
-    receive("bob", "hello")
-    InboundEvent.objects.update(status="quarantined", done_at=clock.now())
+    for who, end in (("alice", "quarantined"), ("bob", "given up")):
+        chat = receive(who, "hello")
+        InboundEvent.objects.filter(conversation=chat).update(status=end, done_at=clock.now())
     status, found, _ = doctor()
 
     assert status == 1
-    assert found["dead letters"]["hint"]
-    assert found["put aside"]["hint"]
+    hints = {"dead letters": "manage.py deliveries", "put aside": "manage.py events", "given up": "manage.py events"}
+    for about, command in hints.items():
+        assert found[about]["detail"] == "1"
+        assert command in found[about]["hint"]
+    for command in ("deliveries", "events"):
+        call_command(command, "dismiss", "--all", stdout=StringIO())
+    assert doctor()[0] == 0
 
 
 def test_it_says_who_receives() -> None:

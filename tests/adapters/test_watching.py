@@ -149,6 +149,8 @@ def test_it_shows_its_numbers(client: Client, connections: list[Health]) -> None
     outbox.queue(Address("telegram", "chat-alice"), "hello")
     outbox.queue(Address("telegram", "chat-bob"), "hello")
     OutboundDelivery.objects.filter(chat_id="chat-bob").update(status="dead", settled_at=clock.now())
+    failed = receive("carol", "hard question")
+    InboundEvent.objects.filter(conversation=failed).update(status="given up", done_at=clock.now())
     tally.up("rate limits", "telegram")
     tally.write()
 
@@ -160,6 +162,7 @@ def test_it_shows_its_numbers(client: Client, connections: list[Health]) -> None
         "botos_deliveries_ambiguous 0",
         "botos_dead_letters 1",
         "botos_quarantined 0",
+        "botos_given_up 1",
         'botos_adapter_up{platform="telegram"} 1',
         'botos_adapter_up{platform="slack"} 0',
     } <= set(text.splitlines())

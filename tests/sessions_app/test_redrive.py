@@ -86,12 +86,32 @@ def test_it_leaves_alone_what_is_not_dead() -> None:
     assert AuditEvent.objects.count() == 1
 
 
+def test_it_dismisses_a_dead_letter_until_it_dies_again() -> None:
+    pk = dead_letter()
+
+    assert redrive.dismiss_delivery(pk, operator="carol")
+    assert not redrive.dismiss_delivery(pk, operator="carol")
+    assert not redrive.dead_deliveries().exists()
+    audited = AuditEvent.objects.get()
+    assert (audited.kind, audited.actor, audited.details) == ("delivery_dismissed", "carol", {"delivery": pk})
+
+    assert redrive.delivery(pk, operator="carol")
+    (taken,) = outbox.claim(owner="test", platforms=PLATFORMS)
+    outbox.settle([outbox.Failed(taken, "Forbidden", permanent=True)])
+    assert redrive.dead_deliveries().get().pk == pk
+
+
 @pytest.mark.django_db(transaction=True)
-def test_it_takes_up_once_what_two_ask_for_at_once() -> None:
+def test_it_does_once_what_two_ask_for_at_once() -> None:
     letter = dead_letter()
     give_up("bob", "hard question")
     event = InboundEvent.objects.get(text="hard question").pk
-    for step in (partial(redrive.delivery, letter, operator="carol"), partial(redrive.event, event, operator="carol")):
+    for step in (
+        partial(redrive.dismiss_delivery, letter, operator="carol"),
+        partial(redrive.delivery, letter, operator="carol"),
+        partial(redrive.dismiss_event, event, operator="carol"),
+        partial(redrive.event, event, operator="carol"),
+    ):
         done, raised = at_once(step, step)
         assert sorted(map(bool, done)) == [False, True]
         assert not raised
@@ -113,6 +133,21 @@ def test_it_answers_after_all_what_was_given_up() -> None:
     assert not redrive.given_up_events().exists()
     audited = AuditEvent.objects.get()
     assert (audited.kind, audited.actor, audited.details) == ("event_redriven", "carol", {"event": pk})
+
+
+def test_it_dismisses_a_message_and_the_person_may_still_ask() -> None:
+    give_up("alice", "hard question")
+    pk = InboundEvent.objects.get().pk
+
+    assert redrive.dismiss_event(pk, operator="carol")
+    assert not redrive.dismiss_event(pk, operator="carol")
+    assert not redrive.unseen_events().exists()
+    audited = AuditEvent.objects.get()
+    assert (audited.kind, audited.actor, audited.details) == ("event_dismissed", "carol", {"event": pk})
+
+    assert retry("alice").startswith("I am trying again")
+    InboundEvent.objects.filter(pk=pk).update(status="given up", done_at=clock.now())
+    assert redrive.unseen_events().get().pk == pk
 
 
 def test_it_keeps_what_a_message_was_edited_to() -> None:
@@ -200,34 +235,56 @@ def test_commands_redrive_all_or_say_what_is_missing(command: str) -> None:
 
     assert run(command, "redrive", "--all") == {"redriven": 3}
     assert run(command, "redrive", "--all") == {"redriven": 0}
-    for words in (("redrive", "1"), ("redrive",), ("show", "4711"), ("redrive", "1", "--all")):
+    for words in (
+        *((step, *which) for step in ("redrive", "dismiss") for which in (["1"], [], ["1", "--all"])),
+        ("show", "4711"),
+    ):
         with pytest.raises(CommandError):
             call_command(command, *words)
 
 
-LISTS = [("outbounddelivery", "redrive_delivery"), ("inboundevent", "redrive_event")]
+@pytest.mark.parametrize("command", ["deliveries", "events"])
+def test_commands_dismiss_some_or_all(command: str) -> None:
+    for number in range(4):
+        dead_letter(f"chat-{number}")
+        give_up(f"person-{number}", "hard question")
+    first, second, *_ = (row["id"] for row in run(command, "list"))
+
+    assert run(command, "dismiss", first, second) == {"dismissed": 2}
+    assert len(run(command, "list")) == 2
+    assert run(command, "dismiss", "--all") == {"dismissed": 2}
+    assert run(command, "list") == []
+    assert run(command, "redrive", "--all") == {"redriven": 0}
+    assert {row.actor.partition(":")[0] for row in AuditEvent.objects.all()} == {"manage.py"}
 
 
-@pytest.mark.parametrize(("model", "permission"), LISTS)
-def test_the_admin_redrives_with_the_permission_alone(model: str, permission: str) -> None:
+LISTS = [("outbounddelivery", "delivery"), ("inboundevent", "event")]
+
+
+@pytest.mark.parametrize("action", ["redrive", "dismiss"])
+@pytest.mark.parametrize(("model", "noun"), LISTS)
+def test_the_admin_does_it_with_the_permission_alone(model: str, noun: str, action: str) -> None:
     dead_letter(text="words of a delivery")
     give_up("alice", "words of a message")
     (pk,) = (redrive.dead_deliveries() if model == "outbounddelivery" else redrive.given_up_events()).values_list("pk")
     address = reverse(f"admin:sessions_app_{model}_changelist")
-    wanted = {"action": "redrive", "_selected_action": pk}
+    wanted = {"action": action, "_selected_action": pk}
+    other = {"redrive": "dismiss", "dismiss": "redrive"}[action]
 
-    looking = operator(f"view_{model}", name="bob")
+    looking = operator(f"view_{model}", f"{other}_{noun}", name="bob")
     assert "words of" not in looking.get(address).content.decode()
     looking.post(address, wanted)
     assert not AuditEvent.objects.exists()
 
-    operator(f"view_{model}", permission).post(address, wanted)
+    doing = operator(f"view_{model}", f"{action}_{noun}")
+    doing.post(address, wanted)
     assert AuditEvent.objects.get().actor == "carol"
+    assert f'value="{pk[0]}"' not in doing.get(address).content.decode()
 
 
-@pytest.mark.parametrize(("model", "permission"), LISTS)
-def test_the_lists_ask_as_many_queries_for_many_rows(model: str, permission: str) -> None:
-    browser = operator(f"view_{model}", permission)
+@pytest.mark.parametrize(("model", "noun"), LISTS)
+def test_the_lists_ask_as_many_queries_for_many_rows(model: str, noun: str) -> None:
+    browser = operator(f"view_{model}", f"redrive_{noun}", f"dismiss_{noun}")
 
     def count() -> int:
         with CaptureQueriesContext(connection) as queries:
