@@ -21,6 +21,9 @@ COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT / "compose.yaml").read_text(en
 OURS = {name: service for name, service in COMPOSE["services"].items() if service.get("image") == "botos"}
 UNITS = sorted((PROJECT / "deploy" / "systemd").glob("*.service"))
 SECRET = "hunter2-" * 7
+SECRETS = re.findall(
+    r'ENV\.secret\("([A-Z_]+)"\)', (PROJECT / "botos_project" / "settings.py").read_text(encoding="utf-8")
+)
 COMMANDS = {*get_commands(), "rqworker"}  # which is there with REDIS_URL
 
 
@@ -39,6 +42,13 @@ def test_it_gives_each_part_what_it_needs(name: str) -> None:
     assert part["command"][1] != "manage.py" or part["command"][2] in COMMANDS
     assert part["stop_grace_period"] == "30s"
     assert set(part["depends_on"]) <= COMPOSE["services"].keys()
+
+
+def test_it_passes_on_what_differs_between_two_machines() -> None:
+    passed = {key.removesuffix("_FILE") for key in COMPOSE["x-botos"]["environment"]}
+
+    assert set(SECRETS) <= passed
+    assert {"BOTOS_TELEGRAM_TRANSPORT", "BOTOS_SLACK_TRANSPORT", "ALLOWED_HOSTS", "OPENAI_BASE_URL"} <= passed
 
 
 def test_it_opens_no_port_to_others() -> None:
