@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from configparser import ConfigParser
+from configparser import ConfigParser, SectionProxy
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,16 @@ def test_it_runs_as_nobody_special_and_copies_every_app() -> None:
         assert f"COPY {folder} {folder}" in lines
 
 
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
-def test_it_has_units_that_stop_in_time_and_are_not_root(unit: Path) -> None:
+def service_of(unit: Path) -> SectionProxy:
     parser = ConfigParser(interpolation=None, strict=False)
     parser.optionxform = str  # type: ignore[assignment]
     parser.read(unit, encoding="utf-8")
-    service = parser["Service"]
+    return parser["Service"]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_it_has_units_that_stop_in_time_and_are_not_root(unit: Path) -> None:
+    service = service_of(unit)
 
     assert service["User"] == "botos"
     assert service["UMask"] == "0077"
@@ -97,3 +101,15 @@ def test_it_names_the_units_in_the_manual() -> None:
     manual = (PROJECT / "docs" / "running.md").read_text(encoding="utf-8")
 
     assert {unit.name for unit in UNITS} <= set(re.findall(r"botos[\w@-]*\.service", manual))
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_it_runs_commands_as_the_units_do(unit: Path) -> None:
+    manual = (PROJECT / "docs" / "running.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"(?s)sudo systemd-run (.*?) manage\.py", manual)
+    given, service = command.replace("\\\n", " ").split(), service_of(unit)
+
+    assert {f"--uid={service['User']}", f"--working-directory={service['WorkingDirectory']}"} < set(given)
+    assert {f"--property={key}={service[key]}" for key in ("EnvironmentFile", "UMask")} < set(given)
+    assert [f"--setenv={pair}" for pair in service["Environment"].split()] == given[-3:-1]
+    assert given[-1] == service["ExecStart"].split()[0]
