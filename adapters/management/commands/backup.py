@@ -21,7 +21,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if connection.vendor != "sqlite":
-            raise CommandError("This is for SQLite. Hint: docs/running.md has the pg_dump for PostgreSQL.")
+            hint = "pg_dump --format=custom --file FILE --host HOST --username USER --dbname NAME"
+            raise CommandError(f"This is for SQLite. Hint: {hint}")
         file = options["file"].absolute()
         part = file.with_name(f"{file.name}.part")
         _reserve(file, part)
