@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from django.conf import settings
 
 from tests.botos_project.test_settings import PROJECT, load
@@ -57,6 +58,18 @@ def test_it_names_every_secret_as_one() -> None:
     assert set(re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \|.* Secret\. \|$", README)) == set(
         re.findall(r'ENV\.secret\("([A-Z_]+)"\)', code)
     )
+
+
+TOLD = [PROJECT / name for name in ("README.md", "ARCHITECTURE.md", "docs/running.md", "compose.yaml", "Dockerfile")]
+TOLD += sorted((PROJECT / "deploy").rglob("*.service"))
+
+
+@pytest.mark.parametrize("path", TOLD, ids=lambda path: path.name)
+def test_it_names_no_variable_that_nothing_reads(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    named = re.findall(r"\bBOTOS_[A-Z_]+", text) + re.findall(r"`([A-Z]+_[A-Z_]+)[`=]", text)
+
+    assert {name.removesuffix("_FILE") for name in named} <= read_in_the_code() | {"BOTOS_ENV"}
 
 
 def _plain(found: dict[str, object]) -> dict[str, object]:
