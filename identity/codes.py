@@ -12,7 +12,7 @@ import hmac
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from uuid import UUID
 
 # No vowels, so that no code is a word; no Y, which may be one.
@@ -32,10 +32,16 @@ _TOKEN_IN_TEXT = re.compile(rf"(?<![A-Za-z0-9])(?=({_TOKEN.pattern})(?![A-Za-z0-
 _CODE_IN_TEXT = re.compile(rf"(?<![A-Z0-9])(?=([{ALPHABET}]{{4}}[\s-]{{0,3}}[{ALPHABET}]{{4}})(?![A-Z0-9]))")
 # However it is spelled. A letter is no separator, so that no more than a few are looked at from each.
 _CODE_SPELLED_OUT = re.compile(
-    rf"(?<![A-Z0-9])(?=([{ALPHABET}](?:[\W_]{{0,8}}[{ALPHABET}]){{{CODE_LETTERS - 1}}})(?![A-Z0-9]))"
+    rf"(?<![A-Za-z0-9])(?=([{ALPHABET}](?:[\W_]{{0,8}}[{ALPHABET}]){{{CODE_LETTERS - 1}}})(?![A-Za-z0-9]))"
 )
-_NUMBER_IN_TEXT = re.compile(r"(?<![0-9])[0-9]{3}[\s-]{0,3}[0-9]{3}(?![0-9])")
-_DIGITS_IN_TEXT = re.compile(r"[0-9](?:[\W_]{0,3}[0-9])*")
+# Letter by letter, in four pairs and no fifth, or in two halves that mark-up joins: so no sentence is written.
+_CODE_SPELLED_EVENLY = re.compile(
+    r"(?<![A-Z0-9])(?=(X(?P<mark>[\W_]{1,8})X(?:(?P=mark)X){6}"
+    r"|(?<!\bXX[\W_])XX(?P<blank>[\W_])XX(?:(?P=blank)XX){2}(?![\W_]XX\b)"
+    r"|X{4}(?:_|[^\w\s/,;:&\x2b]){1,8}X{4})(?![A-Z0-9]))".replace("X", f"[{ALPHABET}]")
+)
+_HALVES_OF_NUMBER = re.compile(r"(?<![0-9])(?=([0-9]{3}[^0-9]{0,20}[0-9]{3})(?![0-9]))")
+_DIGITS_IN_TEXT = (re.compile(r"[0-9](?:[\W_]{0,3}[0-9])*"), re.compile(r"[0-9](?:[^0-9]{0,20}[0-9])*"))
 _HYPHENATED = re.compile(rf"(?<![A-Z0-9-])[{ALPHABET}]{{4}}-[{ALPHABET}]{{4}}(?![A-Z0-9-])")
 
 
@@ -111,31 +117,44 @@ def read_number(text: str) -> str | None:
     return digits if is_number else None
 
 
-def codes_within(text: str) -> list[str]:
-    """Everything in a longer text that could be a code."""
-    return [re.sub(r"[\s-]", "", found) for found in _CODE_IN_TEXT.findall(_spelled_plainly(text))]
+def found_in_private(text: str) -> list[str]:
+    """Every token in a text, and all that could be a code: whatever consists of one, and in a longer text two halves
+    with blanks or hyphens, letters that are spelled evenly, and in capitals any spelling. Each once, the first so many.
 
-
-def first_within(text: str) -> str | None:
-    """The first link token in a text, or the first letters that could be a code, or just a few words."""
-    if token := _TOKEN_IN_TEXT.search(text):
-        return token[1]
-    return read_code(text) or next(iter(codes_within(text)), None)
+    What is found here counts as a guess. So small letters must look like a code: in sentences they are just words.
+    """
+    plain = _plainly(text)
+    upper = plain.upper()
+    spelled = (
+        *_CODE_IN_TEXT.findall(upper),
+        *(found[1] for found in _CODE_SPELLED_EVENLY.finditer(upper)),
+        *_CODE_SPELLED_OUT.findall(plain),
+    )
+    alone = read_code(text)
+    return _each_once(chain(_tokens_in(text), [alone] if alone else [], map(_letters_of, spelled)))
 
 
 def all_within(text: str) -> list[str]:
     """Every token in a text, and all that could be a code in whatever spelling; each once, and so many at most."""
-    tokens = (found[1] for found in _TOKEN_IN_TEXT.finditer(text))
-    spelled = (re.sub(r"[\W_]", "", found[1]) for found in _CODE_SPELLED_OUT.finditer(_spelled_plainly(text)))
-    return list(islice(_each_once(chain(tokens, spelled)), MOST_IN_A_TEXT))
+    spelled = (found[1] for found in _CODE_SPELLED_OUT.finditer(_spelled_plainly(text)))
+    return _each_once(chain(_tokens_in(text), map(_letters_of, spelled)))
 
 
-def _each_once(found: Iterable[str]) -> Iterator[str]:
-    known: set[str] = set()
+def _tokens_in(text: str) -> Iterator[str]:
+    return (found[1] for found in _TOKEN_IN_TEXT.finditer(text))
+
+
+def _letters_of(spelled: str) -> str:
+    return re.sub(r"[\W_]", "", spelled)
+
+
+def _each_once(found: Iterable[str]) -> list[str]:
+    known: dict[str, None] = {}
     for one in found:
-        if one not in known:
-            known.add(one)
-            yield one
+        if len(known) == MOST_IN_A_TEXT:
+            break
+        known[one] = None
+    return list(known)
 
 
 def hyphenated_code_within(text: str) -> str | None:
@@ -145,12 +164,21 @@ def hyphenated_code_within(text: str) -> str | None:
 
 
 def numbers_within(text: str) -> list[str]:
-    """Everything in a longer text that could be a number: three digits and three, or six in whatever spelling."""
+    """Everything in a longer text that could be a number: three digits and soon three more, or six in whatever
+    spelling, once or several times over.
+    """
     mixed = _spelled_plainly(text)
     plain = _with_plain_digits(mixed)
-    spelled = (*_NUMBER_IN_TEXT.findall(mixed), *_NUMBER_IN_TEXT.findall(plain), *_DIGITS_IN_TEXT.findall(plain))
-    numbers = dict.fromkeys(re.sub(r"[\W_]", "", found) for found in spelled)
+    halves = (*_HALVES_OF_NUMBER.findall(mixed), *_HALVES_OF_NUMBER.findall(plain))
+    spelled = chain(halves, *(pattern.findall(plain) for pattern in _DIGITS_IN_TEXT))
+    numbers = dict.fromkeys(_once(re.sub(r"[^0-9]", "", found)) for found in spelled)
     return [number for number in numbers if len(number) == NUMBER_DIGITS]
+
+
+def _once(digits: str) -> str:
+    """The number that is written here again and again, else the digits."""
+    times = len(digits) // NUMBER_DIGITS
+    return digits[:NUMBER_DIGITS] if digits == digits[:NUMBER_DIGITS] * times else digits
 
 
 def _with_plain_digits(text: str) -> str:
@@ -158,8 +186,11 @@ def _with_plain_digits(text: str) -> str:
 
 
 def _spelled_plainly(text: str) -> str:
-    plain = unicodedata.normalize("NFKC", text).upper()
-    visible = (letter for letter in plain if not _is_invisible(letter))
+    return _plainly(text).upper()
+
+
+def _plainly(text: str) -> str:
+    visible = (letter for letter in unicodedata.normalize("NFKC", text) if not _is_invisible(letter))
     return "".join("-" if _is_hyphen(letter) else letter for letter in visible)
 
 

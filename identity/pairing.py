@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -27,7 +27,7 @@ from django.db.models import Q, QuerySet
 from identity import audit, clock, codes, locks, notices, pairing_finish, pairing_limits, pairing_policy, pairing_rows
 from identity.limits import DAY, limits
 from identity.linking import How
-from identity.models import AccountLink, Pairing, PlatformAccount, UnifiedUser
+from identity.models import AccountLink, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
 from identity.pairing_rows import Outcome
 from identity.pairing_secrets import lookup_hash, secrets_of
@@ -76,7 +76,7 @@ def claim(*, account: PlatformAccount, secret: str) -> Outcome:
     Wrong, expired, used and unknown look alike. A locked-out account gets the same answer before any look-up, right
     code or wrong.
     """
-    outcome = guess(account=account, secret=secret)
+    outcome = guess(account=account, found=[secret])
     if outcome != Outcome.NOTHING:
         return outcome
     notices.tell(account, Template.WRONG_CODE)
@@ -84,9 +84,13 @@ def claim(*, account: PlatformAccount, secret: str) -> Outcome:
 
 
 @transaction.atomic
-def guess(*, account: PlatformAccount, secret: str, takes: bool = True) -> Outcome:
-    """What `account` wrote may be a code, or just look like one. As `claim`, but a wrong one is counted and not
+def guess(*, account: PlatformAccount, found: Sequence[str], takes: bool = True) -> Outcome:
+    """What `account` wrote may be codes, or just look like some. As `claim`, but wrong ones are counted and not
     answered: NOTHING.
+
+    Many in one text are worth as much as if each had come by itself. No more are looked up, all in one query, than the
+    guesser has left until the lock; if none of them lives, each has been a guess and counts. A text that has more of
+    them is not kept, as nobody knows whether the rest live: WAIT, since by then the guesser is locked.
 
     Without `takes` it was not written here and now: then a live code is left alone, and not kept either.
     """
@@ -94,13 +98,25 @@ def guess(*, account: PlatformAccount, secret: str, takes: bool = True) -> Outco
     limit = pairing_limits.guesses_of(pairing_limits.guesser_of(account))
     now = clock.read()
     if limit.locked_until > now:
-        notices.tell(account, Template.WAIT_TO_GUESS, minutes=_minutes(limit.locked_until - now))
-        return Outcome.WAIT
-    pairing = pairing_rows.with_parties(pairing_rows.offered(secret)).first()
+        return _wait(account, limit, now)
+    tried = found[: _guesses_left(limit, now)]
+    pairing = pairing_rows.with_parties(pairing_rows.offered(*tried)).order_by("created_at").first()
     outcome = _answer_code(pairing, account, takes) if pairing else None
-    if outcome is None:
+    if outcome is not None:
+        return outcome
+    for _ in tried:
         pairing_limits.count_wrong(limit, now, actor=audit.actor(account), account=account)
-    return outcome or Outcome.NOTHING
+    return _wait(account, limit, now) if len(found) > len(tried) else Outcome.NOTHING
+
+
+def _guesses_left(limit: GuessLimit, now: datetime) -> int:
+    recent = [at for at in limit.times if at > now.timestamp() - limits().guess_seconds]
+    return max(1, limits().guesses - len(recent))
+
+
+def _wait(account: PlatformAccount, limit: GuessLimit, now: datetime) -> Outcome:
+    notices.tell(account, Template.WAIT_TO_GUESS, minutes=_minutes(limit.locked_until - now))
+    return Outcome.WAIT
 
 
 def _answer_code(pairing: Pairing, account: PlatformAccount, takes: bool) -> Outcome | None:

@@ -60,10 +60,10 @@ def with_parties(pairings: QuerySet[Pairing]) -> QuerySet[Pairing]:
     return pairings.select_related("initiator", "initiator_browser", "person", "responder", "responder_browser")
 
 
-def offered(secret: str) -> QuerySet[Pairing]:
-    """The live request whose code or link token `secret` is; none for whatever else."""
-    hashed = lookup_hash(secret)
-    matches = Q(code_hash=hashed) | Q(token_hash=hashed)
+def offered(*found: str) -> QuerySet[Pairing]:
+    """The live requests whose codes or link tokens these are; none for whatever else."""
+    hashes = [lookup_hash(secret) for secret in found]
+    matches = Q(code_hash__in=hashes) | Q(token_hash__in=hashes)
     return Pairing.objects.filter(matches, state=State.OFFERED, expires_at__gt=clock.now())
 
 

@@ -52,9 +52,9 @@ def burn_in(text: str) -> bool:
 
 def is_secret(text: str, author: PlatformAccount | None) -> bool:
     """Whether a text is about linking, or has a code or a number in it that may be live: nothing else may keep it."""
-    if _step_of(text) is not None or codes.first_within(text):
+    if _step_of(text) is not None or codes.found_in_private(text):
         return True
-    return bool(author and codes.numbers_within(text) and _awaits_number(author))
+    return author is not None and _number_within(text, author) is not None
 
 
 def is_for_the_app(text: str, account: PlatformAccount) -> bool:
@@ -64,7 +64,7 @@ def is_for_the_app(text: str, account: PlatformAccount) -> bool:
     step = _step_of(text)
     if step is not None and step is not _number:
         return True
-    return codes.first_within(text) is not None or _number_within(text, account) is not None
+    return bool(codes.found_in_private(text)) or _number_within(text, account) is not None
 
 
 Step = Callable[[PlatformAccount, str], bool]
@@ -122,10 +122,10 @@ def _token_within(text: str) -> str | None:
 
 def _guess(text: str, account: PlatformAccount, *, takes: bool) -> bool:
     """Letters that may be a code are tried, and counted if they are none, as looking at them for free would let anybody
-    try as many as they like. One for each message: all that fit into it would be a cheap way to guess.
+    try as many as they like.
     """
-    secret = codes.first_within(text)
-    return secret is not None and pairing.guess(account=account, secret=secret, takes=takes) != Outcome.NOTHING
+    found = codes.found_in_private(text)
+    return bool(found) and pairing.guess(account=account, found=found, takes=takes) != Outcome.NOTHING
 
 
 def _hide_number(text: str, account: PlatformAccount, is_here_and_now: bool) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from identity import codes
+from tests.identity.sentences import SENTENCES
 
 KEY = codes.purpose_key("a secret", "secrets")
 REQUEST = UUID("12345678-1234-5678-1234-567812345678")
@@ -84,7 +86,7 @@ def test_it_reads_no_number_where_there_is_none(text: str) -> None:
 
 
 def test_it_finds_codes_in_a_sentence() -> None:
-    found = codes.codes_within("please send wdjb-mjht to the bot (or BCDF GHJK), not XBCDF-GHJKL")
+    found = codes.found_in_private("please send wdjb-mjht to the bot (or BCDF GHJK), not XBCDF-GHJKL")
 
     assert found == ["WDJBMJHT", "BCDFGHJK"]
 
@@ -110,12 +112,50 @@ def test_it_finds_no_code_in_other_letters(text: str) -> None:
     assert "WDJBMJHT" not in codes.all_within(text)
 
 
+SPELLED: list[Callable[[str], str]] = [
+    lambda code: f"{code[:4]} {code[4:]}",
+    lambda code: f"{code[:4]}_{code[4:]}",
+    lambda code: f"{code[:4]}.{code[4:]}",
+    lambda code: f"`{code[:4]}`-`{code[4:]}`",
+    lambda code: f"**{code[:4]}**-**{code[4:]}**",
+    lambda code: " ".join(code[at : at + 2] for at in range(0, 8, 2)),
+    " ".join,
+    "-".join,
+]
+
+
+@pytest.mark.parametrize("spelled", SPELLED)
+@pytest.mark.parametrize("case", [str.upper, str.lower, str.capitalize])
+def test_it_finds_codes_in_private_however_they_are_spelled(
+    spelled: Callable[[str], str], case: Callable[[str], str]
+) -> None:
+    text = f"my code is {case(spelled('WDJBMJHT'))} please"
+
+    assert "WDJBMJHT" in codes.found_in_private(text)
+
+
+@pytest.mark.parametrize("text", ["WDJB, MJHT", "WDJ BMJ HT", "WDJB / M.J.H.T", "(WD) JBM - JHT"])
+def test_it_finds_a_code_in_capitals_in_private_in_any_spelling(text: str) -> None:
+    assert "WDJBMJHT" in codes.found_in_private(f"it is {text}!")
+
+
+@pytest.mark.parametrize("case", [str, str.lower, str.capitalize])
+def test_it_takes_no_ordinary_sentence_for_a_code(case: Callable[[str], str]) -> None:
+    assert len(SENTENCES) == 200
+    assert [one for one in SENTENCES if codes.found_in_private(case(one))] == []
+
+
+@pytest.mark.parametrize("text", ["sq ft vs sq km", "kb, mb, gb, tb", "html, http", "html/http", "http:html", "c++"])
+def test_it_takes_no_small_letters_for_a_code_that_are_just_words(text: str) -> None:
+    assert codes.found_in_private(f"it is {text} or so") == []
+
+
 @pytest.mark.parametrize("form", ["{}", "_{}_", "*{}*", "start={}&x", "-{}-", "({})"])
 def test_it_finds_tokens_with_marks_around_them(form: str) -> None:
     token = codes.token(KEY, REQUEST, NONCE)
 
     assert token in codes.all_within(form.format(token))
-    assert codes.first_within(form.format(token)) == token
+    assert codes.found_in_private(form.format(token))[0] == token
 
 
 def test_it_finds_each_secret_once_and_so_many_at_most() -> None:
@@ -126,7 +166,9 @@ def test_it_finds_each_secret_once_and_so_many_at_most() -> None:
     assert len(codes.all_within("L_" * 50_000)) < 30
 
 
-@pytest.mark.parametrize("pattern", ["_TOKEN_IN_TEXT", "_CODE_SPELLED_OUT", "_CODE_IN_TEXT"])
+@pytest.mark.parametrize(
+    "pattern", ["_TOKEN_IN_TEXT", "_CODE_SPELLED_OUT", "_CODE_SPELLED_EVENLY", "_CODE_IN_TEXT", "_HALVES_OF_NUMBER"]
+)
 def test_it_looks_at_a_few_letters_from_each_and_at_no_more(pattern: str) -> None:
     """So that a text takes as long to read as it is long."""
     assert not re.search(r"[*+]|,\}", getattr(codes, pattern).pattern), "it repeats without an end"
@@ -143,6 +185,11 @@ def test_it_looks_at_a_few_letters_from_each_and_at_no_more(pattern: str) -> Non
         "٤٨٢٩١٣",
         "\u0966482913",
         "room 12, 482913",
+        "it says 482 and 913",
+        "482x913",
+        "482913482913",
+        "482 913, 482 913, 482 913",
+        "4 8 2 and then 9 1 3",
     ],
 )
 def test_it_finds_a_number_in_any_spelling(text: str) -> None:
@@ -159,12 +206,33 @@ def test_it_reads_back_what_it_shows() -> None:
     assert codes.read_number(codes.shown_number("482913")) == "482913"
 
 
-@settings(max_examples=10_000)
-@given(st.text(max_size=80))
-def test_it_reads_any_text_without_failing(text: str) -> None:
+UNICODE = st.text(max_size=80)
+LETTERS = st.text(codes.ALPHABET, min_size=8, max_size=8)
+
+
+@settings(max_examples=300)
+@given(UNICODE, LETTERS, st.sampled_from(SPELLED))
+def test_it_reads_any_text_without_failing(text: str, code: str, spelled: Callable[[str], str]) -> None:
+    check_reading(text, code, spelled)
+
+
+@pytest.mark.faults
+@settings(max_examples=10_000, deadline=None)
+@given(UNICODE, LETTERS, st.sampled_from(SPELLED))
+def test_it_reads_ten_thousand_texts_without_failing(text: str, code: str, spelled: Callable[[str], str]) -> None:
+    check_reading(text, code, spelled)
+
+
+def check_reading(text: str, code: str, spelled: Callable[[str], str]) -> None:
+    """Whatever a text is, what is read in it has the form of a secret; and a code is found with any text around it."""
     read = codes.read_code(text), codes.read_number(text), codes.read_token(text)
+    found = codes.found_in_private(text)
 
     assert read[0] is None or re.fullmatch(f"[{codes.ALPHABET}]{{8}}", read[0])
     assert read[1] is None or re.fullmatch("[0-9]{6}", read[1])
     assert read[2] is None or read[2] == text
-    assert all(len(found) == 8 for found in codes.codes_within(text))
+    assert all(re.fullmatch(f"[{codes.ALPHABET}]{{8}}", one) or codes.read_token(one) for one in found)
+    assert all(re.fullmatch("[0-9]{6}", number) for number in codes.numbers_within(text))
+    assert {read[0], read[2]} - {None} <= set(found)
+    assert code in codes.found_in_private(f"{text} is {spelled(code)} is {text}")
+    assert code in codes.all_within(f"{text} is {spelled(code.lower())} is {text}")

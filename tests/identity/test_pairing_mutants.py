@@ -137,14 +137,14 @@ MUTANTS = (
     Mutant(
         "letters of a code are kept",
         pairing_chat,
-        "return secret is not None and pairing.guess",
+        "return bool(found) and pairing.guess",
         "return False and pairing.guess",
     ),
     Mutant(
         "letters like a code are not counted",
         pairing,
-        "    if outcome is None:\n",
-        "    if outcome is None and False:\n",
+        "    for _ in tried:\n",
+        "    for _ in tried[:0]:\n",
     ),
     Mutant(
         "a code in a sentence is kept",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from time import monotonic
 
 import pytest
 from django.db import connection
@@ -33,6 +34,14 @@ LOOSE = [
     "Bot, {a}--{b}",
     "{a} - {b} is it",
     "code:{a}-{b}-x",
+    "my code is {spaced}",
+    "my code is {hyphenated}",
+    "{a}_{b}",
+    "{a}.{b}",
+    "`{a}`-`{b}`",
+    "**{a}**-**{b}**",
+    "{pairs} please",
+    "what is HTML HTTP? and {a} {b}",
 ]
 
 
@@ -43,7 +52,12 @@ def asked() -> Secrets:
 
 
 def with_code(form: str, secrets: Secrets) -> str:
-    return form.format(a=secrets.code[:4], b=secrets.code[4:], token=secrets.token)
+    return form.format_map(spellings(secrets.code) | {"token": secrets.token})
+
+
+def spellings(code: str) -> dict[str, str]:
+    pairs = " ".join(code[at : at + 2] for at in range(0, 8, 2))
+    return {"a": code[:4], "b": code[4:], "spaced": " ".join(code), "hyphenated": "-".join(code), "pairs": pairs}
 
 
 def kept() -> str:
@@ -59,10 +73,12 @@ def guesses(who: str, platform: str) -> int:
 
 
 @pytest.mark.parametrize("form", LOOSE)
-def test_it_claims_letters_that_are_a_live_code(form: str) -> None:
+@pytest.mark.parametrize("case", [str.upper, str.lower])
+def test_it_claims_letters_that_are_a_live_code(form: str, case: Callable[[str], str]) -> None:
     secrets = asked()
+    written = form if "{token}" in form else case(with_code(form, secrets))
 
-    hear("bob", with_code(form, secrets), platform="discord")
+    hear("bob", with_code(written, secrets), platform="discord")
 
     assert (kept(), Pairing.objects.get().state) == ("", "claimed")
 
@@ -88,22 +104,66 @@ def test_it_keeps_no_live_code_of_ones_own(form: str) -> None:
 
 @pytest.mark.parametrize("form", [form for form in LOOSE if "{a}\u00ad-{b}" not in form])
 def test_it_keeps_letters_that_are_no_code_and_counts_them_in_silence(form: str) -> None:
-    text = form.format(a="HMMM", b="PFFT", token="L" + "a" * 22)
+    text = with_code(form, Secrets("HMMMPFFT", "L" + "a" * 22, ""))
 
     hear("bob", text, platform="discord")
 
     assert kept() == text
     assert not OutboundDelivery.objects.exists()
-    assert guesses("bob", "discord") == 1
+    assert guesses("bob", "discord") == (2 if "HTTP" in form else 1)
 
 
-def test_it_looks_up_one_code_of_a_message() -> None:
+def test_it_looks_all_codes_of_a_message_up_at_once_and_counts_each() -> None:
+    text = "hmmm pfft brrr html xml http " * 20
     hear("bob", "hello", platform="discord")
     with CaptureQueriesContext(connection) as queries:
-        hear("bob", "hmmm pfft brrr html xml http " * 20, platform="discord")
+        hear("bob", text, platform="discord")
 
-    assert sum('"code_hash" =' in query["sql"] for query in queries.captured_queries) == 1
-    assert guesses("bob", "discord") == 1
+    assert len(lookups(queries)) == 1
+    assert guesses("bob", "discord") == 4
+    assert kept() == text
+
+
+def lookups(queries: CaptureQueriesContext) -> list[str]:
+    """The look-ups of codes among these queries."""
+    return [query["sql"] for query in queries.captured_queries if '"code_hash" IN' in query["sql"]]
+
+
+@pytest.mark.parametrize("place", [0, 4, 5, 19, 1500])
+def test_it_tries_no_more_codes_of_one_message_than_of_as_many_and_keeps_none(place: int) -> None:
+    secrets = asked()
+    wrong = [f"BCDFGH{one}{other}" for one in "BCDFGHJKLMNPQRSTVWXZ" for other in "BCDFGHJKLMNPQRSTVWXZ"]
+    wrong = [f"{letter}{code[1:]}" for letter in "BCDFG" for code in wrong]
+    wrong[place] = secrets.code
+
+    hear("bob", "; ".join(wrong), platform="discord")
+
+    assert kept() == ""
+    if place < 5:
+        assert Pairing.objects.get().state == "claimed"
+    else:
+        assert Pairing.objects.get().state == "offered"
+        assert told("bob", "discord") == "Too many codes did not work. Wait 15 minutes."
+        assert guesses("bob", "discord") == 5
+
+
+def test_it_tries_as_many_codes_of_a_message_as_are_left() -> None:
+    secrets = asked()
+    for _ in range(3):
+        hear("bob", "hmmm pfft", platform="discord")
+
+    hear("bob", f"BCDFGHJK; BCDFGHJL; {secrets.code}", platform="discord")
+
+    assert (kept(), Pairing.objects.get().state) == ("", "offered")
+    assert told("bob", "discord") == "Too many codes did not work. Wait 15 minutes."
+
+
+def test_it_reads_a_hostile_text_in_no_time() -> None:
+    codes = "BCDFGHJK"
+    for text in ("S-" * 32_000, "S        " * 7_000, "STSB." * 13_000, "ST " * 21_000, "\ufdfa" * 21_000):
+        began = monotonic()
+        hear("bob", f"{text}{codes}", platform="discord")
+        assert monotonic() - began < 10, "it takes longer than a text is long"
 
 
 def test_it_answers_whoever_guesses_too_much_and_keeps_nothing() -> None:
@@ -114,7 +174,7 @@ def test_it_answers_whoever_guesses_too_much_and_keeps_nothing() -> None:
     for text in ("hmmm pfft, I see", with_code("it is {a} {b}", secrets)):
         with CaptureQueriesContext(connection) as queries:
             hear("bob", text, platform="discord")
-        assert not any('"code_hash" =' in query["sql"] for query in queries.captured_queries)
+        assert not lookups(queries)
         assert kept() == ""
         assert told("bob", "discord") == "Too many codes did not work. Wait 15 minutes."
     hear("bob", "hello", platform="discord")
@@ -195,6 +255,12 @@ MORE: list[Callable[[str], str]] = [
     lambda number: f"{number[:2]}-{number[2:4]}-{number[4:]} ok",
     lambda number: f"x{number}",
     lambda number: "\u0966" + number,
+    lambda number: f"it says {number[:3]} and {number[3:]}",
+    lambda number: f"{number[:3]}x{number[3:]}",
+    " and ".join,
+    lambda number: number * 2,
+    lambda number: f"{number}, {number}",
+    lambda number: f"{number[:3]} {number[3:]} " * 3,
 ]
 
 
@@ -218,6 +284,18 @@ def test_it_keeps_no_number_in_whatever_spelling(spelled: Callable[[str], str]) 
 
     assert (kept(), Pairing.objects.get().state) == ("", "claimed")
     assert told("alice") == "If you mean the number, write it alone, without other words."
+
+
+@pytest.mark.parametrize("spelled", MORE)
+@pytest.mark.parametrize("platform", ["telegram", "discord"])
+def test_it_keeps_no_number_that_has_just_ended(spelled: Callable[[str], str], platform: str) -> None:
+    number = shown()
+    Pairing.objects.update(state="denied", ended_at=clock.now())
+
+    hear("alice", spelled(number), platform=platform)
+
+    assert kept() == ""
+    assert told("alice", platform) == "There is nothing to do: no such request or link of yours."
 
 
 @pytest.mark.parametrize("spelled", [*SPELLINGS, *MORE])
