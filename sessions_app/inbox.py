@@ -170,9 +170,8 @@ def edit(change: MessageEdit) -> None:
     check_text(change.text)
     place = {"platform": change.address.platform, "chat_id": change.address.chat_id, "message_id": change.message_id}
     message = InboundEvent.objects.filter(**place, kind=InboundEvent.Kind.MESSAGE)
-    author = PlatformAccount.objects.filter(events__in=message).first()
-    if pairing_chat.burn_in(change.text) or pairing_chat.is_secret(change.text, author):
-        return  # what is edited does not count as typed, and a code or number is kept nowhere
+    if pairing_chat.hear_edit(change):
+        return  # a code or number is kept nowhere
     if message.filter(done_at=None, starts=0).update(text=change.text):
         return
     if message.filter(done_at=None).update(edited=change.text):

@@ -17,7 +17,8 @@ from identity.notices import Template
 from identity.pairing_rows import Outcome
 from sessions_app import forgetting, outbox, texts
 from sessions_app.commands import parse
-from sessions_app.messages import InboundMessage
+from sessions_app.messages import InboundMessage, MessageEdit
+from sessions_app.models import Conversation, InboundEvent
 
 _DEEP_LINK = re.compile(rf"start=({codes.TOKEN_PREFIX}[A-Za-z0-9_-]{{22}})(?![A-Za-z0-9_-])")
 
@@ -42,6 +43,25 @@ def hear(message: InboundMessage, account: PlatformAccount, *, is_available: boo
     if step and step(account, message.text.strip()):
         return True
     return _guess(message.text, account, takes=is_here_and_now) or _hide_number(message.text, account, is_here_and_now)
+
+
+def hear_edit(change: MessageEdit) -> bool:
+    """Decide what new words for a message do to codes. True if nothing may keep them.
+
+    They were not written here and now: in private a live code is left alone, and a wrong one counted. In a group others
+    read them, as what is posted there.
+    """
+    text = change.text
+    if not (_step_of(text) or codes.all_within(text) or codes.numbers_within(text)):
+        return False
+    place = {"platform": change.address.platform, "chat_id": change.address.chat_id}
+    chat = Conversation.objects.filter(**place, kind=Conversation.Kind.DM).select_related("account").first()
+    if chat is None:
+        edited = InboundEvent.objects.filter(**place, message_id=change.message_id)
+        return burn_in(text) or is_secret(text, PlatformAccount.objects.filter(events__in=edited).first())
+    if chat.account:
+        _guess(text, chat.account, takes=False)
+    return is_secret(text, chat.account)
 
 
 def burn_in(text: str) -> bool:

@@ -44,6 +44,24 @@ LOOSE = [
     "what is HTML HTTP? and {a} {b}",
 ]
 
+SPELLINGS: list[Callable[[str], str]] = [
+    lambda number: "".join(chr(0x660 + int(digit)) for digit in number),
+    lambda number: f"{number[:3]}.{number[3:]}",
+    " ".join,
+]
+MORE: list[Callable[[str], str]] = [
+    lambda number: "it is " + " ".join(number),
+    lambda number: f"{number[:2]}-{number[2:4]}-{number[4:]} ok",
+    lambda number: f"x{number}",
+    lambda number: "\u0966" + number,
+    lambda number: f"it says {number[:3]} and {number[3:]}",
+    lambda number: f"{number[:3]}x{number[3:]}",
+    " and ".join,
+    lambda number: number * 2,
+    lambda number: f"{number}, {number}",
+    lambda number: f"{number[:3]} {number[3:]} " * 3,
+]
+
 
 def asked() -> Secrets:
     """Alice has asked for a code."""
@@ -219,13 +237,61 @@ def test_it_burns_a_code_that_is_posted_in_whatever_spelling(form: str, is_addre
 
 def test_it_burns_a_code_that_a_message_is_edited_to_in_whatever_spelling() -> None:
     secrets = asked()
-    hear("bob", "hello", platform="discord")
+    inbox.receive(message("bob", "hello", group="friends"), resolver=DATABASE)
+
+    assert edited(" ".join(secrets.code), platform="telegram") == ("hello", "")
+    assert Pairing.objects.get().state == "burned"
+    assert told("alice").startswith("Your code was posted in a group")
+
+
+# --- Edits in private
+
+
+def edited(text: str, *, platform: str = "discord") -> tuple[str, str]:
+    """What is kept of a message "hello" that is edited to `text`."""
     heard = InboundEvent.objects.get(text="hello")
-
-    inbox.edit(MessageEdit(Address("discord", heard.chat_id), heard.message_id, " ".join(secrets.code)))
-
+    inbox.edit(MessageEdit(Address(platform, heard.chat_id), heard.message_id, text))
     heard.refresh_from_db()
-    assert (heard.text, heard.edited, Pairing.objects.get().state) == ("hello", "", "burned")
+    return heard.text, heard.edited
+
+
+@pytest.mark.parametrize("form", ["{a}-{b}", *LOOSE])
+def test_it_leaves_a_code_alone_that_a_private_message_is_edited_to(form: str) -> None:
+    secrets = asked()
+    asking = OutboundDelivery.objects.get()
+    hear("bob", "hello", platform="discord")
+
+    assert edited(with_code(form, secrets)) == ("hello", "")
+
+    assert Pairing.objects.get().state == "offered"
+    assert told("bob", "discord").startswith("Please type that yourself")
+    assert OutboundDelivery.objects.filter(account=asking.account).get() == asking
+    assert guesses("bob", "discord") == 0
+
+
+@pytest.mark.parametrize("text", ["HMMM-PFFT", "it is hmmm pfft", "L" + "a" * 22])
+def test_it_counts_a_wrong_code_that_a_private_message_is_edited_to(text: str) -> None:
+    secrets = asked()
+    hear("bob", "hello", platform="discord")
+
+    for count in range(1, 6):
+        assert edited(text) == ("hello", "")
+        assert guesses("bob", "discord") == count
+
+    assert not OutboundDelivery.objects.exclude(account__platform="telegram").exists()
+    assert edited(secrets.code) == ("hello", "")
+    assert told("bob", "discord") == "Too many codes did not work. Wait 15 minutes."
+
+
+@pytest.mark.parametrize("spelled", [*SPELLINGS, *MORE])
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_it_keeps_no_number_that_a_private_message_is_edited_to(spelled: Callable[[str], str], has_ended: bool) -> None:
+    hear("alice", "hello", platform="discord")
+    number = shown()
+    if has_ended:
+        Pairing.objects.update(state="denied", ended_at=clock.now())
+
+    assert edited(spelled(number)) == ("hello", "")
 
 
 def test_it_hashes_each_code_of_a_long_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,25 +309,6 @@ def test_it_hashes_each_code_of_a_long_text_once(monkeypatch: pytest.MonkeyPatch
 
 
 # --- Numbers
-
-
-SPELLINGS: list[Callable[[str], str]] = [
-    lambda number: "".join(chr(0x660 + int(digit)) for digit in number),
-    lambda number: f"{number[:3]}.{number[3:]}",
-    " ".join,
-]
-MORE: list[Callable[[str], str]] = [
-    lambda number: "it is " + " ".join(number),
-    lambda number: f"{number[:2]}-{number[2:4]}-{number[4:]} ok",
-    lambda number: f"x{number}",
-    lambda number: "\u0966" + number,
-    lambda number: f"it says {number[:3]} and {number[3:]}",
-    lambda number: f"{number[:3]}x{number[3:]}",
-    " and ".join,
-    lambda number: number * 2,
-    lambda number: f"{number}, {number}",
-    lambda number: f"{number[:3]} {number[3:]} " * 3,
-]
 
 
 def shown() -> str:
