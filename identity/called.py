@@ -5,16 +5,19 @@ from __future__ import annotations
 from django.utils.translation import gettext as _
 
 from identity.models import Browser, PlatformAccount
-from identity.names import harmless
+from identity.names import literal
 
 PLATFORM_TITLES = {"telegram": "Telegram", "discord": "Discord", "slack": "Slack"}
 
 
-def described(account: PlatformAccount) -> str:
-    """`Telegram account "Alice B." (@alice_b, ID ..6789)`: its own names, made harmless, beside the end of the id."""
+def described(account: PlatformAccount, *, on: str = "") -> str:
+    """`Telegram account "Alice B." (@alice_b, ID ..6789)`: its own names, made harmless, beside the end of the id.
+
+    `on` is the platform where it is read; none for a page.
+    """
     at = "@" if account.platform.startswith("telegram") else ""
-    handle = f"{at}{harmless(account.username)}, " if account.username else ""
-    name = harmless(account.display_name) or _("no name")
+    handle = f"{at}{literal(account.username, on)}, " if account.username else ""
+    name = literal(account.display_name, on) or _("no name")
     tail = account.platform_user_id[-4:]
     values = {"platform": title(account.platform), "name": name, "handle": handle, "tail": tail}
     return _('%(platform)s account "%(name)s" (%(handle)sID ..%(tail)s)') % values
@@ -25,7 +28,7 @@ def title(platform: str) -> str:
     return PLATFORM_TITLES.get(platform, platform.title())
 
 
-def described_browser(browser: Browser) -> str:
-    """`A browser (Firefox on Linux)`."""
-    name = harmless(browser.name)
+def described_browser(browser: Browser, *, on: str = "") -> str:
+    """`A browser (Firefox on Linux)`. `on` as in `described`."""
+    name = literal(browser.name, on)
     return _("A browser (%(name)s)") % {"name": name} if name else _("A browser")

@@ -18,6 +18,9 @@ _DOUBLE_QUOTES = re.compile(
 )
 _SINGLE_QUOTES = re.compile("['`\u00b4\u02b9\u02bb-\u02bd\u02c8\u05f3\u2018-\u201b\u2032\u2035\u275b\u275c\uff07]{2,}")
 
+# Discord's, in the middle of a line, and the colon that makes an address a link.
+_MARK_UP = re.compile(r"[\\*_~`|<>\[\]()@#:]")
+
 
 def harmless(name: str) -> str:
     """A name that cannot pretend to be anything else: no controls, directions, line breaks, double quotes or what looks
@@ -28,6 +31,14 @@ def harmless(name: str) -> str:
     quoted = _SINGLE_QUOTES.sub("'", _DOUBLE_QUOTES.sub("'", _NOT_SEEN.sub("", seen)))
     plain = " ".join(_with_few_marks(quoted).split())
     return plain if len(plain) <= LONGEST_NAME else plain[: LONGEST_NAME - 1] + "…"
+
+
+def literal(name: str, platform: str) -> str:
+    """A name, made harmless, in a text for `platform`. Discord alone reads mark-up in what a bot writes: bold letters,
+    mentions, links under other words.
+    """
+    plain = harmless(name)
+    return _MARK_UP.sub(r"\\\g<0>", plain) if platform.startswith("discord") else plain
 
 
 def _with_few_marks(name: str) -> str:

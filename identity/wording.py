@@ -15,7 +15,7 @@ from django.utils.translation import gettext_noop, ngettext
 from identity import called, clock, codes
 from identity.buttons import Button
 from identity.models import AccountLink, BotProfile, Browser, Pairing, PlatformAccount
-from identity.names import harmless
+from identity.names import literal
 from identity.notices import Subject, Template
 from identity.pairing_secrets import secrets_of
 
@@ -66,7 +66,12 @@ def _number(account: PlatformAccount, subject: Subject) -> Notice:
     if not is_live or pairing.responder_id != account.pk:
         return Notice(_("That request has ended. It takes a new code."))
     number = codes.shown_number(secrets_of(pairing).number)
-    values = {"who": _initiating_side(pairing), "app": called.title(account.platform), "number": number, **subject}
+    values = {
+        "who": _initiating_side(pairing, account.platform),
+        "app": called.title(account.platform),
+        "number": number,
+        **subject,
+    }
     text = _number_text(pairing) % values
     if account.platform.startswith("slack"):
         text += " " + _("Your workspace admins may be able to read this chat.")
@@ -100,7 +105,7 @@ def _number_text(pairing: Pairing) -> str:
 
 def _claimed(account: PlatformAccount, subject: Subject) -> Notice:
     pairing = _pairing(subject)
-    responder = _responding_side(pairing)
+    responder = _responding_side(pairing, account.platform)
     if pairing.state != Pairing.State.CLAIMED or pairing.expires_at <= clock.read() or not responder:
         return Notice(_("That request has ended."))
     used = _("%(who)s used your code. Yours? Type the 6-digit number it shows.")
@@ -109,7 +114,7 @@ def _claimed(account: PlatformAccount, subject: Subject) -> Notice:
     text = used % {"who": responder}
     if pairing.responder_browser_id:
         return Notice(text + " " + _("It can then read and write here."), (_not_me(pairing),))
-    others = [called.described(other) for other in _accounts_of(pairing) if other.pk != account.pk]
+    others = [called.described(other, on=account.platform) for other in _accounts_of(pairing) if other.pk != account.pk]
     if others:
         text += "\n" + _("It would join: %(others)s.") % {"others": ", ".join(others)}
     return Notice(text, (_not_me(pairing),))
@@ -123,7 +128,7 @@ def _linked(account: PlatformAccount, subject: Subject) -> Notice:
 
 def _browser_attached(account: PlatformAccount, subject: Subject) -> Notice:
     browser = Browser.objects.get(pk=subject["browser"])
-    text = _("%(who)s can now read and write here.") % {"who": called.described_browser(browser)}
+    text = _("%(who)s can now read and write here.") % {"who": called.described_browser(browser, on=account.platform)}
     return Notice(text, () if browser.ended_at else (Button(_("Sign it out"), "/signout"),))
 
 
@@ -136,16 +141,21 @@ def _signed_out(account: PlatformAccount, subject: Subject) -> Notice:
 
 
 def _account_added(account: PlatformAccount, subject: Subject) -> Notice:
-    return _about_link(_("%(who)s now shares this conversation. If that was not you, say so."), subject)
+    return _about_link(_("%(who)s now shares this conversation. If that was not you, say so."), account, subject)
 
 
 def _reminded(account: PlatformAccount, subject: Subject) -> Notice:
-    return _about_link(_("A reminder: %(who)s shares this conversation. If that was not you, say so."), subject)
+    return _about_link(
+        _("A reminder: %(who)s shares this conversation. If that was not you, say so."), account, subject
+    )
 
 
-def _about_link(text: str, subject: Subject) -> Notice:
+def _about_link(text: str, account: PlatformAccount, subject: Subject) -> Notice:
     link = AccountLink.objects.select_related("account").get(pk=subject["link"])
-    return Notice(text % {"who": called.described(link.account)}, (_wasnt_me(link),) if link.ended_at is None else ())
+    return Notice(
+        text % {"who": called.described(link.account, on=account.platform)},
+        (_wasnt_me(link),) if link.ended_at is None else (),
+    )
 
 
 def _wasnt_me(link: AccountLink) -> Button:
@@ -156,7 +166,9 @@ def _unlinked(account: PlatformAccount, subject: Subject) -> Notice:
     link = AccountLink.objects.select_related("account").get(pk=subject["link"])
     if link.account_id == account.pk:
         return Notice(_("This account is on its own again. Each app keeps what was said in it."))
-    text = _("%(who)s no longer shares this conversation.") % {"who": called.described(link.account)}
+    text = _("%(who)s no longer shares this conversation.") % {
+        "who": called.described(link.account, on=account.platform)
+    }
     return Notice(text, () if link.disowned else (_wasnt_me(link),))
 
 
@@ -164,7 +176,10 @@ def _past_shared(account: PlatformAccount, subject: Subject) -> Notice:
     link = AccountLink.objects.select_related("account").get(pk=subject["link"])
     if link.account_id == account.pk:
         return Notice(_("Your other apps now know your earlier messages from this one, too."))
-    return Notice(_("%(who)s now shares its earlier messages here, too.") % {"who": called.described(link.account)})
+    return Notice(
+        _("%(who)s now shares its earlier messages here, too.")
+        % {"who": called.described(link.account, on=account.platform)}
+    )
 
 
 def _accounts(account: PlatformAccount, subject: Subject) -> Notice:
@@ -172,7 +187,7 @@ def _accounts(account: PlatformAccount, subject: Subject) -> Notice:
     mine = live.filter(user__in=live.filter(account=account).values("user")).select_related("account").order_by("since")
     if not mine:
         return Notice(_("This account is linked to no other. /link links another app."))
-    lines = [f"{called.described(link.account)}, {link.since:%Y-%m-%d}" for link in mine]
+    lines = [f"{called.described(link.account, on=account.platform)}, {link.since:%Y-%m-%d}" for link in mine]
     hint = _("/link links another app, /unlink takes this one out, /unlink discord another one.")
     return Notice("\n".join([_("These accounts share one conversation:"), *lines, "", hint]))
 
@@ -283,22 +298,22 @@ def _not_me(pairing: Pairing) -> Button:
     return Button(_("Not me"), f"/notme {pairing.pk}")
 
 
-def _responding_side(pairing: Pairing) -> str:
+def _responding_side(pairing: Pairing, on: str) -> str:
     if pairing.responder_browser:
-        return called.described_browser(pairing.responder_browser)
+        return called.described_browser(pairing.responder_browser, on=on)
     if pairing.responder is None:
         return ""
     beside = _linked_with(Q(user__in=AccountLink.objects.live().filter(account=pairing.responder).values("user")))
     others = [one for one in beside if one.pk != pairing.responder_id]
-    return ", ".join(called.described(one) for one in (pairing.responder, *others))
+    return ", ".join(called.described(one, on=on) for one in (pairing.responder, *others))
 
 
-def _initiating_side(pairing: Pairing) -> str:
+def _initiating_side(pairing: Pairing, on: str) -> str:
     if pairing.initiator_browser:
-        return called.described_browser(pairing.initiator_browser)
+        return called.described_browser(pairing.initiator_browser, on=on)
     accounts = _accounts_of(pairing)
     if accounts:
-        return ", ".join(called.described(one) for one in accounts)
+        return ", ".join(called.described(one, on=on) for one in accounts)
     return _("The operator of this bot")
 
 
@@ -318,5 +333,5 @@ def _linked_with(whose: Q) -> list[PlatformAccount]:
 def _doors(platform: str) -> str:
     """Where to find the bot on the other platforms."""
     others = BotProfile.objects.exclude(platform=platform).order_by("platform")
-    doors = [f"{called.title(one.platform)} ({one.url or harmless(one.name)})" for one in others]
+    doors = [f"{called.title(one.platform)} ({one.url or literal(one.name, platform)})" for one in others]
     return ", ".join(doors) or _("in your other app")

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from identity import called, linking
 from identity.models import AccountLink, PlatformAccount
+from identity.names import literal
 from sessions_app import history, redrive, search, texts
 from sessions_app.context import SessionContext
 from sessions_app.messages import Line
@@ -88,7 +89,7 @@ def _retry(claim: Claim, context: SessionContext) -> str:
 def _whoami(claim: Claim, context: SessionContext) -> str:
     account = claim.account
     name = account.display_name or account.username
-    values = {"name": name, "platform": account.platform, "id": account.platform_user_id}
+    values = {"name": literal(name, claim.head.platform), "platform": account.platform, "id": account.platform_user_id}
     return str(texts.WHOAMI) % (values | {"person": context.unified_user_id})
 
 
@@ -103,13 +104,13 @@ def _search(claim: Claim, context: SessionContext) -> str:
     if not words:
         return str(texts.SEARCH_FOR_WHAT)
     hits = search.find(claim.lease.conversation, words, limit=_LINES_OF_HISTORY)
-    return "\n".join(_found(hit.line) for hit in reversed(hits)) or str(texts.NOTHING_FOUND)
+    return "\n".join(_found(hit.line, claim.head.platform) for hit in reversed(hits)) or str(texts.NOTHING_FOUND)
 
 
-def _found(line: Line) -> str:
+def _found(line: Line, on: str) -> str:
     values = {"day": f"{line.said_at:%Y-%m-%d}", "app": called.title(line.platform), "text": _shortened(line.text)}
     who = texts.YOU if line.role == "user" else texts.ME
-    return str(texts.FOUND) % (values | {"who": line.author or who})
+    return str(texts.FOUND) % (values | {"who": literal(line.author, on) or who})
 
 
 def _prefer(claim: Claim, context: SessionContext) -> str:

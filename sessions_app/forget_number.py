@@ -35,7 +35,7 @@ def notice(account: PlatformAccount, subject: Mapping[str, Any]) -> Notice:
     accounts = PlatformAccount.objects.filter(pk__in=request.accounts).order_by("pk")
     values = {
         "number": codes.shown_number(number_of(request)),
-        "accounts": ", ".join(called.described(one) for one in accounts),
+        "accounts": ", ".join(called.described(one, on=account.platform) for one in accounts),
         "minutes": subject["minutes"],
     }
     return Notice(str(texts.FORGET_NUMBER_ON_PAGE if request.browser else texts.FORGET_NUMBER) % values)

@@ -27,6 +27,7 @@ from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapte
 from adapters.repeats import MARK, ROOM
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.discord_payloads import ALICE, BOB, hostile_events
+from tests.adapters.quoting import NAMES, as_discord_shows, quoting
 from tests.adapters.recording import RecordingInbox, Run, running
 
 
@@ -387,6 +388,16 @@ async def test_it_sends_without_mentions_and_previews(server: DiscordServer, run
     assert (said.message_id, said.text, said.author_id) == (sent, "@everyone https://example.org", "bot")
     (post,) = server.rest.posts
     assert (post["allowed_mentions"], post["flags"], post["enforce_nonce"]) == ({"parse": []}, 4, True)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", NAMES)
+async def test_it_shows_a_name_and_no_mark_up(server: DiscordServer, run: Run, name: str) -> None:
+    chat = server.private_chat(ALICE)
+    await run.adapter.send(to(chat, quoting(name, "discord")))
+    (said,) = await server.wait_for(1, chat=chat)
+
+    assert as_discord_shows(said.text) == quoting(name, "")
 
 
 @pytest.mark.asyncio

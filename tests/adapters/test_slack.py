@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import logging
 import random
 import re
@@ -29,7 +30,9 @@ from adapters.slack_directory import Directory
 from adapters.slack_events import Me, parse_event
 from adapters.slack_receiver import Receiver
 from adapters.slack_web import REPEAT
+from identity.buttons import Button
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
+from tests.adapters.quoting import NAMES, quoting
 from tests.adapters.recording import RecordingInbox, Run, running
 
 ALICE = Person("U1ALICE", "Alice", "alice")
@@ -604,6 +607,23 @@ async def test_it_sends_plain_text_with_its_nonce(run: Run, server: SlackServer)
     assert posted["text"] == "a &lt; b &amp; &lt;!channel&gt;"
     assert posted["metadata"] == {"event_type": "botos_delivery", "event_payload": {"id": "n-42"}}
     assert (posted["unfurl_links"], posted["unfurl_media"], posted["mrkdwn"]) == (False, False, False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("buttons", [(), (Button("Not me", "/notme"),)])
+async def test_it_shows_a_name_and_no_mark_up(
+    run: Run, server: SlackServer, name: str, buttons: tuple[Button, ...]
+) -> None:
+    text = quoting(name, "slack")
+
+    await run.adapter.send(replace(to(server.private_chat(ALICE), text), buttons=buttons))
+
+    [posted] = server.api.posted
+    assert text == quoting(name, "")
+    assert (html.unescape(posted["text"]), "<" in posted["text"]) == (text, False)
+    assert (posted["mrkdwn"], posted["parse"]) == (False, "none")
+    shown = [block["text"] for block in posted.get("blocks", []) if block["type"] == "section"]
+    assert shown == [{"type": "plain_text", "text": text, "emoji": False}] * len(buttons)
 
 
 async def test_it_sends_into_a_thread(run: Run, server: SlackServer) -> None:

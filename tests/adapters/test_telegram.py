@@ -24,6 +24,7 @@ from adapters.telegram import Credentials, TelegramAdapter
 from adapters.telegram_webhook import Webhook
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from sessions_app.splitting import split
+from tests.adapters.quoting import NAMES, quoting
 from tests.adapters.recording import RecordingInbox, StorageError, running
 
 ALICE = Person("1001", "Alice Liddell", "alice")
@@ -339,6 +340,21 @@ async def test_it_sends_plain_text_without_link_preview(server: TelegramServer) 
     assert (reply.message_id, reply.text) == (message_id, "<b>5 < 6</b> _and_ https://example.org")
     assert "parse_mode" not in server.api.sends[0]
     assert server.api.sends[0]["link_preview_options"] == '{"is_disabled": true}'
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("name", NAMES)
+async def test_it_shows_a_name_and_no_mark_up(server: TelegramServer, name: str) -> None:
+    text = quoting(name, "telegram")
+    await server.say(ALICE, "hello")
+
+    async with running(adapter_for(server)) as run:
+        await run.adapter.send(to(ALICE.id, text))
+
+    [sent] = server.api.sends
+    assert text == quoting(name, "")
+    assert sent["text"] == text
+    assert not {"parse_mode", "entities"} & sent.keys()
 
 
 @pytest.mark.asyncio

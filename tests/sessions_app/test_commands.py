@@ -6,7 +6,7 @@ import pytest
 from django.conf import LazySettings
 
 from identity import clock, linking
-from identity.models import AccountLink
+from identity.models import AccountLink, PlatformAccount
 from sessions_app import conversations, outbox, turns
 from sessions_app.models import OutboundDelivery
 from tests.sessions_app.talk import DATABASE, claim, receive, say
@@ -77,3 +77,21 @@ def test_it_says_where_an_export_is_to_be_had(settings: LazySettings) -> None:
 def test_it_asks_which_words_and_says_when_there_are_none() -> None:
     assert "Which words?" in answer("/search")
     assert "Nothing that you may read" in answer("/search octarine")
+
+
+@pytest.mark.parametrize(("platform", "shown"), [("telegram", "*[Al](x)*"), ("discord", r"\*\[Al\]\(x\)\*")])
+def test_it_says_names_as_they_are(platform: str, shown: str) -> None:
+    say("alice", "octarine", platform=platform, group="pub")
+    asked = [
+        receive("alice", "/whoami", platform=platform),
+        receive("bob", "/search octarine", platform=platform, group="pub"),
+    ]
+    PlatformAccount.objects.update(display_name="*[Al](x)*")
+
+    told = []
+    for claimed in map(claim, asked):
+        turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=outbox.TEXT_LIMIT)
+        told.append(OutboundDelivery.objects.latest("pk").text)
+
+    assert f'You are "{shown}"' in told[0]
+    assert f" {shown}, on" in told[1]

@@ -9,7 +9,7 @@ import pytest
 from pytest_django import Settings
 
 from identity import browser_pairing, browsers, clock
-from identity.models import AccountLink, Browser, Pairing
+from identity.models import AccountLink, Browser, Pairing, PlatformAccount
 from identity.pairing_secrets import secrets_of
 from sessions_app import commands, inbox, outbox
 from sessions_app.messages import Address, MessageEdit
@@ -73,6 +73,23 @@ def test_it_stores_no_word_of_it() -> None:
     assert set(OutboundDelivery.objects.values_list("text", flat=True)) == {""}
     assert not HistoryEntry.objects.exists()
     assert not Pairing.objects.filter(code_hash__isnull=False).exists()
+
+
+def test_it_tells_names_on_discord_without_mark_up() -> None:
+    pair("telegram", "discord")
+    for command in ("/link", "/accounts", "/share", "/unlink"):
+        hear("alice", command)
+    hear("alice", "/forget", platform="discord")
+    PlatformAccount.objects.update(display_name="[482](https://x)", username="<@1> **a**")
+
+    told_there = OutboundDelivery.objects.filter(account__platform="discord")
+    quoted = [text for one in told_there if "482" in (text := outbox.outgoing(one).text)]
+    assert {one.template for one in told_there} >= {"number", "past_shared", "unlinked", "forget_number"}
+    assert len(quoted) >= 3
+    for text in quoted:
+        assert "[482" not in text.replace(r"\[482", "")
+        assert r'"\[482\]\(https\://x\)" (' in text
+        assert r"\<\@1\> \*\*a\*\*, ID .." in text
 
 
 def test_it_takes_six_digits_for_a_message_when_nobody_waits_for_a_number() -> None:
