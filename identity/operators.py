@@ -130,16 +130,16 @@ def invite(*, person: UnifiedUser, operator: str, platform: str = "") -> Pairing
     if platform and platform not in platforms():
         raise ValueError(_("There is no platform %(name)s here.") % {"name": platform})
     if platform and platform not in platforms_left(person):
-        raise ValueError(_("This person has an account of that platform already, and takes one of each."))
+        taken = _("%(id)s has an account of that platform already, and takes one of each.")
+        raise ValueError(taken % {"id": person.unified_user_id})
     return pairing.invite(person=person, operator=operator, platform=platform)
 
 
 @transaction.atomic
-def invite_all(*, people: Sequence[UnifiedUser], operator: str) -> list[Pairing]:
+def invite_all(*, people: Sequence[UnifiedUser], operator: str, platform: str = "") -> list[Pairing]:
     """One invitation for each, or none at all. Raises ValueError for more than AT_ONCE and as `invite` does."""
-    _check_available()
     _check_number(len(people))
-    made = {pairing.invite(person=person, operator=operator).pk for person in people}
+    made = {invite(person=person, operator=operator, platform=platform).pk for person in people}
     return list(Pairing.objects.filter(pk__in=made).select_related("person").order_by("person__unified_user_id"))
 
 

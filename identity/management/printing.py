@@ -67,6 +67,13 @@ class OperatorCommand(BaseCommand):
         lines = [f"{name.replace('_', ' '):<{width}}  {_in_a_cell(value)}" for name, value in row.items()]
         self.stdout.write(text or "\n".join(lines))
 
+    def show_each(self, rows: Sequence[Row], text: str) -> None:
+        """Several things: `text`, or JSON."""
+        if self.as_json:
+            self._write_json(rows)
+        else:
+            self.stdout.write(text)
+
     def show_all(self, rows: Sequence[Row]) -> None:
         """A table, or JSON."""
         if self.as_json:

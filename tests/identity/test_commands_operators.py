@@ -68,7 +68,7 @@ def test_it_invites_and_shows_the_code_once() -> None:
     BotProfile.objects.create(platform="telegram", url="https://t.me/OurBot")
     person("alice")
 
-    given = run_json("people", "invite", "alice", "--platform", "telegram")
+    [given] = run_json("people", "invite", "alice", "--platform", "telegram")
 
     request = Pairing.objects.get()
     assert (request.operator, request.platform) == (ME, "telegram")
@@ -80,6 +80,34 @@ def test_it_invites_and_shows_the_code_once() -> None:
     assert not [one for one in spelled(request) if one in later]
     assert spelled(request)[1] not in run("people", "invite", "alice")
     assert AuditEvent.objects.filter(kind="pairing_invited", actor=ME).count() == 2
+
+
+def test_it_invites_several_people_each_once() -> None:
+    for name in ("alice", "bob", "carol"):
+        person(name)
+
+    text = run("people", "invite", "bob", "alice", "bob")
+
+    requests = Pairing.objects.order_by("person__unified_user_id").select_related("person")
+    assert [one.person and one.person.unified_user_id for one in requests] == ["alice", "bob"]
+    assert [text.count(spelled(one)[1]) for one in requests] == [1, 1]
+    assert text.index("For alice:") < text.index(spelled(requests[0])[1]) < text.index("For bob:")
+    rows = run_json("people", "invite", "alice", "carol", "--platform", "discord")
+    assert [(row["person"], Pairing.objects.get(pk=row["request"]).platform) for row in rows] == [
+        ("alice", "discord"),
+        ("carol", "discord"),
+    ]
+
+
+@pytest.mark.parametrize("words", ["bob nobody", "bob alice --platform telegram"])
+def test_it_invites_all_or_nobody(words: str) -> None:
+    linked("alice", "telegram")
+    person("bob")
+
+    with pytest.raises(CommandError):
+        run("people", "invite", *words.split())
+
+    assert not Pairing.objects.exists()
 
 
 def test_it_suspends_a_person() -> None:
@@ -122,11 +150,15 @@ def test_it_lists_and_shows_accounts() -> None:
 def test_it_lists_and_revokes_links() -> None:
     link = linked("alice", "telegram")
     assert [one["id"] for one in run_json("links", "list", "--search", "alice")] == [link.pk]
+    shown = run_json("links", "show", link.pk)
+    assert (shown["account"], shown["person"], shown["ended_at"]) == ("telegram:00001", "alice", None)
+    assert "telegram:00001" in run("links", "show", link.pk)
 
     assert run("links", "revoke", link.pk) == "Revoked: telegram:00001 is on its own again."
 
     assert run_json("links", "list") == []
     assert [one["id"] for one in run_json("links", "list", "--all")] == [link.pk]
+    assert run_json("links", "show", link.pk)["ended_at"] is not None
     assert AuditEvent.objects.filter(kind="unlinked", actor=ME).count() == 1
 
 
@@ -204,6 +236,7 @@ def test_it_finishes_nothing_that_people_started(monkeypatch: pytest.MonkeyPatch
         ("people import /nowhere/people.csv", "cannot be read"),
         ("accounts show telegram", "platform:id"),
         ("links revoke 4711", "no live link"),
+        ("links show 4711", "no link 4711"),
         (f"requests show {NOBODYS}", "no request"),
         (f"requests confirm {NOBODYS}", "no request"),
         ("requests show 12", "invalid UUID"),

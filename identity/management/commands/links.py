@@ -12,11 +12,13 @@ from identity.models import AccountLink
 
 
 class Command(OperatorCommand):
-    help = "Links: list, revoke."
+    help = "Links: list, show, revoke."
 
     def add_steps(self) -> None:
         links = self.list_step(self.list, "List links.")
         links.add_argument("--all", dest="everything", action="store_true", help="also those that have ended")
+        show = self.step("show", self.show_link, "Show one link.")
+        show.add_argument("pk", metavar="id", type=int, help="as it is listed")
         revoke = self.step("revoke", self.revoke, "End a link.")
         revoke.add_argument("pk", metavar="id", type=int, help="as it is listed")
 
@@ -29,12 +31,23 @@ class Command(OperatorCommand):
             links = links.filter(person | Q(account__platform_user_id=search) | Q(actor__icontains=search))
         self.show_all([_row(link) for link in links[:limit]])
 
+    def show_link(self, *, pk: int) -> None:
+        link = _found(pk)
+        if link is None:
+            raise ValueError(f"There is no link {pk}.")
+        more = {"request": link.pairing_id, "shares_past": link.shares_past, "disowned": link.disowned}
+        self.show(_row(link) | more)
+
     def revoke(self, *, pk: int) -> None:
-        link = AccountLink.objects.select_related("account", "user").filter(pk=pk).first()
+        link = _found(pk)
         if link is None or not operators.revoke(link=link, operator=operator()):
             raise ValueError(f"There is no live link {pk}.")
         link.refresh_from_db()
         self.show(_row(link), f"Revoked: {link.account} is on its own again.")
+
+
+def _found(pk: int) -> AccountLink | None:
+    return AccountLink.objects.select_related("account", "user").filter(pk=pk).first()
 
 
 def _row(link: AccountLink) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from django.db.models import Q
 
 from identity import invitations, linking, operators, spreadsheets
+from identity.invitations import Invitation
 from identity.management.printing import OperatorCommand, named, operator, person_named
-from identity.models import AccountLink, UnifiedUser
+from identity.models import AccountLink, Pairing, UnifiedUser
 from identity.operators import NewPerson
 
 
@@ -24,8 +26,8 @@ class Command(OperatorCommand):
         add = self.step("add", self.add, "Add a person.")
         add.add_argument("person_id", metavar="id", help=one)
         add.add_argument("--name", default="", help="how you call the person")
-        invite = self.step("invite", self.invite, "Issue a code, shown once, for another account of a person.")
-        invite.add_argument("person_id", metavar="id", help=one)
+        invite = self.step("invite", self.invite, "Issue a code, shown once, for another account of each person.")
+        invite.add_argument("people", metavar="id", nargs="+", help=one)
         invite.add_argument("--platform", default="", help="only an account there may take it (default: any)")
         self.step("suspend", self.suspend, "End all links of a person.").add_argument(
             "person_id", metavar="id", help=one
@@ -60,19 +62,12 @@ class Command(OperatorCommand):
         person.refresh_from_db()
         self.show(_row(person), f"Added {person.unified_user_id}.")
 
-    def invite(self, *, person_id: str, platform: str) -> None:
-        person = person_named(person_id)
-        issued = operators.invite(person=person, platform=platform, operator=operator())
-        issued.refresh_from_db()
-        seen = invitations.shown([issued])[0]
-        row = {
-            "request": issued.pk,
-            "code": seen.code,
-            "deep_link": seen.deep_link,
-            "expires_at": seen.expires_at,
-            "invitation": seen.text,
-        }
-        self.show(row, f"{seen.text}\n\nRequest {issued.pk}. The code is shown only now.")
+    def invite(self, *, people: Sequence[str], platform: str) -> None:
+        invited = [person_named(one) for one in dict.fromkeys(people)]
+        issued = operators.invite_all(people=invited, platform=platform, operator=operator())
+        rows = [_invited(*one) for one in zip(issued, invitations.shown(issued), strict=True)]
+        texts = ["For {person}:\n{invitation}\n\nRequest {request}.".format_map(row) for row in rows]
+        self.show_each(rows, "\n\n".join([*texts, "Codes are shown only now."]))
 
     def suspend(self, *, person_id: str) -> None:
         count = operators.suspend(person=person_named(person_id), operator=operator())
@@ -88,6 +83,17 @@ class Command(OperatorCommand):
         count = operators.import_people(people=table.people, operator=operator())
         known = len(table.people) - count
         self.show({"added": count, "known": known}, f"{count} added, {known} known already.")
+
+
+def _invited(issued: Pairing, seen: Invitation) -> dict[str, Any]:
+    return {
+        "person": issued.person.unified_user_id if issued.person else None,
+        "request": issued.pk,
+        "code": seen.code,
+        "deep_link": seen.deep_link,
+        "expires_at": seen.expires_at,
+        "invitation": seen.text,
+    }
 
 
 def _row(person: UnifiedUser) -> dict[str, Any]:
