@@ -62,7 +62,8 @@ def refuse(pairing: Pairing, responder: PlatformAccount, reason: str, *, was: st
     if not pairing_rows.end(pairing, State.REFUSED, was=[was]):
         return False
     pairing_rows.record("refused", pairing, actor="system", account=responder, reason=reason)
-    for one in (pairing.initiator, responder):
+    initiating = [pairing.initiator] if was == State.OFFERED else pairing_rows.initiating_accounts(pairing)
+    for one in (*initiating, responder):  # invited people hear of what has been claimed, and not before
         notices.tell(one, Template.REFUSED, reason=reason)
     return True
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 
+from django.db.models import Q
+
 from identity.models import AccountLink, Pairing, PlatformAccount, UnifiedUser
 from identity.names import harmless
 
@@ -12,11 +14,20 @@ def forbids(pairing: Pairing, responder: PlatformAccount) -> str:
     """Why policy does not allow the two sides to be joined, in a word; empty if it does.
 
     One side must be linked to nobody yet, and a person has at most one account on each platform. A browser may always
-    be claimed: it is nobody's account.
+    be claimed: it is nobody's account. Once the code was claimed, it is for those who were shown then.
     """
     if pairing.initiator_browser_id:
         return ""
-    return forbids_joining(responder, pairing.initiator, pairing.person_id)
+    reason = forbids_joining(responder, pairing.initiator, pairing.person_id)
+    return reason or ("changed" if _has_grown(pairing, responder) else "")
+
+
+def _has_grown(pairing: Pairing, responder: PlatformAccount) -> bool:
+    """Whether an account has come to either side since each was shown who the other is."""
+    live = AccountLink.objects.live()
+    people = live.filter(account__in=(pairing.initiator_id, responder.pk)).values("user")
+    sides = live.filter(Q(user__in=people) | Q(user=pairing.person_id))
+    return pairing.claimed_at is not None and sides.filter(since__gt=pairing.claimed_at).exists()
 
 
 def forbids_joining(responder: PlatformAccount, initiator: PlatformAccount | None, person_id: int | None = None) -> str:

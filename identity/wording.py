@@ -198,6 +198,7 @@ def _refused(account: PlatformAccount, subject: Subject) -> Notice:
         "same_person": _("These two accounts share one conversation already."),
         "same_platform": _("This conversation has an account of that app already, and takes one of each app."),
         "platform": _("That invitation is for another app."),
+        "changed": _("The accounts of one side have changed since the code was used. Start again with /link."),
     }
     return Notice(reasons[subject["reason"]])
 

@@ -267,7 +267,7 @@ class Model:
         return None
 
     def _join(self, request: Request, *sides: Account) -> Words:
-        if self._forbids(*sides):
+        if self._forbids(*sides) or not self._knew_each_other(request, *sides):
             self._end(request, "refused")
             return {"refused"}
         self._end(request, "linked")
@@ -288,6 +288,10 @@ class Model:
         apps = {one.platform, *(link.account.platform for link in ours)}
         their_apps = {other.platform, *(link.account.platform for link in theirs)}
         return bool(ours and theirs) or bool(apps & their_apps)
+
+    def _knew_each_other(self, request: Request, *sides: Account) -> bool:
+        """All who would be one person now were there when each side was shown the other."""
+        return all(link.since <= request.claimed for side in sides for link in self._family(side))
 
     def _take_out(self, who: Account, wanted: list[Link], *, disowned: bool = False) -> Words:
         own = next((link for link in self._family(who) if link.account == who), None)

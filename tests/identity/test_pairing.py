@@ -10,7 +10,7 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 
-from identity import audit, called, clock, pairing, pairing_limits, wording
+from identity import audit, called, clock, linking, pairing, pairing_limits, wording
 from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
 from identity.pairing_rows import Outcome
@@ -292,6 +292,33 @@ def test_it_asks_policy_again_when_the_number_comes(
 
     assert (state(request), told.to(alice)[-1]) == ("refused", Template.REFUSED)
     assert not are_one(alice, alice_discord)
+
+
+@pytest.mark.parametrize("side", ["initiator", "responder"])
+def test_it_joins_nobody_who_came_after_the_two_were_shown_to_each_other(told: Told, side: str) -> None:
+    ivan, victor = account("ivan"), account("victor", "discord")
+    request = claimed(victor, ivan)
+    zoe = account("zoe", "slack")
+    pairs.person("zoe", zoe, ivan if side == "initiator" else victor)
+
+    assert pairing.confirm(account=ivan, number=number(request)) == Outcome.REFUSED
+
+    assert not are_one(ivan, victor)
+    assert state(request) == "refused"
+    for one in (ivan, victor):
+        assert told.text(one) == (
+            "The accounts of one side have changed since the code was used. Start again with /link."
+        )
+
+
+def test_it_joins_those_who_were_shown_though_some_have_left() -> None:
+    telegram, discord, slack = (account("alice", one) for one in ("telegram", "discord", "slack"))
+    pairs.person("alice", telegram, discord)
+    request = claimed(slack, telegram)
+    linking.leave(account=discord)
+
+    assert pairing.confirm(account=telegram, number=number(request)) == Outcome.LINKED
+    assert are_one(telegram, slack)
 
 
 @pytest.mark.parametrize("linked_side", ["initiator", "responder"])

@@ -120,6 +120,17 @@ def test_the_operator_cannot_finish_once_the_person_has_an_account(
     assert owner(telegram) is None
 
 
+def test_an_account_that_came_after_the_claim_cannot_finish(told: Told, telegram: PlatformAccount) -> None:
+    alice, operators = person("alice"), account("ann", "discord")
+    shown, second = invited(alice, telegram), invited(alice, operators)
+    assert pairing.confirm_as_operator(pairing=second, number=number(second), operator="ann") == Outcome.LINKED
+
+    assert pairing.confirm(account=operators, number=number(shown)) == Outcome.REFUSED
+
+    assert owner(telegram) is None
+    assert told.to(operators)[-1] == told.to(telegram)[-1] == Template.REFUSED
+
+
 def test_another_persons_account_cannot_finish(telegram: PlatformAccount, discord: PlatformAccount) -> None:
     request = invited(person("alice", telegram), discord)
     mallory = account("mallory", "slack")

@@ -80,6 +80,7 @@ MUTANTS = (
         "if reason := pairing_policy.forbids(pairing, responder):",
         "if reason := '':",
     ),
+    Mutant("what was never shown is joined", pairing_policy, "if _has_grown(pairing, responder) else", "if False else"),
     Mutant("wrong codes are not counted", pairing_limits, "[*recent, moment][", "[*recent][:0]["),
     Mutant(
         "wrong codes of a while ago are forgotten with a new one",
