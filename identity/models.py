@@ -198,6 +198,8 @@ class Pairing(models.Model):
     nonce = models.BinaryField(max_length=16, default=new_nonce, editable=False)
     state = models.CharField(max_length=9, choices=State.choices, default=State.OFFERED)
     initiator = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="offers")
+    # Finds what an account has begun beyond its row, which is another one when it comes back after it was forgotten.
+    initiator_hash = models.CharField(max_length=64, blank=True, default="", db_default="", editable=False)
     initiator_browser = models.ForeignKey(Browser, null=True, on_delete=models.PROTECT, related_name="offers")
     person = models.ForeignKey(UnifiedUser, null=True, on_delete=models.PROTECT, related_name="invitations")
     operator = models.CharField(max_length=150, blank=True)
@@ -269,9 +271,8 @@ class Pairing(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["initiator", "created_at"], name="requests_of_an_initiator"),
+            models.Index(fields=["initiator_hash", "created_at"], name="requests_of_an_initiator"),
             models.Index(fields=["initiator_browser", "created_at"], name="requests_of_a_browser"),
-            models.Index(fields=["strike", "ended_at"], condition=Q(strike__isnull=False), name="strikes"),
             models.Index(fields=["expires_at"], condition=Q(ended_at=None), name="requests_that_may_expire"),
         ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 
 from identity import audit, clock
 from identity.limits import DAY, limits
@@ -30,7 +30,12 @@ def seconds_until_start(party: PlatformAccount | Browser) -> int:
         return max(_seconds_to_wait(in_vain, pause), _seconds_to_wait(starts, most))
     if strikes(party) >= these.strikes:
         most.append((3600, 1))
-    return _seconds_to_wait(Pairing.objects.filter(initiator=party), pause + most)
+    return _seconds_to_wait(_begun_by(party), pause + most)
+
+
+def _begun_by(account: PlatformAccount) -> QuerySet[Pairing]:
+    """What it has begun, beyond its row: whoever is forgotten and comes back has started already."""
+    return Pairing.objects.filter(initiator_hash=audit.account_hash(account))
 
 
 def seconds_until_start_from(address: str) -> int:
@@ -62,7 +67,7 @@ def strikes(account: PlatformAccount) -> int:
 
 def _against(account: PlatformAccount) -> QuerySet[Pairing]:
     lately = clock.seconds_from_now(-DAY)
-    return Pairing.objects.filter(strike=account, initiator=account, ended_at__gt=lately)
+    return _begun_by(account).filter(strike=F("initiator"), ended_at__gt=lately)
 
 
 def alert(pairing: Pairing) -> None:

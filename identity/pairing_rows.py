@@ -47,6 +47,7 @@ class Outcome(StrEnum):
 def begin(code_seconds: int, handshake_seconds: int, **side: object) -> Pairing:
     """A new request, offered by `side`: `initiator`, `initiator_browser`, or `person` and `operator`."""
     pairing = Pairing(id=uuid.uuid4(), nonce=secrets.token_bytes(16), **side)
+    pairing.initiator_hash = audit.account_hash(pairing.initiator) if pairing.initiator else ""
     derived = secrets_of(pairing)
     pairing.code_hash, pairing.token_hash = lookup_hash(derived.code), lookup_hash(derived.token)
     pairing.expires_at = clock.seconds_from_now(code_seconds)

@@ -13,8 +13,11 @@ AT_ONCE = 500
 
 
 def forget_old_requests() -> int:
-    """Delete requests and browsers that ended long ago; links stay. How many rows there were."""
-    old = clock.seconds_from_now(-settings.BOTOS_KEEP_PAIRINGS_DAYS * DAY)
+    """Delete requests and browsers that ended long ago; links stay. How many rows there were.
+
+    At least a day ago, however short the operator wants it: starts and strikes are counted for as long.
+    """
+    old = clock.seconds_from_now(-max(1, settings.BOTOS_KEEP_PAIRINGS_DAYS) * DAY)
     in_browsers = BrowserAccount.objects.filter(ended_at__lt=old).order_by("ended_at").values_list("pk", flat=True)
     gone = BrowserAccount.objects.filter(pk__in=list(in_browsers[:AT_ONCE])).delete()[0]
     is_needed = Exists(BrowserAccount.objects.filter(pairing=OuterRef("pk")))

@@ -60,6 +60,16 @@ def test_it_keeps_wrong_codes_as_of_the_first_of_them(migrate: Migrate) -> None:
     assert dict(limits.values_list("guesser", "failures")) == {"account 1": 3, "account 2": 0}
 
 
+def test_processes_of_the_version_before_still_begin_requests(migrate: Migrate) -> None:
+    model = migrate("identity", "0006_preferred")
+    alice = model("identity", "PlatformAccount").objects.create(platform="telegram", platform_user_id="alice")
+    pairings = migrate("identity", "0007_initiator_hash")("identity", "Pairing").objects
+
+    begun = model("identity", "Pairing").objects.create(initiator=alice, expires_at=NOON, last_at=NOON)
+
+    assert pairings.get(pk=begun.pk).initiator_hash == ""
+
+
 def test_it_dates_replies_by_the_end_of_their_message(migrate: Migrate) -> None:
     model = migrate("sessions_app", "0001_initial")
     account = model("identity", "PlatformAccount").objects.create(platform="telegram", platform_user_id="alice")

@@ -12,9 +12,9 @@ from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, connections
 
-from identity import audit, browsers, clock, codes, linking, pairing, pairing_rows
+from identity import audit, browsers, clock, codes, linking, pairing, pairing_limits, pairing_rows
 from identity.limits import limits
-from identity.models import AccountLink, AuditEvent, Browser, PlatformAccount, UnifiedUser
+from identity.models import AccountLink, AuditEvent, Browser, Pairing, PlatformAccount, UnifiedUser
 from sessions_app import forget_number, forgetting, inbox, outbox, pairing_chat, turns, watermarks
 from sessions_app.forgetting import Outcome
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery, Watermark
@@ -290,6 +290,26 @@ def test_whoever_comes_back_has_guessed_already(two: None) -> None:
     say("zaphod", "hello again", answer="who are you?")
 
     assert pairing.claim(account=account(), secret="BBBBBBBB") == pairing_rows.Outcome.WAIT
+
+
+def test_whoever_comes_back_has_started_already(two: None) -> None:
+    pairing.offer(account=account())
+    forget()
+    say("zaphod", "hello again", answer="who are you?")
+
+    assert pairing.offer(account=account()) == pairing_rows.Outcome.WAIT
+
+
+def test_whoever_comes_back_has_been_denied_already(two: None) -> None:
+    for who in ("bob", "charlie", "dora"):
+        request = pairs.claimed(pairs.account(who, "slack"), account())
+        pairing.deny(account=pairs.account(who, "slack"), pairing_id=request.pk)
+        pairs.later(31, Pairing.objects.all())
+    forget()
+    say("zaphod", "hello again", answer="who are you?")
+
+    assert pairing_limits.strikes(account()) == limits().strikes
+    assert pairing.offer(account=account()) == pairing_rows.Outcome.WAIT
 
 
 def test_it_keeps_the_log_by_its_keyed_hash(two: None) -> None:

@@ -108,6 +108,16 @@ def test_it_forgets_requests_and_browsers_after_a_month() -> None:
     assert (Pairing.objects.count(), BrowserAccount.objects.count(), ForgetRequest.objects.count()) == (1, 1, 1)
 
 
+def test_it_keeps_requests_for_as_long_as_they_are_counted(settings: LazySettings) -> None:
+    settings.BOTOS_KEEP_PAIRINGS_DAYS = 0
+    say("alice", "hello", answer="ok")
+    for days in (1.1, 0.9):
+        times = {"expires_at": ago(days), "last_at": ago(days), "ended_at": ago(days)}
+        Pairing.objects.create(initiator=PlatformAccount.objects.get(), state="cancelled", **times)
+
+    assert identity_retention.forget_old_requests() == 1
+
+
 def test_it_forgets_audit_rows_beyond_their_time_alone() -> None:
     for days in (401, 399):
         row = audit.record(kind="tested", actor="test", days=days)
