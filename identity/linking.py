@@ -307,15 +307,19 @@ def _end_for(link: AccountLink, *, actor: str, method: str, still: Q | None = No
     return _end(link, actor=actor, method=method, still=still)
 
 
-@transaction.atomic
 def remind() -> int:
-    """Tell people once more of links that are a day, and a week, old. How many links there were."""
+    """Tell people once more of links that are a day, and a week, old. How many links there were.
+
+    One transaction each, as in `suspend_silent`.
+    """
     due = AccountLink.objects.live().filter(remind_at__lte=clock.now()).select_related("user")
     return sum(_remind_of(link) for link in due)
 
 
+@transaction.atomic
 def _remind_of(link: AccountLink) -> bool:
     """Whoever moves `remind_at` tells: of several workers that see it due, one."""
+    locks.lock_people([link.account_id])
     second = link.since + timedelta(seconds=limits().second_reminder_seconds)
     following = second if link.remind_at and link.remind_at < second else None
     mine = AccountLink.objects.filter(pk=link.pk, remind_at=link.remind_at).update(remind_at=following)

@@ -1,4 +1,5 @@
-"""Whoever ends what is attached takes rows in one order, so that two who come from both sides never wait in a circle.
+"""Whoever ends what is attached, or tells of links, takes rows in one order, so that two who come from both sides never
+wait in a circle.
 
 SQLite has one writer at a time, so all of this is about PostgreSQL.
 """
@@ -14,7 +15,7 @@ import pytest
 from django.db import connection, connections, transaction
 
 from identity import attachments, browsers, clock, linking
-from identity.models import Browser, BrowserAccount, Pairing, PlatformAccount
+from identity.models import AccountLink, Browser, BrowserAccount, Pairing, PlatformAccount
 from tests.identity import pairs
 from tests.identity.pairs import account
 
@@ -45,7 +46,7 @@ def is_somebody_waiting() -> bool:
         return cursor.fetchone() is not None
 
 
-def does_it_wait_for(held: object, step: Callable[[], object], *, leaving: BrowserAccount) -> bool:
+def does_it_wait_for(held: object, step: Callable[[], object], *, leaving: BrowserAccount | AccountLink) -> bool:
     """Whether `step`, when somebody has `held`, waits for that and has not taken `leaving` before."""
 
     def take_it() -> None:
@@ -60,7 +61,7 @@ def does_it_wait_for(held: object, step: Callable[[], object], *, leaving: Brows
         while not is_somebody_waiting() and time.monotonic() < until:
             time.sleep(0.02)
         is_waiting = is_somebody_waiting()
-        rest = BrowserAccount.objects.select_for_update(no_key=True, skip_locked=True)
+        rest = type(leaving)._default_manager.select_for_update(no_key=True, skip_locked=True)
         is_free = rest.filter(pk=leaving.pk).exists()
     waiting.join(10)
     return is_waiting and is_free
@@ -112,3 +113,13 @@ def test_an_account_that_is_gone_is_held_before_what_it_is_attached_to() -> None
     only = attach(to=FIRST, who=alice)
 
     assert does_it_wait_for(alice, lambda: linking.account_is_gone(account=alice), leaving=only)
+
+
+@pytest.mark.parametrize("free", ["alice", "bob"])
+def test_reminding_holds_one_person_at_a_time_and_before_the_link(free: str) -> None:
+    alice, bob = pairs.person("alice", account("alice")), pairs.person("bob", account("bob"))
+    AccountLink.objects.update(remind_at=clock.now())
+
+    assert does_it_wait_for(
+        bob, linking.remind, leaving=AccountLink.objects.get(user={"alice": alice, "bob": bob}[free])
+    )
