@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 
-from identity import linking
-from identity.models import PlatformAccount
+from identity import linking, pairing
+from identity.models import PlatformAccount, UnifiedUser
 from identity.resolvers import InMemoryIdentityResolver
 from sessions_app import inbox, lanes, outbox, turns
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane
+from tests.identity import pairs
 from tests.sessions_app.racing import at_once
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say, texts
 
@@ -109,6 +113,42 @@ def test_it_knows_an_account_by_its_id_whatever_it_is_called() -> None:
     assert texts(conversation) == ["hello", "ok"]
     assert other is not None
     assert texts(other) == []
+
+
+def in_a_number(alice: PlatformAccount) -> InboundMessage:
+    """For an invitation that somebody else has claimed."""
+    link("alice", "telegram")
+    request = pairing.invite(person=UnifiedUser.objects.get(), operator="ann")
+    pairing.claim(account=pairs.account("alice", "discord"), secret=pairs.code(request))
+    return message("alice", pairs.wrong(request))
+
+
+def in_a_code_for_all(alice: PlatformAccount) -> InboundMessage:
+    return message("alice", pairs.code(pairs.offered(alice)), group="pub")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("said", [in_a_number, in_a_code_for_all])
+def test_it_waits_for_no_account_after_it_has_decided(said: Callable[[PlatformAccount], InboundMessage]) -> None:
+    """Whoever holds the account may wait for what was decided: the person, or the request."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one writer at a time")
+    say("alice", "hello")
+    alice = PlatformAccount.objects.get()
+    renamed = [replace(one, sender=Sender("alice", "Mallory")) for one in (said(alice), message("alice", "hello"))]
+
+    with transaction.atomic():
+        PlatformAccount.objects.select_for_update(no_key=True).get(pk=alice.pk)
+        receiving = threading.Thread(target=at_once, args=(partial(inbox.receive, renamed[0], resolver=DATABASE),))
+        receiving.start()
+        receiving.join(5)
+        has_waited = receiving.is_alive()
+    receiving.join(10)
+    assert not has_waited
+
+    inbox.receive(renamed[1], resolver=DATABASE)
+    alice.refresh_from_db()
+    assert alice.display_name == "Mallory"
 
 
 def test_it_moves_a_private_chat_to_where_it_was_last_heard_from() -> None:
