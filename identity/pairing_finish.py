@@ -24,7 +24,6 @@ from identity.pairing_rows import Outcome
 from identity.pairing_secrets import secrets_of
 
 State = Pairing.State
-DONE = (Outcome.LINKED, Outcome.ATTACHED)
 
 
 def lock_sides(pairings: Iterable[Pairing]) -> None:
@@ -37,12 +36,17 @@ def lock_sides(pairings: Iterable[Pairing]) -> None:
     )
 
 
+def fits(pairing: Pairing, number: str) -> bool:
+    """Whether the number is that of a request, as it was read, with tries left. The caller holds the sides."""
+    return pairing.tries < limits().number_tries and codes.is_same(number, secrets_of(pairing).number)
+
+
 def try_number(pairing: Pairing, number: str, how: How, account: PlatformAccount | None = None) -> Outcome:
     """Try a number that `account`, a browser or an operator has typed. The caller holds the sides."""
     if not pairing_rows.count_try(pairing):
         notices.tell(account, Template.NOTHING_THERE)
         return Outcome.ENDED
-    if codes.is_same(number, secrets_of(pairing).number):
+    if fits(pairing, number):
         return _finish(pairing, how)
     left = limits().number_tries - pairing.tries - 1
     if left > 0:

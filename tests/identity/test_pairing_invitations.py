@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from identity import clock, linking, pairing, pairing_rows
+from identity import clock, codes, linking, pairing, pairing_rows
 from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
 from identity.pairing_rows import Outcome
@@ -129,6 +129,49 @@ def test_an_account_that_came_after_the_claim_cannot_finish(told: Told, telegram
 
     assert owner(telegram) is None
     assert told.to(operators)[-1] == told.to(telegram)[-1] == Template.REFUSED
+
+
+def test_the_number_of_one_request_is_no_wrong_one_of_another(
+    telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    alice = person("alice", telegram)
+    first, second = invited(alice, discord), invited(alice, account("alice", "slack"))
+
+    assert pairing.confirm(account=telegram, number=number(second)) == Outcome.LINKED
+
+    first.refresh_from_db()
+    assert (first.state, first.tries) == ("claimed", 0)
+
+
+def test_a_number_that_fits_none_is_a_wrong_one_of_all(telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    alice = person("alice", telegram)
+    requests = [invited(alice, discord), invited(alice, account("alice", "slack"))]
+    wrong = next(one for one in ("100000", "200000", "300000") if one not in map(number, requests))
+
+    for _ in range(3):
+        pairing.confirm(account=telegram, number=wrong)
+
+    assert [state(one) for one in requests] == ["locked", "locked"]
+
+
+@pytest.mark.parametrize("tries", [2, 3])
+def test_a_number_is_compared_with_no_request_that_has_no_try_left(
+    telegram: PlatformAccount, discord: PlatformAccount, monkeypatch: pytest.MonkeyPatch, tries: int
+) -> None:
+    request = invited(person("alice", telegram), discord)
+    Pairing.objects.update(tries=tries)
+    compared: list[str] = []
+    really = codes.is_same
+
+    def is_same(one: str, other: str) -> bool:
+        compared.append(one)
+        return really(one, other)
+
+    monkeypatch.setattr(codes, "is_same", is_same)
+
+    pairing.confirm(account=telegram, number=number(request))
+
+    assert bool(compared) == (owner(discord) is not None) == (tries == 2)
 
 
 def test_another_persons_account_cannot_finish(telegram: PlatformAccount, discord: PlatformAccount) -> None:
