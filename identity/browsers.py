@@ -162,6 +162,7 @@ def sign_out(browser: Browser) -> bool:
     """End the browser, what is attached to it and what it has begun. False if it had ended. Flush its session, too."""
     theirs = Pairing.objects.filter(Q(initiator_browser=browser) | Q(responder_browser=browser))
     ended = Browser.objects.filter(pk=browser.pk, ended_at=None).update(ended_at=clock.now())
+    attachments.hold_those(browser=browser)  # before any request, as whoever ends an account's does
     pairing_rows.expire(theirs)
     for pairing in pairing_rows.with_parties(theirs.filter(ended_at=None)).order_by("pk"):
         pairing_rows.stop(pairing, Pairing.State.CANCELLED, actor=actor(browser))

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
 
-from identity import attachments, audit, clock, live, locks, lookup, notices
+from identity import attachments, audit, clock, live, locks, lookup, notices, pairing_rows
 from identity.limits import limits
 from identity.models import AccountLink, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
@@ -268,7 +268,10 @@ def revoke(*, link: AccountLink, operator: str) -> bool:
 
 @transaction.atomic
 def suspend(*, user: UnifiedUser, operator: str) -> int:
-    """An operator ends all links of a person: each account is on its own again. How many there were."""
+    """An operator ends all links of a person, and what its accounts have begun or claimed: each is on its own again.
+
+    How many links there were.
+    """
     locks.lock_people(
         (), joining=[user.pk]
     )  # enough: nobody makes or ends a link of a person without holding the person
@@ -276,6 +279,7 @@ def suspend(*, user: UnifiedUser, operator: str) -> int:
     attachments.hold_those(account__in=[link.account_id for link in links])
     for link in links:
         _end(link, actor=operator, method="suspended")
+    pairing_rows.stop_all_of([link.account_id for link in links], actor=operator)
     return len(links)
 
 
@@ -286,6 +290,7 @@ def account_is_gone(*, account: PlatformAccount) -> bool:
     """
     locks.lock_person(account.pk)
     attachments.detach(account=account)
+    pairing_rows.stop_all_of([account.pk], actor="system")
     link = AccountLink.objects.live().filter(account=account).select_related("account", "user").first()
     return link is not None and _end_for(link, actor="system", method="gone")
 
@@ -303,8 +308,12 @@ def suspend_silent() -> int:
 
 @transaction.atomic
 def _end_for(link: AccountLink, *, actor: str, method: str, still: Q | None = None) -> bool:
+    """Whoever ends it, it was not the account: what that has begun or claimed must not link it again."""
     locks.lock_people([link.account_id])
-    return _end(link, actor=actor, method=method, still=still)
+    if not _end(link, actor=actor, method=method, still=still):
+        return False
+    pairing_rows.stop_all_of([link.account_id], actor=actor)
+    return True
 
 
 def remind() -> int:

@@ -14,9 +14,9 @@ from enum import StrEnum
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Least
 
-from identity import audit, clock, linking, live, notices
+from identity import audit, clock, live, notices
 from identity.limits import limits
-from identity.models import Browser, Pairing, PlatformAccount
+from identity.models import AccountLink, Browser, Pairing, PlatformAccount
 from identity.notices import Template
 from identity.pairing_secrets import lookup_hash, secrets_of
 
@@ -132,6 +132,16 @@ def stop(
     return True
 
 
+def stop_all_of(accounts: Iterable[int], *, actor: str) -> None:
+    """Cancel what these accounts (primary keys) are party to. The caller holds them or their person, and what they are
+    attached to, which comes before any request.
+    """
+    party = Q(initiator__in=accounts) | Q(responder__in=accounts)
+    live_ones = Pairing.objects.filter(party, ended_at=None, expires_at__gt=clock.now())
+    for pairing in with_parties(live_ones).order_by("pk"):
+        stop(pairing, State.CANCELLED, actor=actor)
+
+
 def _other_side(pairing: Pairing, by: PlatformAccount | None) -> PlatformAccount | None:
     if by is None:
         return pairing.initiator or pairing.responder
@@ -149,9 +159,10 @@ def expire(pairings: QuerySet[Pairing]) -> int:
 
 def initiating_accounts(pairing: Pairing) -> list[PlatformAccount]:
     """All accounts that see what becomes of the request: the initiator, or those of the person who is invited."""
-    if pairing.initiator:
-        return [pairing.initiator]
-    return linking.accounts_of(pairing.person) if pairing.person else []
+    if not pairing.person_id:
+        return [pairing.initiator] if pairing.initiator else []
+    theirs = AccountLink.objects.live().filter(user=pairing.person_id).order_by("since", "pk")
+    return [link.account for link in theirs.select_related("account")]
 
 
 def tell_both(pairing: Pairing, template: Template) -> None:

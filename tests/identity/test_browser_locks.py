@@ -46,7 +46,9 @@ def is_somebody_waiting() -> bool:
         return cursor.fetchone() is not None
 
 
-def does_it_wait_for(held: object, step: Callable[[], object], *, leaving: BrowserAccount | AccountLink) -> bool:
+def does_it_wait_for(
+    held: object, step: Callable[[], object], *, leaving: BrowserAccount | AccountLink | Pairing
+) -> bool:
     """Whether `step`, when somebody has `held`, waits for that and has not taken `leaving` before."""
 
     def take_it() -> None:
@@ -62,7 +64,7 @@ def does_it_wait_for(held: object, step: Callable[[], object], *, leaving: Brows
             time.sleep(0.02)
         is_waiting = is_somebody_waiting()
         rest = type(leaving)._default_manager.select_for_update(no_key=True, skip_locked=True)
-        is_free = rest.filter(pk=leaving.pk).exists()
+        is_free = rest.filter(pk__in=[leaving.pk]).exists()
     waiting.join(10)
     return is_waiting and is_free
 
@@ -123,3 +125,23 @@ def test_reminding_holds_one_person_at_a_time_and_before_the_link(free: str) -> 
     assert does_it_wait_for(
         bob, linking.remind, leaving=AccountLink.objects.get(user={"alice": alice, "bob": bob}[free])
     )
+
+
+ENDS: dict[str, Callable[[PlatformAccount], object]] = {
+    "signing out": lambda alice: browsers.sign_out(FIRST),
+    "gone": lambda alice: linking.account_is_gone(account=alice),
+    "suspended": lambda alice: linking.suspend(user=pairs.live_link(alice).user, operator="carol"),
+    "revoked": lambda alice: linking.revoke(link=pairs.live_link(alice), operator="carol"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_what_is_attached_is_held_before_any_request(end: Callable[[PlatformAccount], object]) -> None:
+    alice, _, _ = two_linked()
+    one = attach(to=FIRST, who=alice)
+    soon = clock.seconds_from_now(60)
+    request = Pairing.objects.create(initiator=alice, responder_browser=FIRST, expires_at=soon, last_at=soon)
+
+    assert does_it_wait_for(one, lambda: end(alice), leaving=request)
+    request.refresh_from_db()
+    assert request.state == "cancelled"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db.models import F
 
-from identity import clock, linking, locks, wording
+from identity import clock, linking, locks, pairing, wording
 from identity.models import AccountLink, AuditEvent, Pairing, PlatformAccount
 from identity.notices import Template
+from identity.pairing_rows import Outcome
 from tests.identity import pairs
 from tests.identity.pairs import Told, account, are_one, later, linked, live_link, owner
 
@@ -279,6 +280,41 @@ def test_it_ends_the_link_of_an_account_that_is_gone(telegram: PlatformAccount, 
 
     assert links() == ["telegram"]
     assert AuditEvent.objects.latest("pk").details["method"] == "gone"
+
+
+ENDS: dict[str, Callable[[PlatformAccount], object]] = {
+    "suspended": lambda alice: linking.suspend(user=live_link(alice).user, operator="ann"),
+    "revoked": lambda alice: linking.revoke(link=live_link(alice), operator="ann"),
+    "gone": lambda alice: linking.account_is_gone(account=alice),
+    "silent": lambda alice: linking.suspend_silent(),
+}
+
+
+@pytest.mark.parametrize("side", ["initiator", "responder"])
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_an_account_that_was_taken_out_finishes_nothing_that_it_had_begun(
+    told: Told, telegram: PlatformAccount, end: Callable[[PlatformAccount], object], side: str
+) -> None:
+    pairs.person("alice", telegram)
+    other = account("mallory", "slack")
+    request = pairs.claimed(other, telegram) if side == "initiator" else pairs.claimed(telegram, other)
+    later(200 * DAY, AccountLink.objects.all())
+    PlatformAccount.objects.filter(pk=telegram.pk).update(seen_at=clock.EPOCH)
+
+    end(telegram)
+
+    request.refresh_from_db()
+    assert (request.state, request.strike) == ("cancelled", None)
+    assert Template.CANCELLED in told.to(other)
+    assert pairing.confirm(account=request.initiator or other, number=pairs.number(request)) == Outcome.NOTHING
+    assert (owner(telegram), owner(other)) == (None, None)
+
+
+def test_an_account_that_is_gone_leaves_no_code_behind(telegram: PlatformAccount) -> None:
+    request = pairs.offered(telegram)
+
+    assert not linking.account_is_gone(account=telegram)
+    assert pairs.state(request) == "cancelled"
 
 
 def test_it_tells_the_initiator_of_all_accounts_of_the_responders_person(
