@@ -5,6 +5,7 @@ Whoever reaches a limit stops nobody else. A new code resets nothing.
 
 from __future__ import annotations
 
+import logging
 import math
 from datetime import datetime, timedelta
 
@@ -13,6 +14,8 @@ from django.db.models import F, QuerySet
 from identity import audit, clock
 from identity.limits import DAY, limits
 from identity.models import Browser, GuessLimit, Pairing, PlatformAccount
+
+log = logging.getLogger(__name__)
 
 # --- Starts
 
@@ -71,13 +74,15 @@ def _against(account: PlatformAccount) -> QuerySet[Pairing]:
 
 
 def alert(pairing: Pairing) -> None:
-    """Write down for the operator, once, that this request has brought its initiator the strikes that slow it down."""
+    """Tell the operator once, in both logs, that by this request its initiator has the strikes that slow it down."""
     struck = pairing.strike
     if struck is None or struck.pk != pairing.initiator_id:
         return
     before = _against(struck).exclude(pk=pairing.pk).values("responder").distinct().count()
     if before < limits().strikes <= strikes(struck):
         audit.record(kind="pairing_strikes", actor="system", account=struck)
+        words = "%s tried to link against the will of %d others within a day: it may start once an hour now"
+        log.warning(words, audit.actor(struck), strikes(struck))
 
 
 # --- Wrong codes

@@ -295,6 +295,20 @@ def test_it_slows_down_whoever_is_denied_by_three(told: Told, mallory: PlatformA
     assert pairing.offer(account=mallory) == Outcome.WAIT
 
 
+def test_it_warns_the_operator_without_naming_anybody(
+    mallory: PlatformAccount, caplog: pytest.LogCaptureFixture
+) -> None:
+    for who in ("alice", "bob", "charlie", "dora"):
+        strike(mallory, account(who))
+        later(HOUR, Pairing.objects.all())
+
+    [warning] = [one for one in caplog.records if one.levelname == "WARNING"]
+    assert warning.getMessage() == (
+        f"{audit.actor(mallory)} tried to link against the will of 3 others within a day: it may start once an hour now"
+    )
+    assert "mallory" not in warning.getMessage().lower()
+
+
 def test_it_counts_a_responder_once(mallory: PlatformAccount) -> None:
     for _ in range(4):
         strike(mallory, account("alice"))
