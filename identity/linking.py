@@ -18,10 +18,13 @@ from identity.notices import Template
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How a link was made, and by whom: `pairing` by an account, or `operator` by one of them."""
+    """How a link was made, and by whom: `pairing` by an account, in its chat or in a browser, or `operator` by one of
+    them. `account`: the one in whose chat it was.
+    """
 
     method: str
     actor: str
+    account: PlatformAccount | None = None
 
 
 @transaction.atomic

@@ -22,6 +22,7 @@ class Template(StrEnum):
     NUMBER = "number"
     CLAIMED = "claimed"
     LINKED = "linked"
+    KNOWN = "known"
     ACCOUNT_ADDED = "account_added"
     REMINDED = "reminded"
     OWN_CODE = "own_code"

@@ -164,10 +164,10 @@ def confirm(*, account: PlatformAccount, number: str) -> Outcome:
         return _answer_wrong_side(account)
     pairing_finish.lock_sides(asked)
     still = list(_awaiting_number_from(account).filter(pk__in=[pairing.pk for pairing in asked]))
-    how = How("pairing", audit.actor(account))
+    how = How("pairing", audit.actor(account), account)
     # Nobody else tries one of these now. The number of one of them is no wrong one of the others.
     meant = [pairing for pairing in still if pairing_finish.fits(pairing, number)][:1] or still
-    outcomes = [pairing_finish.try_number(pairing, number, how, account) for pairing in meant]
+    outcomes = [pairing_finish.try_number(pairing, number, how) for pairing in meant]
     if not outcomes:  # the request ended while the number was on its way
         notices.tell(account, Template.NOTHING_THERE)
         return Outcome.ENDED

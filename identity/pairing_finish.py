@@ -41,20 +41,20 @@ def fits(pairing: Pairing, number: str) -> bool:
     return pairing.tries < limits().number_tries and codes.is_same(number, secrets_of(pairing).number)
 
 
-def try_number(pairing: Pairing, number: str, how: How, account: PlatformAccount | None = None) -> Outcome:
-    """Try a number that `account`, a browser or an operator has typed. The caller holds the sides."""
+def try_number(pairing: Pairing, number: str, how: How) -> Outcome:
+    """Try a number that an account, a browser or an operator has typed. The caller holds the sides."""
     if not pairing_rows.count_try(pairing):
-        notices.tell(account, Template.NOTHING_THERE)
+        notices.tell(how.account, Template.NOTHING_THERE)
         return Outcome.ENDED
     if fits(pairing, number):
         return _finish(pairing, how)
     left = limits().number_tries - pairing.tries - 1
     if left > 0:
-        pairing_rows.record("number_wrong", pairing, actor=how.actor, account=account, left=left)
-        notices.tell(account, Template.WRONG_NUMBER, left=left)
+        pairing_rows.record("number_wrong", pairing, actor=how.actor, account=how.account, left=left)
+        notices.tell(how.account, Template.WRONG_NUMBER, left=left)
         return Outcome.WRONG
     pairing_rows.end(pairing, State.LOCKED, was=[State.CLAIMED], strike=pairing.initiator)
-    pairing_rows.record("locked", pairing, actor=how.actor, account=account)
+    pairing_rows.record("locked", pairing, actor=how.actor, account=how.account)
     pairing_rows.tell_both(pairing, Template.LOCKED)
     pairing.strike = pairing.initiator
     pairing_limits.alert(pairing)
@@ -114,11 +114,14 @@ def _end(pairing: Pairing, state: str) -> None:
 def join(sides: list[PlatformAccount], person: UnifiedUser, pairing: Pairing, how: How) -> None:
     """Make those of `sides` the person's that are not yet, and tell everybody. The caller has asked policy."""
     known, since = linking.accounts_of(person), clock.read()
+    took_part = [*sides, *(one for one in (how.account,) if one and one not in sides)]
     for one in sides:
         if one not in known:
             link = linking.join(account=one, user=person, pairing=pairing, since=since, how=how)
-            _tell_others(link, [other for other in known if other not in sides])
-        notices.tell(one, Template.LINKED, pairing=str(pairing.pk))
+            _tell_others(link, [other for other in known if other not in took_part])
+    is_alone = len(known) + len(sides) == 1
+    for one in took_part:
+        notices.tell(one, Template.KNOWN if is_alone else Template.LINKED, pairing=str(pairing.pk))
 
 
 def _tell_others(link: AccountLink, others: Iterable[PlatformAccount]) -> None:

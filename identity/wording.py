@@ -123,7 +123,15 @@ def _claimed(account: PlatformAccount, subject: Subject) -> Notice:
 def _linked(account: PlatformAccount, subject: Subject) -> Notice:
     text = _("Linked. From now on these chats share one conversation. Earlier messages stay separate.")
     share = Button(_("Share my earlier messages from this app"), "/share")
-    return Notice(text, (share, Button(_("Undo"), f"/undo {subject['pairing']}")))
+    return Notice(text, (share, _undo(subject)))
+
+
+def _known(account: PlatformAccount, subject: Subject) -> Notice:
+    return Notice(_("This chat is now known as yours. Link another app with /link."), (_undo(subject),))
+
+
+def _undo(subject: Subject) -> Button:
+    return Button(_("Undo"), f"/undo {subject['pairing']}")
 
 
 def _browser_attached(account: PlatformAccount, subject: Subject) -> Notice:
@@ -248,6 +256,7 @@ _RENDERERS: dict[Template, Callable[[PlatformAccount, Subject], Notice]] = {
     Template.NUMBER: _number,
     Template.CLAIMED: _claimed,
     Template.LINKED: _linked,
+    Template.KNOWN: _known,
     Template.ACCOUNT_ADDED: _account_added,
     Template.REMINDED: _reminded,
     Template.OWN_CODE: _own_code,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from identity import clock, codes, linking, pairing, pairing_rows
+from identity import clock, codes, linking, pairing, pairing_rows, wording
 from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
 from identity.pairing_rows import Outcome
@@ -80,7 +80,8 @@ def test_the_operator_types_the_number_of_a_person_without_accounts(told: Told, 
     assert (link.user, link.method, link.actor, link.pairing) == (alice, "operator", "ann", request)
     event = AuditEvent.objects.latest("pk")
     assert (event.kind, event.actor, event.details["method"]) == ("linked", "ann", "operator")
-    assert told.to(telegram)[-1] == Template.LINKED
+    assert told.text(telegram) == "This chat is now known as yours. Link another app with /link."
+    assert linking.undo(account=telegram, pairing_id=request.pk)
 
 
 def test_whoever_intercepts_an_invitation_finishes_nothing(telegram: PlatformAccount) -> None:
@@ -107,6 +108,23 @@ def test_the_operator_cannot_finish_for_a_person_with_accounts(
     assert pairing.confirm(account=telegram, number=number(request)) == Outcome.LINKED
     assert are_one(telegram, discord)
     assert live_link(discord).method == "pairing"
+
+
+def test_whoever_types_the_number_is_told_that_it_linked_and_may_undo_it(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    slack = account("alice", "slack")
+    request = invited(person("alice", telegram, slack), discord)
+    told.said.clear()
+
+    assert pairing.confirm(account=telegram, number=number(request)) == Outcome.LINKED
+
+    assert told.to(telegram) == told.to(discord) == [Template.LINKED]
+    assert told.to(slack) == [Template.ACCOUNT_ADDED]
+    words = wording.render(Template.LINKED, telegram, {"pairing": request.pk})
+    assert [button.command for button in words.buttons] == ["/share", f"/undo {request.pk}"]
+    assert linking.undo(account=telegram, pairing_id=request.pk)
+    assert owner(discord) is None
 
 
 def test_the_operator_cannot_finish_once_the_person_has_an_account(
