@@ -173,9 +173,9 @@ def sign_out(browser: Browser) -> bool:
 
 
 @transaction.atomic
-def sign_out_everywhere(whose: PlatformAccount | UnifiedUser) -> int:
-    """End every browser that this account, or an account of this person, is attached to. How many there were."""
-    accounts = [whose.pk] if isinstance(whose, PlatformAccount) else _accounts_of(whose)
+def sign_out_everywhere(*whose: PlatformAccount | UnifiedUser) -> int:
+    """End every browser that these accounts, or accounts of these people, are attached to. How many there were."""
+    accounts = [account for one in whose for account in _accounts_of(one)]
     locks.lock_people(accounts)  # nothing is attached to them meanwhile
     theirs = attachments.live_ones().filter(account__in=accounts).values_list("browser_id", flat=True)
     named = set(theirs)
@@ -184,8 +184,10 @@ def sign_out_everywhere(whose: PlatformAccount | UnifiedUser) -> int:
     return sum(sign_out(browser) for browser in Browser.objects.filter(pk__in=named).order_by("pk"))
 
 
-def _accounts_of(person: UnifiedUser) -> list[int]:
-    return list(AccountLink.objects.live().filter(user=person).values_list("account_id", flat=True))
+def _accounts_of(whose: PlatformAccount | UnifiedUser) -> list[int]:
+    if isinstance(whose, PlatformAccount):
+        return [whose.pk]
+    return list(AccountLink.objects.live().filter(user=whose).values_list("account_id", flat=True))
 
 
 def end_old() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
@@ -13,12 +13,18 @@ from identity import audit, browsers, linking, locks, pairing
 from identity.models import AccountLink, PlatformAccount, UnifiedUser
 
 
-def leave(account: PlatformAccount) -> None:
-    """End what the account is party to: browsers, requests, its link. The person's other accounts are told."""
-    browsers.sign_out_everywhere(account)
-    pairing.cancel(account=account)
-    if AccountLink.objects.live().filter(account=account).exists():
-        linking.leave(account=account)
+@transaction.atomic
+def leave(account: PlatformAccount, among: Collection[int]) -> list[int]:
+    """End what the account, and those `among` (primary keys) that it reaches at this moment, are party to: browsers,
+    requests, links. The person's other accounts are told. Who has left.
+    """
+    held = linking.hold_links_of(account)
+    leaving = [one for one in linking.reach(account) if one.pk in among]
+    browsers.sign_out_everywhere(*leaving)
+    for one in leaving:
+        pairing.cancel(account=one)
+    linking.end([link for link in held if link.account in leaving], actor=audit.actor(account), method="forgotten")
+    return [one.pk for one in leaving]
 
 
 @transaction.atomic

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -138,7 +138,7 @@ def disown(*, account: PlatformAccount, link_id: int | None = None) -> bool:
     """ "That wasn't me": end a link of the person, the newest other one if none is named, and keep from every agent
     what anybody said while it lived. Also one that has ended lately: a stranger may have left, or taken this one out.
     """
-    held = _held_links_of(account)  # once: a second time others may have come, before these in the order of locks
+    held = hold_links_of(account)  # once: a second time others may have come, before these in the order of locks
     own = _live_or_lately(Q(account=account)).order_by(F("ended_at").desc(nulls_first=True)).first()
     if own and own.ended_at is None:
         others = _live_or_lately(Q(user=own.user_id) & ~Q(account=account))
@@ -191,7 +191,7 @@ def _disown_ended(link: AccountLink, account: PlatformAccount) -> bool:
 
 def _end_some(account: PlatformAccount, wanted: Q, *, method: str, newest_only: bool = False) -> bool:
     """End those links of the account's person that are wanted and that the account may end."""
-    return _end_those(_held_links_of(account), account, wanted, method=method, newest_only=newest_only)
+    return _end_those(hold_links_of(account), account, wanted, method=method, newest_only=newest_only)
 
 
 def _end_those(
@@ -201,9 +201,7 @@ def _end_those(
     named = set(AccountLink.objects.filter(wanted, pk__in=[link.pk for link in theirs]).values_list("pk", flat=True))
     asked = [link for link in theirs if link.pk in named][: 1 if newest_only else None]
     ended = [link for link in asked if own and may_end(own, link)]
-    attachments.hold_those(account__in=[link.account_id for link in ended])
-    for link in ended:
-        _end(link, actor=audit.actor(account), method=method, disowned=method == "disowned")
+    end(ended, actor=audit.actor(account), method=method)
     if not ended:
         notices.tell(account, Template.TOO_NEW if asked else Template.NOTHING_THERE)
     return bool(ended)
@@ -226,13 +224,26 @@ def acts_for(account_id: int) -> list[int]:
     return [link.account_id for link in theirs if own and may_end(own, link)] or [account_id]
 
 
-def _held_links_of(account: PlatformAccount) -> list[AccountLink]:
+def reach(account: PlatformAccount) -> list[PlatformAccount]:
+    """What is forgotten with an account: all of its person's, if its own link has lived for a day; else it alone."""
+    own = AccountLink.objects.live().filter(account=account).select_related("user").first()
+    return accounts_of(own.user) if own and is_grown(own) else [account]
+
+
+def hold_links_of(account: PlatformAccount) -> list[AccountLink]:
     """The linked links of the account's person, newest first, with all their rows held until the transaction ends."""
     linked = AccountLink.objects.live()
     user_id = linked.filter(account=account).values_list("user_id", flat=True).first()
     theirs = linked.filter(user=user_id) if user_id else linked.filter(account=account)
     locks.lock_people({account.pk, *theirs.values_list("account_id", flat=True)})
     return list(theirs.select_related("account", "user").order_by("-since", "-pk"))
+
+
+def end(links: Collection[AccountLink], *, actor: str, method: str) -> None:
+    """End live links of a person, and tell everybody. The caller holds them, and has asked whether that may be."""
+    attachments.hold_those(account__in=[link.account_id for link in links])
+    for link in links:
+        _end(link, actor=actor, method=method, disowned=method == "disowned")
 
 
 def _end(link: AccountLink, *, actor: str, method: str, disowned: bool = False, still: Q | None = None) -> bool:
@@ -279,9 +290,7 @@ def suspend(*, user: UnifiedUser, operator: str) -> int:
         (), joining=[user.pk]
     )  # enough: nobody makes or ends a link of a person without holding the person
     links = list(AccountLink.objects.live().filter(user=user).select_related("account", "user"))
-    attachments.hold_those(account__in=[link.account_id for link in links])
-    for link in links:
-        _end(link, actor=operator, method="suspended")
+    end(links, actor=operator, method="suspended")
     pairing_rows.stop_all_of([link.account_id for link in links], actor=operator)
     return len(links)
 

@@ -47,6 +47,7 @@ class Template(StrEnum):
     TOO_NEW = "too_new"
     PAST_SHARED = "past_shared"
     ACCOUNTS = "accounts"
+    FORGET_ASKED = "forget_asked"
     IN_PRIVATE = "in_private"
     IN_PERSON = "in_person"
     NOT_HERE = "not_here"

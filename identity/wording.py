@@ -200,6 +200,17 @@ def _accounts(account: PlatformAccount, subject: Subject) -> Notice:
     return Notice("\n".join([_("These accounts share one conversation:"), *lines, "", hint]))
 
 
+def _forget_asked(account: PlatformAccount, subject: Subject) -> Notice:
+    asker = PlatformAccount.objects.get(pk=subject["by"])
+    text = _(
+        "%(who)s asked me to forget all that was said, names and ids, of every account that shares this conversation, "
+        "this one too. That happens once the number that I sent there is typed. /unlink %(app)s prevents it."
+    )
+    values = {"who": called.described(asker), "app": asker.platform}
+    unlink = Button(_("Unlink %(app)s") % {"app": called.title(asker.platform)}, f"/unlink {asker.platform}")
+    return Notice(text % values, (unlink,))
+
+
 def _refused(account: PlatformAccount, subject: Subject) -> Notice:
     reasons = {
         "both_linked": _("Both accounts share a conversation with others already. First /unlink one of them."),
@@ -269,6 +280,7 @@ _RENDERERS: dict[Template, Callable[[PlatformAccount, Subject], Notice]] = {
     Template.SIGNED_OUT: _signed_out,
     Template.PAST_SHARED: _past_shared,
     Template.ACCOUNTS: _accounts,
+    Template.FORGET_ASKED: _forget_asked,
     Template.REFUSED: _refused,
     Template.OTHER_APP: _says(gettext_noop("That code is for another app.")),
     Template.TYPE_IN_OTHER_APP: _says(gettext_noop("Type this in the other app, in the chat that started it.")),

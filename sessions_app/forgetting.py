@@ -13,10 +13,11 @@ from uuid import UUID
 from django.db import OperationalError, connection, transaction
 from django.db.models import F, Q
 
-from identity import audit, clock, codes, linking, locks
+from identity import audit, clock, codes, linking, locks, notices
 from identity import forgetting as identities
 from identity.limits import limits
-from identity.models import AccountLink, Browser, PlatformAccount
+from identity.models import Browser, PlatformAccount
+from identity.notices import Template
 from sessions_app import forget_number, forgotten, outbox, texts, watermarks
 from sessions_app.messages import Address
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery
@@ -24,6 +25,7 @@ from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, Inbou
 log = logging.getLogger(__name__)
 
 State = ForgetRequest.State
+UNDER_WAY = (State.CONFIRMED, State.ERASING, State.CLEANING)
 ASKED_AN_HOUR = 5
 AT_ONCE = 500  # rows of a kind that one transaction deletes
 LAST_WORD_SECONDS = 600  # how long the farewell may take to be sent, before what it is sent to is deleted
@@ -48,29 +50,28 @@ class Outcome(StrEnum):
 # --- Asking
 
 
-def reach(account: PlatformAccount) -> list[PlatformAccount]:
-    """What is forgotten with an account: all of its person's, if its own link has lived for a day; else it alone."""
-    own = AccountLink.objects.live().filter(account=account).select_related("user").first()
-    return linking.accounts_of(own.user) if own and linking.is_grown(own) else [account]
-
-
 @transaction.atomic
 def ask(*, account: PlatformAccount, browser: Browser | None = None) -> ForgetRequest | None:
-    """Send a number to the account's chat, to be typed there or in `browser`. None if that was asked for too often."""
+    """Send a number to the account's chat, to be typed there or in `browser`, and warn the others in its reach. None if
+    that was asked for too often.
+    """
     locks.lock_person(account.pk)
     mine = ForgetRequest.objects.filter(account=account)
     recent = mine.filter(created_at__gt=clock.seconds_from_now(-3600))
-    if recent.count() >= ASKED_AN_HOUR or mine.filter(state__in=(State.CONFIRMED, State.CLEANING)).exists():
+    if recent.count() >= ASKED_AN_HOUR or mine.filter(state__in=UNDER_WAY).exists():
         return None
     mine.filter(ended_at=None).update(state=State.ENDED, ended_at=clock.now())
+    reached = linking.reach(account)
     request = ForgetRequest.objects.create(
         account=account,
-        accounts=[one.pk for one in reach(account)],
+        accounts=[one.pk for one in reached],
         browser=browser.pk if browser else None,
         expires_at=clock.seconds_from_now(limits().number_seconds),
     )
     minutes = -(-limits().number_seconds // 60)
     outbox.queue_notice(account, forget_number.TEMPLATE, {"request": str(request.pk), "minutes": minutes})
+    for other in (one for one in reached if one != account):
+        notices.tell(other, Template.FORGET_ASKED, by=account.pk)
     audit.record(kind="forget_asked", actor=audit.actor(account), account=account)
     return request
 
@@ -108,7 +109,7 @@ def confirm(*, account: PlatformAccount, number: str, browser: Browser | None = 
 
 def _confirm(request: ForgetRequest) -> Outcome:
     """What has left the reach since it was asked for is not forgotten, and what came into it neither."""
-    still = {one.pk for one in reach(request.account)}
+    still = {one.pk for one in linking.reach(request.account)}
     accounts = [pk for pk in request.accounts if pk in still]
     mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ASKED)
     mine.update(state=State.CONFIRMED, accounts=accounts, confirmed_at=clock.now())
@@ -136,7 +137,7 @@ def say(account: PlatformAccount, text: object) -> None:
 
 def go_on() -> int:
     """Do what was confirmed and is not done yet. How many people there were."""
-    open_ones = ForgetRequest.objects.filter(state__in=(State.CONFIRMED, State.CLEANING)).order_by("confirmed_at")
+    open_ones = ForgetRequest.objects.filter(state__in=UNDER_WAY).order_by("confirmed_at")
     return sum(run(request.pk) for request in open_ones[:20] if not _waits_for_farewell(request))
 
 
@@ -150,20 +151,31 @@ def _waits_for_farewell(request: ForgetRequest) -> bool:
 
 def run(request_id: UUID) -> bool:
     """Forget what a confirmed request names. False if the database's files could not be cleaned yet: try again."""
-    request = ForgetRequest.objects.get(pk=request_id)
-    if request.state == State.CONFIRMED:
-        accounts = list(PlatformAccount.objects.filter(pk__in=request.accounts).order_by("pk"))
-        for account in accounts:
-            identities.leave(account)
-        while _forget_some(request.accounts):
+    request = ForgetRequest.objects.select_related("account").get(pk=request_id)
+    if request.state in (State.CONFIRMED, State.ERASING):
+        accounts = _begin(request)
+        while _forget_some(accounts):
             pass
-        for account in accounts:
+        for account in PlatformAccount.objects.filter(pk__in=accounts).order_by("pk"):
             _forget_account(account)
-        ForgetRequest.objects.filter(pk=request.pk).update(state=State.CLEANING, accounts=[])
+        mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ERASING)
+        mine.update(state=State.CLEANING, accounts=[])
     if not clean_files():
         log.warning("somebody was forgotten, but what is deleted is still in the database's files: others hold them")
         return False
     return bool(ForgetRequest.objects.filter(pk=request.pk).update(state=State.DONE, ended_at=clock.now()))
+
+
+@transaction.atomic
+def _begin(request: ForgetRequest) -> list[int]:
+    """Whom it is about: of those that were named, whom the asker still reaches. Whoever was taken out of its reach
+    meanwhile, or has taken it out, stays. They leave their person in the transaction that writes down who they are, so
+    that whoever goes on after a crash goes on with the same.
+    """
+    left = identities.leave(request.account, request.accounts)
+    ForgetRequest.objects.filter(pk=request.pk, state=State.CONFIRMED).update(state=State.ERASING, accounts=left)
+    request.refresh_from_db(fields=["accounts"])
+    return list(request.accounts)
 
 
 @transaction.atomic
@@ -192,8 +204,8 @@ def _at(addresses: list[tuple[str, str]]) -> Q:
 
 @transaction.atomic
 def _forget_account(account: PlatformAccount) -> None:
-    """The account itself, with what has come in meanwhile."""
-    locks.lock_person(account.pk)
+    """The account itself, with what it has said and joined meanwhile."""
+    identities.leave(account, [account.pk])
     while _forget_some([account.pk]):
         pass
     for chat in Conversation.objects.filter(account=account):

@@ -290,7 +290,8 @@ class ForgetRequest(models.Model):
 
     class State(models.TextChoices):
         ASKED = "asked", _("waiting for the number")
-        CONFIRMED = "confirmed", _("being forgotten")
+        CONFIRMED = "confirmed", _("to be forgotten")
+        ERASING = "erasing", _("being forgotten")
         CLEANING = "cleaning", _("the files are being cleaned")
         DONE = "done", _("forgotten")
         ENDED = "ended", _("came to nothing")
@@ -298,9 +299,8 @@ class ForgetRequest(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     nonce = models.BinaryField(max_length=16, default=new_request_nonce, editable=False)
     account = models.ForeignKey(PlatformAccount, on_delete=models.CASCADE, related_name="+")
-    accounts = models.JSONField(
-        default=list
-    )  # ids of all that is to be forgotten, as it was said when it was asked for
+    # ids of all that is to be forgotten, as it was said when it was asked for; never more, and less as links end
+    accounts = models.JSONField(default=list)
     browser = models.UUIDField(null=True, editable=False)  # where the number is typed; empty for the chat
     state = models.CharField(max_length=9, choices=State.choices, default=State.ASKED)
     tries = models.PositiveSmallIntegerField(default=0)

@@ -263,7 +263,7 @@ def forget(request: HttpRequest, here: Here) -> HttpResponse:
     values = {
         "here": here,
         "browser": here.browser,
-        "reach": [called.described(one) for one in forgetting.reach(here.account)],
+        "reach": [called.described(one) for one in linking.reach(here.account)],
         "title": called.title(here.account.platform),
         "is_asked": asked is not None and asked.browser == here.browser.pk,
     }

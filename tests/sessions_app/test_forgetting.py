@@ -91,6 +91,12 @@ def forget(who: str = "zaphod") -> None:
     assert forgetting.go_on() == 1
 
 
+def confirmed() -> None:
+    """Zaphod asked on Telegram, and has typed the number."""
+    number = forget_number.number_of(asked())
+    assert forgetting.confirm(account=account(), number=number) == Outcome.CONFIRMED
+
+
 def test_it_leaves_nothing_of_a_person_and_all_of_others(two: None) -> None:
     deliver()
     for number in range(60):  # pages split, and words move within the files
@@ -149,7 +155,7 @@ def test_it_leaves_the_person_to_the_account_that_stays(two: None) -> None:
 def test_it_sends_a_number_and_says_farewell(two: None) -> None:
     deliver()
     request = asked()
-    [told] = deliver()
+    [told, _warned] = deliver()
     assert codes.shown_number(forget_number.number_of(request)) in told
     assert "Telegram account" in told
     assert "Discord account" in told
@@ -231,6 +237,66 @@ def test_it_does_not_forget_what_was_unlinked_before_it_was_confirmed(two: None)
     forgetting.go_on()
 
     assert HistoryEntry.objects.filter(text="and the luggage").exists()
+
+
+def test_it_does_not_forget_what_was_unlinked_before_it_began(two: None) -> None:
+    confirmed()
+    linking.leave(account=account("zaphod", "discord"), platform="telegram")
+    deliver()
+    forgetting.go_on()
+
+    assert HistoryEntry.objects.filter(text="and the luggage").exists()
+    assert account("zaphod", "discord").display_name == "Zaphod"
+    assert not HistoryEntry.objects.filter(text__contains="octarine").exists()
+
+
+def test_it_does_not_forget_what_was_unlinked_and_linked_anew(two: None) -> None:
+    confirmed()
+    linking.leave(account=account("zaphod", "discord"), platform="telegram")
+    link("zaphod", "telegram", "u-1")
+    deliver()
+    forgetting.go_on()
+
+    assert HistoryEntry.objects.filter(text="and the luggage").exists()
+
+
+def test_it_ends_what_an_account_has_joined_while_it_was_being_forgotten(
+    two: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say("trillian", "hers", answer="ok", platform="slack")
+    confirmed()
+    deliver()
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting, "_forget_account", _crash)
+        with pytest.raises(RuntimeError):
+            forgetting.go_on()
+    link("trillian", "slack", "u-2")
+    link("zaphod", "discord", "u-2")
+
+    assert forgetting.go_on() == 1
+    assert AccountLink.objects.live().get().account == account("trillian", "slack")
+    assert HistoryEntry.objects.filter(text="hers").exists()
+    assert found_of_zaphod() == set()
+
+
+def test_it_warns_the_others_when_it_is_asked(two: None) -> None:
+    deliver()
+    asked()
+    [told] = OutboundDelivery.objects.filter(template="forget_asked")
+    assert (told.platform, told.chat_id) == ("discord", "chat-zaphod")
+    notice = outbox.outgoing(told)
+
+    assert 'Telegram account "Zaphod"' in notice.text
+    assert "once the number" in notice.text
+    assert "/unlink telegram prevents it" in notice.text
+    assert [button.command for button in notice.buttons] == ["/unlink telegram"]
+
+
+def test_it_warns_nobody_whom_it_does_not_reach(two: None) -> None:
+    AccountLink.objects.filter(account=account()).update(since=clock.now())
+    asked()
+
+    assert not OutboundDelivery.objects.filter(template="forget_asked").exists()
 
 
 def test_it_takes_names_out_of_the_operators_log(two: None) -> None:
