@@ -28,7 +28,8 @@ class Limits:
     starts_a_day: int = 20
     strikes: int = 3  # within a day, then the operator is alerted and one start an hour is left
     new_link_seconds: int = DAY  # so long a link cannot take out older accounts
-    disown_seconds: int = 7 * DAY  # so long after its end a link may still be said to have been somebody else's
+    # So long after its end a link may still be said to have been somebody else's; one's own so long after it began.
+    disown_seconds: int = 7 * DAY
     first_reminder_seconds: int = DAY
     second_reminder_seconds: int = 7 * DAY
     silence_seconds: int = 180 * DAY  # then an account's link ends: it may be somebody else's by now

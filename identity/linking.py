@@ -137,9 +137,12 @@ def undo(*, account: PlatformAccount, pairing_id: UUID) -> bool:
 def disown(*, account: PlatformAccount, link_id: int | None = None) -> bool:
     """ "That wasn't me": end a link of the person, the newest other one if none is named, and keep from every agent
     what anybody said while it lived. Also one that has ended lately: a stranger may have left, or taken this one out.
+    Whoever was taken out takes back a newcomer's mistake, and not what others have said in months.
     """
     held = hold_links_of(account)  # once: a second time others may have come, before these in the order of locks
-    own = _live_or_lately(Q(account=account)).order_by(F("ended_at").desc(nulls_first=True)).first()
+    young = Q(since__gt=clock.seconds_from_now(-limits().disown_seconds))
+    mine = _live_or_lately(Q(account=account) & (Q(ended_at=None) | young))
+    own = mine.order_by(F("ended_at").desc(nulls_first=True)).first()
     if own and own.ended_at is None:
         others = _live_or_lately(Q(user=own.user_id) & ~Q(account=account))
         named = others.filter(pk=link_id) if link_id else others

@@ -134,6 +134,13 @@ DRILLS: dict[str, list[Step]] = {
         ("unlink", DISCORD, "telegram"),
         ("say_that_it_was_somebody_else", TELEGRAM),
     ],
+    "disowning after one was taken out that was linked for long": [
+        *PAIRED,
+        *said(TELEGRAM, DISCORD),
+        ("wait", 7 * 86_400 + 13),
+        ("unlink", DISCORD, "telegram"),
+        ("say_that_it_was_somebody_else", TELEGRAM),
+    ],
     "linked again": [*said(DISCORD), *PAIRED, *said(TELEGRAM), ("unlink", TELEGRAM, ""), *said(TELEGRAM), *PAIRED],
     "a new conversation": [*PAIRED, *said(TELEGRAM), ("start_anew", DISCORD), *said(DISCORD)],
     "a new conversation of a new link": [

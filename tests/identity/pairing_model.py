@@ -185,7 +185,8 @@ class Model:
         return self._take_out(who, [link for link in self._family(who) if is_meant(link)])
 
     def wasnt_me(self, who: Account) -> Words:
-        own = next((link for link in self._live_or_lately() if link.account == who), None)
+        mine = [one for one in self._live_or_lately() if one.account == who]
+        own = next((one for one in mine if not one.ended or one.since > self.now - 7 * DAY), None)
         if own and own.ended:
             return self._disown_ended(own)
         theirs = [one for one in self._live_or_lately() if own and one.person == own.person and one.account != who]

@@ -387,14 +387,32 @@ def test_it_disowns_a_link_that_the_stranger_has_ended(
 
 
 def test_it_disowns_ones_own_link_that_the_stranger_has_ended(
-    telegram: PlatformAccount, discord: PlatformAccount
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount
 ) -> None:
     linked(telegram, discord)
+    later(7 * DAY - 60, AccountLink.objects.all())
     linking.leave(account=discord, platform="telegram")
+    told.said.clear()
 
     assert linking.disown(account=telegram)
     assert AccountLink.objects.get(account=telegram).disowned
     assert live_link(discord).ended_at is None
+    assert told.to(telegram) == told.to(discord) == [Template.DISOWNED]
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_it_disowns_no_ended_link_of_ones_own_that_was_there_for_long(
+    told: Told, telegram: PlatformAccount, discord: PlatformAccount, is_named: bool
+) -> None:
+    linked(telegram, discord)
+    later(7 * DAY, AccountLink.objects.all())
+    own = live_link(telegram)
+    linking.leave(account=discord, platform="telegram")
+    told.said.clear()
+
+    assert not linking.disown(account=telegram, link_id=own.pk if is_named else None)
+    assert not AccountLink.objects.filter(disowned=True).exists()
+    assert told.to(telegram) == [Template.NOTHING_THERE]
 
 
 def test_it_disowns_no_link_that_ended_long_ago_or_was_somebody_elses(

@@ -161,6 +161,7 @@ MUTANTS = (
         "other.since >= own.since",
     ),
     Mutant("disowning is just unlinking", linking, 'disowned=method == "disowned")', "disowned=False)"),
+    Mutant("whoever was taken out disowns months", linking, "(Q(ended_at=None) | young)", "Q()"),
     Mutant(
         "sharing opens all",
         linking,
