@@ -82,7 +82,7 @@ def _new(claim: Claim, context: SessionContext) -> str:
 
 
 def _retry(claim: Claim, context: SessionContext) -> str:
-    found = redrive.last_of(claim.lease, claim.account)
+    found = redrive.last_of(claim.lease.conversation, claim.account)
     return str(texts.ASKING_AGAIN if found else texts.NOTHING_TO_RETRY)
 
 

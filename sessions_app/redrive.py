@@ -11,7 +11,7 @@ from django.db.models import F, Q, QuerySet
 
 from identity import audit, clock
 from identity.models import PlatformAccount
-from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE, Lease
+from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
 
 GIVEN_UP = (InboundEvent.Status.QUARANTINED, InboundEvent.Status.GIVEN_UP)
@@ -82,12 +82,12 @@ def dismiss_event(pk: int, *, operator: str) -> bool:
 
 
 @transaction.atomic
-def last_of(lease: Lease, account: PlatformAccount) -> bool:
-    """The same for the last message that a person has there, or, in a group, that `account` wrote. False if none is."""
-    theirs = Q(conversation__in=lease.together)
-    if lease.conversation.kind == Conversation.Kind.GROUP:
-        theirs &= Q(account=account)
-    last = given_up_events().filter(theirs).order_by("-pk").values_list("pk", flat=True).first()
+def last_of(conversation: Conversation, account: PlatformAccount) -> bool:
+    """The same for the last message that `account` wrote there, and nobody else's: an agent may act on it. False if
+    none is.
+    """
+    mine = given_up_events().filter(conversation=conversation, account=account)
+    last = mine.order_by("-pk").values_list("pk", flat=True).first()
     return last is not None and _ask_anew(last, starts=ONE_TRY)
 
 

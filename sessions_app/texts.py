@@ -11,7 +11,7 @@ TRYING_AGAIN = _("I could not answer that just now. I have kept your message and
 GAVE_UP = _("I still could not answer that. Your message is kept: /retry makes me try again, best in a while.")
 PUT_ASIDE = _("Something in that message keeps stopping me, so I have put it aside. Please try other words, or /retry.")
 ASKING_AGAIN = _("I am trying again to answer your last message that I could not answer.")
-NOTHING_TO_RETRY = _("There is no message of yours that I could not answer.")
+NOTHING_TO_RETRY = _("There is no message of yours here that I could not answer.")
 
 STARTED_ANEW = _(
     "A new conversation starts here, on all your linked apps. What was said before stays in your history, "
