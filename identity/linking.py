@@ -165,11 +165,11 @@ def take_out(*, account: PlatformAccount, link_id: int) -> bool:
 def prefer(*, account: PlatformAccount, preferred: PlatformAccount | None) -> bool:
     """Say which of the person's accounts is told things that nobody asked for; None for the one used last.
 
-    False if the account is nobody's, or the preferred one not the same person's.
+    False if the account is nobody's or too new to act for all of the person's, or the preferred one not the person's.
     """
     user_id = locks.lock_person(account.pk)
-    theirs = AccountLink.objects.live().filter(user=user_id, account=preferred)
-    if user_id is None or (preferred and not theirs.exists()):
+    theirs = set(AccountLink.objects.live().filter(user=user_id).values_list("account_id", flat=True))
+    if user_id is None or theirs.difference(acts_for(account.pk)) or (preferred and preferred.pk not in theirs):
         return False
     UnifiedUser.objects.filter(pk=user_id).update(preferred=preferred)
     audit.record(kind="preferred", actor=audit.actor(account), account=preferred)

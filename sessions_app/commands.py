@@ -125,7 +125,8 @@ def _prefer(claim: Claim, context: SessionContext) -> str:
         return _preferring(kept if kept in theirs.values() else None, theirs)
     if wanted not in {"last", *theirs}:
         return str(texts.PREFER_WHAT) % {"apps": ", ".join([*theirs, "last"])}
-    linking.prefer(account=account, preferred=theirs.get(wanted))
+    if not linking.prefer(account=account, preferred=theirs.get(wanted)):
+        return str(texts.TOO_NEW_TO_PREFER)
     return _preferring(theirs.get(wanted), theirs)
 
 

@@ -51,6 +51,9 @@ PREFERRED_LAST = _(
     "When you have not asked, I write to you where you wrote last. To change it: /prefer and one of %(apps)s."
 )
 PREFER_WHAT = _("Send /prefer and one of these: %(apps)s.")
+TOO_NEW_TO_PREFER = _(
+    "This account was linked less than a day ago. It cannot decide that for older ones yet; use one of those."
+)
 NOTHING_TO_PREFER = _("I only know you here, so this is where I write to you. /link adds another app.")
 EXPORT = _("Open %(where)s, confirm that it is you with a code from this chat (/link), and press Export.")
 FORGET_NUMBER = _(

@@ -219,7 +219,7 @@ def _link_id(request: HttpRequest) -> int:
 
 
 def _too_new() -> str:
-    return _("That is not possible from here: a new link cannot take out older ones for a day.")
+    return _("That is not possible from here: for a day a new link decides nothing about older ones.")
 
 
 @require_POST
@@ -229,10 +229,12 @@ def prefer(request: HttpRequest, here: Here) -> HttpResponse:
     """Say which app is written to when nobody has asked."""
     named = request.POST.get("account", "")
     wanted = next((card.account for card in my_page.cards(here) if str(card.account.pk) == named), None)
-    if (wanted or named == "last") and linking.prefer(account=here.account, preferred=wanted):
+    if not wanted and named != "last":
+        messages.error(request, _("There is nothing to do."))
+    elif linking.prefer(account=my_page.acting(here), preferred=wanted):
         messages.success(request, _("Noted."))
     else:
-        messages.error(request, _("There is nothing to do."))
+        messages.error(request, _too_new())
     return _back(here)
 
 

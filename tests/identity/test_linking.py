@@ -359,3 +359,26 @@ def test_it_prefers_no_account_of_somebody_else() -> None:
     assert not linking.prefer(account=alice, preferred=mallory)
     assert linking.prefer(account=alice, preferred=alice)
     assert UnifiedUser.objects.get(unified_user_id="alice").preferred == alice
+
+
+@pytest.mark.django_db
+def test_it_lets_a_new_link_prefer_nothing_for_a_day() -> None:
+    old, new = link("1").account, link("2").account
+    mine = AccountLink.objects.filter(account=new)
+    AccountLink.objects.filter(account=old).update(since=clock.seconds_from_now(-2 * 86_400))
+    linking.prefer(account=old, preferred=old)
+
+    for wish in (new, None):
+        assert not linking.prefer(account=new, preferred=wish)
+    assert UnifiedUser.objects.get(unified_user_id="alice").preferred == old
+    mine.update(since=clock.seconds_from_now(-86_400))
+    assert linking.prefer(account=new, preferred=new)
+
+
+@pytest.mark.django_db
+def test_it_lets_links_of_one_moment_prefer() -> None:
+    one, other = link("1").account, link("2").account
+    AccountLink.objects.update(since=clock.read())
+
+    assert linking.prefer(account=one, preferred=other)
+    assert linking.prefer(account=other, preferred=one)

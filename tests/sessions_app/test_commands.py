@@ -30,6 +30,7 @@ def alice() -> tuple[int, int]:
     chats = say("alice", "here"), say("alice", "there", platform="discord")
     link("alice", "telegram")
     link("alice", "discord")
+    AccountLink.objects.update(since=clock.read())
     return chats
 
 
@@ -62,6 +63,14 @@ def test_it_writes_to_no_account_that_has_left(alice: tuple[int, int]) -> None:
 def test_it_prefers_no_app_that_is_not_there(alice: tuple[int, int], wanted: str) -> None:
     assert "telegram, discord, last" in answer(f"/prefer {wanted}")
     assert preferred() == alice[1]
+
+
+def test_it_refuses_the_wish_of_a_new_link(alice: tuple[int, int]) -> None:
+    answer("/prefer telegram")
+    AccountLink.objects.filter(account__platform="telegram").update(since=clock.seconds_from_now(-3600))
+
+    assert "linked less than a day ago" in answer("/prefer discord", platform="discord")
+    assert preferred() == alice[0]
 
 
 def test_it_knows_a_stranger_in_one_place_alone() -> None:

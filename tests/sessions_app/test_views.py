@@ -303,6 +303,13 @@ def test_it_keeps_where_to_write(alice: Client) -> None:
     assert link_of("discord").user.preferred is None
 
 
+def test_it_keeps_no_wish_of_a_new_link(alice: Client) -> None:
+    AccountLink.objects.filter(account=account()).update(since=clock.now())
+
+    assert "a new link decides nothing" in post(alice, "me-prefer", account=account().pk)
+    assert link_of("discord").user.preferred is None
+
+
 def test_it_signs_out_everywhere(alice: Client) -> None:
     other = Client()
     attach(other, account())
