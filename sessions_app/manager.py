@@ -62,6 +62,7 @@ class BotSessionManager:
     ) -> str:
         """What the agent answers `user_id`, once the turns before are through. The caller delivers it.
 
+        `chat_id` and `thread_id` are noted with what is said there, a group or not; nothing is ever sent to them.
         Both sides are in history on return. An agent that fails gives an honest text, which is in history too.
         Raises IdentityUnavailable, and then nothing was stored.
         """
@@ -179,16 +180,16 @@ class BotSessionManager:
         return resolve_with(self.identity_resolver, self.platform, user_id)
 
     def _conversation_to_write(self, context: SessionContext) -> Conversation:
-        address = Address(self.platform, context.chat_id, context.thread_id)
         if not conversations.is_computed(self.identity_resolver):
             key = conversations.storage_key(self.platform, context.user_id, self.identity_resolver)
-            return conversations.keyed(key, address)
+            return conversations.keyed(key, Address(self.platform, context.chat_id, context.thread_id))
         account, _ = PlatformAccount.objects.get_or_create(
             platform=self.platform,
             platform_user_id=context.user_id,
             defaults={"display_name": context.user_name[:150]},
         )
-        return conversations.direct(account, address, self.identity_resolver)
+        # The chat may be a group. Where an account is written to in private, the adapters alone say.
+        return conversations.direct(account, Address(self.platform, ""), self.identity_resolver)
 
 
 def _as_dict(line: Line) -> dict[str, Any]:

@@ -82,7 +82,8 @@ def queue_notice(account: PlatformAccount, template: str, subject: Mapping[str, 
 
     It makes no history entry, and its words are made when it is sent.
     """
-    chat = Conversation.objects.filter(account=account).values("platform", "chat_id", "thread_id").first()
+    known = Conversation.objects.filter(account=account).exclude(chat_id="")
+    chat = known.values("platform", "chat_id", "thread_id").first()
     if chat is not None:
         OutboundDelivery.objects.create(**chat, account=account, template=template, subject=dict(subject))
 

@@ -10,8 +10,9 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections
 
-from identity import clock, linking
+from identity import clock, linking, notices
 from identity.models import PlatformAccount
+from identity.notices import Template
 from identity.resolvers import (
     DatabaseIdentityResolver,
     IdentityUnavailable,
@@ -24,6 +25,7 @@ from sessions_app.manager import BotSessionManager
 from sessions_app.messages import Reply, Turn
 from sessions_app.mirror import mirror_to_session
 from sessions_app.models import Conversation, HistoryEntry, Lane, OutboundDelivery
+from tests.sessions_app.talk import receive
 
 pytestmark = pytest.mark.django_db(transaction=True)
 DATABASE = DatabaseIdentityResolver()
@@ -174,14 +176,29 @@ def test_it_says_everything_about_who_asks(resolver: Resolves | None) -> None:
     assert str(message.author) == ("telegram:12345" if resolver is DATABASE else "None")
 
 
-def test_it_leaves_the_address_alone_if_none_is_given() -> None:
+def test_it_leaves_the_address_alone() -> None:
     manager = BotSessionManager("telegram", identity_resolver=DATABASE)
-    chat(manager, "12345", "here", chat_id="c-1", thread_id="t-1")
+    receive("12345", "here")
 
+    chat(manager, "12345", "in a group", chat_id="-100", thread_id="t-1")
     chat(manager, "12345", "and from a script")
 
     conversation = Conversation.objects.get()
-    assert (conversation.chat_id, conversation.thread_id) == ("c-1", "t-1")
+    assert (conversation.chat_id, conversation.thread_id) == ("chat-12345", "")
+    assert [entry.chat_id for entry in HistoryEntry.objects.filter(role="user")] == ["-100", ""]
+
+
+def test_it_tells_nothing_in_a_group_about_who_has_no_private_chat() -> None:
+    manager = BotSessionManager("telegram", identity_resolver=DATABASE)
+    chat(manager, "12345", "in a group", chat_id="-100")
+    account = PlatformAccount.objects.get()
+    notices.tell(account, Template.ACCOUNTS)
+    assert not OutboundDelivery.objects.exists()
+
+    receive("12345", "in private")
+    notices.tell(account, Template.ACCOUNTS)
+
+    assert OutboundDelivery.objects.get().chat_id == "chat-12345"
 
 
 def test_it_gives_as_much_history_as_it_was_told() -> None:

@@ -19,7 +19,7 @@ from sessions_app import bridge, history, mirror
 from sessions_app.manager import BotSessionManager
 from sessions_app.messages import Reply, Turn
 from sessions_app.mirror import amirror_to_session, mirror_to_session
-from sessions_app.models import HistoryEntry, OutboundDelivery
+from sessions_app.models import Conversation, HistoryEntry, OutboundDelivery
 
 pytestmark = pytest.mark.django_db(transaction=True)
 DATABASE = DatabaseIdentityResolver()
@@ -51,6 +51,8 @@ def manager() -> BotSessionManager:
 
 
 def test_it_writes_one_entry_and_sends_nothing(manager: BotSessionManager) -> None:
+    Conversation.objects.update(chat_id="chat-7")  # as when they have written there
+
     done = mirror_to_session(
         session_mgr=manager, user_id="7", message_text="Standup in 5.", source_label="cron", metadata={"job": 3}
     )
