@@ -136,9 +136,16 @@ def say(account: PlatformAccount, text: object) -> None:
 
 
 def go_on() -> int:
-    """Do what was confirmed and is not done yet. How many people there were."""
+    """Do what was confirmed and is not done yet, and clean the files once for all. How many people are done."""
     open_ones = ForgetRequest.objects.filter(state__in=UNDER_WAY).order_by("confirmed_at")
-    return sum(run(request.pk) for request in open_ones[:20] if not _waits_for_farewell(request))
+    due = [request.pk for request in open_ones[:20] if not _waits_for_farewell(request)]
+    for request_id in due:
+        erase(request_id)
+    if due and not clean_files():
+        log.warning("somebody was forgotten, but what is deleted is still in the database's files: others hold them")
+        return 0
+    erased = ForgetRequest.objects.filter(pk__in=due, state=State.CLEANING)
+    return erased.update(state=State.DONE, ended_at=clock.now())
 
 
 def _waits_for_farewell(request: ForgetRequest) -> bool:
@@ -149,21 +156,18 @@ def _waits_for_farewell(request: ForgetRequest) -> bool:
     return is_young and request.browser is None and waiting.exists()
 
 
-def run(request_id: UUID) -> bool:
-    """Forget what a confirmed request names. False if the database's files could not be cleaned yet: try again."""
+def erase(request_id: UUID) -> None:
+    """Delete what a confirmed request names. The database's files are cleaned by housekeeping: nobody waits for it."""
     request = ForgetRequest.objects.select_related("account").get(pk=request_id)
-    if request.state in (State.CONFIRMED, State.ERASING):
-        accounts = _begin(request)
-        while _forget_some(accounts):
-            pass
-        for account in PlatformAccount.objects.filter(pk__in=accounts).order_by("pk"):
-            _forget_account(account)
-        mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ERASING)
-        mine.update(state=State.CLEANING, accounts=[])
-    if not clean_files():
-        log.warning("somebody was forgotten, but what is deleted is still in the database's files: others hold them")
-        return False
-    return bool(ForgetRequest.objects.filter(pk=request.pk).update(state=State.DONE, ended_at=clock.now()))
+    if request.state not in (State.CONFIRMED, State.ERASING):
+        return
+    accounts = _begin(request)
+    while _forget_some(accounts):
+        pass
+    for account in PlatformAccount.objects.filter(pk__in=accounts).order_by("pk"):
+        _forget_account(account)
+    mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ERASING)
+    mine.update(state=State.CLEANING, accounts=[])
 
 
 @transaction.atomic

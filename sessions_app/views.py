@@ -297,18 +297,19 @@ def forget_confirm(request: HttpRequest, here: Here) -> HttpResponse:
     outcome = forgetting.confirm(account=here.account, number=digits, browser=here.browser)
     if outcome == Outcome.CONFIRMED:
         request.session.flush()
-        return render(request, "sessions_app/forgotten.html", {"is_done": _run(asked)})
+        return render(request, "sessions_app/forgotten.html", {"is_done": _erase(asked)})
     messages.error(request, _wrong(outcome))
     return redirect(f"{reverse('me-forget')}?as={here.account.pk}")
 
 
-def _run(asked: ForgetRequest) -> bool:
+def _erase(asked: ForgetRequest) -> bool:
     """Housekeeping goes on with what cannot be done at once."""
     try:
-        return forgetting.run(asked.pk)
+        forgetting.erase(asked.pk)
     except Exception as error:  # noqa: BLE001 - the request was confirmed, and its end does not depend on this page
         log.warning("forgetting goes on later: %s", type(error).__name__)
         return False
+    return True
 
 
 def _wrong(outcome: Outcome) -> str:

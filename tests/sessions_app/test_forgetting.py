@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -425,6 +426,18 @@ def test_it_says_when_others_hold_the_files_and_tries_again(two: None, monkeypat
     reader.close()
     assert forgetting.go_on() == 1
     assert found_of_zaphod() == set()
+
+
+def test_it_cleans_the_files_once_for_all_who_are_forgotten(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = Mock(return_value=True)
+    monkeypatch.setattr(forgetting, "clean_files", clean)
+    for who in ("zaphod", "bob"):
+        number = forget_number.number_of(asked(who))
+        forgetting.confirm(account=account(who), number=number)
+    deliver()
+
+    assert (forgetting.go_on(), clean.call_count) == (2, 1)
+    assert (forgetting.go_on(), clean.call_count) == (0, 1)
 
 
 def test_it_does_not_ask_for_ever(two: None) -> None:

@@ -445,7 +445,7 @@ def test_it_says_of_no_part_that_may_not_be_carried_off(alice: Client, monkeypat
 
 
 def test_it_forgets_after_the_number_that_the_chat_was_sent(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forgetting, "clean_files", lambda: True)  # not within the test's transaction
+    monkeypatch.setattr(forgetting, "clean_files", _fail)  # takes long, and nobody waits for it
     page = post(alice, "me-forget-ask")
     request = ForgetRequest.objects.get()
     number = forget_number.number_of(request)
@@ -456,15 +456,20 @@ def test_it_forgets_after_the_number_that_the_chat_was_sent(alice: Client, monke
     wrong = f"{(int(number) + 1) % 1_000_000:06d}"
     assert "2 tries left" in post(alice, "me-forget-number", number=wrong)
     assert "six digits" in post(alice, "me-forget-number", number="12")
-    assert "Nothing of yours is left" in post(alice, "me-forget-number", number=f"{number[:3]} {number[3:]}")
+    assert "Nothing of yours is left to read" in post(alice, "me-forget-number", number=f"{number[:3]} {number[3:]}")
+    assert ForgetRequest.objects.get().state == "cleaning"
     assert "show that it is you" in look(alice)
     assert not HistoryEntry.objects.exists()
     assert not Conversation.objects.exists()
 
 
 def test_it_says_when_forgetting_takes_longer(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forgetting, "clean_files", lambda: False)
+    monkeypatch.setattr(forgetting, "_forget_some", _fail)
     post(alice, "me-forget-ask")
     number = forget_number.number_of(ForgetRequest.objects.get())
 
     assert "goes on by itself" in post(alice, "me-forget-number", number=number)
+
+
+def _fail(*args: object) -> None:
+    raise RuntimeError
