@@ -101,10 +101,13 @@ class Arena:
     def quiet(self, within: float = 90.0, *, bring_back: bool = True) -> None:
         """Wait until everything that was said is taken in, answered and sent, and nothing is under way.
 
+        within: seconds in which at least something of it must get done.
+
         What was put aside, since kills happened to meet it three times, is brought back as an operator would.
         """
         self.town.calm()
         self.fleet.wait_until_up()
+        self._idle(within)
         self.town.do(self.load.farewell(), within)
         self._idle(within)
         put_aside = self.database.rows(PUT_ASIDE) if bring_back else []
@@ -114,6 +117,8 @@ class Arena:
             self._idle(within)
 
     def _idle(self, within: float) -> None:
+        while left := self.database.count(IDLE):
+            until(lambda: self.database.count(IDLE) < left, within, f"it stands still, {left} wait")
         until(lambda: self.town.is_told() and not self.database.count(IDLE), within, "it does not come to rest")
 
     def note(self, test: pytest.Item) -> None:

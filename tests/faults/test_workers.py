@@ -16,7 +16,7 @@ AWAY = 2.0  # seconds that Redis is gone
 
 
 def write_all_at_once(place: Arena, crew: Crew, *, lanes: int, messages: int) -> None:
-    place.town.do(place.people(lanes, messages, linked=lanes // 5, waits=0.2).run(), 300)
+    place.town.do(place.people(lanes, messages, linked=lanes // 5, waits=0.2).run(), 600)
     place.quiet()
     verdict = place.verdict(f"{len(crew.workers)} workers, {lanes} lanes")
     assert verdict.is_clean, verdict
@@ -69,4 +69,4 @@ def test_it_goes_on_when_redis_is_lost(place: Arena, crew: Crew, own_redis: Redi
 
 @pytest.mark.faults
 def test_it_goes_on_when_redis_is_lost_five_times(place: Arena, crew: Crew, own_redis: RedisServer) -> None:
-    lose_redis(place, own_redis, messages=5000, times=5, a_second=40)
+    lose_redis(place, own_redis, messages=5000, times=5, a_second=15)
