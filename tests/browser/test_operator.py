@@ -88,7 +88,7 @@ def test_it_pairs_two_accounts_of_a_person(desk: Desk, admin: Page) -> None:
     wait_for_status(admin, "must type it in one of these chats")
     assert admin.locator("#id_number").count() == 0
     picture(admin, "6-only-bob")
-    assert desk.phone.send("telegram", number, "now shares this conversation")
+    assert "share one conversation" in desk.phone.send("telegram", number, "Linked.")
     wait_for_status(admin, "Done")
 
     admin.click("text=To the person")
