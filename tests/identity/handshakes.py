@@ -7,6 +7,7 @@ play says so, is talked into giving it away (then links between owners are what 
 
 from __future__ import annotations
 
+import itertools
 import re
 from datetime import timedelta
 from time import monotonic
@@ -55,6 +56,7 @@ class Handshakes(RuleBasedStateMachine):
         self.model = WithBrowsers()
         self.rows: dict[Request, Pairing] = {}
         self.in_step_at = monotonic()
+        self.words = itertools.count()
 
     # --- What people do
 
@@ -128,7 +130,7 @@ class Handshakes(RuleBasedStateMachine):
 
     @rule(who=accounts, group=st.sampled_from(["", "", "friends"]))
     def say_something(self, who: Account, group: str) -> None:
-        self.act(who, f"{who.owner} says {self.model.now}", None, group=group)
+        self.act(who, f"{who.owner} says {self.something_new()}", None, group=group)
 
     @rule(who=accounts)
     def start_anew(self, who: Account) -> None:
@@ -159,6 +161,10 @@ class Handshakes(RuleBasedStateMachine):
         self.in_step_at = monotonic()
 
     # --- How it is done
+
+    def something_new(self) -> str:
+        """A word that was not said before, and that neither a number nor a code is found in."""
+        return "".join("bcdfghjklm"[int(digit)] + "a" for digit in str(next(self.words)))
 
     def act(self, who: Account, text: str, expected: set[str] | None, *, group: str = "") -> None:
         """Say `text`, and compare what comes back. `expected` is None for what the agent shall answer."""
