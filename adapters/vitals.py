@@ -20,7 +20,8 @@ from identity import clock
 from sessions_app import bridge, pollers, redrive
 from sessions_app.models import InboundEvent, OutboundDelivery
 
-LONGEST_LAG = 60.0  # seconds that anything may wait
+LONGEST_LAG = 60.0  # seconds that a message may wait
+LONGEST_CALL = 300.0  # and one call to the database: cleaning a big file takes a while
 
 _health: Callable[[], list[Health]] = list
 _is_migrated = False
@@ -122,5 +123,9 @@ def reasons_against() -> list[str]:
         lag = backlog().lag
     except DatabaseError as error:
         return [*down, f"the database does not answer: {type(error).__name__}"]
-    waits = {"messages wait": lag, "this process waits for the database": bridge.longest_wait()}
-    return [*down, *(f"{what} for {seconds:.0f} s" for what, seconds in waits.items() if seconds >= LONGEST_LAG)]
+    standing = bridge.longest_wait()
+    return [
+        *down,
+        *([f"messages wait for {lag:.0f} s"] if lag >= LONGEST_LAG else []),
+        *([f"this process waits for the database for {standing:.0f} s"] if standing >= LONGEST_CALL else []),
+    ]

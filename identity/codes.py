@@ -29,19 +29,27 @@ _TOKEN = re.compile(TOKEN_PREFIX + r"[A-Za-z0-9_-]{22}")
 # Mark-up may stand around a token, and `_` and `-` are letters of one: so it is looked for at every letter.
 _TOKEN_IN_TEXT = re.compile(rf"(?<![A-Za-z0-9])(?=({_TOKEN.pattern})(?![A-Za-z0-9]))")
 # Looked for at every letter: the four before a code may be letters of the alphabet, too ("HTML WDJB-MJHT").
+_ONE_CODE = re.compile(f"[{ALPHABET}]{{{CODE_LETTERS}}}")
 _CODE_IN_TEXT = re.compile(rf"(?<![A-Z0-9])(?=([{ALPHABET}]{{4}}[\s-]{{0,3}}[{ALPHABET}]{{4}})(?![A-Z0-9]))")
 # However it is spelled. A letter is no separator, so that no more than a few are looked at from each.
 _CODE_SPELLED_OUT = re.compile(
     rf"(?<![A-Za-z0-9])(?=([{ALPHABET}](?:[\W_]{{0,8}}[{ALPHABET}]){{{CODE_LETTERS - 1}}})(?![A-Za-z0-9]))"
 )
-# Letter by letter, in four pairs and no fifth, or in two halves that mark-up joins: so no sentence is written.
-_CODE_SPELLED_EVENLY = re.compile(
-    r"(?<![A-Z0-9])(?=(X(?P<mark>[\W_]{1,8})X(?:(?P=mark)X){6}"
-    r"|(?<!\bXX[\W_])XX(?P<blank>[\W_])XX(?:(?P=blank)XX){2}(?![\W_]XX\b)"
-    r"|X{4}(?:_|[^\w\s/,;:&\x2b]){1,8}X{4})(?![A-Z0-9]))".replace("X", f"[{ALPHABET}]")
+# Rows of letters, and of pairs, as long as they are, with the same between all of them.
+_ROWS = [
+    re.compile(f"(?<![A-Z0-9]){word}(?P<mark>{mark}){word}(?![A-Z0-9])(?:(?P=mark){word}(?![A-Z0-9]))*")
+    for word, mark in ((f"[{ALPHABET}]", r"[\W_]{1,8}"), (f"[{ALPHABET}]{{2}}", r"[\W_]"))
+]
+# Two halves with mark-up between them, which sentences do not have there.
+_HALVES_OF_CODE = re.compile(
+    r"(?<![A-Z0-9])(?=(X{4}(?:_|[^\w\s/,;:&\x2b]){1,8}X{4})(?![A-Z0-9]))".replace("X", f"[{ALPHABET}]")
 )
-_HALVES_OF_NUMBER = re.compile(r"(?<![0-9])(?=([0-9]{3}[^0-9]{0,20}[0-9]{3})(?![0-9]))")
-_DIGITS_IN_TEXT = (re.compile(r"[0-9](?:[\W_]{0,3}[0-9])*"), re.compile(r"[0-9](?:[^0-9]{0,20}[0-9])*"))
+# Words in capitals that could be parts of a code, as many as stand together.
+_CAPITALS = re.compile(
+    r"(?<![A-Za-z0-9])X+(?![A-Za-z0-9])(?:[\W_]{1,8}X+(?![A-Za-z0-9]))*".replace("X", f"[{ALPHABET}]")
+)
+_HALVES_OF_NUMBER = re.compile(r"(?<![0-9])(?=([0-9]{3}[\s-]{0,3}[0-9]{3})(?![0-9]))")
+_DIGITS_IN_TEXT = re.compile(r"[0-9](?:[\W_]{0,3}[0-9])*")
 _HYPHENATED = re.compile(rf"(?<![A-Z0-9-])[{ALPHABET}]{{4}}-[{ALPHABET}]{{4}}(?![A-Z0-9-])")
 
 
@@ -119,19 +127,20 @@ def read_number(text: str) -> str | None:
 
 def found_in_private(text: str) -> list[str]:
     """Every token in a text, and all that could be a code: whatever consists of one, and in a longer text two halves
-    with blanks or hyphens, letters that are spelled evenly, and in capitals any spelling. Each once, the first so many.
+    with blanks, hyphens or mark-up, and eight letters that stand by themselves, in even parts or in capitals. Each
+    once, the first so many.
 
-    What is found here counts as a guess. So small letters must look like a code: in sentences they are just words.
+    What is found here counts as a guess. So letters must look like a code, and of a longer row no part does.
     """
     plain = _plainly(text)
     upper = plain.upper()
-    spelled = (
-        *_CODE_IN_TEXT.findall(upper),
-        *(found[1] for found in _CODE_SPELLED_EVENLY.finditer(upper)),
-        *_CODE_SPELLED_OUT.findall(plain),
+    rows = (
+        found[0] for row, of in ((_CAPITALS, plain), *((one, upper) for one in _ROWS)) for found in row.finditer(of)
     )
+    whole = (letters for letters in map(_letters_of, rows) if _ONE_CODE.fullmatch(letters))
+    halves = map(_letters_of, (*_CODE_IN_TEXT.findall(upper), *_HALVES_OF_CODE.findall(upper)))
     alone = read_code(text)
-    return _each_once(chain(_tokens_in(text), [alone] if alone else [], map(_letters_of, spelled)))
+    return _each_once(chain(_tokens_in(text), [alone] if alone else [], halves, whole))
 
 
 def all_within(text: str) -> list[str]:
@@ -164,14 +173,15 @@ def hyphenated_code_within(text: str) -> str | None:
 
 
 def numbers_within(text: str) -> list[str]:
-    """Everything in a longer text that could be a number: three digits and soon three more, or six in whatever
-    spelling, once or several times over.
+    """Everything in a longer text that could be a number: three digits and three, or six in whatever spelling, once or
+    several times over.
     """
     mixed = _spelled_plainly(text)
     plain = _with_plain_digits(mixed)
     halves = (*_HALVES_OF_NUMBER.findall(mixed), *_HALVES_OF_NUMBER.findall(plain))
-    spelled = chain(halves, *(pattern.findall(plain) for pattern in _DIGITS_IN_TEXT))
-    numbers = dict.fromkeys(_once(re.sub(r"[^0-9]", "", found)) for found in spelled)
+    numbers = dict.fromkeys(
+        _once(re.sub(r"[\W_]", "", found)) for found in chain(halves, _DIGITS_IN_TEXT.findall(plain))
+    )
     return [number for number in numbers if len(number) == NUMBER_DIGITS]
 
 

@@ -36,6 +36,7 @@ class Template(StrEnum):
     BROWSER_ATTACHED = "browser_attached"
     SIGNED_OUT = "signed_out"
     JUST_THE_NUMBER = "just_the_number"
+    JUST_THE_CODE = "just_the_code"
     LOCKED = "locked"
     DENIED = "denied"
     CANCELLED = "cancelled"

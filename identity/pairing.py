@@ -88,9 +88,9 @@ def guess(*, account: PlatformAccount, found: Sequence[str], takes: bool = True)
     """What `account` wrote may be codes, or just look like some. As `claim`, but wrong ones are counted and not
     answered: NOTHING.
 
-    Many in one text are worth as much as if each had come by itself. No more are looked up, all in one query, than the
-    guesser has left until the lock; if none of them lives, each has been a guess and counts. A text that has more of
-    them is not kept, as nobody knows whether the rest live: WAIT, since by then the guesser is locked.
+    Many in one text are worth as much as if each had come by itself: they are looked up together, and each counts. Of
+    more than the guesser could try without being locked out none is looked up, so that nothing was guessed; such a text
+    is not kept, as nobody knows whether one of them lives: REFUSED.
 
     Without `takes` it was not written here and now: then a live code is left alone, and not kept either.
     """
@@ -98,25 +98,23 @@ def guess(*, account: PlatformAccount, found: Sequence[str], takes: bool = True)
     limit = pairing_limits.guesses_of(pairing_limits.guesser_of(account))
     now = clock.read()
     if limit.locked_until > now:
-        return _wait(account, limit, now)
-    tried = found[: _guesses_left(limit, now)]
-    pairing = pairing_rows.with_parties(pairing_rows.offered(*tried)).order_by("created_at").first()
+        notices.tell(account, Template.WAIT_TO_GUESS, minutes=_minutes(limit.locked_until - now))
+        return Outcome.WAIT
+    if len(found) > max(1, _guesses_left(limit, now) - 1):
+        notices.tell(account, Template.JUST_THE_CODE)
+        return Outcome.REFUSED
+    pairing = pairing_rows.with_parties(pairing_rows.offered(*found)).order_by("created_at").first()
     outcome = _answer_code(pairing, account, takes) if pairing else None
     if outcome is not None:
         return outcome
-    for _ in tried:
+    for _ in found:
         pairing_limits.count_wrong(limit, now, actor=audit.actor(account), account=account)
-    return _wait(account, limit, now) if len(found) > len(tried) else Outcome.NOTHING
+    return Outcome.NOTHING
 
 
 def _guesses_left(limit: GuessLimit, now: datetime) -> int:
     recent = [at for at in limit.times if at > now.timestamp() - limits().guess_seconds]
-    return max(1, limits().guesses - len(recent))
-
-
-def _wait(account: PlatformAccount, limit: GuessLimit, now: datetime) -> Outcome:
-    notices.tell(account, Template.WAIT_TO_GUESS, minutes=_minutes(limit.locked_until - now))
-    return Outcome.WAIT
+    return limits().guesses - len(recent)
 
 
 def _answer_code(pairing: Pairing, account: PlatformAccount, takes: bool) -> Outcome | None:

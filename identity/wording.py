@@ -206,7 +206,7 @@ def _forget_asked(account: PlatformAccount, subject: Subject) -> Notice:
         "%(who)s asked me to forget all that was said, names and ids, of every account that shares this conversation, "
         "this one too. That happens once the number that I sent there is typed. /unlink %(app)s prevents it."
     )
-    values = {"who": called.described(asker), "app": asker.platform}
+    values = {"who": called.described(asker, on=account.platform), "app": asker.platform}
     unlink = Button(_("Unlink %(app)s") % {"app": called.title(asker.platform)}, f"/unlink {asker.platform}")
     return Notice(text % values, (unlink,))
 
@@ -286,6 +286,9 @@ _RENDERERS: dict[Template, Callable[[PlatformAccount, Subject], Notice]] = {
     Template.TYPE_IN_OTHER_APP: _says(gettext_noop("Type this in the other app, in the chat that started it.")),
     Template.TYPE_IN_BROWSER: _says(gettext_noop("Type this on the page that started it, in your browser.")),
     Template.JUST_THE_NUMBER: _says(gettext_noop("If you mean the number, write it alone, without other words.")),
+    Template.JUST_THE_CODE: _says(
+        gettext_noop("That has many letters that may be codes, so I did not keep it. If you mean one, write it alone.")
+    ),
     Template.LOCKED: _says(gettext_noop("Too many wrong numbers, so nothing was linked. It takes a new code.")),
     Template.DENIED: _says(gettext_noop("Nothing was linked: one of the two accounts said that it was not them.")),
     Template.CANCELLED: _says(gettext_noop("Cancelled. Nothing was linked.")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from sessions_app.writer import Writer
 
 log = logging.getLogger(__name__)
 MOST_AT_ONCE = 20  # lanes that are claimed in one transaction
+MOST_LOSSES = 2  # leases that a message may cost this process before it is held against it
 
 OTHERS_FIRST = 0.5  # seconds until a message counts as not heard of by the worker that was told of it
 
@@ -71,6 +73,7 @@ class TurnPool:
         self._wake = asyncio.Event()
         self._turns: set[asyncio.Task[None]] = set()
         self._blameless: list[Claim] = []  # turns that ended in nothing by no fault of their message
+        self._losses: Counter[int] = Counter()  # leases lost, by message: it may be what stood still
         self._writer = Writer()
         self._claiming: asyncio.Task[None] | None = None
         self._leases: dict[int, lanes.Lease] = {}  # of the turns that run, and of no others
@@ -158,7 +161,9 @@ class TurnPool:
             await bridge.call(turns.release, claim)
             raise
         except turns.LeaseLost:
-            self._blameless.append(claim)
+            self._losses[claim.head.pk] += 1
+            if self._losses[claim.head.pk] <= MOST_LOSSES:
+                self._blameless.append(claim)
             _log(logging.WARNING, claim, "the lease was lost, its new holder answers")
         except Exception as error:  # noqa: BLE001 - logged with its traceback
             if _is_of_the_database(error):
@@ -254,8 +259,9 @@ class TurnPool:
 
 def _is_of_the_database(error: Exception) -> bool:
     """Whether the database was away, busy or full: any other turn would have failed there, too."""
-    is_too_much = str(getattr(error.__cause__, "sqlstate", "")).startswith("54")  # PostgreSQL: for any server, always
-    return isinstance(error, OperationalError | InterfaceError) and not is_too_much
+    state = str(getattr(error.__cause__, "sqlstate", ""))
+    is_of_the_turn = state.startswith("54") or state == "57014"  # PostgreSQL: too much of something, or for too long
+    return isinstance(error, OperationalError | InterfaceError) and not is_of_the_turn
 
 
 def _log(level: int, claim: Claim, what: str, **details: Any) -> None:

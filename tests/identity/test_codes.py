@@ -150,6 +150,21 @@ def test_it_takes_no_small_letters_for_a_code_that_are_just_words(text: str) -> 
     assert codes.found_in_private(f"it is {text} or so") == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "G C D G\nG C D G\nG C D D\nG C D G",
+        "Shipping to: DE, FR, NL, PL, CZ, DK, HR, GR, BG, SK, HU",
+        "W W D L W\nW D D W L",
+        "The consonants are B, C, D, F, G, H, J, K, L, M",
+        "B D C B D C C B D B",
+        "R L R R L R L L R L R R L R L L",
+    ],
+)
+def test_it_takes_no_part_of_a_longer_row_for_a_code(text: str) -> None:
+    assert codes.found_in_private(text) == []
+
+
 @pytest.mark.parametrize("form", ["{}", "_{}_", "*{}*", "start={}&x", "-{}-", "({})"])
 def test_it_finds_tokens_with_marks_around_them(form: str) -> None:
     token = codes.token(KEY, REQUEST, NONCE)
@@ -167,7 +182,7 @@ def test_it_finds_each_secret_once_and_so_many_at_most() -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["_TOKEN_IN_TEXT", "_CODE_SPELLED_OUT", "_CODE_SPELLED_EVENLY", "_CODE_IN_TEXT", "_HALVES_OF_NUMBER"]
+    "pattern", ["_TOKEN_IN_TEXT", "_CODE_SPELLED_OUT", "_HALVES_OF_CODE", "_CODE_IN_TEXT", "_HALVES_OF_NUMBER"]
 )
 def test_it_looks_at_a_few_letters_from_each_and_at_no_more(pattern: str) -> None:
     """So that a text takes as long to read as it is long."""
@@ -185,18 +200,17 @@ def test_it_looks_at_a_few_letters_from_each_and_at_no_more(pattern: str) -> Non
         "٤٨٢٩١٣",
         "\u0966482913",
         "room 12, 482913",
-        "it says 482 and 913",
-        "482x913",
         "482913482913",
         "482 913, 482 913, 482 913",
-        "4 8 2 and then 9 1 3",
     ],
 )
 def test_it_finds_a_number_in_any_spelling(text: str) -> None:
     assert "482913" in codes.numbers_within(text)
 
 
-@pytest.mark.parametrize("text", ["2026-11-22", "call 0701234567", "12, 34 and 56 times 7"])
+@pytest.mark.parametrize(
+    "text", ["2026-11-22", "call 0701234567", "12, 34 and 56 times 7", "on 12 May at 10:30", "bus 100 or bus 245?"]
+)
 def test_it_finds_no_number_in_other_figures(text: str) -> None:
     assert codes.numbers_within(text) == []
 

@@ -144,8 +144,8 @@ MUTANTS = (
     Mutant(
         "letters like a code are not counted",
         pairing,
-        "    for _ in tried:\n",
-        "    for _ in tried[:0]:\n",
+        "    for _ in found:\n",
+        "    for _ in found[:0]:\n",
     ),
     Mutant(
         "a code in a sentence is kept",

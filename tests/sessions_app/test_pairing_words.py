@@ -54,9 +54,6 @@ MORE: list[Callable[[str], str]] = [
     lambda number: f"{number[:2]}-{number[2:4]}-{number[4:]} ok",
     lambda number: f"x{number}",
     lambda number: "\u0966" + number,
-    lambda number: f"it says {number[:3]} and {number[3:]}",
-    lambda number: f"{number[:3]}x{number[3:]}",
-    " and ".join,
     lambda number: number * 2,
     lambda number: f"{number}, {number}",
     lambda number: f"{number[:3]} {number[3:]} " * 3,
@@ -148,32 +145,32 @@ def lookups(queries: CaptureQueriesContext) -> list[str]:
 
 
 @pytest.mark.parametrize("place", [0, 4, 5, 19, 1500])
-def test_it_tries_no_more_codes_of_one_message_than_of_as_many_and_keeps_none(place: int) -> None:
+def test_it_looks_at_none_of_many_codes_in_one_message_and_keeps_none(place: int) -> None:
     secrets = asked()
     wrong = [f"BCDFGH{one}{other}" for one in "BCDFGHJKLMNPQRSTVWXZ" for other in "BCDFGHJKLMNPQRSTVWXZ"]
     wrong = [f"{letter}{code[1:]}" for letter in "BCDFG" for code in wrong]
     wrong[place] = secrets.code
 
-    hear("bob", "; ".join(wrong), platform="discord")
+    with CaptureQueriesContext(connection) as queries:
+        hear("bob", "; ".join(f"a {one}" for one in wrong), platform="discord")
 
-    assert kept() == ""
-    if place < 5:
-        assert Pairing.objects.get().state == "claimed"
-    else:
-        assert Pairing.objects.get().state == "offered"
-        assert told("bob", "discord") == "Too many codes did not work. Wait 15 minutes."
-        assert guesses("bob", "discord") == 5
-
-
-def test_it_tries_as_many_codes_of_a_message_as_are_left() -> None:
-    secrets = asked()
-    for _ in range(3):
-        hear("bob", "hmmm pfft", platform="discord")
-
-    hear("bob", f"BCDFGHJK; BCDFGHJL; {secrets.code}", platform="discord")
-
+    assert lookups(queries) == []
     assert (kept(), Pairing.objects.get().state) == ("", "offered")
-    assert told("bob", "discord") == "Too many codes did not work. Wait 15 minutes."
+    assert "If you mean one, write it alone" in told("bob", "discord")
+    assert guesses("bob", "discord") == 0
+
+
+def test_it_looks_at_as_many_codes_of_a_message_as_lock_nobody_out() -> None:
+    secrets = asked()
+    hear("bob", "hmmm pfft", platform="discord")
+
+    hear("bob", f"a BCDFGHJK, a BCDFGHJL, a {secrets.code[:4]}-{secrets.code[4:]}", platform="discord")
+    assert Pairing.objects.get().state == "claimed"
+
+    for _ in range(2):
+        hear("mallory", "hmmm pfft", platform="discord")
+    hear("mallory", "a BCDFGHJK, a BCDFGHJL, a BCDFGHJM", platform="discord")
+    assert guesses("mallory", "discord") == 2
 
 
 def test_it_reads_a_hostile_text_in_no_time() -> None:
