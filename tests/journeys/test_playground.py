@@ -25,13 +25,13 @@ class Browser:
         self._open = build_opener(HTTPCookieProcessor(CookieJar())).open
 
     def get(self, path: str) -> str:
-        with self._open(self.base + path, timeout=10) as answer:
+        with self._open(self.base + path, timeout=30) as answer:
             return str(answer.read().decode())
 
     def status(self, path: str, **fields: str) -> int:
         """Of a GET, or of a POST if there are fields."""
         try:
-            with self._open(self.base + path, urlencode(fields).encode() or None, timeout=10) as answer:
+            with self._open(self.base + path, urlencode(fields).encode() or None, timeout=30) as answer:
                 return int(answer.status)
         except HTTPError as error:
             error.close()
