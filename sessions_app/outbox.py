@@ -25,6 +25,7 @@ from sessions_app.splitting import split
 Status = OutboundDelivery.Status
 MOST_ATTEMPTS = 8
 GIVE_UP_AFTER = timedelta(hours=6)
+MOST_OTHERS = 1000  # messages around a repeat that are told apart from it: more than any platform is asked for
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 300.0
 TEXT_LIMIT = 2000  # UTF-16 code units, where a platform does not say
@@ -141,12 +142,13 @@ def _known_of_repeat(delivery: OutboundDelivery) -> dict[str, Any]:
     # By time, not by id: a dead letter that was sent again stands behind what was queued after it.
     earlier = sent.filter(pk__lt=delivery.pk, settled_at__lte=delivery.created_at).order_by("-pk")
     before, follows = earlier.values_list("pk", "message_id").first() or (0, "")
+    around = sent.filter(pk__gt=before, settled_at__gt=delivery.created_at)
     return {
         "may_be_repeat": True,
         "queued_at": delivery.created_at,
         "waited": (clock.read() - delivery.created_at).total_seconds(),
         "follows": follows,
-        "others": frozenset(sent.filter(pk__gt=before).values_list("message_id", flat=True)),
+        "others": frozenset(around.order_by("pk").values_list("message_id", flat=True)[:MOST_OTHERS]),
     }
 
 
