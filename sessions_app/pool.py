@@ -157,6 +157,7 @@ class TurnPool:
         self._leases[id(claim)] = claim.lease
         try:
             await self._answer(claim)
+            self._losses.pop(claim.head.pk, None)
         except asyncio.CancelledError:
             await bridge.call(turns.release, claim)
             raise
