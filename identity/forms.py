@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
@@ -46,8 +46,7 @@ class PairForm(forms.Form):
 
     def __init__(self, person: UnifiedUser, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        field = self.fields["platform"]
-        assert isinstance(field, forms.ChoiceField)  # noqa: S101 - for the type checker
+        field = cast("forms.ChoiceField", self.fields["platform"])
         field.choices = [("", _("any")), *platforms_left(person).items()]
 
 

@@ -206,9 +206,9 @@ class Pairing(models.Model):
     platform = models.CharField(max_length=40, blank=True, help_text=_("only an account of this platform may take it"))
     responder = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="claims")
     responder_browser = models.ForeignKey(Browser, null=True, on_delete=models.PROTECT, related_name="claims")
-    # For look-up only, and gone when the request ends.
-    code_hash = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 - none is no code
-    token_hash = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001
+    # For look-up only, and gone when the request ends: NULL, since several empty strings would not be unique.
+    code_hash = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 - see above
+    token_hash = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 - see above
     tries = models.PositiveSmallIntegerField(default=0)
     # Against whom this request speaks, when it ended badly.
     strike = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="strikes")
