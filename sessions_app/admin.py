@@ -43,7 +43,8 @@ class GivenUpFilter(StatusFilter):
 class RedriveAdmin(OperatorAdmin):
     """A list with two things to do, each for operators who have its permission. `noun` ends the permissions' names."""
 
-    noun = ""
+    noun: str
+    given_up: redrive.GivenUp
     ordering = ("-pk",)
     actions = ("redrive", "dismiss")
 
@@ -57,19 +58,13 @@ class RedriveAdmin(OperatorAdmin):
         user = request.user
         return isinstance(user, AbstractUser) and user.has_perm(f"sessions_app.{what}_{self.noun}")
 
-    def take_up(self, pk: int, *, operator: str) -> bool:
-        raise NotImplementedError
-
-    def let_be(self, pk: int, *, operator: str) -> bool:
-        raise NotImplementedError
-
     @admin.action(description=gettext_lazy("Take up again"), permissions=["redrive"])
     def redrive(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        _tell(request, _("%(count)d taken up again."), _each(self.take_up, request, queryset))
+        _tell(request, _("%(count)d taken up again."), _each(self.given_up.take_up, request, queryset))
 
     @admin.action(description=gettext_lazy("Dismiss"), permissions=["dismiss"])
     def dismiss(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        _tell(request, _("%(count)d dismissed."), _each(self.let_be, request, queryset))
+        _tell(request, _("%(count)d dismissed."), _each(self.given_up.dismiss, request, queryset))
 
 
 def _each(does: Callable[..., bool], request: HttpRequest, queryset: QuerySet[Any]) -> int:
@@ -83,23 +78,17 @@ def _tell(request: HttpRequest, text: str, done: int) -> None:
 
 @admin.register(OutboundDelivery)
 class DeliveryAdmin(RedriveAdmin):
-    noun = "delivery"
+    noun, given_up = "delivery", redrive.DELIVERIES
     fields = ("platform", "chat_id", "thread_id", "status", "attempts", "may_be_repeat", "reason", "created_at")
     list_display = ("created_at", "platform", "chat_id", "status", "attempts", "reason")
     list_filter = (DeadFilter, PlatformFilter)
     search_fields = ("=chat_id", "reason")
     search_help_text = gettext_lazy("By the id of a chat, or a reason.")
 
-    def take_up(self, pk: int, *, operator: str) -> bool:
-        return redrive.delivery(pk, operator=operator)
-
-    def let_be(self, pk: int, *, operator: str) -> bool:
-        return redrive.dismiss_delivery(pk, operator=operator)
-
 
 @admin.register(InboundEvent)
 class EventAdmin(RedriveAdmin):
-    noun = "event"
+    noun, given_up = "event", redrive.EVENTS
     fields = ("platform", "described_account", "kind", "status", "starts", "failures", "received_at", "done_at")
     list_display = ("received_at", "platform", "described_account", "kind", "status", "starts", "failures")
     list_filter = (GivenUpFilter, PlatformFilter)
@@ -110,9 +99,3 @@ class EventAdmin(RedriveAdmin):
     @admin.display(description=gettext_lazy("account"))
     def described_account(self, event: InboundEvent) -> str:
         return called.described(event.account)
-
-    def take_up(self, pk: int, *, operator: str) -> bool:
-        return redrive.event(pk, operator=operator)
-
-    def let_be(self, pk: int, *, operator: str) -> bool:
-        return redrive.dismiss_event(pk, operator=operator)

@@ -6,6 +6,10 @@ Each step claims its row in one statement, so that of two who ask at once one do
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
 
@@ -32,7 +36,7 @@ def given_up_events() -> QuerySet[InboundEvent]:
     """Messages that were put aside or not answered, and whose words are still there, the oldest first; dismissed or
     not: a person may still ask.
     """
-    return InboundEvent.objects.filter(status__in=GIVEN_UP, emptied_at=None).order_by("pk")
+    return _messages().filter(status__in=GIVEN_UP, emptied_at=None).order_by("pk")
 
 
 def unseen_events() -> QuerySet[InboundEvent]:
@@ -102,3 +106,21 @@ def _ask_anew(pk: int, *, starts: int) -> bool:
         InboundEvent.objects.filter(pk=pk).update(edited=edited)
     said.delete()
     return True
+
+
+def _messages() -> QuerySet[InboundEvent]:
+    return InboundEvent.objects.select_related("account")
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """What an operator may do about one kind of thing. `take_up` and `dismiss` say whether it was done."""
+
+    every: Callable[[], QuerySet[Any]]  # given up or not
+    unseen: Callable[[], QuerySet[Any]]
+    take_up: Callable[..., bool]
+    dismiss: Callable[..., bool]
+
+
+DELIVERIES = GivenUp(OutboundDelivery.objects.all, dead_deliveries, delivery, dismiss_delivery)
+EVENTS = GivenUp(_messages, unseen_events, event, dismiss_event)

@@ -22,7 +22,9 @@ MOST = 100  # rows, unless asked for more
 
 
 class OperatorCommand(BaseCommand):
-    """A command with steps, `manage.py people add alice`. A step is a method that takes its arguments by keyword.
+    """A command with steps, `manage.py people add alice`: its `add_arguments` calls this one, then `step` for each.
+
+    A step is a method that takes its arguments by keyword.
 
     The exit status is 0 when it was done, 1 when it could not be, 2 when it was not understood.
     """
@@ -31,11 +33,6 @@ class OperatorCommand(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         self._steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
-        self.add_steps()
-
-    def add_steps(self) -> None:
-        """Call `step` for each."""
-        raise NotImplementedError
 
     def step(self, name: str, does: Callable[..., None], text: str) -> ArgumentParser:
         """The parser of a step, to add its arguments to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from typing import Any
 
 from django.db.models import Q
@@ -14,7 +15,8 @@ from identity.names import harmless
 class Command(OperatorCommand):
     help = "Accounts: list, show."
 
-    def add_steps(self) -> None:
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
         accounts = self.list_step(self.list, "List accounts.")
         accounts.add_argument("--platform", default="", help="only of this one")
         accounts.add_argument("--linked", choices=["yes", "no"], help="only those that are a person's, or nobody's")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from typing import Any
 
 from django.db.models import Q
@@ -14,7 +15,8 @@ from identity.models import AccountLink
 class Command(OperatorCommand):
     help = "Links: list, show, revoke."
 
-    def add_steps(self) -> None:
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
         links = self.list_step(self.list, "List links.")
         links.add_argument("--all", dest="everything", action="store_true", help="also those that have ended")
         show = self.step("show", self.show_link, "Show one link.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from identity.operators import NewPerson
 class Command(OperatorCommand):
     help = "People: list, show, add, invite, suspend, import."
 
-    def add_steps(self) -> None:
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
         people = self.list_step(self.list, "List people.")
         people.add_argument("--platform", default="", help="only with an account there")
         one = "the unified id, for example alice"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,8 @@ from identity.pairing_rows import Outcome
 class Command(OperatorCommand):
     help = "Pairing requests: list, show, withdraw, confirm."
 
-    def add_steps(self) -> None:
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
         requests = self.list_step(self.list, "List requests.")
         requests.add_argument("--live", action="store_true", help="only those that have not ended")
         one = "as it is listed"
