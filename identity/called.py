@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from django.utils.translation import gettext as _
 
 from identity.models import Browser, PlatformAccount
@@ -26,6 +28,13 @@ def described(account: PlatformAccount, *, on: str = "") -> str:
 def title(platform: str) -> str:
     """How people call a platform."""
     return PLATFORM_TITLES.get(platform, platform.title())
+
+
+def with_commands(text: str, *, on: str) -> str:
+    """What the bot says, with its commands as they are typed there. Slack keeps everything that starts with a slash to
+    itself, unless it is registered there.
+    """
+    return re.sub(r"(?<![\w/:.])/(?=[a-z])", "!", text) if on.startswith("slack") else text
 
 
 def described_browser(browser: Browser, *, on: str = "") -> str:

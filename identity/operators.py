@@ -145,7 +145,7 @@ def invite_all(*, people: Sequence[UnifiedUser], operator: str, platform: str = 
 
 def _check_available() -> None:
     if not is_pairing_available():
-        raise ValueError(_("Who is who is decided elsewhere here (BOTOS_RESOLVER), so nobody can be invited."))
+        raise ValueError(_("Accounts are linked outside this bot (BOTOS_RESOLVER), so nobody can be invited."))
 
 
 @transaction.atomic

@@ -53,7 +53,7 @@ def offer(*, account: PlatformAccount) -> Outcome:
             notices.tell(old.responder, Template.CANCELLED)
     pairing = pairing_rows.begin(limits().code_seconds, limits().handshake_seconds, initiator=account)
     pairing_rows.record("offered", pairing, actor=audit.actor(account), account=account)
-    notices.tell(account, Template.OFFER, pairing=str(pairing.pk), minutes=limits().code_seconds // 60)
+    notices.tell(account, Template.OFFER, pairing=str(pairing.pk))
     return Outcome.OFFERED
 
 
@@ -142,7 +142,7 @@ def _claim(pairing: Pairing, account: PlatformAccount) -> Outcome | None:
     if not pairing_rows.take(pairing, responder=account):
         return None
     pairing_rows.record("claimed", pairing, actor=audit.actor(account), account=account)
-    notices.tell(account, Template.NUMBER, pairing=str(pairing.pk), minutes=pairing_rows.number_seconds(pairing) // 60)
+    notices.tell(account, Template.NUMBER, pairing=str(pairing.pk))
     for one in pairing_rows.initiating_accounts(pairing):
         notices.tell(one, Template.CLAIMED, pairing=str(pairing.pk))
     return Outcome.CLAIMED

@@ -17,8 +17,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_POST, require_safe
 
-from identity import addresses, browser_pairing, browsers, codes, live, pair_page
+from identity import addresses, browser_pairing, browsers, codes, live, pair_page, wording
 from identity.browser_pairing import Answer
+from identity.limits import limits
 from identity.models import Browser
 from identity.operators import is_pairing_available
 from identity.pairing_rows import Outcome
@@ -171,7 +172,7 @@ def _in_use(request: HttpRequest) -> Browser | None:
 def _begun(request: HttpRequest) -> Browser | None:
     """The browser, begun now if need be; None, and a word about it, where there can be none."""
     if not is_pairing_available():
-        messages.error(request, _("Who is who is decided elsewhere here, so linking is not available."))
+        messages.error(request, _("Accounts are linked outside this bot, so linking is not available here."))
         return None
     try:
         return browsers.start(request)
@@ -188,12 +189,13 @@ def _say(request: HttpRequest, answer: Answer, *, left: int = 0) -> None:
     }
     bad = {
         Outcome.WAIT: _wait(answer.seconds),
-        Outcome.WRONG: _wrong_number(left)
-        if left
-        else _("That code doesn't work. Codes work once, for 10 minutes. Send /link in your app for a new one."),
+        Outcome.WRONG: wording.wrong_number(left) if left else _wrong_code(),
         Outcome.ENDED: _("That request has ended."),
         Outcome.NOTHING: _("There is nothing to do: the request or the accounts are no longer here."),
-        Outcome.REFUSED: _("These two cannot be linked: one must be linked to nobody, and there is one of each app."),
+        Outcome.REFUSED: _(
+            "These two cannot be linked: one of them must not be linked yet, and a person has at most one account of "
+            "each app."
+        ),
     }
     if answer.outcome in good:
         messages.success(request, good[answer.outcome])
@@ -201,14 +203,14 @@ def _say(request: HttpRequest, answer: Answer, *, left: int = 0) -> None:
         messages.error(request, bad[answer.outcome])
 
 
+def _wrong_code() -> str:
+    text = _("That code doesn't work. Codes work once, for %(lasting)s. Send /link in your app for a new one.")
+    return text % {"lasting": wording.lasting(limits().code_seconds)}
+
+
 def _wait(seconds: int) -> str:
     if seconds <= 120:
         return ngettext("Wait %(n)d second, then try again.", "Wait %(n)d seconds, then try again.", seconds) % {
             "n": seconds
         }
-    return _("That was too often. Try again in %(n)d minutes.") % {"n": -(-seconds // 60)}
-
-
-def _wrong_number(left: int) -> str:
-    text = ngettext("That is not the number. %(left)d try left.", "That is not the number. %(left)d tries left.", left)
-    return text % {"left": left}
+    return _("You have tried too often. Try again in %(n)d minutes.") % {"n": -(-seconds // 60)}

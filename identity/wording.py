@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.db.models import Q
@@ -14,9 +13,11 @@ from django.utils.translation import gettext_noop, ngettext
 
 from identity import called, clock, codes
 from identity.buttons import Button
+from identity.limits import limits
 from identity.models import AccountLink, BotProfile, Browser, Pairing, PlatformAccount
 from identity.names import literal
 from identity.notices import Subject, Template
+from identity.pairing_rows import number_seconds
 from identity.pairing_secrets import secrets_of
 
 
@@ -32,10 +33,7 @@ class Notice:
 def render(template: Template, account: PlatformAccount, subject: Subject) -> Notice:
     """The words for `account`, of this moment: what has ended since is not shown any more."""
     notice = _RENDERERS[template](account, subject)
-    if not account.platform.startswith("slack"):
-        return notice
-    # Slack keeps everything that starts with a slash to itself, unless it is registered there.
-    return Notice(re.sub(r"(?<!\S)/(?=[a-z])", "!", notice.text), notice.buttons, notice.copy)
+    return replace(notice, text=called.with_commands(notice.text, on=account.platform))
 
 
 # --- Words
@@ -50,9 +48,9 @@ def _offer(account: PlatformAccount, subject: Subject) -> Notice:
         "Link another app to this chat.\n"
         "1) Open me there: %(doors)s\n"
         "2) Send me this code there: %(code)s\n\n"
-        "It works once, for %(minutes)s minutes. Did someone ask you for a code? Then press Cancel."
+        "It works once, for %(lasting)s. Did someone ask you for a code? Then press Cancel."
     )
-    values = {"doors": _doors(account.platform), "code": code, "minutes": subject["minutes"]}
+    values = {"doors": _doors(account.platform), "code": code, "lasting": lasting(limits().code_seconds)}
     text = text % values
     if settings.BOTOS_PUBLIC_URL:
         page = f"{settings.BOTOS_PUBLIC_URL}{reverse('pair')}"
@@ -70,7 +68,7 @@ def _number(account: PlatformAccount, subject: Subject) -> Notice:
         "who": _initiating_side(pairing, account.platform),
         "app": called.title(account.platform),
         "number": number,
-        **subject,
+        "lasting": lasting(number_seconds(pairing)),
     }
     text = _number_text(pairing) % values
     if account.platform.startswith("slack"):
@@ -82,24 +80,24 @@ def _number_text(pairing: Pairing) -> str:
     if pairing.initiator_browser_id:
         return _(
             "%(who)s wants to read and write as this %(app)s account. If it is yours, go back to that page and type "
-            "%(number)s (%(minutes)s minutes). Whoever types it can read this conversation and write in it. Never send "
+            "%(number)s (%(lasting)s). Whoever types it can read this conversation and write in it. Never send "
             "it to anyone."
         )
     if pairing.initiator_id:
         return _(
             "%(who)s wants to share one conversation with this %(app)s account. If both are yours, go back to that "
-            "chat and type %(number)s (%(minutes)s minutes). Whoever types it can read what you write here from now "
+            "chat and type %(number)s (%(lasting)s). Whoever types it can read what you write here from now "
             "on. Never send it to anyone."
         )
     if _accounts_of(pairing):
         return _(
             "%(who)s wants to share one conversation with this %(app)s account. If all are yours, go to one of those "
-            "chats and type %(number)s (%(minutes)s minutes). Whoever types it can read what you write here from now "
+            "chats and type %(number)s (%(lasting)s). Whoever types it can read what you write here from now "
             "on. Never send it to anyone."
         )
     return _(
         "%(who)s wants to add this %(app)s account. If you asked them to, read them this number, in person or on a "
-        "call that you started: %(number)s (%(minutes)s minutes). Never send it to anyone else."
+        "call that you started: %(number)s (%(lasting)s). Never send it to anyone else."
     )
 
 
@@ -225,8 +223,8 @@ def _refused(account: PlatformAccount, subject: Subject) -> Notice:
 def _wait_to_guess(account: PlatformAccount, subject: Subject) -> Notice:
     minutes = int(subject["minutes"])
     text = ngettext(
-        "Too many codes did not work. Wait %(minutes)d minute.",
-        "Too many codes did not work. Wait %(minutes)d minutes.",
+        "Too many wrong codes. Wait %(minutes)d minute.",
+        "Too many wrong codes. Wait %(minutes)d minutes.",
         minutes,
     )
     return Notice(text % {"minutes": minutes})
@@ -242,9 +240,13 @@ def _wait_to_start(account: PlatformAccount, subject: Subject) -> Notice:
 
 
 def _wrong_number(account: PlatformAccount, subject: Subject) -> Notice:
-    left = int(subject["left"])
+    return Notice(wrong_number(int(subject["left"])))
+
+
+def wrong_number(left: int) -> str:
+    """The same in a chat and on a page, whatever the number is for. `left`: tries."""
     text = ngettext("That is not the number. %(left)d try left.", "That is not the number. %(left)d tries left.", left)
-    return Notice(text % {"left": left})
+    return text % {"left": left}
 
 
 def _own_code(account: PlatformAccount, subject: Subject) -> Notice:
@@ -253,8 +255,17 @@ def _own_code(account: PlatformAccount, subject: Subject) -> Notice:
 
 def _wrong_code(account: PlatformAccount, subject: Subject) -> Notice:
     return Notice(
-        _("That code doesn't work. Codes work once, for 10 minutes. Send /link in your other app for a new one.")
+        _("That code doesn't work. Codes work once, for %(lasting)s. Send /link in your other app for a new one.")
+        % {"lasting": lasting(limits().code_seconds)}
     )
+
+
+def lasting(seconds: int) -> str:
+    """How long something holds, as people say it and no longer than it does: "5 minutes", "24 hours"."""
+    minutes = max(1, seconds // 60)
+    if minutes >= 120 and minutes % 60 == 0:
+        return ngettext("%(n)d hour", "%(n)d hours", minutes // 60) % {"n": minutes // 60}
+    return ngettext("%(n)d minute", "%(n)d minutes", minutes) % {"n": minutes}
 
 
 def _says(text: str) -> Callable[[PlatformAccount, Subject], Notice]:
@@ -293,10 +304,14 @@ _RENDERERS: dict[Template, Callable[[PlatformAccount, Subject], Notice]] = {
     Template.DENIED: _says(gettext_noop("Nothing was linked: one of the two accounts said that it was not them.")),
     Template.CANCELLED: _says(gettext_noop("Cancelled. Nothing was linked.")),
     Template.BURNED: _says(
-        gettext_noop("Your code was posted in a group, so it works no more. Send /link for a new one, and keep it.")
+        gettext_noop(
+            "Your code was posted in a group, so it no longer works. Send /link for a new one, and keep it to yourself."
+        )
     ),
     Template.NOTHING_THERE: _says(gettext_noop("There is nothing to do: no such request or link of yours.")),
-    Template.DISOWNED: _says(gettext_noop("That link had ended. What was said while it lived, I no longer look at.")),
+    Template.DISOWNED: _says(
+        gettext_noop("That link has already ended. I no longer look at what was said while it lasted.")
+    ),
     Template.TOO_NEW: _says(
         gettext_noop(
             "This account was linked less than a day ago. It cannot take out older ones yet; use one of those."
@@ -306,7 +321,7 @@ _RENDERERS: dict[Template, Callable[[PlatformAccount, Subject], Notice]] = {
     Template.IN_PERSON: _says(
         gettext_noop("Please type that yourself, here and now. What was forwarded, or is too old, does not count.")
     ),
-    Template.NOT_HERE: _says(gettext_noop("Who is who is decided elsewhere here, so linking is not available.")),
+    Template.NOT_HERE: _says(gettext_noop("Accounts are linked outside this bot, so linking is not available here.")),
 }
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _COMMAND = re.compile(r"[/!]([a-z]+)(?:@\w+)?(?:\s+(.*))?", re.DOTALL | re.IGNORECASE)
 _LINES_OF_HISTORY = 10
+_QUOTING = {"history", "search", "whoami"}  # their answers are other people's words and names
 _LONGEST_LINE = 300  # characters
 
 # What platforms show in their menus: name and a line about it. An argument, where there is one, is free text.
@@ -59,7 +60,8 @@ def is_command(text: str) -> bool:
 def answer(claim: Claim, context: SessionContext) -> str:
     """What the claimed command says. Done again after a crash, so each must bear that."""
     name, _argument = parse(claim.head.text) or ("help", "")
-    return _COMMANDS[name](claim, context)
+    said = _COMMANDS[name](claim, context)
+    return said if name in _QUOTING else called.with_commands(said, on=claim.head.platform)
 
 
 def _argument_of(claim: Claim) -> str:
@@ -102,7 +104,7 @@ def _history(claim: Claim, context: SessionContext) -> str:
 def _search(claim: Claim, context: SessionContext) -> str:
     words = _argument_of(claim)
     if not words:
-        return str(texts.SEARCH_FOR_WHAT)
+        return called.with_commands(str(texts.SEARCH_FOR_WHAT), on=claim.head.platform)
     hits = search.find(claim.lease.conversation, words, limit=_LINES_OF_HISTORY)
     return "\n".join(_found(hit.line, claim.head.platform) for hit in reversed(hits)) or str(texts.NOTHING_FOUND)
 
@@ -136,7 +138,8 @@ def _preferring(account: PlatformAccount | None, theirs: Iterable[str]) -> str:
 
 
 def _export(claim: Claim, context: SessionContext) -> str:
-    return str(texts.EXPORT) % {"where": f"{settings.BOTOS_PUBLIC_URL}{reverse('me')}"}
+    page = f"{settings.BOTOS_PUBLIC_URL}{reverse('me')}"
+    return str(texts.EXPORT) % {"where": page if settings.BOTOS_PUBLIC_URL else texts.MY_PAGE}
 
 
 def _shortened(text: str) -> str:

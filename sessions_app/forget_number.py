@@ -8,7 +8,8 @@ from typing import Any
 
 from django.conf import settings
 
-from identity import called, clock, codes
+from identity import called, clock, codes, wording
+from identity.limits import limits
 from identity.models import PlatformAccount
 from identity.wording import Notice
 from sessions_app import texts
@@ -31,11 +32,12 @@ def notice(account: PlatformAccount, subject: Mapping[str, Any]) -> Notice:
     """The words for the chat, of the moment in which they are sent."""
     request = ForgetRequest.objects.filter(pk=subject["request"], account=account, state="asked").first()
     if request is None or request.expires_at <= clock.read():
-        return Notice(str(texts.FORGET_ENDED))
+        return Notice(called.with_commands(str(texts.FORGET_ENDED), on=account.platform))
     accounts = PlatformAccount.objects.filter(pk__in=request.accounts).order_by("pk")
     values = {
         "number": codes.shown_number(number_of(request)),
         "accounts": ", ".join(called.described(one, on=account.platform) for one in accounts),
-        "minutes": subject["minutes"],
+        "lasting": wording.lasting(limits().number_seconds),
     }
-    return Notice(str(texts.FORGET_NUMBER_ON_PAGE if request.browser else texts.FORGET_NUMBER) % values)
+    text = str(texts.FORGET_NUMBER_ON_PAGE if request.browser else texts.FORGET_NUMBER) % values
+    return Notice(called.with_commands(text, on=account.platform))

@@ -6,6 +6,7 @@ A step that fails is done again: housekeeping goes on with every request that wa
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from enum import StrEnum
 from time import sleep
 from uuid import UUID
@@ -13,7 +14,7 @@ from uuid import UUID
 from django.db import OperationalError, connection, transaction
 from django.db.models import F, Q
 
-from identity import audit, clock, codes, linking, locks, notices
+from identity import audit, called, clock, codes, linking, locks, notices, wording
 from identity import forgetting as identities
 from identity.limits import limits
 from identity.models import Browser, PlatformAccount
@@ -37,14 +38,17 @@ class Outcome(StrEnum):
 
     CONFIRMED = "confirmed"
     WRONG = "wrong"
-    LAST_TRY_LEFT = "last_try_left"
     LOCKED = "locked"
     ELSEWHERE = "elsewhere"
     NOTHING = "nothing"
 
-    @property
-    def is_elsewhere(self) -> bool:
-        return self == Outcome.ELSEWHERE
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a number; with WRONG, how many tries are `left`."""
+
+    outcome: Outcome
+    left: int = 0
 
 
 # --- Asking
@@ -68,8 +72,7 @@ def ask(*, account: PlatformAccount, browser: Browser | None = None) -> ForgetRe
         browser=browser.pk if browser else None,
         expires_at=clock.seconds_from_now(limits().number_seconds),
     )
-    minutes = -(-limits().number_seconds // 60)
-    outbox.queue_notice(account, forget_number.TEMPLATE, {"request": str(request.pk), "minutes": minutes})
+    outbox.queue_notice(account, forget_number.TEMPLATE, {"request": str(request.pk)})
     for other in (one for one in reached if one != account):
         notices.tell(other, Template.FORGET_ASKED, by=account.pk)
     audit.record(kind="forget_asked", actor=audit.actor(account), account=account)
@@ -87,48 +90,50 @@ def awaits_number(account: PlatformAccount) -> bool:
 
 
 @transaction.atomic
-def confirm(*, account: PlatformAccount, number: str, browser: Browser | None = None) -> Outcome:
+def confirm(*, account: PlatformAccount, number: str, browser: Browser | None = None) -> Answer:
     """A number was typed, in the account's chat or in a browser: only where it was asked for does it count."""
     locks.lock_person(account.pk)
     request = awaited(account)
     if request is None:
-        return Outcome.NOTHING
+        return Answer(Outcome.NOTHING)
     if request.browser != (browser.pk if browser else None):
-        return Outcome.ELSEWHERE
+        return Answer(Outcome.ELSEWHERE)
     tries = limits().number_tries
     mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ASKED)
     if not mine.filter(tries__lt=tries).update(tries=F("tries") + 1):  # counted before it is looked at
-        return Outcome.NOTHING
+        return Answer(Outcome.NOTHING)
     if codes.is_same(number, forget_number.number_of(request)):
         return _confirm(request)
-    if request.tries + 1 >= tries:
-        mine.update(state=State.ENDED, ended_at=clock.now())
-        return Outcome.LOCKED
-    return Outcome.LAST_TRY_LEFT if request.tries + 2 == tries else Outcome.WRONG
+    left = tries - request.tries - 1
+    if left > 0:
+        return Answer(Outcome.WRONG, left)
+    mine.update(state=State.ENDED, ended_at=clock.now())
+    return Answer(Outcome.LOCKED)
 
 
-def _confirm(request: ForgetRequest) -> Outcome:
+def _confirm(request: ForgetRequest) -> Answer:
     """What has left the reach since it was asked for is not forgotten, and what came into it neither."""
     still = {one.pk for one in linking.reach(request.account)}
     accounts = [pk for pk in request.accounts if pk in still]
     mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ASKED)
     mine.update(state=State.CONFIRMED, accounts=accounts, confirmed_at=clock.now())
     audit.record(kind="forget_confirmed", actor=audit.actor(request.account), account=request.account)
-    return Outcome.CONFIRMED
+    return Answer(Outcome.CONFIRMED)
 
 
-def words_for(outcome: Outcome) -> object:
+def words_for(answer: Answer) -> object:
     """The answer in a chat."""
-    left = {Outcome.WRONG: 2, Outcome.LAST_TRY_LEFT: 1}
-    if outcome in left:
-        return str(texts.FORGET_WRONG) % {"left": left[outcome]}
-    return {Outcome.CONFIRMED: texts.FORGETTING, Outcome.LOCKED: texts.FORGET_LOCKED}.get(outcome, texts.FORGET_ENDED)
+    if answer.outcome == Outcome.WRONG:
+        return wording.wrong_number(answer.left)
+    said = {Outcome.CONFIRMED: texts.FORGETTING, Outcome.LOCKED: texts.FORGET_LOCKED}
+    return said.get(answer.outcome, texts.FORGET_ENDED)
 
 
 def say(account: PlatformAccount, text: object) -> None:
     """Something to the account's private chat."""
     chat = Conversation.objects.filter(account=account).first()
     if chat is not None:
+        text = called.with_commands(str(text), on=chat.platform)
         outbox.queue(Address(chat.platform, chat.chat_id, chat.thread_id), text)
 
 

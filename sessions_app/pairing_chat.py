@@ -246,10 +246,10 @@ def _forget(account: PlatformAccount, text: str) -> bool:
 
 
 def _forget_number(account: PlatformAccount, text: str) -> bool:
-    outcome = forgetting.confirm(account=account, number=codes.read_number(text) or "")
-    if outcome.is_elsewhere:
+    answer = forgetting.confirm(account=account, number=codes.read_number(text) or "")
+    if answer.outcome == forgetting.Outcome.ELSEWHERE:
         return _say(account, Template.TYPE_IN_BROWSER)
-    forgetting.say(account, forgetting.words_for(outcome))
+    forgetting.say(account, forgetting.words_for(answer))
     return True
 
 

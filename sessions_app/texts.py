@@ -8,9 +8,9 @@ IDENTITY_UNKNOWN = _(
     "I can't tell who you are right now, so I have not kept that message. Please send it again in a little while."
 )
 TRYING_AGAIN = _("I could not answer that just now. I have kept your message and am trying again.")
-GAVE_UP = _("I still could not answer that. Your message is kept: /retry makes me try again, best in a while.")
+GAVE_UP = _("I still could not answer that. Your message is kept: send /retry in a while and I will try again.")
 PUT_ASIDE = _("Something in that message keeps stopping me, so I have put it aside. Please try other words, or /retry.")
-ASKING_AGAIN = _("I am trying again to answer your last message that I could not answer.")
+ASKING_AGAIN = _("I am trying again to answer the last message that I could not answer.")
 NOTHING_TO_RETRY = _("There is no message of yours here that I could not answer.")
 
 STARTED_ANEW = _(
@@ -55,17 +55,19 @@ TOO_NEW_TO_PREFER = _(
     "This account was linked less than a day ago. It cannot decide that for older ones yet; use one of those."
 )
 NOTHING_TO_PREFER = _("I only know you here, so this is where I write to you. /link adds another app.")
-EXPORT = _("Open %(where)s, confirm that it is you with a code from this chat (/link), and press Export.")
+EXPORT = _("Open %(where)s, show that it is you with a code from this chat (/link), and choose an export.")
+MY_PAGE = _('"My page" on the web pages of this bot')
 FORGET_NUMBER = _(
     "Type %(number)s here to delete all that I know of %(accounts)s: what was said, names and ids. This cannot be "
-    "undone. The number works for %(minutes)s minutes. If you did not ask for this, do nothing."
+    "undone. The number works for %(lasting)s. If you did not ask for this, do nothing."
 )
 FORGET_NUMBER_ON_PAGE = _(
     "A browser in which you are signed in asks to delete all that I know of %(accounts)s: what was said, names and "
-    "ids. This cannot be undone. If you want that, type %(number)s on the page (%(minutes)s minutes). Else do nothing."
+    "ids. This cannot be undone. If you want that, type %(number)s on the page (%(lasting)s). Else do nothing."
 )
 FORGET_ENDED = _("That request has ended. Send /forget for a new number.")
-FORGET_WRONG = _("That is not the number. Tries left: %(left)d.")
-FORGET_LOCKED = _("That was the third wrong number, so nothing is deleted. Send /forget for a new one.")
-FORGETTING = _("I delete all that I know of you now; it takes a minute or two. This is the last that you hear of me.")
+FORGET_LOCKED = _("Too many wrong numbers, so nothing is deleted. Send /forget for a new one.")
+FORGETTING = _(
+    "I am deleting all that I know of you; it takes a minute or two. This is the last you will hear from me."
+)
 FORGET_NOT_NOW = _("You have asked for that often. Try again in an hour.")

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
 
-from identity import clock
+from identity import called, clock
 from identity.resolvers import Resolves, resolve_with
 from sessions_app import commands, drafts, history, outbox, texts
 from sessions_app.context import SessionContext
@@ -125,7 +125,7 @@ def fail(claim: Claim) -> None:
     """
     failures = claim.head.failures
     if failures == len(RETRY_AFTER):
-        finish_together([Answer(claim, str(texts.GAVE_UP), outbox.TEXT_LIMIT)], Status.GIVEN_UP)
+        finish_together([Answer(claim, _own_words(claim, texts.GAVE_UP), outbox.TEXT_LIMIT)], Status.GIVEN_UP)
         return
     _give_back([claim.lease], wait=RETRY_AFTER[failures])
     drafts.settle([claim.head.pk])
@@ -158,7 +158,11 @@ def quarantine(claim: Claim) -> None:
     """Put the claimed message aside and tell the person. Its words stay in the event. Raises LeaseLost."""
     _give_back([claim.lease])
     _end([claim], Status.QUARANTINED)
-    outbox.queue(_address(claim), texts.PUT_ASIDE, event=claim.head)
+    outbox.queue(_address(claim), _own_words(claim, texts.PUT_ASIDE), event=claim.head)
+
+
+def _own_words(claim: Claim, text: object) -> str:
+    return called.with_commands(str(text), on=claim.head.platform)
 
 
 def _give_back(leases: Collection[Lease], *, wait: float = 0.0) -> None:

@@ -20,9 +20,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from identity import audit, browsers, called, codes, linking, live
+from identity import audit, browsers, called, codes, linking, live, wording
 from sessions_app import export, forgetting, my_page, search
-from sessions_app.forgetting import Outcome
+from sessions_app.forgetting import Answer, Outcome
 from sessions_app.models import ForgetRequest
 from sessions_app.my_page import Here
 
@@ -294,11 +294,11 @@ def forget_confirm(request: HttpRequest, here: Here) -> HttpResponse:
     if digits is None or asked is None:
         messages.error(request, _("The number has six digits.") if asked else _("That request has ended."))
         return redirect(f"{reverse('me-forget')}?as={here.account.pk}")
-    outcome = forgetting.confirm(account=here.account, number=digits, browser=here.browser)
-    if outcome == Outcome.CONFIRMED:
+    answer = forgetting.confirm(account=here.account, number=digits, browser=here.browser)
+    if answer.outcome == Outcome.CONFIRMED:
         request.session.flush()
         return render(request, "sessions_app/forgotten.html", {"is_done": _erase(asked)})
-    messages.error(request, _wrong(outcome))
+    messages.error(request, _wrong(answer))
     return redirect(f"{reverse('me-forget')}?as={here.account.pk}")
 
 
@@ -312,9 +312,9 @@ def _erase(asked: ForgetRequest) -> bool:
     return True
 
 
-def _wrong(outcome: Outcome) -> str:
-    return {
-        Outcome.WRONG: _("That is not the number. 2 tries left."),
-        Outcome.LAST_TRY_LEFT: _("That is not the number. 1 try left."),
-        Outcome.LOCKED: _("That was the third wrong number, so nothing is deleted."),
-    }.get(outcome, _("That request has ended."))
+def _wrong(answer: Answer) -> str:
+    if answer.outcome == Outcome.WRONG:
+        return wording.wrong_number(answer.left)
+    if answer.outcome == Outcome.LOCKED:
+        return _("Too many wrong numbers, so nothing is deleted.")
+    return _("That request has ended.")

@@ -163,7 +163,7 @@ def test_whoever_guesses_codes_is_locked_out(desk: Desk) -> None:
 
     enter_code(desk.page, code)  # the right one
 
-    expect(notice(desk.page, "error")).to_have_text("That was too often. Try again in 15 minutes.")
+    expect(notice(desk.page, "error")).to_have_text("You have tried too often. Try again in 15 minutes.")
     desk.look("pair-guessed")
     let_pass(901)
     enter_code(desk.page, code_in(desk.phone.send("telegram", "/link")))

@@ -513,7 +513,7 @@ def test_it_burns_what_was_posted_and_tells_the_owner_alone(told: Told, alice: P
     assert state(request) == "burned"
     assert [one for one, _, _ in told.said] == [alice]
     assert told.text(alice) == (
-        "Your code was posted in a group, so it works no more. Send /link for a new one, and keep it."
+        "Your code was posted in a group, so it no longer works. Send /link for a new one, and keep it to yourself."
     )
 
 
@@ -639,7 +639,7 @@ def test_it_shows_the_number_to_the_responder_alone(alice: PlatformAccount, alic
     request = claimed(alice_discord, alice)
 
     for one in (alice, account("mallory", "slack")):
-        notice = wording.render(Template.NUMBER, one, {"pairing": str(request.pk), "minutes": 5})
+        notice = wording.render(Template.NUMBER, one, {"pairing": str(request.pk)})
         assert notice.text == "That request has ended. It takes a new code."
 
 

@@ -71,7 +71,7 @@ def test_the_operator_types_the_number_of_a_person_without_accounts(told: Told, 
     digits = number(request)
     assert told.text(telegram) == (
         "The operator of this bot wants to add this Telegram account. If you asked them to, read them this number, in "
-        f"person or on a call that you started: {digits[:3]} {digits[3:]} (1440 minutes). Never send it to anyone else."
+        f"person or on a call that you started: {digits[:3]} {digits[3:]} (24 hours). Never send it to anyone else."
     )
 
     assert pairing.confirm_as_operator(pairing=request, number=digits, operator="ann") == Outcome.LINKED

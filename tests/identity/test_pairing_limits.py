@@ -58,7 +58,7 @@ def test_it_locks_a_guesser_after_five_wrong_codes(told: Told, mallory: Platform
     assert guess(mallory, 6) == [Outcome.WRONG] * 5 + [Outcome.WAIT]
 
     assert 895 < seconds_locked(mallory) <= 900
-    assert told.text(mallory) == "Too many codes did not work. Wait 15 minutes."
+    assert told.text(mallory) == "Too many wrong codes. Wait 15 minutes."
     event = AuditEvent.objects.get(kind="pairing_guesser_locked")
     assert event.details == {"seconds": 900}
 
@@ -367,7 +367,7 @@ def test_it_takes_its_numbers_from_the_settings(told: Told, mallory: PlatformAcc
             assert guess(mallory, 3) == [Outcome.WRONG] * 2 + [Outcome.WAIT]
         elif name == "lock_seconds":
             guess(mallory, 6)
-            assert told.text(mallory) == "Too many codes did not work. Wait 20 minutes."
+            assert told.text(mallory) == "Too many wrong codes. Wait 20 minutes."
         elif name == "number_tries":
             request = claimed(account("alice"), mallory)
             assert pairing.confirm(account=mallory, number=pairs.wrong(request)) == Outcome.LOCKED
@@ -438,6 +438,19 @@ def test_its_defaults_are_those_of_the_protocol() -> None:
 def test_it_checks_its_numbers_at_start(given: dict[str, str], found: list[str]) -> None:
     with override_settings(BOTOS_PAIRING=given):
         assert [problem.id for problem in checks.check_limits(None)] == found
+
+
+@override_settings(BOTOS_PAIRING={"code_seconds": "1200", "number_seconds": "90"})
+def test_it_promises_what_its_numbers_say(told: Told, mallory: PlatformAccount) -> None:
+    alice = account("alice")
+    request = offered(alice)
+    assert "It works once, for 20 minutes." in told.text(alice)
+
+    pairing.claim(account=mallory, secret=code(request))
+    assert "(1 minute)" in told.text(mallory)
+
+    guess(mallory)
+    assert "Codes work once, for 20 minutes." in told.text(mallory)
 
 
 def test_it_slows_down_whoever_has_more_strikes_than_it_takes(mallory: PlatformAccount) -> None:

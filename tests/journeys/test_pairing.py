@@ -254,7 +254,7 @@ def test_it_says_why_a_code_does_not_do(platforms: Platforms, bots: Bots) -> Non
 def _wrong(initiator: Chat, responder: Chat) -> None:
     for code in ("BCDF-GHJK", "/link BCDFGHJK", "look, BCDF-GHJK!", "ｂｃｄｆ ｇｈｊｋ", "/link nonsense"):
         assert responder.asks(code) == no_code(responder)
-    assert responder.asks(code_in(initiator.asks("/link"))) == "Too many codes did not work. Wait 15 minutes."
+    assert responder.asks(code_in(initiator.asks("/link"))) == "Too many wrong codes. Wait 15 minutes."
 
 
 def _expired(initiator: Chat, responder: Chat) -> None:

@@ -80,7 +80,11 @@ def test_it_knows_a_stranger_in_one_place_alone() -> None:
 def test_it_says_where_an_export_is_to_be_had(settings: LazySettings) -> None:
     settings.BOTOS_PUBLIC_URL = "https://bots.example.org"
 
-    assert "https://bots.example.org/me/" in answer("/export")
+    assert answer("/export").startswith("Open https://bots.example.org/me/, show")
+    assert answer("/export", platform="slack").startswith("Open https://bots.example.org/me/, show")
+
+    settings.BOTOS_PUBLIC_URL = ""
+    assert answer("/export").startswith('Open "My page" on')
 
 
 def test_it_asks_which_words_and_says_when_there_are_none() -> None:
@@ -104,3 +108,20 @@ def test_it_says_names_as_they_are(platform: str, shown: str) -> None:
 
     assert f'You are "{shown}"' in told[0]
     assert f" {shown}, on" in told[1]
+
+
+@pytest.mark.parametrize(("platform", "mark"), [("telegram", "/"), ("slack", "!")])
+def test_it_names_commands_as_they_are_typed_there(platform: str, mark: str) -> None:
+    said = [answer(command, platform=platform) for command in ("/help", "/start", "/prefer", "/search", "/export")]
+
+    assert f"\n{mark}link - " in said[0]
+    names = ("help", "link", "search", "link")
+    assert [f"{mark}{name}" in one for one, name in zip(said[1:], names, strict=True)] == [True] * 4
+    assert not any(f"{'/!'.replace(mark, '')}{name}" in one for one, name in zip(said[1:], names, strict=True))
+
+
+def test_it_repeats_what_people_said_as_they_said_it() -> None:
+    say("alice", "it is in /etc/octarine", platform="slack")
+
+    assert "in /etc/octarine" in answer("!history", platform="slack")
+    assert "in /etc/octarine" in answer("!search octarine", platform="slack")

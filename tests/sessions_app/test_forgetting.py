@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from django.conf import LazySettings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
@@ -17,7 +18,7 @@ from identity import audit, browsers, clock, codes, linking, pairing, pairing_li
 from identity.limits import limits
 from identity.models import AccountLink, AuditEvent, Browser, Pairing, PlatformAccount, UnifiedUser
 from sessions_app import forget_number, forgetting, inbox, outbox, pairing_chat, turns, watermarks
-from sessions_app.forgetting import Outcome
+from sessions_app.forgetting import Answer, Outcome
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery, Watermark
 from tests.identity import pairs
 from tests.sessions_app import browsing
@@ -95,7 +96,7 @@ def forget(who: str = "zaphod") -> None:
 def confirmed() -> None:
     """Zaphod asked on Telegram, and has typed the number."""
     number = forget_number.number_of(asked())
-    assert forgetting.confirm(account=account(), number=number) == Outcome.CONFIRMED
+    assert forgetting.confirm(account=account(), number=number).outcome == Outcome.CONFIRMED
 
 
 def test_it_leaves_nothing_of_a_person_and_all_of_others(two: None) -> None:
@@ -163,7 +164,7 @@ def test_it_sends_a_number_and_says_farewell(two: None) -> None:
 
     type_number(forget_number.number_of(request))
     assert forgetting.go_on() == 0  # before the farewell is sent
-    assert "the last that you hear" in deliver()[0]
+    assert "the last you will hear" in deliver()[0]
     assert forgetting.go_on() == 1
     assert deliver() == []
 
@@ -183,18 +184,28 @@ def test_it_ends_with_the_third_wrong_number(two: None) -> None:
     wrong = f"{(int(right) + 1) % 1_000_000:06d}"
     outcomes = [forgetting.confirm(account=account(), number=wrong) for _ in range(3)]
 
-    assert outcomes == [Outcome.WRONG, Outcome.LAST_TRY_LEFT, Outcome.LOCKED]
-    assert forgetting.confirm(account=account(), number=right) == Outcome.NOTHING
+    assert outcomes == [Answer(Outcome.WRONG, 2), Answer(Outcome.WRONG, 1), Answer(Outcome.LOCKED)]
+    assert forgetting.confirm(account=account(), number=right).outcome == Outcome.NOTHING
+
+
+def test_it_counts_the_tries_that_the_operator_allows(two: None, settings: LazySettings) -> None:
+    settings.BOTOS_PAIRING = {"number_tries": "5"}
+    right = forget_number.number_of(asked())
+    wrong = f"{(int(right) + 1) % 1_000_000:06d}"
+
+    told = [forgetting.words_for(forgetting.confirm(account=account(), number=wrong)) for _ in range(2)]
+
+    assert told == ["That is not the number. 4 tries left.", "That is not the number. 3 tries left."]
 
 
 def test_it_takes_a_number_once_and_in_its_time(two: None) -> None:
     number = forget_number.number_of(asked())
     ForgetRequest.objects.update(expires_at=clock.now())
-    assert forgetting.confirm(account=account(), number=number) == Outcome.NOTHING
+    assert forgetting.confirm(account=account(), number=number).outcome == Outcome.NOTHING
 
     number = forget_number.number_of(asked())
-    assert forgetting.confirm(account=account(), number=number) == Outcome.CONFIRMED
-    assert forgetting.confirm(account=account(), number=number) == Outcome.NOTHING
+    assert forgetting.confirm(account=account(), number=number).outcome == Outcome.CONFIRMED
+    assert forgetting.confirm(account=account(), number=number).outcome == Outcome.NOTHING
 
 
 def test_it_takes_the_number_of_a_browser_only_there(two: None) -> None:
@@ -203,9 +214,9 @@ def test_it_takes_the_number_of_a_browser_only_there(two: None) -> None:
     assert request
     number = forget_number.number_of(request)
 
-    assert forgetting.confirm(account=account(), number=number) == Outcome.ELSEWHERE
-    assert forgetting.confirm(account=account(), number=number, browser=there) == Outcome.ELSEWHERE
-    assert forgetting.confirm(account=account(), number=number, browser=here) == Outcome.CONFIRMED
+    assert forgetting.confirm(account=account(), number=number).outcome == Outcome.ELSEWHERE
+    assert forgetting.confirm(account=account(), number=number, browser=there).outcome == Outcome.ELSEWHERE
+    assert forgetting.confirm(account=account(), number=number, browser=here).outcome == Outcome.CONFIRMED
 
 
 def test_it_does_not_forget_others_by_a_link_of_today(two: None) -> None:

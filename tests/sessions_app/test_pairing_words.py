@@ -191,7 +191,7 @@ def test_it_answers_whoever_guesses_too_much_and_keeps_nothing() -> None:
             hear("bob", text, platform="discord")
         assert not lookups(queries)
         assert kept() == ""
-        assert told("bob", "discord") == "Too many codes did not work. Wait 15 minutes."
+        assert told("bob", "discord") == "Too many wrong codes. Wait 15 minutes."
     hear("bob", "hello", platform="discord")
     assert kept() == "hello"
 
@@ -277,7 +277,7 @@ def test_it_counts_a_wrong_code_that_a_private_message_is_edited_to(text: str) -
 
     assert not OutboundDelivery.objects.exclude(account__platform="telegram").exists()
     assert edited(secrets.code) == ("hello", "")
-    assert told("bob", "discord") == "Too many codes did not work. Wait 15 minutes."
+    assert told("bob", "discord") == "Too many wrong codes. Wait 15 minutes."
 
 
 @pytest.mark.parametrize("spelled", [*SPELLINGS, *MORE])

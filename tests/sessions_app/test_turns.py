@@ -157,6 +157,21 @@ def test_it_tells_the_person_when_the_agent_fails_and_keeps_their_words() -> Non
     assert texts(conversation)[0] == "hello"
 
 
+def test_it_names_commands_in_its_own_words_as_they_are_typed_there() -> None:
+    """What it says of itself, and not what agents say."""
+    receive("alice", "hello", platform="slack")
+    for _ in range(len(turns.RETRY_AFTER) + 1):
+        Lane.objects.update(not_before=clock.EPOCH)
+        turns.fail(claim(Lane.objects.get().pk))
+    turns.quarantine(claim(receive("alice", "and now?", platform="slack")))
+    turns.finish(claim(receive("alice", "again", platform="slack")), "it is in /etc", limit=2000)
+
+    _, gave_up, put_aside, answered = OutboundDelivery.objects.order_by("id").values_list("text", flat=True)
+    assert "send !retry in a while" in gave_up
+    assert put_aside.endswith("or !retry.")
+    assert answered == "it is in /etc"
+
+
 def test_it_waits_before_it_tries_a_failed_turn_again() -> None:
     conversation = receive("alice", "hello")
     turns.fail(claim(conversation))
