@@ -165,8 +165,8 @@ POINTS: dict[str, Callable[[Harm], None]] = {
     "in-receive-transaction": in_receive,
     "committed-not-acked": _place("sessions_app.inbox", "receive", after),
     "after-agent": _place("sessions_app.agents", "ask", after_awaiting),
-    "mid-turn-transaction": _place("sessions_app.outbox", "queue", before),
-    "after-turn-commit": _place("sessions_app.turns", "finish", after),
+    "mid-turn-transaction": _place("sessions_app.outbox", "add", before),
+    "after-turn-commit": _place("sessions_app.turns", "finish_together", after),
     "marked-sending": _place("sessions_app.outbox", "claim", after),
     "sent-not-marked": _place("sessions_app.outbox", "settle", before),
 }
