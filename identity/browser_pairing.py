@@ -16,7 +16,6 @@ from django.db.models import Q, QuerySet
 
 from identity import (
     attachments,
-    audit,
     browsers,
     clock,
     codes,
@@ -217,13 +216,3 @@ def _together(browser: Browser) -> list[BrowserAccount]:
 def undo(*, browser: Browser, pairing_id: UUID) -> bool:
     """Take back what one handshake linked, as one of the attached accounts may. False if none of them may."""
     return any(linking.undo(account=account, pairing_id=pairing_id) for account in browsers.readable(browser))
-
-
-def detach(*, browser: Browser, account_id: int) -> bool:
-    """Take one account out of the browser. False if it was not in it."""
-    with transaction.atomic():
-        found = attachments.live_ones().filter(browser=browser, account=account_id).select_related("account").first()
-        if found is None:
-            return False
-        audit.record(kind="browser_account_ended", actor=browsers.actor(browser), account=found.account)
-        return bool(attachments.detach(browser=browser, account=account_id))

@@ -17,7 +17,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
-from identity import addresses, attachments, clock, live, locks, pairing_limits, pairing_rows, user_agents
+from identity import addresses, attachments, audit, clock, live, locks, pairing_limits, pairing_rows, user_agents
 from identity.limits import limits
 from identity.models import AccountLink, Browser, Pairing, PlatformAccount, UnifiedUser
 from identity.names import harmless
@@ -168,6 +168,7 @@ def sign_out(browser: Browser) -> bool:
         pairing_rows.stop(pairing, Pairing.State.CANCELLED, actor=actor(browser))
     attachments.detach(browser=browser)
     if ended:
+        audit.record(kind="browser_ended", actor=actor(browser))
         live.announce(live.topics(browsers=[browser.pk]), "ended")
     return bool(ended)
 

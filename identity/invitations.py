@@ -119,8 +119,11 @@ def status_of(invitation: Pairing) -> Status:
         State.CANCELLED: _("Withdrawn. Nothing was linked."),
         State.DENIED: _("One of the two sides said that it was not them. Nothing was linked."),
         State.LOCKED: _("Too many wrong numbers for %(who)s. Nothing was linked."),
-        State.BURNED: _("The code was posted where others read it, so it works no more. Nothing was linked."),
-        State.REFUSED: _("An account sent the code that cannot become this person's. Nothing was linked."),
+        State.BURNED: _("The code was posted where others read it, so it no longer works. Nothing was linked."),
+        State.REFUSED: _(
+            "Nothing was linked: the account that sent the code cannot become this person's, or another one of theirs "
+            "has come or gone since."
+        ),
     }
     return Status(state, texts[State(state)] % {"who": who, "until": moment(invitation.expires_at)})
 

@@ -80,6 +80,8 @@ def unlink(*, platform: str, platform_user_id: str, actor: str, method: str = "r
         link=live_link.pk,
         disowned=disown,
     )
+    if not accounts_of(live_link.user):
+        pairing_rows.withdraw_all(live_link.user, actor=actor)
     return True
 
 
@@ -128,9 +130,9 @@ def leave(*, account: PlatformAccount, platform: str = "") -> bool:
 
 
 @transaction.atomic
-def undo(*, account: PlatformAccount, pairing_id: UUID) -> bool:
-    """Take back what one handshake linked."""
-    return _end_some(account, Q(pairing=pairing_id), method="undo")
+def undo(*, account: PlatformAccount, pairing_id: UUID, disowned: bool = False) -> bool:
+    """Take back what one handshake linked; `disowned` as somebody else's doing, with what was said meanwhile."""
+    return _end_some(account, Q(pairing=pairing_id), method="disowned" if disowned else "undo")
 
 
 @transaction.atomic
@@ -228,9 +230,13 @@ def acts_for(account_id: int) -> list[int]:
 
 
 def reach(account: PlatformAccount) -> list[PlatformAccount]:
-    """What is forgotten with an account: all of its person's, if its own link has lived for a day; else it alone."""
-    own = AccountLink.objects.live().filter(account=account).select_related("user").first()
-    return accounts_of(own.user) if own and is_grown(own) else [account]
+    """What is forgotten with an account: those of its person whose links have lived for a day, as its own must have;
+    else it alone. Whoever has just been linked is not to lose what was said before that, either.
+    """
+    live_ones = AccountLink.objects.live()
+    theirs = live_ones.filter(user__in=live_ones.filter(account=account).values("user")).select_related("account")
+    grown = [link.account for link in theirs.order_by("since", "pk") if is_grown(link)]
+    return grown if account in grown else [account]
 
 
 def hold_links_of(account: PlatformAccount) -> list[AccountLink]:
@@ -258,9 +264,12 @@ def _end(link: AccountLink, *, actor: str, method: str, disowned: bool = False, 
         return False
     audit.record(kind="unlinked", actor=actor, account=link.account, user=link.user, method=method, link=link.pk)
     attachments.detach(account=link.account)
-    _announce([link.account, *accounts_of(link.user)])
-    for one in (link.account, *accounts_of(link.user)):
+    others = accounts_of(link.user)
+    _announce([link.account, *others])
+    for one in (link.account, *others):
         notices.tell(one, Template.UNLINKED, link=link.pk)
+    if not others:  # invitations were to be finished in a chat of the person's, and must not fall to operators
+        pairing_rows.withdraw_all(link.user, actor=actor)
     return True
 
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from identity import audit, clock, codes, linking, lookup, pairing
+from identity import audit, codes, linking, locks, lookup, pairing, pairing_rows
 from identity.called import PLATFORM_TITLES
 from identity.limits import limits
 from identity.models import AccountLink, AuditEvent, BotProfile, Pairing, UnifiedUser
@@ -176,30 +175,9 @@ def withdraw(*, invitation: Pairing, operator: str) -> bool:
 @transaction.atomic
 def suspend(*, person: UnifiedUser, operator: str) -> int:
     """End all links of a person and all that could make a new one. How many links there were."""
-    ended = linking.suspend(user=person, operator=operator)
-    withdrawn = _withdraw_all(person, operator)
-    audit.record(kind="person_suspended", actor=operator, user=person, links=ended, invitations=withdrawn)
+    locks.lock_people((), joining=[person.pk])
+    invited = pairing_rows.live_invitations(person).count()
+    ended = linking.suspend(user=person, operator=operator)  # invitations go with the last link, if there is one
+    pairing_rows.withdraw_all(person, actor=operator)
+    audit.record(kind="person_suspended", actor=operator, user=person, links=ended, invitations=invited)
     return ended
-
-
-@transaction.atomic
-def revoke(*, link: AccountLink, operator: str) -> bool:
-    """End a link. False if it had ended.
-
-    With the person's last account go the invitations: they were to be finished in one of the chats, and must not fall
-    to operators.
-    """
-    ended = linking.revoke(link=link, operator=operator)
-    if ended and not linking.accounts_of(link.user):
-        _withdraw_all(link.user, operator)
-    return ended
-
-
-def _withdraw_all(person: UnifiedUser, operator: str) -> int:
-    live = live_invitations(person).order_by("pk")
-    return sum(withdraw(invitation=one, operator=operator) for one in live)
-
-
-def live_invitations(person: UnifiedUser) -> QuerySet[Pairing]:
-    """Those of a person that have not ended or run out."""
-    return Pairing.objects.filter(person=person, ended_at=None, expires_at__gt=clock.now())

@@ -24,10 +24,22 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from identity import audit, clock, codes, locks, notices, pairing_finish, pairing_limits, pairing_policy, pairing_rows
+from identity import (
+    audit,
+    browsers,
+    clock,
+    codes,
+    linking,
+    locks,
+    notices,
+    pairing_finish,
+    pairing_limits,
+    pairing_policy,
+    pairing_rows,
+)
 from identity.limits import DAY, limits
 from identity.linking import How
-from identity.models import AccountLink, GuessLimit, Pairing, PlatformAccount, UnifiedUser
+from identity.models import AccountLink, Browser, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
 from identity.pairing_rows import Outcome
 from identity.pairing_secrets import lookup_hash, secrets_of
@@ -88,9 +100,9 @@ def guess(*, account: PlatformAccount, found: Sequence[str], takes: bool = True)
     """What `account` wrote may be codes, or just look like some. As `claim`, but wrong ones are counted and not
     answered: NOTHING.
 
-    Many in one text are worth as much as if each had come by itself: they are looked up together, and each counts. Of
-    more than the guesser could try without being locked out none is looked up, so that nothing was guessed; such a text
-    is not kept, as nobody knows whether one of them lives: REFUSED.
+    Many in one text are worth as much as if each had come by itself: they are looked up together, and each wrong one
+    counts, also beside one that lives. Of more than the guesser could try without being locked out none is looked up,
+    so that nothing was guessed; such a text is not kept, as nobody knows whether one of them lives: REFUSED.
 
     Without `takes` it was not written here and now: then a live code is left alone, and not kept either.
     """
@@ -103,13 +115,17 @@ def guess(*, account: PlatformAccount, found: Sequence[str], takes: bool = True)
     if len(found) > max(1, _guesses_left(limit, now) - 1):
         notices.tell(account, Template.JUST_THE_CODE)
         return Outcome.REFUSED
-    pairing = pairing_rows.with_parties(pairing_rows.offered(*found)).order_by("created_at").first()
-    outcome = _answer_code(pairing, account, takes) if pairing else None
-    if outcome is not None:
-        return outcome
-    for _ in found:
+    live = list(pairing_rows.with_parties(pairing_rows.offered(*found)).order_by("created_at"))
+    outcome = _answer_code(live[0], account, takes) if live else None
+    for _ in found if outcome is None else _wrong_ones(found, live):
         pairing_limits.count_wrong(limit, now, actor=audit.actor(account), account=account)
-    return Outcome.NOTHING
+    return outcome or Outcome.NOTHING
+
+
+def _wrong_ones(found: Iterable[str], live: Iterable[Pairing]) -> list[str]:
+    """Those that are the secrets of none of these, as they were read."""
+    right = {looked_up for pairing in live for looked_up in (pairing.code_hash, pairing.token_hash)}
+    return [secret for secret in found if lookup_hash(secret) not in right]
 
 
 def _guesses_left(limit: GuessLimit, now: datetime) -> int:
@@ -193,9 +209,14 @@ def _had_accounts(pairing: Pairing) -> bool:
     return theirs.filter(Q(ended_at=None) | Q(ended_at__gt=pairing.claimed_at)).exists()
 
 
+def awaits_number(account: PlatformAccount) -> bool:
+    """Whether a number typed by the account finishes something just now, or is a wrong one."""
+    return _awaiting_number_from(account).exists()
+
+
 def is_party_to_number(account: PlatformAccount) -> bool:
     """Whether the account was shown, or is asked for, a number just now, or another one of its person is."""
-    return _awaiting_number_from(account).exists() or _shown_elsewhere(account).exists()
+    return awaits_number(account) or _shown_elsewhere(account).exists()
 
 
 def is_spent_number(account: PlatformAccount, numbers: Iterable[str]) -> bool:
@@ -246,13 +267,30 @@ def _accounts_beside(account: PlatformAccount) -> QuerySet[AccountLink, int]:
 
 @transaction.atomic
 def deny(*, account: PlatformAccount, pairing_id: uuid.UUID) -> Outcome:
-    """ "Not me", from either side: nothing is linked, and it counts against the other side."""
-    locks.lock_person(account.pk)
+    """ "Not me", from either side: nothing is linked, and it counts against the other side.
+
+    A moment too late, what came of it is taken back.
+    """
+    linking.hold_links_of(account)
     pairing = _live_of(account).filter(pk=pairing_id).first()
     if pairing is None:
-        notices.tell(account, Template.NOTHING_THERE)
-        return Outcome.NOTHING
+        return _take_back(account, pairing_id)
     return _stop(pairing, State.DENIED, account, strikes=True)
+
+
+def _take_back(account: PlatformAccount, pairing_id: uuid.UUID) -> Outcome:
+    """End the link as one that was somebody else's doing, and the browser with all that it reads."""
+    page = Browser.objects.filter(accounts__account=account, accounts__pairing=pairing_id, accounts__ended_at=None)
+    browser = page.select_for_update(no_key=True, of=("self",)).first()  # before any attachment or request
+    made = AccountLink.objects.live().filter(account__in=_accounts_beside(account), pairing=pairing_id)
+    is_linked = made.exists()
+    is_done = is_linked and linking.undo(account=account, pairing_id=pairing_id, disowned=True)
+    if browser and browsers.sign_out(browser):
+        notices.tell(account, Template.SIGNED_OUT, browsers=1)
+        return Outcome.DENIED
+    if not is_linked:
+        notices.tell(account, Template.NOTHING_THERE)
+    return Outcome.DENIED if is_done else Outcome.NOTHING
 
 
 @transaction.atomic
@@ -270,11 +308,8 @@ def withdraw(*, pairing: Pairing, operator: str) -> Outcome:
     """An operator takes an invitation back. Requests that people started in a chat are theirs to end."""
     live = Pairing.objects.filter(pk=pairing.pk, person__isnull=False, expires_at__gt=clock.now())
     invitation = live.select_related("person").first()
-    if invitation is None or not pairing_rows.end_whoever_has_it(invitation, State.CANCELLED):
+    if invitation is None or not pairing_rows.withdraw(invitation, actor=operator):
         return Outcome.NOTHING
-    pairing_rows.record("withdrawn", invitation, actor=operator)
-    if invitation.responder:  # nobody else was told of it yet
-        pairing_rows.tell_both(invitation, Template.CANCELLED)
     return Outcome.CANCELLED
 
 

@@ -119,9 +119,20 @@ def join(sides: list[PlatformAccount], person: UnifiedUser, pairing: Pairing, ho
         if one not in known:
             link = linking.join(account=one, user=person, pairing=pairing, since=since, how=how)
             _tell_others(link, [other for other in known if other not in took_part])
+    _refuse_others(person)
     is_alone = len(known) + len(sides) == 1
     for one in took_part:
         notices.tell(one, Template.KNOWN if is_alone else Template.LINKED, pairing=str(pairing.pk))
+
+
+def _refuse_others(person: UnifiedUser) -> None:
+    """Whoever has claimed another invitation of the person was shown other accounts than there are now: policy would
+    refuse the number, whoever types it.
+    """
+    others = pairing_rows.live_invitations(person).filter(state=State.CLAIMED)
+    for other in pairing_rows.with_parties(others).order_by("pk"):
+        if other.responder:
+            refuse(other, other.responder, "changed", was=State.CLAIMED)
 
 
 def _tell_others(link: AccountLink, others: Iterable[PlatformAccount]) -> None:

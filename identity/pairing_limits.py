@@ -108,6 +108,7 @@ def count_wrong(limit: GuessLimit, now: datetime, *, actor: str, account: Platfo
     these, moment = limits(), now.timestamp()
     recent = [at for at in limit.times if at > moment - these.guess_seconds]
     limit.times, limit.last_at = [*recent, moment][-these.guesses :], now
+    audit.record(kind="pairing_code_wrong", actor=actor, account=account)
     if len(limit.times) >= these.guesses:
         was_locked = limit.locked_until > now - timedelta(seconds=DAY)
         locked = these.lock_again_seconds if was_locked else these.lock_seconds

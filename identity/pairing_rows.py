@@ -16,7 +16,7 @@ from django.db.models.functions import Least
 
 from identity import audit, clock, live, notices
 from identity.limits import limits
-from identity.models import AccountLink, Browser, Pairing, PlatformAccount
+from identity.models import AccountLink, Browser, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
 from identity.pairing_secrets import lookup_hash, secrets_of
 
@@ -140,6 +140,26 @@ def stop_all_of(accounts: Iterable[int], *, actor: str) -> None:
     live_ones = Pairing.objects.filter(party, ended_at=None, expires_at__gt=clock.now())
     for pairing in with_parties(live_ones).order_by("pk"):
         stop(pairing, State.CANCELLED, actor=actor)
+
+
+def withdraw(invitation: Pairing, *, actor: str) -> bool:
+    """Take a live invitation back. False if it had ended."""
+    if not end_whoever_has_it(invitation, State.CANCELLED):
+        return False
+    record("withdrawn", invitation, actor=actor)
+    if invitation.responder:  # nobody else was told of it yet
+        tell_both(invitation, Template.CANCELLED)
+    return True
+
+
+def withdraw_all(user: UnifiedUser, *, actor: str) -> int:
+    """Take all invitations of a person back. The caller holds the person. How many there were."""
+    return sum(withdraw(one, actor=actor) for one in with_parties(live_invitations(user)).order_by("pk"))
+
+
+def live_invitations(user: UnifiedUser) -> QuerySet[Pairing]:
+    """Those of a person that have not ended or run out."""
+    return Pairing.objects.filter(person=user, ended_at=None, expires_at__gt=clock.now())
 
 
 def _other_side(pairing: Pairing, by: PlatformAccount | None) -> PlatformAccount | None:

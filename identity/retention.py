@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db.models import Exists, OuterRef
 
 from identity import clock
-from identity.models import AuditEvent, Browser, BrowserAccount, Pairing
+from identity.models import AccountLink, AuditEvent, Browser, BrowserAccount, Pairing
 
 DAY = 86_400
 AT_ONCE = 500
@@ -20,8 +20,13 @@ def forget_old_requests() -> int:
     old = clock.seconds_from_now(-max(1, settings.BOTOS_KEEP_PAIRINGS_DAYS) * DAY)
     in_browsers = BrowserAccount.objects.filter(ended_at__lt=old).order_by("ended_at").values_list("pk", flat=True)
     gone = BrowserAccount.objects.filter(pk__in=list(in_browsers[:AT_ONCE])).delete()[0]
-    is_needed = Exists(BrowserAccount.objects.filter(pairing=OuterRef("pk")))
-    requests = Pairing.objects.filter(~is_needed, ended_at__lt=old).order_by("ended_at").values_list("pk", flat=True)
+    is_attached = Exists(BrowserAccount.objects.filter(pairing=OuterRef("pk")))
+    may_be_undone = Exists(AccountLink.objects.live().filter(pairing=OuterRef("pk")))
+    requests = (
+        Pairing.objects.filter(~is_attached, ~may_be_undone, ended_at__lt=old)
+        .order_by("ended_at")
+        .values_list("pk", flat=True)
+    )
     gone += Pairing.objects.filter(pk__in=list(requests[:AT_ONCE])).delete()[0]
     attached = Exists(BrowserAccount.objects.filter(browser=OuterRef("pk")))
     asked = Exists(Pairing.objects.filter(initiator_browser=OuterRef("pk")))

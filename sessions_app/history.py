@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Max, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Greatest
 
 from identity import clock, linking, live
-from identity.models import AccountLink, PlatformAccount
+from identity.models import PlatformAccount
 from sessions_app.messages import Line
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent
 
@@ -256,19 +256,20 @@ def announce(places: Iterable[Conversation], authors: Iterable[int] = ()) -> Non
     live.announce(live.topics(accounts=[*(place.account_id for place in places), *authors]), "messages")
 
 
+@transaction.atomic
 def start_anew(conversation: Conversation, *, at: datetime, of_all: bool = False) -> bool:
     """Put everything said up to `at` behind, for all accounts of the person: agents get it no more, pages show it.
 
     While a link is new it moves none that was linked before it, or a stranger could make an agent forget. False then.
     With `of_all` it is the deployer's own program that asks, and moves all.
     """
-    if conversation.account_id is None:
+    if conversation.account is None:
         Conversation.objects.filter(pk=conversation.pk).update(window_from=Greatest("window_from", at))
         return True
-    live = AccountLink.objects.live()
-    same_person = live.filter(user__in=live.filter(account=conversation.account_id).values("user"))
-    everybody = {conversation.account_id, *same_person.values_list("account_id", flat=True)}
-    meant = everybody if of_all else set(linking.acts_for(conversation.account_id))
+    own = conversation.account.pk
+    held = linking.hold_links_of(conversation.account)  # in the order of all locks, before any row changes
+    everybody = {own, *(link.account_id for link in held)}
+    meant = everybody if of_all else set(linking.acts_for(own))
     PlatformAccount.objects.filter(pk__in=meant).update(window_from=Greatest("window_from", at))
     return everybody <= meant
 

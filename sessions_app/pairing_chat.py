@@ -33,8 +33,8 @@ def hear(message: InboundMessage, account: PlatformAccount, *, is_available: boo
     step = _step_of(message.text)
     if not is_available:
         return step is not None and step is not _number and _answer_not_here(message, account)
-    if step is _number and not pairing.is_party_to_number(account):
-        step = _forget_number if forgetting.awaits_number(account) else None
+    if step is _number:
+        step = _step_of_number(account)
     step = step or _claim_within(message.text)
     is_here_and_now = _is_typed_here_and_now(message)
     if step and not is_here_and_now:
@@ -101,6 +101,15 @@ def _step_of(text: str) -> Step | None:
     if name == "start":
         return _claim_argument if codes.read_token(argument) else None
     return _STEPS.get(name)
+
+
+def _step_of_number(account: PlatformAccount) -> Step | None:
+    """What six digits are for: whoever is to type a number elsewhere may still type one that is asked for here."""
+    if pairing.awaits_number(account):
+        return _number
+    if forgetting.awaits_number(account):
+        return _forget_number
+    return _number if pairing.is_party_to_number(account) else None
 
 
 def _argument(text: str) -> str:

@@ -17,7 +17,7 @@ from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from identity import invitations, operators
+from identity import invitations, operators, pairing_rows
 from identity.admin.base import address, may, need, page
 from identity.forms import NumberForm, PairForm
 from identity.invitations import Invitation, Status
@@ -41,7 +41,7 @@ def pair(request: HttpRequest, pk: int) -> HttpResponse:
         else:
             request.session[JUST_ISSUED] = str(issued.pk)
             return redirect(address("pairing", "live", issued.pk))
-    live = operators.live_invitations(person).select_related("person", "responder").order_by("created_at")
+    live = pairing_rows.live_invitations(person).select_related("person", "responder").order_by("created_at")
     return page(
         request,
         "pair",
@@ -132,7 +132,7 @@ def withdraw(request: HttpRequest, pk: UUID) -> HttpResponse:
     back = _after_withdrawal(request, invitation)
     if request.method == "POST":
         done = operators.withdraw(invitation=invitation, operator=operator)
-        text = _("Withdrawn: its code works no more.") if done else _("This invitation had ended before.")
+        text = _("Withdrawn: its code no longer works.") if done else _("This invitation had ended before.")
         messages.add_message(request, messages.SUCCESS if done else messages.WARNING, text)
         return redirect(back)
     question = f"{standing.text} " + _("Nobody will be able to finish it.")

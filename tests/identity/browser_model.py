@@ -5,6 +5,7 @@ Steps in a browser give how they ended, in a word. In a chat everything is as it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tests.identity.pairing_model import (
@@ -142,12 +143,6 @@ class WithBrowsers(Model):
     def undo_on_page(self, session: Session, request: Request | None) -> bool:
         return any("unlinked" in self.undo(one, request) for one in self.readable(session))
 
-    def take_off(self, session: Session, account: Account) -> bool:
-        found = [one for one in self._attached_to(session) if one.account == account]
-        for one in found:
-            one.has_ended = True
-        return bool(found)
-
     def _has_left(self, account: Account) -> None:
         for one in self.attachments:
             one.has_ended = one.has_ended or one.account == account
@@ -167,6 +162,14 @@ class WithBrowsers(Model):
     def sign_out_everywhere(self, who: Account) -> Words:
         """`/signout` in the chat of an account: everywhere that it is attached, with all else that is there."""
         theirs = {one.session for one in self.attachments if one.account == who and not one.has_ended}
-        ended = [request for session in theirs for request in self.sign_out(session)]
+        return self._sign_out_all(who, theirs)
+
+    def _sign_out_whom(self, who: Account, request: Request | None) -> Words:
+        its = [one for one in self.attachments if one.request is request and one.account == who]
+        theirs = {one.session for one in its if not one.has_ended}
+        return self._sign_out_all(who, theirs) if theirs else set()
+
+    def _sign_out_all(self, who: Account, sessions: Iterable[Session]) -> Words:
+        ended = [request for session in sessions for request in self.sign_out(session)]
         is_party = any(who in (request.initiator, request.responder) for request in ended)
         return {"signed_out", "cancelled"} if is_party else {"signed_out"}

@@ -124,12 +124,6 @@ BROWSER_MUTANTS = (
         "for account in browsers.attached(browser)",
     ),
     Mutant(
-        "taken off one page is taken off all",
-        browser_pairing,
-        "attachments.detach(browser=browser, account=account_id)",
-        "attachments.detach(account=account_id)",
-    ),
-    Mutant(
         "attached twice",
         attachments,
         "live_ones().filter(browser=browser, account=account).update(ended_at=clock.now())",
@@ -164,6 +158,7 @@ BROWSER_MUTANTS = (
         "pass",
     ),
     Mutant("signing out cancels what time has ended", browsers, "    pairing_rows.expire(theirs)\n", ""),
+    Mutant("not me leaves the browser", pairing, "if browser and browsers.sign_out(browser):", "if False:"),
     Mutant("/signout ends nothing", browsers, "filter(pk__in=named).order_by", "filter(pk__in=[]).order_by"),
     Mutant(
         "/signout ends one browser",

@@ -44,6 +44,13 @@ DRILLS: dict[str, list[Step]] = {
     "a number after the end": [*CLAIMED, ("cancel", DISCORD), RIGHT],
     "a code in a sentence": [*ASKED, ("send_a_code", DISCORD, NEWEST, "it is {}"), RIGHT],
     "letters of a code": [*ASKED, ("write_letters_like_a_code", DISCORD, NEWEST, "it is {}"), RIGHT],
+    "a wrong code beside one's own": [
+        *ASKED,
+        *[("write_a_wrong_code_beside_one", TELEGRAM, NEWEST)] * 4,
+        ("write_letters_like_a_code", TELEGRAM, NONE, "it is {}"),
+        ("write_letters_like_a_code", TELEGRAM, NONE, "it is {}"),
+        ("write_letters_like_a_code", TELEGRAM, NONE, "it is {}"),
+    ],
     "letters like a code": [*ASKED, *[("write_letters_like_a_code", MALLORY, NONE, "it is {}")] * 5, STOLEN],
     "the number in another app of the responder's": [
         *PAIRED,
@@ -94,6 +101,16 @@ DRILLS: dict[str, list[Step]] = {
     "an earlier claim": [*CLAIMED, ("ask_for_a_code", MALLORY), ("send_a_code", DISCORD, NEWEST, WORDS)],
     "not me": [*CLAIMED, ("say_not_me", MALLORY, NEWEST), ("say_not_me", DISCORD, NEWEST), RIGHT],
     "not me, from the first side": [*CLAIMED, ("say_not_me", TELEGRAM, NEWEST)],
+    "not me, too late": [
+        *said(TELEGRAM, DISCORD),
+        *PAIRED,
+        *said(TELEGRAM, DISCORD),
+        ("say_not_me", MALLORY, NEWEST),
+        ("say_not_me", DISCORD, NEWEST),
+        *said(TELEGRAM, DISCORD),
+        ("say_not_me", TELEGRAM, NEWEST),
+    ],
+    "not me, too late, from one of three": [*ALL_PAIRED, ("say_not_me", SLACK, 1), ("say_not_me", DISCORD, NEWEST)],
     "somebody else cancels": [*CLAIMED, ("cancel", MALLORY), ("cancel", TELEGRAM)],
     "a code in a group": [
         *ASKED,

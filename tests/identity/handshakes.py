@@ -81,6 +81,12 @@ class Handshakes(RuleBasedStateMachine):
         text = form.format(self.code(request).replace("-", " "))
         self.act(who, text, self.model.guess(who, request))
 
+    @rule(who=accounts, nth=requests)
+    def write_a_wrong_code_beside_one(self, who: Account, nth: int) -> None:
+        request = self.request(nth)
+        text = f"is it {self.code(request)} or {BOGUS_CODE}".replace("-", " ")
+        self.act(who, text, self.model.guess_beside(who, request))
+
     @rule(who=accounts, platform=st.sampled_from(PLATFORMS))
     def pair_two_own_accounts(self, who: Account, platform: str) -> None:
         """What people mean to do, so that it happens often."""

@@ -100,13 +100,6 @@ class OnPages(Handshakes):
             assert done == self.model.undo_on_page(session, request)
             self.model.pass_time(0.001)
 
-    @rule(page=pages, who=accounts)
-    def take_off_a_page(self, page: Page, who: Account) -> None:
-        session = self.model.session_of(page)
-        if session is not None and self.exist(who):
-            done = browser_pairing.detach(browser=self.browsers[session], account_id=self.account(who).pk)
-            assert done == self.model.take_off(session, who)
-
     @rule(page=pages)
     def use_a_page(self, page: Page) -> None:
         if session := self.model.session_of(page):

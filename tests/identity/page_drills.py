@@ -54,6 +54,13 @@ PAGE_DRILLS: dict[str, list[Step]] = {
         ("type_on_a_page", PHONE, 1, True),
         ("type_on_a_page", LAPTOP, 1, True),
     ],
+    "not me, too late for a page": [
+        *SENT,
+        RIGHT_HERE,
+        ("say_not_me", MALLORY, NEWEST),
+        ("say_not_me", TELEGRAM, NEWEST),
+    ],
+    "not me, too late for two that a page linked": [*LINKED, ("say_not_me", DISCORD, NEWEST)],
     "three wrong numbers on a page": [*SENT, WRONG_HERE, WRONG_HERE, WRONG_HERE, RIGHT_HERE],
     "three wrong numbers for a page": [*ENTERED, WRONG, WRONG, WRONG, RIGHT],
     "a stolen code of a page": [*SHOWN, ("send_a_code", MALLORY, NEWEST, WORDS), RIGHT_HERE, WRONG_HERE],
@@ -130,8 +137,7 @@ PAGE_DRILLS: dict[str, list[Step]] = {
     "linked with what is in no browser": [("say_something", DISCORD, ""), *ATTACHED, LINK],
     "linked too late": [*ATTACHED, ("wait", 901), ("attach_an_own_account", LAPTOP, "discord"), LINK],
     "linked too late, though in use": [*BOTH, *[("wait", 601), ("use_a_page", LAPTOP)] * 2, LINK],
-    "linked after one was taken off": [*BOTH, ("take_off_a_page", LAPTOP, DISCORD), LINK],
-    "taken off one page of two": [*TWO_PAGES, ("take_off_a_page", LAPTOP, TELEGRAM)],
+    "linked after one was taken out": [*LINKED, ("unlink", DISCORD, ""), LINK],
     "linked after signing out": [*BOTH, ("sign_out", LAPTOP), LINK],
     "linked on a page that has run out": [
         *ATTACHED,

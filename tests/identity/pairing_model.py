@@ -131,6 +131,16 @@ class Model:
         words = self.claim(who, request)
         return None if words == {"wrong_code"} else words
 
+    def guess_beside(self, who: Account, request: Request | None) -> Words | None:
+        """The code of a request, and a wrong one beside it."""
+        found = 2 if request else 1
+        if not self._is_locked_out(who) and found > max(1, GUESSES - self._recent_guesses(who) - 1):
+            return {"just_the_code"}
+        words = self.guess(who, request)  # which counts it, if it is wrong
+        if request and words != {"wait_to_guess"}:
+            self._count_guess(who)
+        return words
+
     def number(self, who: Account, shown_for: Request | None) -> Words | None:
         """`shown_for`: whose number it is; None for a number that is nobody's."""
         asked = [one for one in self._live(initiator=who) if one.state == "claimed"]
@@ -156,10 +166,22 @@ class Model:
 
     def not_me(self, who: Account, request: Request | None) -> Words:
         if request is None or request.state not in LIVE or who not in (request.initiator, request.responder):
-            return {"nothing_there"}
+            return self._take_back(who, request)
         request.struck = _account_of(request.responder if who == request.initiator else request.initiator)
         self._end(request, "denied")
         return {"denied"}
+
+    def _take_back(self, who: Account, request: Request | None) -> Words:
+        """What came of it, when it was too late to stop it."""
+        words = self._sign_out_whom(who, request)
+        made = [link for link in self._family(who) if link.request is request]
+        if made:
+            words |= self._take_out(who, made, disowned=True)
+        return words or {"nothing_there"}
+
+    def _sign_out_whom(self, who: Account, request: Request | None) -> Words:
+        """The browser that came of it."""
+        return set()
 
     def cancel(self, who: Account) -> Words:
         mine = [*self._live(initiator=who), *self._live(responder=who)]
@@ -252,9 +274,12 @@ class Model:
     def _count_guess(self, who: Account | str) -> None:
         guesses = self.guesses[who]
         guesses.times.append(self.now)
-        if sum(at > self.now - GUESS_WINDOW for at in guesses.times) >= GUESSES:
+        if self._recent_guesses(who) >= GUESSES:
             again = guesses.locked_until > self.now - DAY
             guesses.locked_until = self.now + (LOCK_AGAIN if again else LOCK)
+
+    def _recent_guesses(self, who: Account | str) -> int:
+        return sum(at > self.now - GUESS_WINDOW for at in self.guesses.setdefault(who, Guesses()).times)
 
     def _number_of_nothing(self, who: Account, shown_for: Request | None) -> Words | None:
         family = {who, *(link.account for link in self._family(who))}

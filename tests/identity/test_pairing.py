@@ -487,10 +487,25 @@ def test_it_lets_nobody_else_deny_or_cancel(
 
 
 def test_it_denies_nothing_that_has_ended(alice: PlatformAccount, alice_discord: PlatformAccount) -> None:
-    request = linked(alice, alice_discord)
+    request = claimed(alice_discord, alice)
+    pairing.cancel(account=alice)
 
     assert pairing.deny(account=alice_discord, pairing_id=request.pk) == Outcome.NOTHING
-    assert state(request) == "linked"
+    assert state(request) == "cancelled"
+
+
+def test_it_takes_back_what_is_denied_too_late(
+    told: Told, alice: PlatformAccount, alice_discord: PlatformAccount
+) -> None:
+    request = linked(alice, alice_discord)
+
+    assert pairing.deny(account=account("mallory", "slack"), pairing_id=request.pk) == Outcome.NOTHING
+    assert AccountLink.objects.live().count() == 2
+    assert pairing.deny(account=alice_discord, pairing_id=request.pk) == Outcome.DENIED
+
+    assert not AccountLink.objects.live().exists()
+    assert AccountLink.objects.filter(disowned=True).count() == 2
+    assert told.to(alice)[-1] == told.to(alice_discord)[-1] == Template.UNLINKED
 
 
 @pytest.mark.parametrize("who", ["telegram", "discord"])

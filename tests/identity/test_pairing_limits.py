@@ -54,6 +54,30 @@ def seconds_locked(of: PlatformAccount) -> float:
 # --- Guesses
 
 
+@pytest.mark.parametrize("beside", ["own", "another app's"])
+def test_it_counts_wrong_codes_beside_one_that_lives(mallory: PlatformAccount, beside: str) -> None:
+    """A live code that stays alive must not make guesses free."""
+    invitation = pairing.invite(person=pairs.person("zoe"), operator="carol", platform="telegram")
+    lives = code(offered(mallory) if beside == "own" else invitation)
+    target = code(offered(account("alice")))
+
+    outcomes = [pairing.guess(account=mallory, found=[lives, wrong]) for wrong in ("BBBBBBBB", "CCCCCCCC", "DDDDDDDD")]
+    outcomes += [pairing.guess(account=mallory, found=[lives, wrong, "FFFFFFFF"]) for wrong in ("GGGGGGGG", target)]
+
+    kept = Outcome.OWN_CODE if beside == "own" else Outcome.REFUSED
+    assert outcomes == [kept] * 3 + [Outcome.REFUSED] * 2
+    assert len(GuessLimit.objects.get().times) == 3
+    assert Pairing.objects.filter(state="claimed").count() == 0
+
+
+def test_it_writes_each_wrong_code_down_and_not_the_code(mallory: PlatformAccount) -> None:
+    guess(mallory, 2)
+
+    rows = AuditEvent.objects.filter(kind="pairing_code_wrong")
+    assert [row.actor for row in rows] == [audit.actor(mallory)] * 2
+    assert "BBBBBBBB" not in pairs.dump(AuditEvent)
+
+
 def test_it_locks_a_guesser_after_five_wrong_codes(told: Told, mallory: PlatformAccount) -> None:
     assert guess(mallory, 6) == [Outcome.WRONG] * 5 + [Outcome.WAIT]
 

@@ -23,7 +23,7 @@ PLAYS = {
     OnPages: "codes leak, with browsers",
     RelayedOnPages: "numbers leak, too, with browsers",
 }
-FULL = int(os.environ.get("BOTOS_EXAMPLES", "400"))
+FULL = int(os.environ.get("BOTOS_EXAMPLES", "200"))
 
 
 def play(machine: type[Handshakes], *, examples: int, steps: int, shrink: bool = True) -> None:

@@ -144,14 +144,24 @@ MUTANTS = (
     Mutant(
         "letters like a code are not counted",
         pairing,
-        "    for _ in found:\n",
-        "    for _ in found[:0]:\n",
+        "for _ in found if outcome is None",
+        "for _ in found[:0] if outcome is None",
     ),
     Mutant(
         "a code in a sentence is kept",
         pairing_chat,
         "if within := codes.hyphenated_code_within(text) or _token_within(text):",
         "if within := None:",
+    ),
+    Mutant("wrong codes beside one that lives are free", pairing, "else _wrong_ones(found, live)", "else []"),
+    Mutant(
+        "not me is an all-clear when it is late",
+        pairing,
+        "return _take_back(account, pairing_id)",
+        "return Outcome.NOTHING",
+    ),
+    Mutant(
+        "not me, late, keeps what was said", pairing, "pairing_id=pairing_id, disowned=True)", "pairing_id=pairing_id)"
     ),
     Mutant("a new link may end old ones", linking, "other.since >= own.since or is_grown(own)", "True"),
     Mutant(

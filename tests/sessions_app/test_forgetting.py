@@ -311,6 +311,19 @@ def test_it_warns_nobody_whom_it_does_not_reach(two: None) -> None:
     assert not OutboundDelivery.objects.filter(template="forget_asked").exists()
 
 
+def test_it_does_not_reach_whoever_has_just_been_linked(two: None) -> None:
+    """What was said before that is theirs: nobody talks them into a link and has it deleted a minute later."""
+    say("bob", "years of a diary", platform="slack")
+    link("bob", "slack", "u-1")
+
+    forget()
+
+    bob = account("bob", "slack")
+    assert HistoryEntry.objects.filter(author=bob, text="years of a diary").exists()
+    assert [one.account for one in AccountLink.objects.live()] == [bob]
+    assert not OutboundDelivery.objects.filter(template="forget_asked", platform="slack").exists()
+
+
 def test_it_takes_names_out_of_the_operators_log(two: None) -> None:
     operator = User.objects.create(username="carol")
     LogEntry.objects.create(

@@ -611,3 +611,16 @@ def test_it_leaves_no_time_to_the_clock_of_the_test_run(still: StillClock) -> No
 
     assert clock.read() == still.now
     assert set(HistoryEntry.objects.values_list("said_at", flat=True)) == {still.now}
+
+
+def test_it_starts_anew_in_the_order_of_all_locks() -> None:
+    """An UPDATE takes rows as they lie in the table, and a claim or a handshake of the same person by their keys."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one writer at a time")
+    conversation = Conversation.objects.get(pk=say("alice", "hello"))
+    with CaptureQueriesContext(connection) as queries:
+        history.start_anew(conversation, at=clock.read())
+
+    done = [query["sql"] for query in queries.captured_queries]
+    held = next(place for place, sql in enumerate(done) if sql.endswith("FOR NO KEY UPDATE"))
+    assert held < next(place for place, sql in enumerate(done) if sql.startswith("UPDATE"))

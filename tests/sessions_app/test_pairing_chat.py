@@ -9,11 +9,11 @@ import pytest
 from pytest_django import Settings
 
 from identity import browser_pairing, browsers, clock
-from identity.models import AccountLink, Browser, Pairing, PlatformAccount
+from identity.models import AccountLink, AuditEvent, Browser, Pairing, PlatformAccount
 from identity.pairing_secrets import secrets_of
-from sessions_app import commands, inbox, outbox
+from sessions_app import commands, forget_number, inbox, outbox
 from sessions_app.messages import Address, MessageEdit
-from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
+from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery
 from sessions_app.texts import HELP
 from tests.sessions_app.talk import DATABASE, message, say, texts
 
@@ -206,3 +206,24 @@ def test_it_says_where_the_page_is_if_there_is_one(settings: Settings) -> None:
 def test_it_names_the_command_that_signs_browsers_out() -> None:
     assert "/signout" in str(HELP)
     assert "signout" in dict(commands.COMMANDS)
+
+
+def test_it_takes_the_number_of_forgetting_while_another_one_is_typed_elsewhere() -> None:
+    hear("mallory", "/link", platform="discord")
+    hear("alice", code_of(told("mallory", "discord")))
+    hear("alice", "/forget")
+    request = ForgetRequest.objects.get()
+
+    hear("alice", forget_number.number_of(request))
+
+    request.refresh_from_db()
+    assert request.state == "confirmed"
+
+
+def test_it_writes_down_that_a_browser_was_signed_out() -> None:
+    hear("alice", "hello")
+    browser = Browser.objects.create(name="Firefox", address="home")
+    assert browsers.sign_out(browser)
+    assert not browsers.sign_out(browser)
+
+    assert AuditEvent.objects.filter(kind="browser_ended", actor=browsers.actor(browser)).count() == 1

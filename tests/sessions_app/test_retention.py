@@ -10,9 +10,9 @@ from django.db import connection
 from django.db.models import Func
 from django.test.utils import CaptureQueriesContext
 
-from identity import audit, clock
+from identity import audit, clock, linking
 from identity import retention as identity_retention
-from identity.models import AuditEvent, Browser, BrowserAccount, Pairing, PlatformAccount
+from identity.models import AccountLink, AuditEvent, Browser, BrowserAccount, Pairing, PlatformAccount, UnifiedUser
 from sessions_app import forgetting, forgotten, outbox, redrive, retention
 from sessions_app.messages import Address
 from sessions_app.models import ForgetRequest, ForgottenEvent, HistoryEntry, InboundEvent, OutboundDelivery
@@ -106,6 +106,19 @@ def test_it_forgets_requests_and_browsers_after_a_month() -> None:
 
     assert [one.name for one in Browser.objects.all()] == ["29"]
     assert (Pairing.objects.count(), BrowserAccount.objects.count(), ForgetRequest.objects.count()) == (1, 1, 1)
+
+
+def test_it_keeps_the_request_of_a_link_that_may_still_be_undone() -> None:
+    say("alice", "hello")
+    alice = PlatformAccount.objects.get()
+    times = {"expires_at": ago(31), "last_at": ago(31), "ended_at": ago(31)}
+    request = Pairing.objects.create(initiator=alice, responder=alice, state="linked", **times)
+    person = UnifiedUser.objects.create(unified_user_id="alice")
+    AccountLink.objects.create(account=alice, user=person, pairing=request, method="pairing", actor="test")
+
+    assert identity_retention.forget_old_requests() == 0
+    assert linking.undo(account=alice, pairing_id=request.pk)
+    assert identity_retention.forget_old_requests() == 1
 
 
 def test_it_keeps_requests_for_as_long_as_they_are_counted(settings: LazySettings) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import Q
 
-from identity import invitations, linking, operators, spreadsheets
+from identity import invitations, linking, operators, pairing_rows, spreadsheets
 from identity.invitations import Invitation
 from identity.management.printing import OperatorCommand, named, operator, person_named
 from identity.models import AccountLink, Pairing, UnifiedUser
@@ -55,7 +55,7 @@ class Command(OperatorCommand):
     def show_person(self, *, person_id: str) -> None:
         person = person_named(person_id)
         accounts = [str(account) for account in linking.accounts_of(person)]
-        live = operators.live_invitations(person).select_related("person", "responder").order_by("created_at")
+        live = pairing_rows.live_invitations(person).select_related("person", "responder").order_by("created_at")
         invited = [f"{one.pk} {invitations.state_of(one)}" for one in live]
         self.show(_row(person) | {"accounts": accounts, "invitations": invited})
 
