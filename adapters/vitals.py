@@ -17,7 +17,7 @@ from django.db.models import Count, Min, Q
 from adapters import registry
 from adapters.supervisor import Health, State
 from identity import clock
-from sessions_app import bridge, pollers, redrive
+from sessions_app import bridge, lanes, pollers, redrive
 from sessions_app.models import InboundEvent, OutboundDelivery
 
 LONGEST_LAG = 60.0  # seconds that a message may wait
@@ -58,10 +58,7 @@ def receivers() -> dict[str, str]:
 
 
 def backlog() -> Backlog:
-    now = clock.now()
-    free = Q(conversation__lane__lease_until__lte=now, conversation__lane__not_before__lte=now)
-    events = InboundEvent.objects.filter(free, done_at=None)
-    waiting = events.aggregate(oldest=Min("received_at"), lanes=Count("conversation", distinct=True))
+    waiting = lanes.overdue().aggregate(oldest=Min("received_at"), lanes=Count("conversation", distinct=True))
     open_ones = OutboundDelivery.objects.filter(settled_at=None)
     ambiguous = Count("pk", filter=Q(may_be_repeat=True))
     going = open_ones.aggregate(oldest=Min("created_at"), count=Count("pk"), ambiguous=ambiguous)

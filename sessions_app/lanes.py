@@ -13,10 +13,10 @@ from itertools import takewhile
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from identity import clock, locks
-from identity.models import PlatformAccount
+from identity.models import AccountLink, PlatformAccount
 from sessions_app import conversations
 from sessions_app.models import Conversation, InboundEvent, Lane
 
@@ -85,6 +85,18 @@ def waiting(platforms: Collection[str], *, longer_than: float = 0.0) -> list[int
     if longer_than:
         events = events.filter(received_at__lte=clock.seconds_from_now(-longer_than))
     return list(dict.fromkeys(events.values_list("conversation_id", flat=True)))
+
+
+def overdue() -> QuerySet[InboundEvent]:
+    """What waits although its lane is free: nobody works on any conversation of the person, nor is to try one later."""
+    held = Q(lease_until__gt=clock.now()) | Q(not_before__gt=clock.now())
+    own = Lane.objects.filter(held, conversation=OuterRef("conversation"))
+    same_person = AccountLink.objects.live().filter(
+        account=OuterRef("conversation__account"),
+        user__links__ended_at=None,
+        user__links__account__conversation__lane__in=Lane.objects.filter(held),
+    )
+    return InboundEvent.objects.filter(~Exists(own), ~Exists(same_person), done_at=None)
 
 
 @transaction.atomic
@@ -203,11 +215,20 @@ def _take(wanted: Mapping[_Lane, Conversation], owner: str) -> dict[_Lane, Lease
     fences = dict(free.values_list("pk", "fence"))
     until = clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS)
     Lane.objects.filter(pk__in=fences).update(owner=owner, fence=F("fence") + 1, lease_until=until)
+    taken = {lane: conversation for lane, conversation in wanted.items() if conversation.pk in fences}
+    _shut_out({pk for lane in taken for pk in lane.together}.difference(fences))
     return {
         lane: Lease(owner, fences[conversation.pk] + 1, conversation, lane.user_id, lane.together)
-        for lane, conversation in wanted.items()
-        if conversation.pk in fences
+        for lane, conversation in taken.items()
     }
+
+
+def _shut_out(conversation_ids: Collection[int]) -> None:
+    """Whoever stood still for longer than a lease of another conversation of these people must not go on under it: the
+    fence is that of the lane, whichever of its rows is leased.
+    """
+    left = Lane.objects.filter(pk__in=conversation_ids).exclude(owner="")
+    left.update(owner="", fence=F("fence") + 1, lease_until=clock.EPOCH)
 
 
 def _count_starts(events: Iterable[InboundEvent]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection, connections, transaction
 
 from identity import clock, linking
-from sessions_app import lanes, outbox, turns
+from sessions_app import history, lanes, outbox, turns
 from sessions_app.models import Conversation, InboundEvent, Lane
 from tests.sessions_app.racing import at_once
 from tests.sessions_app.talk import PLATFORMS, claim, is_busy, receive, say
@@ -314,3 +314,50 @@ def test_it_leaves_to_others_what_they_have_just_been_told_of() -> None:
 
     assert lanes.waiting(PLATFORMS, longer_than=0.5) == [old]
     assert lanes.waiting(PLATFORMS) == [old, new]
+
+
+def test_it_shuts_out_whoever_stood_still_in_another_conversation_of_the_person() -> None:
+    """Its lease was of the account alone, when the two were not linked yet."""
+    there, here = receive("alice", "first", platform="discord"), receive("alice", "second")
+    stood_still = claim(here, owner="stood still")
+    link("alice", "telegram")
+    link("alice", "discord")
+    Lane.objects.filter(pk=here).update(lease_until=clock.EPOCH)
+
+    assert claim(there).head.text == "first"
+
+    lanes.renew([stood_still.lease])
+    assert Lane.objects.filter(lease_until__gt=clock.now()).count() == 1
+    with pytest.raises(turns.LeaseLost):
+        turns.finish(stood_still, "second, too late", limit=2000)
+
+
+def test_it_shuts_out_a_program_that_stood_still() -> None:
+    say("alice", "hi")
+    say("alice", "hi", platform="discord")
+    link("alice", "telegram")
+    link("alice", "discord")
+    here = Conversation.objects.get(platform="telegram")
+    lease = lanes.hold(here, owner="program")
+    Lane.objects.filter(pk=here.pk).update(lease_until=clock.EPOCH)
+
+    claim(receive("alice", "hello?", platform="discord"))
+
+    with pytest.raises(turns.LeaseLost):
+        turns.record(lease, said=history.entry(here, text="x", author=here.account), answered="y")
+
+
+def test_it_is_not_overdue_while_its_person_is_served() -> None:
+    say("alice", "hi")
+    say("alice", "hi", platform="discord")
+    link("alice", "telegram")
+    link("alice", "discord")
+    running = claim(receive("alice", "a long question"))
+    waits = receive("alice", "are you there?", platform="discord")
+    receive("bob", "hello")
+
+    assert [event.text for event in lanes.overdue()] == ["hello"]
+    turns.abandon(running.lease)
+    assert {event.conversation_id for event in lanes.overdue()} > {waits}
+    Lane.objects.filter(pk=running.lease.conversation.pk).update(not_before=clock.seconds_from_now(30))
+    assert [event.text for event in lanes.overdue()] == ["hello"]
