@@ -13,8 +13,11 @@ from typing import Any, ParamSpec, TypeVar
 from django.conf import settings
 from django.db import connections
 
+from sessions_app import texts
 from sessions_app.context import clear_session_context, enter
 from sessions_app.messages import Agent, Reply, Turn
+
+LONGEST_ANSWER = 50_000  # characters: what nobody reads in a chat, and a few dozen messages
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -116,7 +119,7 @@ def _visible(text: str) -> str:
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "").strip()
     if not any(char.isprintable() and not char.isspace() for char in whole):
         raise EmptyReply("the agent answered only blanks")
-    return whole
+    return whole if len(whole) <= LONGEST_ANSWER else f"{whole[:LONGEST_ANSWER]}\n\n{texts.CUT_SHORT}"
 
 
 async def run_in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

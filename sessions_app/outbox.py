@@ -26,6 +26,7 @@ Status = OutboundDelivery.Status
 MOST_ATTEMPTS = 8
 GIVE_UP_AFTER = timedelta(hours=6)
 MOST_OTHERS = 1000  # messages around a repeat that are told apart from it: more than any platform is asked for
+AT_ONCE = 500  # rows in one statement: PostgreSQL takes 65,535 parameters
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 300.0
 TEXT_LIMIT = 2000  # UTF-16 code units, where a platform does not say
@@ -58,7 +59,7 @@ def queue(
     rows = list(parts(address, str(text), limit=limit, event=event))
     for number, row in enumerate(rows if nonce else ()):
         row.nonce = _nonce_of_part(nonce, number)
-    OutboundDelivery.objects.bulk_create(rows, ignore_conflicts=bool(nonce))
+    OutboundDelivery.objects.bulk_create(rows, AT_ONCE, ignore_conflicts=bool(nonce))
 
 
 def parts(
@@ -71,7 +72,7 @@ def parts(
 
 def add(deliveries: Iterable[OutboundDelivery]) -> None:
     """Put deliveries in line."""
-    OutboundDelivery.objects.bulk_create(deliveries)
+    OutboundDelivery.objects.bulk_create(deliveries, AT_ONCE)
 
 
 def _nonce_of_part(nonce: str, number: int) -> str:

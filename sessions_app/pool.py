@@ -26,6 +26,7 @@ from sessions_app.writer import Writer
 log = logging.getLogger(__name__)
 MOST_AT_ONCE = 20  # lanes that are claimed in one transaction
 MOST_LOSSES = 2  # leases that a message may cost this process before it is held against it
+MOST_TROUBLES = 20  # and turns that the database did not take, which may be for what they hold
 
 OTHERS_FIRST = 0.5  # seconds until a message counts as not heard of by the worker that was told of it
 
@@ -73,7 +74,7 @@ class TurnPool:
         self._wake = asyncio.Event()
         self._turns: set[asyncio.Task[None]] = set()
         self._blameless: list[Claim] = []  # turns that ended in nothing by no fault of their message
-        self._losses: Counter[int] = Counter()  # leases lost, by message: it may be what stood still
+        self._losses: Counter[int] = Counter()  # turns that came to nothing, by message: it may be to blame
         self._writer = Writer()
         self._claiming: asyncio.Task[None] | None = None
         self._leases: dict[int, lanes.Lease] = {}  # of the turns that run, and of no others
@@ -162,18 +163,22 @@ class TurnPool:
             await bridge.call(turns.release, claim)
             raise
         except turns.LeaseLost:
-            self._losses[claim.head.pk] += 1
-            if self._losses[claim.head.pk] <= MOST_LOSSES:
+            if self._bears(claim, MOST_LOSSES):
                 self._blameless.append(claim)
             _log(logging.WARNING, claim, "the lease was lost, its new holder answers")
         except Exception as error:  # noqa: BLE001 - logged with its traceback
-            if _is_of_the_database(error):
+            if _is_of_the_database(error) and self._bears(claim, MOST_TROUBLES):
                 self._blameless.append(claim)
             problem = "the turn could not be written; it is done again when its lease ends"
             _log(logging.ERROR, claim, problem, exc_info=True)
         finally:
             del self._leases[id(claim)]
             self._wake_waiting(claim)
+
+    def _bears(self, claim: Claim, most: int) -> bool:
+        """Whether the message is not yet to blame for turns that came to nothing."""
+        self._losses[claim.head.pk] += 1
+        return self._losses[claim.head.pk] <= most
 
     async def _uncount(self) -> None:
         """Take back the starts that say nothing about their messages, once the database can be written again."""

@@ -9,8 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from sessions_app import answering
-from sessions_app.answering import AgentError, AgentFailure, AgentTimeout, EmptyReply, ask, run_in_thread, text_of
+from sessions_app import answering, texts
+from sessions_app.answering import (
+    LONGEST_ANSWER,
+    AgentError,
+    AgentFailure,
+    AgentTimeout,
+    EmptyReply,
+    ask,
+    run_in_thread,
+    text_of,
+)
 from sessions_app.context import SessionContext, enter, get_session_context
 from sessions_app.messages import Agent, Reply, Turn
 from tests.sessions_app.agent_samples import ALICE, BOB, a_turn
@@ -43,6 +52,15 @@ def raising(error: BaseException) -> Agent:
 @pytest.mark.parametrize("answer", [Reply(" Hello. \n"), "Hello.", "Hel\0lo."])
 async def test_it_takes_the_text_of_an_answer(answer: object) -> None:
     assert await text_of(answer) == "Hello."
+
+
+@pytest.mark.asyncio
+async def test_it_cuts_an_answer_that_goes_on_and_on() -> None:
+    cut = await text_of("octarine " * LONGEST_ANSWER)
+
+    assert cut.endswith(f"\n\n{texts.CUT_SHORT}")
+    assert len(cut) == LONGEST_ANSWER + 2 + len(str(texts.CUT_SHORT))
+    assert await text_of("o" * LONGEST_ANSWER) == "o" * LONGEST_ANSWER
 
 
 @pytest.mark.asyncio

@@ -16,7 +16,7 @@ from sessions_app.agents import as_agent
 from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE
 from sessions_app.messages import Agent, Reply, Turn
 from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
-from sessions_app.pool import MOST_LOSSES, Service, TurnPool
+from sessions_app.pool import MOST_LOSSES, MOST_TROUBLES, Service, TurnPool
 from tests.sessions_app.talk import DATABASE, PLATFORMS, receive
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -331,6 +331,7 @@ def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: p
     ("error", "times", "becomes"),
     [
         (OperationalError("database or disk is full"), 10, "done"),
+        (OperationalError("too much for it"), MOST_TROUBLES + CRASHES_BEFORE_QUARANTINE, "quarantined"),
         (turns.LeaseLost(), MOST_LOSSES + CRASHES_BEFORE_QUARANTINE - 1, "done"),
         (turns.LeaseLost(), MOST_LOSSES + CRASHES_BEFORE_QUARANTINE, "quarantined"),  # it may be what stands still
         (ValueError("a text that no database keeps"), CRASHES_BEFORE_QUARANTINE, "quarantined"),
