@@ -28,12 +28,13 @@ from sessions_app.pool import Service, TurnPool
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 60.0
-DUTIES = (pairing.expire, linking.remind, linking.suspend_silent, browsers.end_old, forgetting.go_on)
+DUTIES = (pairing.expire, linking.remind, linking.suspend_silent, browsers.end_old)
 TIDYING = (
     live.forget_old,
     pairing_limits.forget_old,
     identity_retention.forget_old_requests,
     identity_retention.forget_old_audit,
+    identity_retention.forget_sessions,
     *retention.DUTIES,
 )
 LAST_GOODBYES = 5.0  # seconds that connections are given to end when everything else has stopped
@@ -240,11 +241,19 @@ class BotOS:
                 done = [await bridge.call(duty) for duty in DUTIES]
                 if any(done):
                     self.courier.wake()
+                await self._forget()
                 for duty in TIDYING:
-                    await bridge.call(duty)
+                    while await bridge.call(duty) >= retention.AT_ONCE:
+                        pass  # as much again is due, and others' calls come in between
             except Exception:
                 log.exception("housekeeping failed; it goes on")
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+    async def _forget(self) -> None:
+        """Portion by portion. The files are cleaned in a thread of its own: who only reads does not wait for that."""
+        while await bridge.call(forgetting.step):
+            pass
+        await asyncio.to_thread(bridge.call_from_any_thread, forgetting.clean)
 
     async def _disconnect(self, connections: list[asyncio.Task[None]]) -> None:
         if connections:

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from adapters import registry, vitals
 from adapters.protocols import Checkable, NeedsConfiguration
 from identity import clock
-from sessions_app import jobs
+from sessions_app import forgetting, jobs
 from sessions_app.models import InboundEvent, Lane
 
 FORMS = {
@@ -193,6 +193,12 @@ def _given_up() -> Finding:
     return Finding("given up", str(count), hint if count else "")
 
 
+def _forgetting() -> Finding:
+    count = forgetting.stuck()
+    hint = "the log says why: the database's files need room to be written anew, or others hold them." if count else ""
+    return Finding("forgetting", f"{count} waiting for longer than an hour", hint)
+
+
 WITH_DATABASE: tuple[Callable[[], Finding], ...] = (
     _database,
     _disk,
@@ -204,4 +210,5 @@ WITH_DATABASE: tuple[Callable[[], Finding], ...] = (
     _dead_letters,
     _quarantined,
     _given_up,
+    _forgetting,
 )

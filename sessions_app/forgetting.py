@@ -6,20 +6,21 @@ A step that fails is done again: housekeeping goes on with every request that wa
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from time import sleep
+from typing import Any
 from uuid import UUID
 
-from django.db import OperationalError, connection, transaction
-from django.db.models import F, Q
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
 
 from identity import audit, called, clock, codes, linking, locks, notices, wording
 from identity import forgetting as identities
 from identity.limits import limits
 from identity.models import Browser, PlatformAccount
 from identity.notices import Template
-from sessions_app import forget_number, forgotten, outbox, texts, watermarks
+from sessions_app import database_files, forget_number, forgotten, outbox, texts, watermarks
 from sessions_app.messages import Address
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery
 
@@ -30,7 +31,6 @@ UNDER_WAY = (State.CONFIRMED, State.ERASING, State.CLEANING)
 ASKED_AN_HOUR = 5
 AT_ONCE = 500  # rows of a kind that one transaction deletes
 LAST_WORD_SECONDS = 600  # how long the farewell may take to be sent, before what it is sent to is deleted
-_CHECKPOINTS, _PAUSE = 3, 0.2
 
 
 class Outcome(StrEnum):
@@ -140,39 +140,59 @@ def say(account: PlatformAccount, text: object) -> None:
 # --- Doing it
 
 
-def go_on() -> int:
-    """Do what was confirmed and is not done yet, and clean the files once for all. How many people are done."""
-    open_ones = ForgetRequest.objects.filter(state__in=UNDER_WAY).order_by("confirmed_at")
-    due = [request.pk for request in open_ones[:20] if not _waits_for_farewell(request)]
-    for request_id in due:
-        erase(request_id)
-    if due and not clean_files():
-        log.warning("somebody was forgotten, but what is deleted is still in the database's files: others hold them")
+def step() -> bool:
+    """Do a little of what was confirmed: others' calls come between two steps. False if there is nothing to do now."""
+    open_ones = ForgetRequest.objects.filter(state__in=(State.CONFIRMED, State.ERASING)).order_by("confirmed_at")
+    due = next((request for request in open_ones[:20] if not _waits_for_farewell(request)), None)
+    if due is not None:
+        erase(due.pk)
+    return due is not None
+
+
+def clean() -> int:
+    """Clean the files, once for all who are erased. How many people are done by that. It takes long: see
+    `database_files`.
+    """
+    erased = [request.pk for request in ForgetRequest.objects.filter(state=State.CLEANING)]
+    if not erased:
         return 0
-    erased = ForgetRequest.objects.filter(pk__in=due, state=State.CLEANING)
-    return erased.update(state=State.DONE, ended_at=clock.now())
+    if trouble := database_files.clean():
+        log.warning("somebody was forgotten, but what is deleted is still in the database's files: %s", trouble)
+        return 0
+    cleaned = ForgetRequest.objects.filter(pk__in=erased, state=State.CLEANING)
+    return cleaned.update(state=State.DONE, ended_at=clock.now())
+
+
+def stuck() -> int:
+    """How many people have been waiting for more than an hour to be forgotten."""
+    long_ago = clock.seconds_from_now(-3600)
+    return ForgetRequest.objects.filter(state__in=UNDER_WAY, confirmed_at__lte=long_ago).count()
 
 
 def _waits_for_farewell(request: ForgetRequest) -> bool:
     oldest = clock.seconds_from_now(-LAST_WORD_SECONDS)
-    is_young = ForgetRequest.objects.filter(pk=request.pk, confirmed_at__gt=oldest).exists()
+    is_young = ForgetRequest.objects.filter(pk=request.pk, state=State.CONFIRMED, confirmed_at__gt=oldest).exists()
     chats = Conversation.objects.filter(account=request.account_id).values_list("platform", "chat_id")
     waiting = OutboundDelivery.objects.filter(_at(list(chats)), settled_at=None)
     return is_young and request.browser is None and waiting.exists()
 
 
-def erase(request_id: UUID) -> None:
-    """Delete what a confirmed request names. The database's files are cleaned by housekeeping: nobody waits for it."""
+def erase(request_id: UUID, *, most: int = 1) -> bool:
+    """Delete what a confirmed request names, in at most so many portions. Whether nothing of it is left to read.
+
+    The database's files are cleaned by housekeeping: nobody waits for it.
+    """
     request = ForgetRequest.objects.select_related("account").get(pk=request_id)
     if request.state not in (State.CONFIRMED, State.ERASING):
-        return
-    accounts = _begin(request)
-    while _forget_some(accounts):
-        pass
-    for account in PlatformAccount.objects.filter(pk__in=accounts).order_by("pk"):
-        _forget_account(account)
-    mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ERASING)
-    mine.update(state=State.CLEANING, accounts=[])
+        return True
+    accounts = _begin(request) if request.state == State.CONFIRMED else list(request.accounts)
+    if any(not _forget_some(accounts) for _ in range(most)):
+        for account in PlatformAccount.objects.filter(pk__in=accounts).order_by("pk"):
+            _forget_account(account)
+        mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ERASING)
+        mine.update(state=State.CLEANING, accounts=[])
+        return True
+    return False
 
 
 @transaction.atomic
@@ -188,20 +208,31 @@ def _begin(request: ForgetRequest) -> list[int]:
 
 
 @transaction.atomic
-def _forget_some(accounts: list[int]) -> bool:
-    """A few rows of each kind; what points to others goes before them. False if there was nothing left."""
-    chats = Conversation.objects.filter(account__in=accounts)
-    addresses = _at(list(chats.values_list("platform", "chat_id")))
-    answers = Q(account__in=accounts) | Q(event__account__in=accounts) | Q(entry__author__in=accounts)
-    deliveries = OutboundDelivery.objects.filter(answers | addresses)
-    entries = HistoryEntry.objects.filter(Q(author__in=accounts) | Q(conversation__in=chats))
-    events = list(InboundEvent.objects.filter(account__in=accounts).order_by("pk")[:AT_ONCE])
+def _forget_some(accounts: Sequence[int]) -> bool:
+    """A few rows of each kind; what points to others goes before them. False if there was nothing left.
+
+    Each question has an index of its own: asked at once, they would be answered by reading whole tables.
+    """
+    chats = list(Conversation.objects.filter(account__in=accounts).values_list("pk", "platform", "chat_id"))
+    events = list(InboundEvent.objects.filter(account__in=accounts)[:AT_ONCE])
     forgotten.remember(events)
+    entries = _some(HistoryEntry.objects.all(), Q(author__in=accounts), Q(conversation__in=[pk for pk, _, _ in chats]))
+    addresses = [Q(platform=platform, chat_id=chat_id) for _, platform, chat_id in chats]
+    answers = [Q(account__in=accounts), Q(event__in=events), Q(entry__in=entries)]
     gone = 0
-    for rows in (deliveries, entries, InboundEvent.objects.filter(pk__in=[one.pk for one in events])):
-        some = list(rows.order_by("pk").values_list("pk", flat=True)[:AT_ONCE])
-        gone += rows.model.objects.filter(pk__in=some).delete()[0] if some else 0
+    for model, ids in (
+        (OutboundDelivery, _some(OutboundDelivery.objects.all(), *answers, *addresses)),
+        (HistoryEntry, entries),
+        (InboundEvent, [one.pk for one in events]),
+    ):
+        gone += model.objects.filter(pk__in=ids).delete()[0] if ids else 0
     return gone > 0
+
+
+def _some(rows: QuerySet[Any], *conditions: Q) -> list[int]:
+    """Primary keys of rows that meet one of the conditions: a portion for each."""
+    found = [rows.filter(one).values_list("pk", flat=True)[:AT_ONCE] for one in conditions]
+    return sorted({pk for some in found for pk in some})
 
 
 def _at(addresses: list[tuple[str, str]]) -> Q:
@@ -221,31 +252,3 @@ def _forget_account(account: PlatformAccount) -> None:
         watermarks.forget(platform=chat.platform, chat_id=chat.chat_id)
     Conversation.objects.filter(account=account).delete()
     identities.make_nameless(account)
-
-
-def clean_files() -> bool:
-    """Bring what was deleted out of the database's files. False if others held them: try again.
-
-    SQLite keeps deleted words in the parts of an index until these are merged, copies of rows in the gaps of its pages
-    until all are written anew, and both in its log until that is cut off.
-    """
-    if connection.vendor != "sqlite":
-        return True
-    for attempt in range(_CHECKPOINTS):
-        if attempt:
-            sleep(_PAUSE)
-        if _rewrite():
-            return True
-    return False
-
-
-def _rewrite() -> bool:
-    with connection.cursor() as cursor:
-        try:
-            cursor.execute("INSERT INTO sessions_app_entrysearch (sessions_app_entrysearch) VALUES ('optimize')")
-            cursor.execute("VACUUM")
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except OperationalError:  # locked, or no room for a second copy
-            return False
-        is_busy = cursor.fetchone()[0]
-    return not is_busy

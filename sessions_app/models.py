@@ -274,6 +274,8 @@ class OutboundDelivery(models.Model):
             ),
             # retention
             models.Index(fields=["settled_at"], condition=Q(settled_at__isnull=False), name="deliveries_by_end"),
+            # forgetting
+            models.Index(fields=["platform", "chat_id"], name="deliveries_by_address"),
         ]
 
     def __str__(self) -> str:

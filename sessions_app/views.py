@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 View = Callable[[HttpRequest, Here], HttpResponse]
 MOST_FOUND = 50
+PORTIONS_ON_A_PAGE = 10  # of what somebody is to be forgotten with
 
 
 def _for_reader(view: View) -> Callable[[HttpRequest], HttpResponse]:
@@ -305,11 +306,10 @@ def forget_confirm(request: HttpRequest, here: Here) -> HttpResponse:
 def _erase(asked: ForgetRequest) -> bool:
     """Housekeeping goes on with what cannot be done at once."""
     try:
-        forgetting.erase(asked.pk)
+        return forgetting.erase(asked.pk, most=PORTIONS_ON_A_PAGE)
     except Exception as error:  # noqa: BLE001 - the request was confirmed, and its end does not depend on this page
         log.warning("forgetting goes on later: %s", type(error).__name__)
         return False
-    return True
 
 
 def _wrong(answer: Answer) -> str:

@@ -13,9 +13,10 @@ from django.test import override_settings
 
 from adapters import checkup, vitals
 from identity import clock
-from sessions_app import outbox, pollers
+from identity.models import PlatformAccount
+from sessions_app import forget_number, forgetting, outbox, pollers
 from sessions_app.messages import Address
-from sessions_app.models import InboundEvent, Lane, OutboundDelivery, PollerLease
+from sessions_app.models import ForgetRequest, InboundEvent, Lane, OutboundDelivery, PollerLease
 from tests.sessions_app.talk import receive, say
 
 pytestmark = pytest.mark.django_db
@@ -201,3 +202,17 @@ def test_it_sees_a_clock_that_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "read", lambda: now - timedelta(minutes=10))
 
     assert doctor()[1]["clock"]["hint"]
+
+
+def test_it_sees_that_somebody_is_not_forgotten() -> None:
+    say("alice", "hello")
+    alice = PlatformAccount.objects.get()
+    request = forgetting.ask(account=alice)
+    assert request
+    forgetting.confirm(account=alice, number=forget_number.number_of(request))
+    assert not doctor()[1]["forgetting"]["hint"]
+
+    ForgetRequest.objects.update(confirmed_at=clock.seconds_from_now(-3601))
+
+    assert doctor()[1]["forgetting"]["detail"] == "1 waiting for longer than an hour"
+    assert "room" in doctor()[1]["forgetting"]["hint"]

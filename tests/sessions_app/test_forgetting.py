@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
 from unittest.mock import Mock
@@ -12,12 +14,14 @@ from django.conf import LazySettings
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, connections
+from django.db import connection, connections, transaction
+from django.db.backends.utils import CursorWrapper
+from django.test.utils import CaptureQueriesContext
 
 from identity import audit, browsers, clock, codes, linking, pairing, pairing_limits, pairing_rows
 from identity.limits import limits
 from identity.models import AccountLink, AuditEvent, Browser, Pairing, PlatformAccount, UnifiedUser
-from sessions_app import forget_number, forgetting, inbox, outbox, pairing_chat, turns, watermarks
+from sessions_app import database_files, forget_number, forgetting, inbox, outbox, pairing_chat, turns, watermarks
 from sessions_app.forgetting import Answer, Outcome
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery, Watermark
 from tests.identity import pairs
@@ -45,6 +49,13 @@ def deliver() -> list[str]:
         read += [outbox.outgoing(one).text for one in taken]
         outbox.settle([outbox.Sent(one, f"sent-{one.pk}") for one in taken])
     return read
+
+
+def go_on() -> int:
+    """As housekeeping does. How many people are done."""
+    while forgetting.step():
+        pass
+    return forgetting.clean()
 
 
 def type_number(number: str, who: str = "zaphod", platform: str = "telegram") -> None:
@@ -90,7 +101,7 @@ def forget(who: str = "zaphod") -> None:
     deliver()
     type_number(forget_number.number_of(request), who)
     deliver()
-    assert forgetting.go_on() == 1
+    assert go_on() == 1
 
 
 def confirmed() -> None:
@@ -163,9 +174,9 @@ def test_it_sends_a_number_and_says_farewell(two: None) -> None:
     assert "Discord account" in told
 
     type_number(forget_number.number_of(request))
-    assert forgetting.go_on() == 0  # before the farewell is sent
+    assert go_on() == 0  # before the farewell is sent
     assert "the last you will hear" in deliver()[0]
-    assert forgetting.go_on() == 1
+    assert go_on() == 1
     assert deliver() == []
 
 
@@ -235,7 +246,7 @@ def test_it_does_not_forget_what_was_linked_after_it_was_asked(two: None) -> Non
     link("trillian", "slack", "u-1")
     forgetting.confirm(account=account(), number=forget_number.number_of(request))
     deliver()
-    forgetting.go_on()
+    go_on()
 
     assert HistoryEntry.objects.filter(text="hers").exists()
     assert account("trillian", "slack").platform_user_id == "trillian"
@@ -246,7 +257,7 @@ def test_it_does_not_forget_what_was_unlinked_before_it_was_confirmed(two: None)
     linking.unlink(platform="discord", platform_user_id="zaphod", actor="test")
     forgetting.confirm(account=account(), number=forget_number.number_of(request))
     deliver()
-    forgetting.go_on()
+    go_on()
 
     assert HistoryEntry.objects.filter(text="and the luggage").exists()
 
@@ -255,7 +266,7 @@ def test_it_does_not_forget_what_was_unlinked_before_it_began(two: None) -> None
     confirmed()
     linking.leave(account=account("zaphod", "discord"), platform="telegram")
     deliver()
-    forgetting.go_on()
+    go_on()
 
     assert HistoryEntry.objects.filter(text="and the luggage").exists()
     assert account("zaphod", "discord").display_name == "Zaphod"
@@ -267,7 +278,7 @@ def test_it_does_not_forget_what_was_unlinked_and_linked_anew(two: None) -> None
     linking.leave(account=account("zaphod", "discord"), platform="telegram")
     link("zaphod", "telegram", "u-1")
     deliver()
-    forgetting.go_on()
+    go_on()
 
     assert HistoryEntry.objects.filter(text="and the luggage").exists()
 
@@ -281,11 +292,11 @@ def test_it_ends_what_an_account_has_joined_while_it_was_being_forgotten(
     with monkeypatch.context() as patch:
         patch.setattr(forgetting, "_forget_account", _crash)
         with pytest.raises(RuntimeError):
-            forgetting.go_on()
+            go_on()
     link("trillian", "slack", "u-2")
     link("zaphod", "discord", "u-2")
 
-    assert forgetting.go_on() == 1
+    assert go_on() == 1
     assert AccountLink.objects.live().get().account == account("trillian", "slack")
     assert HistoryEntry.objects.filter(text="hers").exists()
     assert found_of_zaphod() == set()
@@ -415,14 +426,14 @@ def test_it_goes_on_after_a_crash_at_any_step(two: None, monkeypatch: pytest.Mon
     request = asked()
     forgetting.confirm(account=account(), number=forget_number.number_of(request))
     deliver()
-    for step in ("_forget_some", "_forget_account", "clean_files"):
+    for place, step in ((forgetting, "_forget_some"), (forgetting, "_forget_account"), (database_files, "clean")):
         with monkeypatch.context() as patch:
-            patch.setattr(forgetting, step, _crash)
+            patch.setattr(place, step, _crash)
             with pytest.raises(RuntimeError):
-                forgetting.go_on()
+                go_on()
         deliver()
 
-    assert forgetting.go_on() == 1
+    assert go_on() == 1
     assert found_of_zaphod() == set()
 
 
@@ -433,7 +444,7 @@ def _crash(*args: object) -> None:
 def test_it_says_when_others_hold_the_files_and_tries_again(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
     if connection.vendor != "sqlite":
         pytest.skip("only SQLite has a log that readers hold")
-    monkeypatch.setattr(forgetting, "_PAUSE", 0.0)
+    monkeypatch.setattr(database_files, "_PAUSE", 0.0)
     connection.cursor().execute("PRAGMA busy_timeout=50")
     reader = connections.create_connection("default")
     cursor = reader.cursor()
@@ -443,25 +454,97 @@ def test_it_says_when_others_hold_the_files_and_tries_again(two: None, monkeypat
     forgetting.confirm(account=account(), number=forget_number.number_of(request))
     deliver()
 
-    assert forgetting.go_on() == 0
+    assert go_on() == 0
     request.refresh_from_db()
     assert request.state == "cleaning"
     cursor.execute("COMMIT")
     reader.close()
-    assert forgetting.go_on() == 1
+    assert go_on() == 1
     assert found_of_zaphod() == set()
 
 
+def test_it_leaves_the_files_alone_where_there_is_no_room(
+    two: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Writing them anew would fill the disk, and nobody could be heard any more."""
+    if connection.vendor != "sqlite":
+        pytest.skip("only SQLite writes its files anew")
+    confirmed()
+    deliver()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: Mock(free=database_files.SPARE))
+        with CaptureQueriesContext(connection) as queries:
+            assert go_on() == 0
+    assert "VACUUM" not in [query["sql"] for query in queries.captured_queries]
+    assert "make room" in caplog.text
+    ForgetRequest.objects.update(confirmed_at=clock.seconds_from_now(-3601))
+    assert forgetting.stuck() == 1
+
+    assert go_on() == 1
+    assert forgetting.stuck() == 0
+    assert found_of_zaphod() == set()
+
+
+def test_it_cuts_the_log_also_when_the_files_could_not_be_written_anew(
+    two: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("only SQLite has such a log")
+    monkeypatch.setattr(database_files, "_PAUSE", 0.0)
+    monkeypatch.setattr(database_files, "_write_anew", lambda: False)
+    log = Path(f"{connection.settings_dict['NAME']}-wal")
+
+    assert database_files.clean() == database_files.HELD
+    assert log.stat().st_size == 0
+
+
+def test_it_forgets_a_portion_at_a_time(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forgetting, "AT_ONCE", 1)
+    confirmed()
+    deliver()
+
+    portions = sum(1 for _ in iter(forgetting.step, False))
+
+    assert portions > 3
+    assert forgetting.clean() == 1
+    assert found_of_zaphod() == set()
+
+
+def test_it_asks_nothing_that_takes_reading_whole_tables(two: None) -> None:
+    confirmed()
+    deliver()
+    with CaptureQueriesContext(connection) as queries:
+        forgetting.step()
+
+    with transaction.atomic(), connection.cursor() as cursor:
+        if connection.vendor == "postgresql":  # of a few rows it would read all
+            cursor.execute("SET LOCAL enable_seqscan = off")
+        asked = [query["sql"] for query in queries.captured_queries if query["sql"].startswith("SELECT")]
+        plans = {sql: plan_of(cursor, sql) for sql in asked if re.search('FROM "sessions_app_(?!forget)', sql)}
+    read = {
+        sql
+        for sql, plan in plans.items()
+        if "Seq Scan" in plan or re.search(r"SCAN sessions_app_\w+$", plan, re.MULTILINE)
+    }
+    assert plans
+    assert not read
+
+
+def plan_of(cursor: CursorWrapper, sql: str) -> str:
+    cursor.execute(f"{'EXPLAIN QUERY PLAN' if connection.vendor == 'sqlite' else 'EXPLAIN'} {sql}")
+    return "\n".join(str(row[-1]) for row in cursor.fetchall())
+
+
 def test_it_cleans_the_files_once_for_all_who_are_forgotten(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    clean = Mock(return_value=True)
-    monkeypatch.setattr(forgetting, "clean_files", clean)
+    clean = Mock(return_value="")
+    monkeypatch.setattr(database_files, "clean", clean)
     for who in ("zaphod", "bob"):
         number = forget_number.number_of(asked(who))
         forgetting.confirm(account=account(who), number=number)
     deliver()
 
-    assert (forgetting.go_on(), clean.call_count) == (2, 1)
-    assert (forgetting.go_on(), clean.call_count) == (0, 1)
+    assert (go_on(), clean.call_count) == (2, 1)
+    assert (go_on(), clean.call_count) == (0, 1)
 
 
 def test_it_does_not_ask_for_ever(two: None) -> None:

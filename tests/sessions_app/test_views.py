@@ -18,7 +18,7 @@ from django.urls import reverse
 
 from identity import attachments, browsers, clock
 from identity.models import AccountLink, AuditEvent, Browser, BrowserAccount, LiveEvent, Pairing, PlatformAccount
-from sessions_app import export, forget_number, forgetting, history
+from sessions_app import database_files, export, forget_number, forgetting, history
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, OutboundDelivery
 from tests.identity import pairs
 from tests.sessions_app.talk import say
@@ -445,7 +445,7 @@ def test_it_says_of_no_part_that_may_not_be_carried_off(alice: Client, monkeypat
 
 
 def test_it_forgets_after_the_number_that_the_chat_was_sent(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forgetting, "clean_files", _fail)  # takes long, and nobody waits for it
+    monkeypatch.setattr(database_files, "clean", _fail)  # takes long, and nobody waits for it
     page = post(alice, "me-forget-ask")
     request = ForgetRequest.objects.get()
     number = forget_number.number_of(request)

@@ -1,0 +1,68 @@
+"""Bringing what was deleted out of the database's own files. SQLite alone needs that; PostgreSQL vacuums by itself.
+
+SQLite keeps deleted words in the parts of an index until these are merged, copies of rows in the gaps of its pages
+until all are written anew, and both in its log until that is cut off.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from tempfile import gettempdir
+from time import sleep
+
+from django.db import OperationalError, connection
+
+SPARE = 64 * 2**20  # bytes left for whoever writes meanwhile
+HELD = "others hold them; it is tried again"
+FULL = "writing them anew takes as much room again, twice, and there is less; make room"
+_ATTEMPTS, _PAUSE = 3, 0.2
+
+
+def clean() -> str:
+    """Why it could not be done, in words; empty if it was. Nobody else writes meanwhile: a second or two for 100 MB."""
+    if connection.vendor != "sqlite":
+        return ""
+    if not _has_room():
+        return FULL
+    is_written = False
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            sleep(_PAUSE)
+        is_written = is_written or _write_anew()
+        if _cut_log() and is_written:
+            return ""
+    return HELD if _has_room() else FULL
+
+
+def _write_anew() -> bool:
+    """False if others held the file, or if there was no room after all."""
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute("INSERT INTO sessions_app_entrysearch (sessions_app_entrysearch) VALUES ('optimize')")
+            cursor.execute("VACUUM")
+        except OperationalError:
+            return False
+    return True
+
+
+def _cut_log() -> bool:
+    """Also after a failure, which may have left half a copy in it. False if others read it."""
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except OperationalError:
+            return False
+        return not cursor.fetchone()[0]
+
+
+def _has_room() -> bool:
+    """VACUUM writes a whole copy into a temporary file and then into the log: https://sqlite.org/lang_vacuum.html."""
+    file = Path(str(connection.settings_dict["NAME"]))
+    if not file.exists():
+        return True
+    size = sum(one.stat().st_size for one in (file, file.with_name(f"{file.name}-wal")) if one.exists())
+    folders = (Path(gettempdir()), file.parent)
+    times = Counter(folder.stat().st_dev for folder in folders)
+    return all(shutil.disk_usage(folder).free >= size * times[folder.stat().st_dev] + SPARE for folder in folders)
