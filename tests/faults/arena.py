@@ -28,6 +28,10 @@ IDLE = """
     SELECT (SELECT COUNT(*) FROM sessions_app_inboundevent WHERE done_at IS NULL)
          + (SELECT COUNT(*) FROM sessions_app_outbounddelivery WHERE settled_at IS NULL)
 """
+DONE = """
+    SELECT (SELECT COUNT(*) FROM sessions_app_inboundevent) + (SELECT COUNT(done_at) FROM sessions_app_inboundevent)
+         + (SELECT COUNT(settled_at) FROM sessions_app_outbounddelivery)
+"""
 PUT_ASIDE = "SELECT text FROM sessions_app_inboundevent WHERE status = 'quarantined'"
 
 
@@ -117,9 +121,12 @@ class Arena:
             self._idle(within)
 
     def _idle(self, within: float) -> None:
-        while left := self.database.count(IDLE):
-            until(lambda: self.database.count(IDLE) < left, within, f"it stands still, {left} wait")
-        until(lambda: self.town.is_told() and not self.database.count(IDLE), within, "it does not come to rest")
+        while not self._is_idle():
+            done = self.database.count(DONE)
+            until(lambda: self._is_idle() or self.database.count(DONE) > done, within, "it stands still")  # noqa: B023 - called here
+
+    def _is_idle(self) -> bool:
+        return self.town.is_told() and not self.database.count(IDLE)
 
     def note(self, test: pytest.Item) -> None:
         """Hand the row over, for the table."""

@@ -94,7 +94,7 @@ def test_a_platform_is_down(sight: Sight) -> None:
     until(lambda: sight.get("/readyz")[0] == 503, 120, "the probe stays green")
     told("slack: restarting", sight.get("/readyz")[1])
     told('botos_adapter_up{platform="slack"} 0', sight.numbers()[1])
-    told("slack: restarting (ConnectionError: slack ...), again in ... s", sight.lines())
+    told("slack: restarting (ConnectionError: slack: ...), again in ... s", sight.lines())
 
     town.slack.faults.outage = False
     until(lambda: sight.get("/readyz")[0] == 200, 120, "it does not come back")
