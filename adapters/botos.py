@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from django.conf import settings
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 60.0
 DUTIES = (pairing.expire, linking.remind, linking.suspend_silent, browsers.end_old)
-TIDYING = (
+TIDYING: tuple[Callable[[], int], ...] = (
     live.forget_old,
     pairing_limits.forget_old,
     identity_retention.forget_old_requests,

@@ -341,7 +341,8 @@ class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
     def drop_beyond(self, seconds: float, *, most: int) -> int:
         """Delete rows that are older, of the `most` oldest. How many there were. For identity.retention alone."""
         oldest = list(self.order_by("pk").values_list("pk", flat=True)[:most])
-        return self.filter(pk__in=oldest, at__lt=clock.seconds_from_now(-seconds))._raw_delete(self.db)  # noqa: SLF001 - this class forbids the other one
+        due = self.filter(pk__in=oldest, at__lt=clock.seconds_from_now(-seconds))
+        return due._raw_delete(self.db) or 0  # noqa: SLF001 - this class forbids the other one; None is none
 
 
 class AuditEvent(models.Model):
