@@ -30,7 +30,7 @@ test: .venv/.installed-dev ## Run the tests
 
 check: static test ## Lint, types, import rules, migrations, deployment checks, then the tests
 
-static: .venv/.installed-dev
+static: .venv/.installed-dev ## All of that but the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

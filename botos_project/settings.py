@@ -174,7 +174,6 @@ WHITENOISE_USE_FINDERS = True
 
 # --- Signing in, and what a browser may do
 
-LOGIN_URL = "admin:login"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (

@@ -19,7 +19,7 @@ from django.http import HttpRequest
 
 from identity import addresses, attachments, audit, clock, live, locks, pairing_limits, pairing_rows, user_agents
 from identity.limits import limits
-from identity.models import AccountLink, Browser, Pairing, PlatformAccount, UnifiedUser
+from identity.models import AccountLink, Browser, Pairing, PlatformAccount
 from identity.names import harmless
 
 SESSION_KEY = "browser"
@@ -118,7 +118,9 @@ def attached(browser: Browser) -> list[PlatformAccount]:
 
 
 def readable(browser: Browser) -> list[PlatformAccount]:
-    """Those of them whose words may be shown and answered here now: `is_fresh`, for each."""
+    """Those of them whose words may be shown and answered here now: their chat has confirmed at most 15 minutes ago,
+    longer while in use, at most 8 h.
+    """
     fresh = attachments.fresh_ones().filter(browser=browser)
     return [one.account for one in fresh.select_related("account").order_by("attached_at", "pk")]
 
@@ -139,11 +141,6 @@ def heard_in(browser_ids: Collection[UUID]) -> dict[UUID, set[int]]:
     for browser_id, account in own:
         heard[browser_id] |= {account} | family.get(person_of.get(account, 0), set())
     return heard
-
-
-def is_fresh(browser: Browser, account: PlatformAccount) -> bool:
-    """Whether the attached chat has confirmed lately: at most 15 minutes ago, longer while in use, at most 8 h."""
-    return attachments.fresh_ones().filter(browser=browser, account=account).exists()
 
 
 @transaction.atomic
@@ -174,21 +171,15 @@ def sign_out(browser: Browser) -> bool:
 
 
 @transaction.atomic
-def sign_out_everywhere(*whose: PlatformAccount | UnifiedUser) -> int:
-    """End every browser that these accounts, or accounts of these people, are attached to. How many there were."""
-    accounts = [account for one in whose for account in _accounts_of(one)]
+def sign_out_everywhere(*whose: PlatformAccount) -> int:
+    """End every browser that these accounts are attached to. How many there were."""
+    accounts = [account.pk for account in whose]
     locks.lock_people(accounts)  # nothing is attached to them meanwhile
     theirs = attachments.live_ones().filter(account__in=accounts).values_list("browser_id", flat=True)
     named = set(theirs)
     attachments.hold(named)
     attachments.hold_those(browser__in=named)
     return sum(sign_out(browser) for browser in Browser.objects.filter(pk__in=named).order_by("pk"))
-
-
-def _accounts_of(whose: PlatformAccount | UnifiedUser) -> list[int]:
-    if isinstance(whose, PlatformAccount):
-        return [whose.pk]
-    return list(AccountLink.objects.live().filter(user=whose).values_list("account_id", flat=True))
 
 
 def end_old() -> int:

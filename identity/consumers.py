@@ -96,7 +96,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
             is_open = await self._is_still_allowed()
 
     async def _push(self, after: int) -> None:
-        async with contextlib.aclosing(live.subscribe_to_batches(self._topics, after=after)) as batches:
+        async with contextlib.aclosing(live.subscribe(self._topics, after=after)) as batches:
             async for events in batches:
                 if not await self._is_still_allowed():
                     return

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import segno
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from identity import called, clock, codes, linking
+from identity import called, clock, codes, linking, qr
 from identity.limits import limits
-from identity.models import AccountLink, BotProfile, Pairing, PlatformAccount
+from identity.models import AccountLink, BotProfile, Browser, Pairing, PlatformAccount
 from identity.names import harmless
 from identity.pairing_secrets import secrets_of
 
@@ -32,10 +31,7 @@ class Invitation:
     @property
     def qr(self) -> str:
         """The deep link as a picture, in a `data:` address; empty without one."""
-        if not self.deep_link:
-            return ""
-        picture = segno.make(self.deep_link, error="m", micro=False)
-        return picture.svg_data_uri(scale=4, dark="#000", light="#fff", svgclass=None, lineclass=None)
+        return qr.picture(self.deep_link)
 
 
 def shown(invitations: list[Pairing]) -> list[Invitation]:
@@ -149,6 +145,25 @@ def _claimed(invitation: Pairing, who: str) -> Status:
     left = max(0, limits().number_tries - invitation.tries)
     tries = ngettext("%(left)d try left.", "%(left)d tries left.", left) % {"left": left}
     return Status(State.CLAIMED, f"{text % values} {tries}", asks_operator=True)
+
+
+# --- Who takes part
+
+
+def initiator_of(pairing: Pairing) -> str:
+    """Who began it: an account, a browser or an operator. Needs both initiators."""
+    return _party(pairing.initiator, pairing.initiator_browser) or pairing.operator
+
+
+def responder_of(pairing: Pairing) -> str:
+    """Who has claimed it; empty if nobody has. Needs both responders."""
+    return _party(pairing.responder, pairing.responder_browser)
+
+
+def _party(account: PlatformAccount | None, browser: Browser | None) -> str:
+    if account:
+        return called.described(account)
+    return called.described_browser(browser) if browser else ""
 
 
 # --- Many at once

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -114,21 +114,12 @@ async def _send_to_all() -> None:
 # --- Reading
 
 
-async def subscribe(wanted: Collection[str], *, after: int | None = None) -> AsyncIterator[Event]:
-    """Events of these topics as they come, by id and each once; with `after`, those behind that id first.
+async def subscribe(wanted: Collection[str], *, after: int | None = None) -> AsyncGenerator[list[Event], None]:
+    """Events of these topics as they come, by id and each once, all together that have come since the last were taken;
+    with `after`, those behind that id first.
 
     An id that became visible late comes late. Ends when the subscriber is too slow: subscribe again, after the last id.
     """
-    async with contextlib.aclosing(subscribe_to_batches(wanted, after=after)) as batches:
-        async for batch in batches:
-            for event in batch:
-                yield event
-
-
-async def subscribe_to_batches(
-    wanted: Collection[str], *, after: int | None = None
-) -> AsyncGenerator[list[Event], None]:
-    """The same, all together that have come since the last were taken: at least one."""
     reader, queue = _reader_here(), _Queue(frozenset(wanted))
     reader.add(queue)
     try:

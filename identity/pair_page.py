@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import segno
-
-from identity import attachments, browser_pairing, called, codes
+from identity import attachments, browser_pairing, called, codes, qr
 from identity.limits import limits
 from identity.models import AccountLink, BotProfile, Browser, Pairing, PlatformAccount
 from identity.names import harmless
@@ -28,10 +26,7 @@ class Door:
     @property
     def qr(self) -> str:
         """The address as a picture, in a `data:` address; empty without one."""
-        if not self.url:
-            return ""
-        picture = segno.make(self.url, error="m", micro=False)
-        return picture.svg_data_uri(scale=4, dark="#000", light="#fff", svgclass=None, lineclass=None)
+        return qr.picture(self.url)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,21 @@ class TopicFilter(admin.SimpleListFilter):
     parameter_name = "about"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("pairing", _("requests")), ("links", _("links")), ("people", _("people"))]
+        return [
+            ("pairing", _("requests")),
+            ("links", _("links")),
+            ("people", _("people")),
+            ("data", _("people's own data")),
+            ("given_up", _("what was given up")),
+        ]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         topics: dict[str, dict[str, object]] = {
             "pairing": {"kind__startswith": "pairing_"},
-            "links": {"kind__in": ["linked", "unlinked", "past_shared"]},
-            "people": {"kind__in": ["person_added", "person_renamed", "person_imported", "people_imported"]},
+            "links": {"kind__in": ["linked", "unlinked", "past_shared", "disowned", "preferred", "browser_ended"]},
+            "people": {"kind__regex": "^(person|people)_"},
+            "data": {"kind__regex": "^(exported$|forg)"},
+            "given_up": {"kind__regex": "^(delivery|event)_"},
         }
         return queryset.filter(**topics.get(self.value() or "", {}))
 

@@ -13,11 +13,10 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from identity import invitations, operators, pairing_rows
+from identity import invitations, operators, pairing_rows, wording
 from identity.admin.base import address, may, need, page
 from identity.forms import NumberForm, PairForm
 from identity.invitations import Invitation, Status
@@ -112,9 +111,7 @@ def number(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 def _answer(outcome: Outcome, invitation: Pairing) -> str:
     if outcome == Outcome.WRONG:
-        left = operators.tries_left(invitation)
-        text = ngettext("That is not the number. %(n)d try left.", "That is not the number. %(n)d tries left.", left)
-        return text % {"n": left}
+        return wording.wrong_number(operators.tries_left(invitation))
     answers = {
         Outcome.LINKED: _("Linked. The person is told, and can take it back."),
         Outcome.LOCKED: _("That was the last wrong number. Nothing was linked; issue a new code to start again."),

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from identity import called, clock, invitations
+from identity import clock, invitations
 from identity.admin import pairing_pages
 from identity.admin.base import OperatorAdmin, Tool, View, address, may
 from identity.admin.people import link_to
@@ -41,10 +41,12 @@ class KindFilter(admin.SimpleListFilter):
     parameter_name = "by"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("operator", _("an operator")), ("account", _("an account"))]
+        return [("operator", _("an operator")), ("account", _("an account")), ("browser", _("a browser"))]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        return queryset.filter(person__isnull=self.value() == "account") if self.value() else queryset
+        fields = {"operator": "person", "account": "initiator", "browser": "initiator_browser"}
+        field = fields.get(self.value() or "")
+        return queryset.filter(**{f"{field}__isnull": False}) if field else queryset
 
 
 @admin.register(Pairing)
@@ -63,7 +65,7 @@ class RequestAdmin(OperatorAdmin):
     )
     list_display = ("created_at", "shown_state", "started_by", "invited", "answered_by", "ended_at")
     list_filter = (StateFilter, KindFilter)
-    list_select_related = ("initiator", "responder", "person")
+    list_select_related = ("initiator", "initiator_browser", "responder", "responder_browser", "person")
     search_fields = (
         "person__unified_user_id",
         "operator",
@@ -83,7 +85,7 @@ class RequestAdmin(OperatorAdmin):
 
     @admin.display(description=gettext_lazy("started by"))
     def started_by(self, pairing: Pairing) -> str:
-        return called.described(pairing.initiator) if pairing.initiator else pairing.operator
+        return invitations.initiator_of(pairing)
 
     @admin.display(description=gettext_lazy("person"))
     def invited(self, pairing: Pairing) -> str:
@@ -91,7 +93,7 @@ class RequestAdmin(OperatorAdmin):
 
     @admin.display(description=gettext_lazy("answered by"))
     def answered_by(self, pairing: Pairing) -> str:
-        return called.described(pairing.responder) if pairing.responder else ""
+        return invitations.responder_of(pairing)
 
     def pages(self) -> Iterable[tuple[str, View, str]]:
         return (

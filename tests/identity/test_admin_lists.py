@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from identity import audit, pairing
-from identity.models import AuditEvent, Pairing, UnifiedUser
+from identity import audit, browser_pairing, clock, pairing
+from identity.models import AuditEvent, Browser, Pairing, UnifiedUser
 from tests.identity.desk import account, chief, claimed, invited, linked, person, spelled, url
+from tests.journeys.running import PROJECT
 
 pytestmark = pytest.mark.django_db
 
@@ -192,3 +195,29 @@ def test_it_adds_nobody_under_an_id_that_cannot_be(client: Client, unified_user_
 
     assert "errornote" in answer.content.decode()
     assert UnifiedUser.objects.count() == 1
+
+
+def test_it_shows_browsers_as_those_who_asked_and_answered(client: Client) -> None:
+    page = Browser.objects.create(name="Firefox on Linux", address="home")
+    browser_pairing.offer(browser=page)
+    asked = Pairing.objects.get()
+    pairing.offer(account=account("telegram", 1, display_name="Alice"))
+    Pairing.objects.filter(initiator__isnull=False).update(
+        responder_browser=page, state="claimed", claimed_at=clock.now()
+    )
+
+    assert listed(client, "pairing").count("A browser (Firefox on Linux)") == 2
+    assert listed(client, "pairing", by="browser").count("field-shown_state") == 1
+    assert "A browser (Firefox on Linux)" in client.get(url("pairing_change", asked.pk)).content.decode()
+
+
+SOURCES = [path for app in ("identity", "sessions_app", "adapters") for path in (PROJECT / app).rglob("*.py")]
+KINDS = {kind for path in SOURCES for kind in re.findall(r'record\(\s*kind="([a-z_]+)"', path.read_text("utf-8"))}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_each_thing_that_was_done_is_about_one_topic(client: Client, kind: str) -> None:
+    audit.record(kind=kind, actor="system")
+    topics = ("pairing", "links", "people", "data", "given_up")
+
+    assert sum(listed(client, "auditevent", about=topic).count("field-kind") for topic in topics) == 1

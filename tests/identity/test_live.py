@@ -43,11 +43,8 @@ async def some(events: AsyncIterator[live.Event], count: int) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def hearing(*topics: str, after: int | None = 0) -> AsyncIterator[AsyncIterator[live.Event]]:
-    events = live.subscribe(topics, after=after)
-    try:
-        yield events
-    finally:
-        await events.aclose()  # type: ignore[attr-defined]
+    async with contextlib.aclosing(live.subscribe(topics, after=after)) as batches:
+        yield (event async for batch in batches for event in batch)
 
 
 async def test_it_hears_what_is_announced_on_its_topics_in_order() -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from identity import called, clock, invitations, operators
+from identity import clock, invitations, operators, pairing_rows, wording
 from identity.management.printing import OperatorCommand, operator
 from identity.models import Pairing
 from identity.pairing_rows import Outcome
@@ -30,7 +30,7 @@ class Command(OperatorCommand):
         self.step("confirm", self.confirm, text).add_argument("pk", metavar="id", type=UUID, help=one)
 
     def list(self, *, search: str, limit: int, live: bool) -> None:
-        requests = Pairing.objects.select_related("initiator", "responder", "person").order_by("-created_at")
+        requests = pairing_rows.with_parties(Pairing.objects.all()).order_by("-created_at")
         if search:
             ids = Q(initiator__platform_user_id=search) | Q(responder__platform_user_id=search)
             person = Q(person__unified_user_id__icontains=search)
@@ -48,7 +48,7 @@ class Command(OperatorCommand):
     def withdraw(self, *, pk: UUID) -> None:
         if not operators.withdraw(invitation=_request(pk), operator=operator()):
             raise ValueError("This is no invitation, or it has ended.")
-        self.show(_row(_request(pk)), "Withdrawn: its code works no more.")
+        self.show(_row(_request(pk)), "Withdrawn: its code no longer works.")
 
     def confirm(self, *, pk: UUID) -> None:
         pairing = _request(pk)
@@ -64,7 +64,7 @@ class Command(OperatorCommand):
 
 def _refusal(outcome: Outcome, pairing: Pairing) -> str:
     texts = {
-        Outcome.WRONG: f"That is not the number. Tries left: {operators.tries_left(pairing)}.",
+        Outcome.WRONG: wording.wrong_number(operators.tries_left(pairing)),
         Outcome.LOCKED: "That was the last wrong number. Nothing was linked.",
         Outcome.REFUSED: "Nothing was linked: meanwhile the account or the person is linked otherwise.",
         Outcome.OTHER_SIDE: "The person has an account: the number must be typed in one of its chats.",
@@ -73,7 +73,7 @@ def _refusal(outcome: Outcome, pairing: Pairing) -> str:
 
 
 def _request(pk: UUID) -> Pairing:
-    found = Pairing.objects.select_related("initiator", "responder", "person").filter(pk=pk).first()
+    found = pairing_rows.with_parties(Pairing.objects.filter(pk=pk)).first()
     if found is None:
         raise ValueError(f"There is no request {pk}.")
     return found
@@ -83,9 +83,9 @@ def _row(pairing: Pairing, now: datetime | None = None) -> dict[str, Any]:
     return {
         "id": pairing.pk,
         "state": str(invitations.state_of(pairing, now)),
-        "started_by": called.described(pairing.initiator) if pairing.initiator else pairing.operator,
+        "started_by": invitations.initiator_of(pairing),
         "person": pairing.person.unified_user_id if pairing.person else None,
-        "answered_by": called.described(pairing.responder) if pairing.responder else None,
+        "answered_by": invitations.responder_of(pairing) or None,
         "created_at": pairing.created_at,
         "expires_at": pairing.expires_at,
         "ended_at": pairing.ended_at,
