@@ -53,6 +53,7 @@ transports.check({name: value for name, value in globals().items() if isinstance
 
 BOTOS_AGENT = ENV.text("BOTOS_AGENT")
 BOTOS_MODEL = ENV.text("BOTOS_MODEL")
+BOTOS_NOTICE = ENV.text("BOTOS_NOTICE")
 BOTOS_INSTRUCTIONS = ENV.text("BOTOS_INSTRUCTIONS", "Be helpful.")
 OPENAI_API_KEY = ENV.secret("OPENAI_API_KEY")
 OPENAI_BASE_URL = ENV.address("OPENAI_BASE_URL")

@@ -17,15 +17,19 @@ from sessions_app.messages import Address, InboundMessage
 from sessions_app.models import Conversation, HistoryEntry, Lane
 
 
-def conversation_for(message: InboundMessage, account: PlatformAccount, resolver: Resolves | None) -> Conversation:
-    """The conversation that `message` is said in, made at first use. Raises IdentityUnavailable."""
-    if not message.is_private:
-        return group(message.address)
-    return direct(account, message.address, resolver)
+def conversation_for(
+    message: InboundMessage, account: PlatformAccount, resolver: Resolves | None
+) -> tuple[Conversation, bool]:
+    """The conversation that `message` is said in, and whether it was made for it. Raises IdentityUnavailable."""
+    return _direct(account, message.address, resolver) if message.is_private else _group(message.address)
 
 
 def direct(account: PlatformAccount, address: Address, resolver: Resolves | None) -> Conversation:
     """The private conversation of an account, made at first use and moved to `address`. Raises IdentityUnavailable."""
+    return _direct(account, address, resolver)[0]
+
+
+def _direct(account: PlatformAccount, address: Address, resolver: Resolves | None) -> tuple[Conversation, bool]:
     key = storage_key(account.platform, account.platform_user_id, resolver)
     return _at(Conversation.Kind.DM, key, address, account if is_computed(resolver) else None)
 
@@ -35,7 +39,7 @@ def is_computed(resolver: Resolves | None) -> bool:
     return isinstance(resolver, DatabaseIdentityResolver)
 
 
-def group(address: Address) -> Conversation:
+def _group(address: Address) -> tuple[Conversation, bool]:
     """The conversation of a group chat, or of one thread in it."""
     chat, thread = (part.replace("%", "%25").replace("/", "%2F") for part in (address.chat_id, address.thread_id))
     key = f"{address.platform}/{chat}/{thread}"
@@ -57,7 +61,7 @@ def storage_key(platform: str, platform_user_id: str, resolver: Resolves | None)
 
 def keyed(key: str, address: Address) -> Conversation:
     """The private conversation under a key that a resolver gave, made at first use."""
-    return _at(Conversation.Kind.DM, key, address, None)
+    return _at(Conversation.Kind.DM, key, address, None)[0]
 
 
 def find_direct(key: str, resolver: Resolves | None) -> Conversation | None:
@@ -81,15 +85,17 @@ def preferred_of(unified_user_id: str) -> Conversation | None:
     return wanted.select_related("account").first() or last_used_by(unified_user_id)
 
 
-def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) -> Conversation:
+def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) -> tuple[Conversation, bool]:
+    """The conversation, at `address` from now on, and whether it is a new one."""
     place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
     conversation = Conversation.objects.filter(kind=kind, key=key, account=account).first()
     if conversation is None:
         conversation = Conversation.objects.create(kind=kind, key=key, account=account, **place)
         Lane.objects.create(conversation=conversation)
-    elif address.chat_id and place != {name: getattr(conversation, name) for name in place}:
+        return conversation, True
+    if address.chat_id and place != {name: getattr(conversation, name) for name in place}:
         Conversation.objects.filter(pk=conversation.pk).update(**place)
-    return conversation
+    return conversation, False
 
 
 def of_people(user_ids: Collection[int]) -> dict[int, tuple[int, ...]]:

@@ -8,13 +8,14 @@ import re
 from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
 
-from identity import clock
+from identity import called, clock
 from identity.models import PLATFORM_NAME, PlatformAccount
 from identity.resolvers import IdentityUnavailable, Resolves
 from sessions_app import commands, conversations, forgotten, outbox, pairing_chat, texts, watermarks
-from sessions_app.messages import InboundMessage, MessageEdit, Sender
+from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
 from sessions_app.models import HistoryEntry, InboundEvent
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,9 @@ def _store(message: InboundMessage, resolver: Resolves | None) -> int | None:
     if forgotten.knows(message.address.platform, message.native_key) or watermarks.is_forgotten(message):
         return None
     account, is_new = _account_of(message)
-    conversation = conversations.conversation_for(message, account, resolver)
+    conversation, is_first = conversations.conversation_for(message, account, resolver)
+    if is_first and message.is_private and settings.BOTOS_NOTICE != "off":
+        _say_what_is_kept(message.address)
     is_decided = pairing_chat.hear(message, account, is_available=conversations.is_computed(resolver))
     event = InboundEvent.objects.create(
         platform=message.address.platform,
@@ -108,6 +111,12 @@ def _store(message: InboundMessage, resolver: Resolves | None) -> int | None:
         _see(account, message.sender)
     watermarks.advance(message)
     return None if is_decided else conversation.pk
+
+
+def _say_what_is_kept(address: Address) -> None:
+    """Before anything else is said in a private chat."""
+    text = settings.BOTOS_NOTICE or called.with_commands(str(texts.WHAT_IS_KEPT), on=address.platform)
+    outbox.queue(address, text)
 
 
 def decided() -> dict[str, Any]:

@@ -23,6 +23,10 @@ STARTED_ANEW_HERE = _(
     "to decide for them, so send /new there, too."
 )
 STARTED_ANEW_IN_GROUP = _("A new conversation starts here. I no longer look at what was said before.")
+WHAT_IS_KEPT = _(
+    "Before we start: I keep what you write to me here and what I answer, so that I remember it. /export gives you all "
+    "of it, /forget deletes it."
+)
 WELCOME = _("Hello! Write to me and I answer. I remember what you tell me here. /help shows what else I can do.")
 HELP = _(
     "Write to me and I answer.\n\n"

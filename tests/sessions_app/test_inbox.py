@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 from django.db import connection, transaction
 
 from identity import linking, pairing
@@ -14,7 +15,7 @@ from identity.models import PlatformAccount, UnifiedUser
 from identity.resolvers import InMemoryIdentityResolver
 from sessions_app import inbox, lanes, outbox, turns
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
-from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane, OutboundDelivery
 from tests.identity import pairs
 from tests.sessions_app.racing import at_once
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say, texts
@@ -282,3 +283,26 @@ def test_it_stores_all_that_a_new_account_sends_at_once_twice_over() -> None:
         Lane.objects.all().delete()
         Conversation.objects.all().delete()
         PlatformAccount.objects.all().delete()
+
+
+@pytest.mark.parametrize(("platform", "command"), [("telegram", "/forget"), ("slack", "!forget")])
+def test_it_says_once_what_it_keeps(settings: LazySettings, platform: str, command: str) -> None:
+    settings.BOTOS_NOTICE = ""
+    receive("alice", "here?", platform=platform, group="pub")
+    receive("alice", "hello", platform=platform)
+    receive("alice", "hello again", platform=platform)
+
+    [said] = OutboundDelivery.objects.filter(platform=platform)
+    assert said.chat_id == InboundEvent.objects.get(text="hello").chat_id
+    assert f"{command} deletes it" in said.text
+
+
+@pytest.mark.parametrize(
+    ("notice", "said"), [("Ours: see our /privacy page.", ["Ours: see our /privacy page."]), ("off", [])]
+)
+def test_it_says_what_the_operator_wants_said(settings: LazySettings, notice: str, said: list[str]) -> None:
+    settings.BOTOS_NOTICE = notice
+    inbox.receive(message("alice", "/link", platform="slack"), resolver=DATABASE)
+
+    queued = list(OutboundDelivery.objects.order_by("pk").values_list("text", flat=True))
+    assert queued == [*said, ""]  # then the code, whose words are made when it is sent
