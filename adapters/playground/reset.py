@@ -11,7 +11,7 @@ from adapters.playground import watching
 from adapters.playground.stage import PERSONAS
 from identity.models import PlatformAccount
 
-# The bots are still there, the log of what was done is kept for ever, and open pages must not hear an id twice.
+# The bots are still there, the log of what was done is kept for its time, and open pages must not hear an id twice.
 _KEPT = {"identity.botprofile", "identity.auditevent", "identity.liveevent"}
 
 

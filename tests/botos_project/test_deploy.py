@@ -15,6 +15,7 @@ import yaml
 from django.conf import settings
 from django.core.management import get_commands
 
+from sessions_app.commands import COMMANDS as BOT_COMMANDS
 from tests.botos_project.test_settings import PROJECT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT / "compose.yaml").read_text(encoding="utf-8"))
@@ -113,3 +114,12 @@ def test_it_runs_commands_as_the_units_do(unit: Path) -> None:
     assert {f"--property={key}={service[key]}" for key in ("EnvironmentFile", "UMask")} < set(given)
     assert [f"--setenv={pair}" for pair in service["Environment"].split()] == given[-3:-1]
     assert given[-1] == service["ExecStart"].split()[0]
+
+
+def test_it_tells_slack_of_every_command() -> None:
+    manifest = yaml.safe_load((PROJECT / "deploy" / "slack-manifest.yaml").read_text(encoding="utf-8"))
+    listed = {one["command"]: one["description"] for one in manifest["features"]["slash_commands"]}
+
+    assert listed == {f"/{name}": str(about) for name, about in BOT_COMMANDS}
+    assert {"chat:write", "im:history", "commands"} <= set(manifest["oauth_config"]["scopes"]["bot"])
+    assert {"message.im", "app_mention"} <= set(manifest["settings"]["event_subscriptions"]["bot_events"])
