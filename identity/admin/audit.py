@@ -31,7 +31,7 @@ class TopicFilter(admin.SimpleListFilter):
             "pairing": {"kind__startswith": "pairing_"},
             "links": {"kind__in": ["linked", "unlinked", "past_shared", "disowned", "preferred", "browser_ended"]},
             "people": {"kind__regex": "^(person|people)_"},
-            "data": {"kind__regex": "^(exported$|forg)"},
+            "data": {"kind__regex": "^(exported$|forg|told$)"},
             "given_up": {"kind__regex": "^(delivery|event)_"},
         }
         return queryset.filter(**topics.get(self.value() or "", {}))
