@@ -250,10 +250,12 @@ class BotOS:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     async def _forget(self) -> None:
-        """Portion by portion. The files are cleaned in a thread of its own: who only reads does not wait for that."""
+        """Portion by portion, others' calls in between. While the files are cleaned nobody could write anyhow: whoever
+        waits here meets no lock that runs out.
+        """
         while await bridge.call(forgetting.step):
             pass
-        await asyncio.to_thread(bridge.call_from_any_thread, forgetting.clean)
+        await bridge.call(forgetting.clean)
 
     async def _disconnect(self, connections: list[asyncio.Task[None]]) -> None:
         if connections:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -49,11 +49,15 @@ def link(
     if owner == user.pk:
         return mine.get()
     details = {"ended_link": mine.get().pk} if owner else {}
+    before = mine.select_related("user").first()
     if mine.update(ended_at=clock.now()):
         attachments.detach(account=account)
+    if before and not accounts_of(before.user):
+        pairing_rows.withdraw_all(before.user, actor=actor)
     made = AccountLink.objects.create(account=account, user=user, method=method, actor=actor)
     made.refresh_from_db(fields=["since"])
     audit.record(kind="linked", actor=actor, account=account, user=user, method=method, link=made.pk, **details)
+    pairing_rows.refuse_outdated(user)
     return made
 
 
@@ -119,6 +123,7 @@ def join(*, account: PlatformAccount, pairing: Pairing, user: UnifiedUser, since
     )
     audit.record(kind="linked", actor=how.actor, account=account, user=user, method=how.method, link=made.pk)
     _announce(accounts_of(user))
+    pairing_rows.refuse_outdated(user)
     return made
 
 
@@ -130,9 +135,19 @@ def leave(*, account: PlatformAccount, platform: str = "") -> bool:
 
 
 @transaction.atomic
-def undo(*, account: PlatformAccount, pairing_id: UUID, disowned: bool = False) -> bool:
-    """Take back what one handshake linked; `disowned` as somebody else's doing, with what was said meanwhile."""
-    return _end_some(account, Q(pairing=pairing_id), method="disowned" if disowned else "undo")
+def undo(*, account: PlatformAccount, pairing_id: UUID) -> bool:
+    """Take back what one handshake linked."""
+    return _end_some(account, Q(pairing=pairing_id), method="undo")
+
+
+def repudiate(held: Sequence[AccountLink], *, account: PlatformAccount, pairing_id: UUID) -> bool:
+    """The same as somebody else's doing, with what was said meanwhile. `held`: the links of the person, as
+    `hold_links_of` gives them. What has been so for long is taken back and no more: months are not blanked by a button.
+    """
+    lately = clock.read() - timedelta(seconds=limits().disown_seconds)
+    is_young = any(link.since > lately for link in held if link.pairing_id == pairing_id)
+    method = "disowned" if is_young else "undo"
+    return _end_those(held, account, Q(pairing=pairing_id), method=method, newest_only=False)
 
 
 @transaction.atomic
@@ -200,7 +215,7 @@ def _end_some(account: PlatformAccount, wanted: Q, *, method: str, newest_only: 
 
 
 def _end_those(
-    theirs: list[AccountLink], account: PlatformAccount, wanted: Q, *, method: str, newest_only: bool
+    theirs: Sequence[AccountLink], account: PlatformAccount, wanted: Q, *, method: str, newest_only: bool
 ) -> bool:
     own = next((link for link in theirs if link.account_id == account.pk), None)
     named = set(AccountLink.objects.filter(wanted, pk__in=[link.pk for link in theirs]).values_list("pk", flat=True))

@@ -145,7 +145,7 @@ def _answer_code(pairing: Pairing, account: PlatformAccount, takes: bool) -> Out
         notices.tell(account, Template.OTHER_APP)
         return Outcome.REFUSED
     if reason := pairing_policy.forbids(pairing, account):
-        return Outcome.REFUSED if pairing_finish.refuse(pairing, account, reason, was=State.OFFERED) else None
+        return Outcome.REFUSED if pairing_rows.refuse(pairing, account, reason, was=State.OFFERED) else None
     return _claim(pairing, account)
 
 
@@ -271,20 +271,21 @@ def deny(*, account: PlatformAccount, pairing_id: uuid.UUID) -> Outcome:
 
     A moment too late, what came of it is taken back.
     """
-    linking.hold_links_of(account)
+    held = linking.hold_links_of(account)
     pairing = _live_of(account).filter(pk=pairing_id).first()
     if pairing is None:
-        return _take_back(account, pairing_id)
+        return _take_back(account, pairing_id, held)
     return _stop(pairing, State.DENIED, account, strikes=True)
 
 
-def _take_back(account: PlatformAccount, pairing_id: uuid.UUID) -> Outcome:
-    """End the link as one that was somebody else's doing, and the browser with all that it reads."""
+def _take_back(account: PlatformAccount, pairing_id: uuid.UUID, held: Sequence[AccountLink]) -> Outcome:
+    """End the link as one that was somebody else's doing, and the browser with all that it reads. `held`: the links of
+    the account's person, held once for all that is done.
+    """
     page = Browser.objects.filter(accounts__account=account, accounts__pairing=pairing_id, accounts__ended_at=None)
     browser = page.select_for_update(no_key=True, of=("self",)).first()  # before any attachment or request
-    made = AccountLink.objects.live().filter(account__in=_accounts_beside(account), pairing=pairing_id)
-    is_linked = made.exists()
-    is_done = is_linked and linking.undo(account=account, pairing_id=pairing_id, disowned=True)
+    is_linked = any(link.pairing_id == pairing_id for link in held)
+    is_done = is_linked and linking.repudiate(held, account=account, pairing_id=pairing_id)
     if browser and browsers.sign_out(browser):
         notices.tell(account, Template.SIGNED_OUT, browsers=1)
         return Outcome.DENIED

@@ -61,17 +61,6 @@ def try_number(pairing: Pairing, number: str, how: How) -> Outcome:
     return Outcome.LOCKED
 
 
-def refuse(pairing: Pairing, responder: PlatformAccount, reason: str, *, was: str) -> bool:
-    """End a request that policy forbids, and say why. False if it is no longer what it `was`."""
-    if not pairing_rows.end(pairing, State.REFUSED, was=[was]):
-        return False
-    pairing_rows.record("refused", pairing, actor="system", account=responder, reason=reason)
-    initiating = [pairing.initiator] if was == State.OFFERED else pairing_rows.initiating_accounts(pairing)
-    for one in (*initiating, responder):  # invited people hear of what has been claimed, and not before
-        notices.tell(one, Template.REFUSED, reason=reason)
-    return True
-
-
 def _finish(pairing: Pairing, how: How) -> Outcome:
     browser = pairing.initiator_browser or pairing.responder_browser
     account = pairing.responder or pairing.initiator
@@ -98,7 +87,7 @@ def _attach(pairing: Pairing, browser: Browser, account: PlatformAccount, how: H
 def _link(pairing: Pairing, responder: PlatformAccount, how: How) -> Outcome:
     """Join the two sides. The rows they stand on are locked, and policy is asked once more."""
     if reason := pairing_policy.forbids(pairing, responder):
-        refuse(pairing, responder, reason, was=State.CLAIMED)
+        pairing_rows.refuse(pairing, responder, reason, was=State.CLAIMED)
         return Outcome.REFUSED
     _end(pairing, State.LINKED)
     sides = [one for one in (pairing.initiator, responder) if one]
@@ -119,20 +108,9 @@ def join(sides: list[PlatformAccount], person: UnifiedUser, pairing: Pairing, ho
         if one not in known:
             link = linking.join(account=one, user=person, pairing=pairing, since=since, how=how)
             _tell_others(link, [other for other in known if other not in took_part])
-    _refuse_others(person)
     is_alone = len(known) + len(sides) == 1
     for one in took_part:
         notices.tell(one, Template.KNOWN if is_alone else Template.LINKED, pairing=str(pairing.pk))
-
-
-def _refuse_others(person: UnifiedUser) -> None:
-    """Whoever has claimed another invitation of the person was shown other accounts than there are now: policy would
-    refuse the number, whoever types it.
-    """
-    others = pairing_rows.live_invitations(person).filter(state=State.CLAIMED)
-    for other in pairing_rows.with_parties(others).order_by("pk"):
-        if other.responder:
-            refuse(other, other.responder, "changed", was=State.CLAIMED)
 
 
 def _tell_others(link: AccountLink, others: Iterable[PlatformAccount]) -> None:

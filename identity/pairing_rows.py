@@ -142,6 +142,26 @@ def stop_all_of(accounts: Iterable[int], *, actor: str) -> None:
         stop(pairing, State.CANCELLED, actor=actor)
 
 
+def refuse(pairing: Pairing, responder: PlatformAccount, reason: str, *, was: str) -> bool:
+    """End a request that policy forbids, and say why. False if it is no longer what it `was`."""
+    if not end(pairing, State.REFUSED, was=[was]):
+        return False
+    record("refused", pairing, actor="system", account=responder, reason=reason)
+    initiating = [pairing.initiator] if was == State.OFFERED else initiating_accounts(pairing)
+    for one in (*initiating, responder):  # invited people hear of what has been claimed, and not before
+        notices.tell(one, Template.REFUSED, reason=reason)
+    return True
+
+
+def refuse_outdated(user: UnifiedUser) -> None:
+    """Whoever has claimed another invitation of the person was shown other accounts than there are now: policy would
+    refuse the number, whoever types it. The caller holds the person.
+    """
+    for one in with_parties(live_invitations(user).filter(state=State.CLAIMED)).order_by("pk"):
+        if one.responder:
+            refuse(one, one.responder, "changed", was=State.CLAIMED)
+
+
 def withdraw(invitation: Pairing, *, actor: str) -> bool:
     """Take a live invitation back. False if it had ended."""
     if not end_whoever_has_it(invitation, State.CANCELLED):

@@ -17,15 +17,18 @@ from django.db import OperationalError, connection
 SPARE = 64 * 2**20  # bytes left for whoever writes meanwhile
 HELD = "others hold them; it is tried again"
 FULL = "writing them anew takes as much room again, twice, and there is less; make room"
+VAR_TMP = Path("/var/tmp")  # noqa: S108 - SQLite's own choice
 _ATTEMPTS, _PAUSE = 3, 0.2
 
 
 def clean() -> str:
-    """Why it could not be done, in words; empty if it was. Nobody else writes meanwhile: a second or two for 100 MB."""
+    """Why it could not be done, in words; empty if it was. All others wait meanwhile: a second or two for 100 MB."""
     if connection.vendor != "sqlite":
         return ""
     if not _has_room():
         return FULL
+    if not _cut_log():  # a reader that stays would have it all written anew for nothing
+        return HELD
     is_written = False
     for attempt in range(_ATTEMPTS):
         if attempt:
@@ -63,6 +66,12 @@ def _has_room() -> bool:
     if not file.exists():
         return True
     size = sum(one.stat().st_size for one in (file, file.with_name(f"{file.name}-wal")) if one.exists())
-    folders = (Path(gettempdir()), file.parent)
+    folders = (_temporary_folder(), file.parent)
     times = Counter(folder.stat().st_dev for folder in folders)
     return all(shutil.disk_usage(folder).free >= size * times[folder.stat().st_dev] + SPARE for folder in folders)
+
+
+def _temporary_folder() -> Path:
+    """Where SQLite puts it: https://sqlite.org/tempfiles.html. Python looks in the same places, but in /tmp first."""
+    first = Path(gettempdir())
+    return VAR_TMP if first == Path("/tmp") and VAR_TMP.is_dir() else first  # noqa: S108 - nothing is opened there

@@ -92,8 +92,8 @@ def _store(message: InboundMessage, resolver: Resolves | None) -> int | None:
         return None
     account, is_new = _account_of(message)
     conversation, is_first = conversations.conversation_for(message, account, resolver)
-    if is_first and message.is_private and settings.BOTOS_NOTICE != "off":
-        _say_what_is_kept(message.address)
+    if is_first and message.is_private:
+        _say_what_is_kept(message.address, resolver)
     is_decided = pairing_chat.hear(message, account, is_available=conversations.is_computed(resolver))
     event = InboundEvent.objects.create(
         platform=message.address.platform,
@@ -113,10 +113,12 @@ def _store(message: InboundMessage, resolver: Resolves | None) -> int | None:
     return None if is_decided else conversation.pk
 
 
-def _say_what_is_kept(address: Address) -> None:
+def _say_what_is_kept(address: Address, resolver: Resolves | None) -> None:
     """Before anything else is said in a private chat."""
-    text = settings.BOTOS_NOTICE or called.with_commands(str(texts.WHAT_IS_KEPT), on=address.platform)
-    outbox.queue(address, text)
+    own = f"{texts.WHAT_IS_KEPT} {texts.WHAT_ABOUT_IT}" if conversations.is_computed(resolver) else texts.WHAT_IS_KEPT
+    text = settings.BOTOS_NOTICE or called.with_commands(str(own), on=address.platform)
+    if text.lower() != "off":
+        outbox.queue(address, text)
 
 
 def decided() -> dict[str, Any]:

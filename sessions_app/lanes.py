@@ -208,15 +208,18 @@ def _place(event: InboundEvent) -> tuple[object, ...]:
 
 
 def _take(wanted: Mapping[_Lane, Conversation], owner: str) -> dict[_Lane, Lease]:
-    """Lease one conversation of each of these free lanes. Of all who try at once, one locks the row."""
+    """Lease one conversation of each of these free lanes. Of all who try at once, one locks the rows: all of a lane's,
+    and waiting for none, since whoever ends a turn there may wait for its events.
+    """
     now = clock.now()
-    rows = Lane.objects.filter(pk__in=[conversation.pk for conversation in wanted.values()])
+    rows = Lane.objects.filter(pk__in={pk for lane in wanted for pk in lane.together}).order_by("pk")
     free = rows.filter(lease_until__lte=now, not_before__lte=now).select_for_update(skip_locked=True)
     fences = dict(free.values_list("pk", "fence"))
+    taken = {lane: conversation for lane, conversation in wanted.items() if fences.keys() >= {*lane.together}}
+    leased = [conversation.pk for conversation in taken.values()]
     until = clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS)
-    Lane.objects.filter(pk__in=fences).update(owner=owner, fence=F("fence") + 1, lease_until=until)
-    taken = {lane: conversation for lane, conversation in wanted.items() if conversation.pk in fences}
-    _shut_out({pk for lane in taken for pk in lane.together}.difference(fences))
+    Lane.objects.filter(pk__in=leased).update(owner=owner, fence=F("fence") + 1, lease_until=until)
+    _shut_out({pk for lane in taken for pk in lane.together}.difference(leased))
     return {
         lane: Lease(owner, fences[conversation.pk] + 1, conversation, lane.user_id, lane.together)
         for lane, conversation in taken.items()

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 from django.conf import settings
 from django.db import transaction
 
-from identity import clock
+from identity import called, clock
 from identity.models import PlatformAccount
 from identity.resolvers import Resolves, resolve_with, stranger_key
 from sessions_app import agents, bridge, conversations, history, lanes, texts, turns
@@ -129,7 +129,7 @@ class BotSessionManager:
             return await agents.ask(agent, turn, limit=settings.BOTOS_TURN_SECONDS)
         except agents.AgentError as error:
             log.warning("the agent failed: %s", type(error).__name__)
-            return str(texts.GAVE_UP)
+            return called.with_commands(str(texts.GAVE_UP), on=self.platform)
 
     def history(self, user_id: str) -> list[dict[str, Any]]:
         """The window of a person, oldest first: dicts of role, content, timestamp (seconds since 1970).

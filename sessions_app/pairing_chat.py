@@ -32,7 +32,7 @@ def hear(message: InboundMessage, account: PlatformAccount, *, is_available: boo
         return _hear_in_public(message, account)
     step = _step_of(message.text)
     if not is_available:
-        return step is not None and step is not _number and _answer_not_here(message, account)
+        return step is not None and step is not _number and _answer_not_here(message, account, step)
     if step is _number:
         step = _step_of_number(account)
     step = step or _claim_within(message.text)
@@ -174,9 +174,10 @@ def _awaits_number(account: PlatformAccount) -> bool:
     return pairing.is_party_to_number(account) or forgetting.awaits_number(account)
 
 
-def _answer_not_here(message: InboundMessage, account: PlatformAccount) -> bool:
+def _answer_not_here(message: InboundMessage, account: PlatformAccount, step: Step) -> bool:
     """Where another resolver decides who is who, accounts have no private chat of their own: answer in this one."""
-    outbox.queue(message.address, wording.render(Template.NOT_HERE, account, {}).text)
+    not_here = wording.render(Template.NOT_HERE, account, {}).text
+    outbox.queue(message.address, texts.FORGET_NOT_HERE if step is _forget else not_here)
     return True
 
 

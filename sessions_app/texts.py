@@ -23,10 +23,8 @@ STARTED_ANEW_HERE = _(
     "to decide for them, so send /new there, too."
 )
 STARTED_ANEW_IN_GROUP = _("A new conversation starts here. I no longer look at what was said before.")
-WHAT_IS_KEPT = _(
-    "Before we start: I keep what you write to me here and what I answer, so that I remember it. /export gives you all "
-    "of it, /forget deletes it."
-)
+WHAT_IS_KEPT = _("Before we start: I keep what you write to me here and what I answer, so that I remember it.")
+WHAT_ABOUT_IT = _("/export gives you all of it, /forget deletes it.")
 WELCOME = _("Hello! Write to me and I answer. I remember what you tell me here. /help shows what else I can do.")
 HELP = _(
     "Write to me and I answer.\n\n"
@@ -75,4 +73,5 @@ FORGET_LOCKED = _("Too many wrong numbers, so nothing is deleted. Send /forget f
 FORGETTING = _(
     "I am deleting all that I know of you; it takes a minute or two. This is the last you will hear from me."
 )
+FORGET_NOT_HERE = _("I cannot do that by myself here. Ask whoever runs this bot to delete what it keeps of you.")
 FORGET_NOT_NOW = _("You have asked for that often. Try again in an hour.")

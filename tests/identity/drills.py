@@ -110,6 +110,13 @@ DRILLS: dict[str, list[Step]] = {
         *said(TELEGRAM, DISCORD),
         ("say_not_me", TELEGRAM, NEWEST),
     ],
+    "not me, very late": [
+        *PAIRED,
+        *said(TELEGRAM, DISCORD),
+        ("wait", 7 * 86_400 + 13),
+        ("say_not_me", DISCORD, NEWEST),
+        *said(TELEGRAM, DISCORD),
+    ],
     "not me, too late, from one of three": [*ALL_PAIRED, ("say_not_me", SLACK, 1), ("say_not_me", DISCORD, NEWEST)],
     "somebody else cancels": [*CLAIMED, ("cancel", MALLORY), ("cancel", TELEGRAM)],
     "a code in a group": [

@@ -176,7 +176,7 @@ class Model:
         words = self._sign_out_whom(who, request)
         made = [link for link in self._family(who) if link.request is request]
         if made:
-            words |= self._take_out(who, made, disowned=True)
+            words |= self._take_out(who, made, disowned=made[0].since > self.now - 7 * DAY)
         return words or {"nothing_there"}
 
     def _sign_out_whom(self, who: Account, request: Request | None) -> Words:

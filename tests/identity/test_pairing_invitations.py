@@ -134,7 +134,7 @@ def test_the_operator_cannot_finish_once_the_person_has_an_account(
     request = invited(alice, telegram)
     person("alice", discord)
 
-    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.OTHER_SIDE
+    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.NOTHING
     assert owner(telegram) is None
 
 
@@ -353,7 +353,17 @@ def test_it_ends_what_else_was_claimed_when_the_person_gets_an_account(
     assert pairing.confirm(account=telegram, number=number(second)) == Outcome.NOTHING
 
 
-@pytest.mark.parametrize("leaves", ["/unlink", "gone", "resolver"])
+def test_a_program_that_links_ends_what_was_shown_otherwise(
+    telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    request = invited(person("alice"), discord)
+
+    person("alice", telegram)
+
+    assert state(request) == "refused"
+
+
+@pytest.mark.parametrize("leaves", ["/unlink", "gone", "resolver", "moved"])
 def test_it_withdraws_invitations_with_the_last_account_however_that_leaves(
     told: Told, telegram: PlatformAccount, discord: PlatformAccount, leaves: str
 ) -> None:
@@ -365,6 +375,8 @@ def test_it_withdraws_invitations_with_the_last_account_however_that_leaves(
         linking.leave(account=telegram)
     elif leaves == "gone":
         linking.account_is_gone(account=telegram)
+    elif leaves == "moved":
+        person("bob", telegram)
     else:
         linking.unlink(platform="telegram", platform_user_id=telegram.platform_user_id, actor="program")
 

@@ -161,7 +161,13 @@ MUTANTS = (
         "return Outcome.NOTHING",
     ),
     Mutant(
-        "not me, late, keeps what was said", pairing, "pairing_id=pairing_id, disowned=True)", "pairing_id=pairing_id)"
+        "not me, late, keeps what was said", linking, 'method = "disowned" if is_young else "undo"', 'method = "undo"'
+    ),
+    Mutant(
+        "not me, very late, blanks",
+        linking,
+        'method = "disowned" if is_young else "undo"',
+        'method = "disowned"',
     ),
     Mutant("a new link may end old ones", linking, "other.since >= own.since or is_grown(own)", "True"),
     Mutant(

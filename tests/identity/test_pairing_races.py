@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection, connections
 
-from identity import browser_pairing, browsers, linking, notices, pairing, pairing_limits, pairing_rows
+from identity import browser_pairing, browsers, linking, locks, notices, pairing, pairing_limits, pairing_rows
 from identity.models import (
     AccountLink,
     AuditEvent,
@@ -289,6 +289,24 @@ def test_an_account_that_is_taken_out_finishes_nothing() -> None:
 
 
 # --- Nobody waits in a circle
+
+
+def test_a_late_denial_holds_accounts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second time others may have come, before these in the order of locks."""
+    telegram, discord = account("alice"), account("alice", "discord")
+    request = linked(telegram, discord)
+    held, hold = [], locks.lock_people
+
+    def hold_and_note(accounts: Iterable[int], **joining: Any) -> dict[int, int]:
+        held.append(set(accounts))
+        return hold(held[-1], **joining)
+
+    monkeypatch.setattr(locks, "lock_people", hold_and_note)
+    assert pairing.deny(account=discord, pairing_id=request.pk) == Outcome.DENIED
+
+    assert held[0] == {telegram.pk, discord.pk}
+    assert all(later <= held[0] for later in held[1:])
+    assert len(held) == 1
 
 
 def test_suspending_waits_in_no_circle() -> None:

@@ -491,11 +491,36 @@ def test_it_cuts_the_log_also_when_the_files_could_not_be_written_anew(
     if connection.vendor != "sqlite":
         pytest.skip("only SQLite has such a log")
     monkeypatch.setattr(database_files, "_PAUSE", 0.0)
-    monkeypatch.setattr(database_files, "_write_anew", lambda: False)
+    monkeypatch.setattr(database_files, "_write_anew", lambda: bool(say("bob", "meanwhile")) and False)
     log = Path(f"{connection.settings_dict['NAME']}-wal")
 
     assert database_files.clean() == database_files.HELD
     assert log.stat().st_size == 0
+
+
+@pytest.mark.parametrize(("times", "is_done"), [(1, False), (2, True)])
+def test_it_wants_room_for_two_copies_where_both_are_on_one_disk(
+    two: None, monkeypatch: pytest.MonkeyPatch, times: int, is_done: bool
+) -> None:
+    """SQLite takes /var/tmp, whatever Python would take."""
+    if connection.vendor != "sqlite":
+        pytest.skip("only SQLite writes its files anew")
+    folder, file = Path(str(connection.settings_dict["NAME"])).parent, Path(str(connection.settings_dict["NAME"]))
+    monkeypatch.setattr(database_files, "VAR_TMP", folder)
+    monkeypatch.setattr(database_files, "gettempdir", lambda: "/tmp")
+    size = file.stat().st_size + Path(f"{file}-wal").stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Mock(free=size * times + database_files.SPARE))
+
+    assert (database_files.clean() == "") is is_done
+
+
+def test_it_writes_nothing_anew_while_somebody_reads_the_log(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("only SQLite has such a log")
+    monkeypatch.setattr(database_files, "_cut_log", lambda: False)
+    monkeypatch.setattr(database_files, "_write_anew", _crash)
+
+    assert database_files.clean() == database_files.HELD
 
 
 def test_it_forgets_a_portion_at_a_time(two: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,7 +298,7 @@ def test_it_says_once_what_it_keeps(settings: LazySettings, platform: str, comma
 
 
 @pytest.mark.parametrize(
-    ("notice", "said"), [("Ours: see our /privacy page.", ["Ours: see our /privacy page."]), ("off", [])]
+    ("notice", "said"), [("Ours: see our /privacy page.", ["Ours: see our /privacy page."]), ("Off", [])]
 )
 def test_it_says_what_the_operator_wants_said(settings: LazySettings, notice: str, said: list[str]) -> None:
     settings.BOTOS_NOTICE = notice
@@ -306,3 +306,13 @@ def test_it_says_what_the_operator_wants_said(settings: LazySettings, notice: st
 
     queued = list(OutboundDelivery.objects.order_by("pk").values_list("text", flat=True))
     assert queued == [*said, ""]  # then the code, whose words are made when it is sent
+
+
+def test_it_promises_nothing_where_another_resolver_decides_who_is_who(settings: LazySettings) -> None:
+    settings.BOTOS_NOTICE = ""
+    for text in ("hello", "/forget"):
+        inbox.receive(message("alice", text), resolver=InMemoryIdentityResolver())
+
+    first, answer = OutboundDelivery.objects.order_by("pk").values_list("text", flat=True)
+    assert first.endswith("so that I remember it.")
+    assert answer.startswith("I cannot do that by myself here.")
