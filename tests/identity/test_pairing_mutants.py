@@ -157,7 +157,7 @@ MUTANTS = (
     Mutant(
         "not me is an all-clear when it is late",
         pairing,
-        "return _take_back(account, pairing_id)",
+        "return _take_back(account, pairing_id, held)",
         "return Outcome.NOTHING",
     ),
     Mutant(
