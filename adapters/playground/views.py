@@ -158,15 +158,17 @@ def _panes(playground: Playground, persona: Persona, busy: frozenset[str]) -> li
             "title": _TITLES[platform],
             "username": persona.accounts[platform].username,
             "is_busy": platform in busy,
-            "lines": [_bubble(said) for said in playground.chat(persona, platform)],
+            "lines": [_bubble(said, platform) for said in playground.chat(persona, platform)],
         }
         for platform in playground.servers
     ]
 
 
-def _bubble(said: Said) -> Bubble:
+def _bubble(said: Said, platform: str) -> Bubble:
     is_bot = said.author_id == "bot"
-    parts = re.split(f"({story.SECRET.pattern})", said.text) if is_bot else [said.text]
+    # As Discord's app does: a backslash takes the meaning from a mark, and is not shown.
+    text = re.sub(r"\\([^a-zA-Z0-9\s])", r"\1", said.text) if is_bot and platform == "discord" else said.text
+    parts = re.split(f"({story.SECRET.pattern})", text) if is_bot else [text]
     return Bubble(said.message_id, "bot" if is_bot else "me", tuple(parts), said.buttons)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from django.test import Client, override_settings
 
-from adapters.playground import reset, stage, watching
+from adapters.playground import reset, stage, views, watching
+from adapters.playground.server import Said
 from adapters.playground.stage import PERSONAS, Playground
 from identity import audit, linking
 from identity.models import AuditEvent, BotProfile, LiveEvent, PlatformAccount
@@ -128,3 +129,17 @@ def test_it_clears_nothing_where_a_real_bot_has_a_token(token: str) -> None:
         reset.clear()
 
     assert watching.is_known(ALICE)
+
+
+@pytest.mark.parametrize(
+    ("platform", "author", "shown"),
+    [
+        ("discord", "bot", r"@alice_t, C:\temp"),
+        ("discord", "alice", r"@alice\_t, C:\temp"),
+        ("slack", "bot", r"@alice\_t, C:\temp"),
+    ],
+)
+def test_it_shows_names_as_discord_does(platform: str, author: str, shown: str) -> None:
+    said = Said(chat_id="1", author_id=author, text=r"@alice\_t, C:\temp", message_id="1")
+
+    assert views._bubble(said, platform).parts == (shown,)
