@@ -288,7 +288,9 @@ def _in_a_group(initiator: Chat, responder: Chat) -> None:
     code = code_in(initiator.asks("/link"))
     group = GROUPS[responder.platform]
     responder.says(f"my code is {code}", group=group, mention=responder.platform == "discord")
-    burned = "Your code was posted in a group, so it works no more. Send {}link for a new one, and keep it."
+    burned = (
+        "Your code was posted in a group, so it no longer works. Send {}link for a new one, and keep it to yourself."
+    )
     assert initiator.hears() == burned.format(slash(initiator))
     assert responder.asks(code) == no_code(responder)
     assert not responder.said_by_bot_in(group)

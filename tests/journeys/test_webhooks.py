@@ -64,7 +64,7 @@ def test_it_hears_slash_commands(platforms: Platforms, site: Site) -> None:
     alice = person("slack", 1)
     with one_process(platforms, site):
         told = platforms.do(site.slack.command(alice, "/help", ""))
-        assert "/link" in platforms.replies("slack", alice)[0]
+        assert "!link" in platforms.replies("slack", alice)[0]
         platforms.do(site.slack.answered(told))
 
 

@@ -496,6 +496,7 @@ def test_it_does_not_wait_for_what_another_is_just_claiming() -> None:
     assert found == ["two"]
 
 
+@pytest.mark.django_db
 def test_it_queues_more_parts_than_one_statement_takes() -> None:
     outbox.queue(Address("telegram", "chat"), "a " * 4000, limit=1)
 
