@@ -11,8 +11,9 @@ from adapters.playground import watching
 from adapters.playground.stage import PERSONAS
 from identity.models import PlatformAccount
 
-# The bots are still there, the log of what was done is kept for its time, and open pages must not hear an id twice.
-_KEPT = {"identity.botprofile", "identity.auditevent", "identity.liveevent"}
+# The bots are still there and still receive, the log of what was done is kept for its time, and open pages must not
+# hear an id twice.
+_KEPT = {"identity.botprofile", "sessions_app.pollerlease", "identity.auditevent", "identity.liveevent"}
 
 
 class NotOurs(Exception):

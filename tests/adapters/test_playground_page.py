@@ -12,7 +12,7 @@ from adapters.playground.server import Said
 from adapters.playground.stage import PERSONAS, Playground
 from identity import audit, linking
 from identity.models import AuditEvent, BotProfile, LiveEvent, PlatformAccount
-from sessions_app import history
+from sessions_app import history, pollers
 from sessions_app.models import Conversation
 
 pytestmark = pytest.mark.django_db(transaction=True)  # async views close and open connections
@@ -101,12 +101,14 @@ def test_it_clears_what_the_played_people_said() -> None:
     BotProfile.objects.create(platform="telegram", name="botos")
     audit.record(kind="linked", actor="test")
     LiveEvent.objects.create(topic="account:1", kind="links")
+    assert pollers.take("key", "owner")
 
     reset.clear()
 
     assert not watching.is_known(ALICE)
     assert not Conversation.objects.exists()
     assert [model.objects.count() for model in (BotProfile, AuditEvent, LiveEvent)] == [1, 1, 1]
+    assert pollers.renew("key", "owner")  # or the bots would connect anew, and miss what is said meanwhile
 
 
 @override_settings(**TOKENS)
