@@ -41,6 +41,7 @@ class Playground:
         servers: Iterable[PlatformServer] = (TelegramServer(), DiscordServer(), SlackServer())
         self.servers = {server.platform: server for server in servers}
         self.told = 0  # steps of the story
+        self.answers = 0  # that stood in the chat of the last step before it
         self.telling = asyncio.Lock()
         self.last_used: dict[str, str] = {}  # by name of a persona, the platform
         self._forgotten: set[tuple[str, str]] = set()  # platform and id of messages from before it started over

@@ -74,9 +74,11 @@ async def go_on(playground: Playground) -> None:
     """Play the next step, once the one before is answered. Raises Stuck."""
     async with playground.telling:
         if not is_over(playground):
-            await _until_answered()
-            await _play(playground, STEPS[playground.told])
-            playground.told += 1
+            await _until_answered(playground)
+            step = STEPS[playground.told]
+            before = _answers(playground, step.platform)
+            await _play(playground, step)
+            playground.told, playground.answers = playground.told + 1, before
 
 
 async def _play(playground: Playground, step: Step) -> None:
@@ -101,10 +103,19 @@ def _button(playground: Playground, step: Step) -> tuple[str, str] | None:
     return next((pair for pair in shown if pair[1].startswith(step.presses)), None)
 
 
-async def _until_answered() -> None:
-    deadline = monotonic() + PATIENCE
+async def _until_answered(playground: Playground) -> None:
+    """Until the bot has said something where the last step was, and has nothing left to say: what was typed there may
+    still be on its way.
+    """
+    deadline, step = monotonic() + PATIENCE, standing(playground)
+    while step and _answers(playground, step.platform) == playground.answers:
+        await _pause(deadline)
     while await bridge.call(watching.busy_platforms, ALICE):
         await _pause(deadline)
+
+
+def _answers(playground: Playground, platform: str) -> int:
+    return sum(said.author_id == "bot" for said in playground.chat(ALICE, platform))
 
 
 async def _found(look: Callable[[], T | None]) -> T:

@@ -107,7 +107,8 @@ async def tell(request: HttpRequest) -> HttpResponse:
     except reset.NotOurs as error:
         return _refused(error)
     except story.Stuck:
-        return HttpResponse(_("The bot has not answered yet. Try again."), status=503, content_type="text/plain")
+        reason = _("The bot has not answered yet. Try again, or start over.")
+        return HttpResponse(reason, status=503, content_type="text/plain")
     return redirect(f"{reverse('playground')}?as={story.ALICE.name}&play=on")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 from django.test import Client, override_settings
 
-from adapters.playground import reset, stage, views, watching
+from adapters.playground import reset, stage, story, views, watching
 from adapters.playground.server import Said
 from adapters.playground.stage import PERSONAS, Playground
 from identity import audit, linking
@@ -93,6 +94,22 @@ def test_it_shows_what_the_agent_is_given_in_each_app() -> None:
         )
     assert watching.watch(ALICE).linked == ("telegram", "discord")
     assert "Alice has linked Telegram, Discord." in page("discord")
+
+
+def test_a_step_of_the_story_waits_for_the_answer_to_the_one_before(
+    playground: Playground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(story, "PATIENCE", 0.0)
+    telegram = playground.servers["telegram"]
+    chat = telegram.private_chat(ALICE.accounts["telegram"])
+    asyncio.run(story.go_on(playground))
+
+    with pytest.raises(story.Stuck):  # nothing is busy: what was said has not even come to the bot
+        asyncio.run(story.go_on(playground))
+    telegram.said.append(Said(chat_id=chat, author_id="bot", text="Got it!", message_id="2"))
+    asyncio.run(story.go_on(playground))
+
+    assert playground.told == 2
 
 
 @override_settings(**TOKENS)
