@@ -26,6 +26,7 @@ T = TypeVar("T")
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PLATFORMS = ("telegram", "discord", "slack")
 PATIENCE = 30.0  # seconds until something that must happen counts as never
+TO_BE_KILLED = {"BOTOS_POLLER_SECONDS": "3"}  # who comes after a killed process waits for the end of its lease
 
 
 class Platforms:
@@ -146,11 +147,16 @@ class Bots:
 
 @contextmanager
 def running(platforms: Platforms, *arguments: str, **settings: str) -> Iterator[Bots]:
-    """A `runbots` process connected to the local servers and to the test's database, gone at the end."""
+    """A `runbots` process connected to the local servers and to the test's database, gone at the end. Its log is shown
+    if the test fails.
+    """
     up = settings.pop("up", " ".join(PLATFORMS)).split()
     bots = Bots(*arguments, up=tuple(up), **environment(platforms) | settings)
     try:
         yield bots
+    except BaseException:
+        print(*bots.lines, sep="\n")
+        raise
     finally:
         if bots.is_running():
             bots.terminate()
@@ -162,7 +168,6 @@ def environment(platforms: Platforms) -> dict[str, str]:
         "DJANGO_SETTINGS_MODULE": "botos_project.settings",
         "DATABASE_URL": database_url(),
         "BOTOS_LEASE_SECONDS": "3",
-        "BOTOS_POLLER_SECONDS": "3",
         "BOTOS_SWEEP_SECONDS": "0.3",
         "PYTHONWARNINGS": "ignore",
     } | platforms.environment()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from sessions_app.models import HistoryEntry, InboundEvent, OutboundDelivery
-from tests.journeys.running import PLATFORMS, Platforms, eventually, person, running
+from tests.journeys.running import PLATFORMS, TO_BE_KILLED, Platforms, eventually, person, running
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.journey]
 
-SLOW = {"BOTOS_AGENT": "tests.journeys.agents.SlowEcho"}
+SLOW = {"BOTOS_AGENT": "tests.journeys.agents.SlowEcho", **TO_BE_KILLED}
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

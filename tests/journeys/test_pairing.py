@@ -21,7 +21,7 @@ from identity.models import AccountLink, BotProfile, Pairing
 from identity.pairing_secrets import secrets_of
 from sessions_app.models import HistoryEntry, InboundEvent, OutboundDelivery
 from tests.journeys.chats import Chat, claimed, code_in, linked, number_in
-from tests.journeys.running import PLATFORMS, Bots, Platforms, eventually, running
+from tests.journeys.running import PLATFORMS, TO_BE_KILLED, Bots, Platforms, eventually, running
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.journey]
 
@@ -360,14 +360,14 @@ def _newest() -> QuerySet[Pairing]:
 def test_it_goes_on_after_a_kill_between_the_steps(platforms: Platforms) -> None:
     alice, other = Chat(platforms, "telegram"), Chat(platforms, "discord")
     both = ("--platforms", "telegram", "discord")
-    with running(platforms, *both, up="telegram discord") as bots:
+    with running(platforms, *both, up="telegram discord", **TO_BE_KILLED) as bots:
         code = code_in(alice.asks("/link"))
         _kill(bots)
-    with running(platforms, *both, up="telegram discord") as bots:
+    with running(platforms, *both, up="telegram discord", **TO_BE_KILLED) as bots:
         number = number_in(other.asks(code))
         alice.hears()
         _kill(bots)
-    with running(platforms, *both, up="telegram discord") as bots:
+    with running(platforms, *both, up="telegram discord", **TO_BE_KILLED) as bots:
         alice.says(number)
         eventually(lambda: AccountLink.objects.live().count() == 2)
         _kill(bots)  # whoever was not told yet is told after the restart

@@ -12,7 +12,7 @@ from django.db import connection
 from sessions_app.models import HistoryEntry, InboundEvent, OutboundDelivery
 from tests.journeys.chats import Chat, linked
 from tests.journeys.redis_server import redis_server
-from tests.journeys.running import Bots, Platforms, Worker, environment, eventually, person, running
+from tests.journeys.running import TO_BE_KILLED, Bots, Platforms, Worker, environment, eventually, person, running
 from tests.journeys.webhooks import SECRET, Site, pages, together
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.journey]
@@ -108,7 +108,7 @@ def test_it_answers_from_another_process_without_redis(platforms: Platforms, sit
 @pytest.mark.parametrize("platform", CALLED)
 def test_it_answers_once_after_a_kill(platforms: Platforms, site: Site, platform: str) -> None:
     alice, server = person(platform, 1), platforms.servers[platform]
-    with one_process(platforms, site, **SLOW) as bots:
+    with one_process(platforms, site, **SLOW, **TO_BE_KILLED) as bots:
         message_id = platforms.say(platform, alice, "hello")
         platforms.do(server.acknowledged(message_id))
         bots.kill()
