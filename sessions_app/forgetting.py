@@ -209,24 +209,26 @@ def _begin(request: ForgetRequest) -> list[int]:
 
 @transaction.atomic
 def _forget_some(accounts: Sequence[int]) -> bool:
-    """A few rows of each kind; what points to others goes before them. False if there was nothing left.
+    """A few rows of one kind: what points to others goes before them. False if there was nothing left.
 
     Each question has an index of its own: asked at once, they would be answered by reading whole tables.
     """
     chats = list(Conversation.objects.filter(account__in=accounts).values_list("pk", "platform", "chat_id"))
     events = list(InboundEvent.objects.filter(account__in=accounts)[:AT_ONCE])
-    forgotten.remember(events)
     entries = _some(HistoryEntry.objects.all(), Q(author__in=accounts), Q(conversation__in=[pk for pk, _, _ in chats]))
     addresses = [Q(platform=platform, chat_id=chat_id) for _, platform, chat_id in chats]
     answers = [Q(account__in=accounts), Q(event__in=events), Q(entry__in=entries)]
-    gone = 0
     for model, ids in (
         (OutboundDelivery, _some(OutboundDelivery.objects.all(), *answers, *addresses)),
         (HistoryEntry, entries),
         (InboundEvent, [one.pk for one in events]),
     ):
-        gone += model.objects.filter(pk__in=ids).delete()[0] if ids else 0
-    return gone > 0
+        if ids:
+            if model is InboundEvent:
+                forgotten.remember(events)
+            model.objects.filter(pk__in=ids).delete()
+            return True
+    return False
 
 
 def _some(rows: QuerySet[Any], *conditions: Q) -> list[int]:

@@ -525,6 +525,7 @@ def test_it_writes_nothing_anew_while_somebody_reads_the_log(two: None, monkeypa
 
 def test_it_forgets_a_portion_at_a_time(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forgetting, "AT_ONCE", 1)
+    say("zaphod", "tell me all", answer="wizzard " * 1000, group="pub")  # more deliveries than a portion
     confirmed()
     deliver()
 
