@@ -175,7 +175,7 @@ def _unlinked(account: PlatformAccount, subject: Subject) -> Notice:
     text = _("%(who)s no longer shares this conversation.") % {
         "who": called.described(link.account, on=account.platform)
     }
-    return Notice(text, () if link.disowned else (_wasnt_me(link),))
+    return Notice(text, () if link.disowned else (Button(_("It was never mine"), f"/wasntme {link.pk}"),))
 
 
 def _past_shared(account: PlatformAccount, subject: Subject) -> Notice:
@@ -200,6 +200,11 @@ def _accounts(account: PlatformAccount, subject: Subject) -> Notice:
 
 def _forget_asked(account: PlatformAccount, subject: Subject) -> Notice:
     asker = PlatformAccount.objects.get(pk=subject["by"])
+    beside = AccountLink.objects.live().filter(
+        user__in=AccountLink.objects.live().filter(account=account).values("user")
+    )
+    if not beside.filter(account=asker).exists():
+        return Notice(_("That request has ended."))
     text = _(
         "%(who)s asked me to forget all that was said, names and ids, of every account that shares this conversation, "
         "this one too. That happens once the number that I sent there is typed. /unlink %(app)s prevents it."

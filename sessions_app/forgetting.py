@@ -45,10 +45,13 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a number; with WRONG, how many tries are `left`."""
+    """What came of a number; with WRONG, how many tries are `left`; with CONFIRMED, which accounts are `kept`, as
+    their chats could not be warned yet.
+    """
 
     outcome: Outcome
     left: int = 0
+    kept: tuple[PlatformAccount, ...] = ()
 
 
 # --- Asking
@@ -112,21 +115,33 @@ def confirm(*, account: PlatformAccount, number: str, browser: Browser | None = 
 
 
 def _confirm(request: ForgetRequest) -> Answer:
-    """What has left the reach since it was asked for is not forgotten, and what came into it neither."""
-    still = {one.pk for one in linking.reach(request.account)}
-    accounts = [pk for pk in request.accounts if pk in still]
+    """What has left the reach since it was asked for is not forgotten, what came into it neither, nor who does not know
+    of it yet.
+    """
+    reached = [one for one in linking.reach(request.account) if one.pk in request.accounts]
+    warnings = OutboundDelivery.objects.filter(template=Template.FORGET_ASKED, account__in=reached, settled_at=None)
+    unaware = set(warnings.values_list("account", flat=True))
+    accounts = [one.pk for one in reached if one.pk not in unaware]
     mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ASKED)
     mine.update(state=State.CONFIRMED, accounts=accounts, confirmed_at=clock.now())
     audit.record(kind="forget_confirmed", actor=audit.actor(request.account), account=request.account)
-    return Answer(Outcome.CONFIRMED)
+    return Answer(Outcome.CONFIRMED, kept=tuple(one for one in reached if one.pk in unaware))
 
 
-def words_for(answer: Answer) -> object:
-    """The answer in a chat."""
+def words_for(answer: Answer, *, on: str) -> object:
+    """The answer in a chat of the platform `on`."""
     if answer.outcome == Outcome.WRONG:
         return wording.wrong_number(answer.left)
+    if answer.kept:
+        return f"{texts.FORGETTING}\n\n{words_about_kept(answer, on=on)}"
     said = {Outcome.CONFIRMED: texts.FORGETTING, Outcome.LOCKED: texts.FORGET_LOCKED}
     return said.get(answer.outcome, texts.FORGET_ENDED)
+
+
+def words_about_kept(answer: Answer, *, on: str = "") -> str:
+    """What is said of accounts that are not forgotten with the others; empty if there are none. `on` as in `called`."""
+    names = ", ".join(called.described(one, on=on) for one in answer.kept)
+    return str(texts.KEPT_UNTOLD) % {"accounts": names} if names else ""
 
 
 def say(account: PlatformAccount, text: object) -> None:

@@ -259,7 +259,7 @@ def _forget_number(account: PlatformAccount, text: str) -> bool:
     answer = forgetting.confirm(account=account, number=codes.read_number(text) or "")
     if answer.outcome == forgetting.Outcome.ELSEWHERE:
         return _say(account, Template.TYPE_IN_BROWSER)
-    forgetting.say(account, forgetting.words_for(answer))
+    forgetting.say(account, forgetting.words_for(answer, on=account.platform))
     return True
 
 

@@ -19,7 +19,7 @@ STARTED_ANEW = _(
     "but I no longer look at it."
 )
 STARTED_ANEW_HERE = _(
-    "A new conversation starts here. Accounts that were linked before this one go on as they were: this one is too new "
+    "A new conversation starts here. Accounts that were not linked after this one go on as they were: it is too new "
     "to decide for them, so send /new there, too."
 )
 STARTED_ANEW_IN_GROUP = _("A new conversation starts here. I no longer look at what was said before.")
@@ -72,6 +72,10 @@ FORGET_ENDED = _("That request has ended. Send /forget for a new number.")
 FORGET_LOCKED = _("Too many wrong numbers, so nothing is deleted. Send /forget for a new one.")
 FORGETTING = _(
     "I am deleting all that I know of you; it takes a minute or two. This is the last you will hear from me."
+)
+KEPT_UNTOLD = _(
+    "Not deleted: %(accounts)s. I could not write there yet, and nobody is forgotten without knowing it. Send /forget "
+    "there."
 )
 FORGET_NOT_HERE = _("I cannot do that by myself here. Ask whoever runs this bot to delete what it keeps of you.")
 FORGET_NOT_NOW = _("You have asked for that often. Try again in an hour.")

@@ -298,7 +298,8 @@ def forget_confirm(request: HttpRequest, here: Here) -> HttpResponse:
     answer = forgetting.confirm(account=here.account, number=digits, browser=here.browser)
     if answer.outcome == Outcome.CONFIRMED:
         request.session.flush()
-        return render(request, "sessions_app/forgotten.html", {"is_done": _erase(asked)})
+        kept = forgetting.words_about_kept(answer)
+        return render(request, "sessions_app/forgotten.html", {"is_done": _erase(asked), "kept": kept})
     messages.error(request, _wrong(answer))
     return redirect(f"{reverse('me-forget')}?as={here.account.pk}")
 

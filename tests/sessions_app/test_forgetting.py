@@ -42,10 +42,10 @@ def asked(who: str = "zaphod", platform: str = "telegram") -> ForgetRequest:
     return ForgetRequest.objects.get(account=account(who, platform), state="asked")
 
 
-def deliver() -> list[str]:
-    """Send what is in line, as a courier does. What people read."""
+def deliver(*platforms: str) -> list[str]:
+    """Send what is in line for these platforms, or all, as a courier does. What people read."""
     read = []
-    while taken := outbox.claim(owner="courier", platforms=PLATFORMS):
+    while taken := outbox.claim(owner="courier", platforms=platforms or PLATFORMS):
         read += [outbox.outgoing(one).text for one in taken]
         outbox.settle([outbox.Sent(one, f"sent-{one.pk}") for one in taken])
     return read
@@ -56,6 +56,12 @@ def go_on() -> int:
     while forgetting.step():
         pass
     return forgetting.clean()
+
+
+def texts_of(who: str, platform: str) -> list[str]:
+    """What is left of what was said in a private chat."""
+    said = HistoryEntry.objects.filter(conversation__account=account(who, platform)).order_by("pk")
+    return list(said.values_list("text", flat=True))
 
 
 def type_number(number: str, who: str = "zaphod", platform: str = "telegram") -> None:
@@ -104,10 +110,13 @@ def forget(who: str = "zaphod") -> None:
     assert go_on() == 1
 
 
-def confirmed() -> None:
-    """Zaphod asked on Telegram, and has typed the number."""
-    number = forget_number.number_of(asked())
-    assert forgetting.confirm(account=account(), number=number).outcome == Outcome.CONFIRMED
+def confirmed(who: str = "zaphod") -> ForgetRequest:
+    """Somebody asked on Telegram, and has typed the number when the others were warned."""
+    request = asked(who)
+    deliver()
+    answer = forgetting.confirm(account=account(who), number=forget_number.number_of(request))
+    assert answer == Answer(Outcome.CONFIRMED)
+    return request
 
 
 def test_it_leaves_nothing_of_a_person_and_all_of_others(two: None) -> None:
@@ -204,7 +213,7 @@ def test_it_counts_the_tries_that_the_operator_allows(two: None, settings: LazyS
     right = forget_number.number_of(asked())
     wrong = f"{(int(right) + 1) % 1_000_000:06d}"
 
-    told = [forgetting.words_for(forgetting.confirm(account=account(), number=wrong)) for _ in range(2)]
+    told = [forgetting.words_for(forgetting.confirm(account=account(), number=wrong), on="telegram") for _ in range(2)]
 
     assert told == ["That is not the number. 4 tries left.", "That is not the number. 3 tries left."]
 
@@ -250,6 +259,21 @@ def test_it_does_not_forget_what_was_linked_after_it_was_asked(two: None) -> Non
 
     assert HistoryEntry.objects.filter(text="hers").exists()
     assert account("trillian", "slack").platform_user_id == "trillian"
+
+
+def test_it_forgets_nobody_who_could_not_be_warned(two: None) -> None:
+    deliver()
+    request = asked()
+    deliver("telegram")  # Discord is down
+    type_number(forget_number.number_of(request))
+    [told] = deliver("telegram")
+    go_on()
+
+    assert 'Not deleted: Discord account "Zaphod"' in told
+    assert texts_of("zaphod", "discord") == ["and the luggage", "noted"]
+    assert not HistoryEntry.objects.filter(text__contains="octarine").exists()
+    [warned, unlinked] = deliver("discord")
+    assert (warned, "no longer shares" in unlinked) == ("That request has ended.", True)
 
 
 def test_it_does_not_forget_what_was_unlinked_before_it_was_confirmed(two: None) -> None:
@@ -424,6 +448,7 @@ def test_it_keeps_the_log_by_its_keyed_hash(two: None) -> None:
 
 def test_it_goes_on_after_a_crash_at_any_step(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
     request = asked()
+    deliver()
     forgetting.confirm(account=account(), number=forget_number.number_of(request))
     deliver()
     for place, step in ((forgetting, "_forget_some"), (forgetting, "_forget_account"), (database_files, "clean")):
@@ -451,6 +476,7 @@ def test_it_says_when_others_hold_the_files_and_tries_again(two: None, monkeypat
     cursor.execute("BEGIN DEFERRED")
     cursor.execute("SELECT COUNT(*) FROM sessions_app_historyentry")
     request = asked()
+    deliver()
     forgetting.confirm(account=account(), number=forget_number.number_of(request))
     deliver()
 
@@ -565,8 +591,7 @@ def test_it_cleans_the_files_once_for_all_who_are_forgotten(two: None, monkeypat
     clean = Mock(return_value="")
     monkeypatch.setattr(database_files, "clean", clean)
     for who in ("zaphod", "bob"):
-        number = forget_number.number_of(asked(who))
-        forgetting.confirm(account=account(who), number=number)
+        confirmed(who)
     deliver()
 
     assert (go_on(), clean.call_count) == (2, 1)

@@ -447,6 +447,7 @@ def test_it_says_of_no_part_that_may_not_be_carried_off(alice: Client, monkeypat
 def test_it_forgets_after_the_number_that_the_chat_was_sent(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_files, "clean", _fail)  # takes long, and nobody waits for it
     page = post(alice, "me-forget-ask")
+    warn_others()
     request = ForgetRequest.objects.get()
     number = forget_number.number_of(request)
     assert "number that was sent to your Telegram chat" in page
@@ -461,6 +462,20 @@ def test_it_forgets_after_the_number_that_the_chat_was_sent(alice: Client, monke
     assert "show that it is you" in look(alice)
     assert not HistoryEntry.objects.exists()
     assert not Conversation.objects.exists()
+
+
+def warn_others() -> None:
+    """As a courier does."""
+    warnings = OutboundDelivery.objects.filter(template="forget_asked")
+    assert warnings.update(status="sent", settled_at=clock.now()) == 1
+
+
+def test_it_says_who_is_not_forgotten(alice: Client) -> None:
+    post(alice, "me-forget-ask")
+    page = post(alice, "me-forget-number", number=forget_number.number_of(ForgetRequest.objects.get()))
+
+    assert "Not deleted: Discord account" in page
+    assert HistoryEntry.objects.filter(text="before there").exists()
 
 
 def test_it_says_when_forgetting_takes_longer(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
