@@ -175,6 +175,13 @@ def everything_in_redis() -> str:
         client.close()
 
 
+def tidy() -> None:
+    """What PostgreSQL does by itself where time goes by: moving all rows in time leaves a dead one of each."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("VACUUM ANALYZE")
+
+
 @pytest.fixture
 def session(caplog: pytest.LogCaptureFixture) -> Iterator[Session]:
     with caplog.at_level(logging.DEBUG):
@@ -262,8 +269,10 @@ def test_it_would_find_one_in_the(place: str, session: Session, caplog: pytest.L
 
 
 @pytest.mark.faults
+@pytest.mark.django_db(transaction=True)
 def test_no_secret_is_kept_anywhere_after_a_long_session(session: Session, caplog: pytest.LogCaptureFixture) -> None:
     for nth in range(20):
+        tidy()
         for here in PLATFORMS:
             for there in set(PLATFORMS) - {here}:
                 play(session, f"alice-{nth}-{here}-{there}", here, there)
