@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -140,14 +140,11 @@ def undo(*, account: PlatformAccount, pairing_id: UUID) -> bool:
     return _end_some(account, Q(pairing=pairing_id), method="undo")
 
 
-def repudiate(held: Sequence[AccountLink], *, account: PlatformAccount, pairing_id: UUID) -> bool:
+def repudiate(held: Sequence[AccountLink], *, account: PlatformAccount, pairing_ids: Collection[UUID]) -> bool:
     """The same as somebody else's doing, with what was said meanwhile. `held`: the links of the person, as
     `hold_links_of` gives them. What has been so for long is taken back and no more: months are not blanked by a button.
     """
-    lately = clock.read() - timedelta(seconds=limits().disown_seconds)
-    is_young = any(link.since > lately for link in held if link.pairing_id == pairing_id)
-    method = "disowned" if is_young else "undo"
-    return _end_those(held, account, Q(pairing=pairing_id), method=method, newest_only=False)
+    return _end_those(held, account, Q(pairing__in=pairing_ids), method="undo", disowns=lambda _, link: _is_young(link))
 
 
 @transaction.atomic
@@ -166,10 +163,10 @@ def disown(*, account: PlatformAccount, link_id: int | None = None) -> bool:
         meant = named.filter(Q(ended_at=None) | Q(ended_at__gt=own.since)).order_by("-since", "-pk").first()
     else:
         meant = own
-    if own and meant and meant.ended_at and may_end(own, meant):
+    if own and meant and meant.ended_at and may_end(own, meant) and _may_disown(own, meant):
         return _disown_ended(meant, account)
     wanted = Q(pk=link_id) if link_id else ~Q(account=account)
-    return _end_those(held, account, wanted, method="disowned", newest_only=True)
+    return _end_those(held, account, wanted, method="unlink", newest_only=True, disowns=_may_disown)
 
 
 @transaction.atomic
@@ -182,13 +179,15 @@ def take_out(*, account: PlatformAccount, link_id: int) -> bool:
 def prefer(*, account: PlatformAccount, preferred: PlatformAccount | None) -> bool:
     """Say which of the person's accounts is told things that nobody asked for; None for the one used last.
 
-    False if the account is nobody's or too new to act for all of the person's, or the preferred one not the person's.
+    False if the account is nobody's or too new to decide for others, or the preferred one not the person's.
     """
-    user_id = locks.lock_person(account.pk)
-    theirs = set(AccountLink.objects.live().filter(user=user_id).values_list("account_id", flat=True))
-    if user_id is None or theirs.difference(acts_for(account.pk)) or (preferred and preferred.pk not in theirs):
+    theirs = {link.account_id: link for link in hold_links_of(account)}
+    own = theirs.get(account.pk)
+    if own is None or not all(may_end(own, link) for link in theirs.values()):
         return False
-    UnifiedUser.objects.filter(pk=user_id).update(preferred=preferred)
+    if preferred and preferred.pk not in theirs:
+        return False
+    UnifiedUser.objects.filter(pk=own.user_id).update(preferred=preferred)
     audit.record(kind="preferred", actor=audit.actor(account), account=preferred)
     _announce([account])
     return True
@@ -209,19 +208,27 @@ def _disown_ended(link: AccountLink, account: PlatformAccount) -> bool:
     return True
 
 
-def _end_some(account: PlatformAccount, wanted: Q, *, method: str, newest_only: bool = False) -> bool:
+def _end_some(account: PlatformAccount, wanted: Q, *, method: str) -> bool:
     """End those links of the account's person that are wanted and that the account may end."""
-    return _end_those(hold_links_of(account), account, wanted, method=method, newest_only=newest_only)
+    return _end_those(hold_links_of(account), account, wanted, method=method)
 
 
 def _end_those(
-    theirs: Sequence[AccountLink], account: PlatformAccount, wanted: Q, *, method: str, newest_only: bool
+    theirs: Sequence[AccountLink],
+    account: PlatformAccount,
+    wanted: Q,
+    *,
+    method: str,
+    newest_only: bool = False,
+    disowns: Callable[[AccountLink, AccountLink], bool] = lambda own, link: False,
 ) -> bool:
+    """`disowns` says, of the account's own link and one that ends, whether it ends as a mistake."""
     own = next((link for link in theirs if link.account_id == account.pk), None)
     named = set(AccountLink.objects.filter(wanted, pk__in=[link.pk for link in theirs]).values_list("pk", flat=True))
     asked = [link for link in theirs if link.pk in named][: 1 if newest_only else None]
     ended = [link for link in asked if own and may_end(own, link)]
-    end(ended, actor=audit.actor(account), method=method)
+    disowned = {link.pk for link in ended if own and disowns(own, link)}
+    end(ended, actor=audit.actor(account), method=method, disowned=disowned)
     if not ended:
         notices.tell(account, Template.TOO_NEW if asked else Template.NOTHING_THERE)
     return bool(ended)
@@ -232,16 +239,30 @@ def may_end(own: AccountLink, other: AccountLink) -> bool:
     return other.since >= own.since or is_grown(own)
 
 
+def _may_disown(own: AccountLink, other: AccountLink) -> bool:
+    """Whether one account may say of another's link that it was a mistake: a newcomer not of one that is old."""
+    return other.since >= own.since or _is_young(other)
+
+
+def _is_young(link: AccountLink) -> bool:
+    return link.since > clock.read() - timedelta(seconds=limits().disown_seconds)
+
+
 def is_grown(own: AccountLink) -> bool:
     """Whether a link has lived for a day. A newer one may not take away, carry off or delete what is others'."""
     return own.since + timedelta(seconds=limits().new_link_seconds) <= clock.read()
 
 
-def acts_for(account_id: int) -> list[int]:
-    """The accounts (primary keys) that are meant when this one acts for its person: all that it could take out."""
-    own = AccountLink.objects.live().filter(account=account_id).first()
-    theirs = AccountLink.objects.live().filter(user=own.user_id) if own else ()
-    return [link.account_id for link in theirs if own and may_end(own, link)] or [account_id]
+def grown(links: QuerySet[AccountLink]) -> QuerySet[AccountLink]:
+    """Those of them that have."""
+    return links.filter(since__lte=clock.seconds_from_now(-limits().new_link_seconds))
+
+
+def may_put_behind(own: AccountLink, other: AccountLink) -> bool:
+    """Whether one account may make an agent forget what another said. In one handshake two strangers are linked at the
+    same moment, and nothing gives back what was put behind.
+    """
+    return other.pk == own.pk or other.since > own.since or is_grown(own)
 
 
 def reach(account: PlatformAccount) -> list[PlatformAccount]:
@@ -263,11 +284,14 @@ def hold_links_of(account: PlatformAccount) -> list[AccountLink]:
     return list(theirs.select_related("account", "user").order_by("-since", "-pk"))
 
 
-def end(links: Collection[AccountLink], *, actor: str, method: str) -> None:
-    """End live links of a person, and tell everybody. The caller holds them, and has asked whether that may be."""
+def end(links: Collection[AccountLink], *, actor: str, method: str, disowned: Collection[int] = ()) -> None:
+    """End live links of a person, those with the ids `disowned` as mistakes, and tell everybody. The caller holds them,
+    and has asked whether that may be.
+    """
     attachments.hold_those(account__in=[link.account_id for link in links])
     for link in links:
-        _end(link, actor=actor, method=method, disowned=method == "disowned")
+        is_mistake = link.pk in disowned
+        _end(link, actor=actor, method="disowned" if is_mistake else method, disowned=is_mistake)
 
 
 def _end(link: AccountLink, *, actor: str, method: str, disowned: bool = False, still: Q | None = None) -> bool:

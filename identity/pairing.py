@@ -39,7 +39,7 @@ from identity import (
 )
 from identity.limits import DAY, limits
 from identity.linking import How
-from identity.models import AccountLink, Browser, GuessLimit, Pairing, PlatformAccount, UnifiedUser
+from identity.models import AccountLink, Browser, BrowserAccount, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
 from identity.pairing_rows import Outcome
 from identity.pairing_secrets import lookup_hash, secrets_of
@@ -284,8 +284,11 @@ def _take_back(account: PlatformAccount, pairing_id: uuid.UUID, held: Sequence[A
     """
     page = Browser.objects.filter(accounts__account=account, accounts__pairing=pairing_id, accounts__ended_at=None)
     browser = page.select_for_update(no_key=True, of=("self",)).first()  # before any attachment or request
-    is_linked = any(link.pairing_id == pairing_id for link in held)
-    is_done = is_linked and linking.repudiate(held, account=account, pairing_id=pairing_id)
+    # What that browser has linked carries the request of any account that it had.
+    there = BrowserAccount.objects.filter(browser__accounts__account=account, browser__accounts__pairing=pairing_id)
+    meant = {pairing_id, *there.values_list("pairing", flat=True)}
+    is_linked = any(link.pairing_id in meant for link in held)
+    is_done = is_linked and linking.repudiate(held, account=account, pairing_ids=meant)
     if browser and browsers.sign_out(browser):
         notices.tell(account, Template.SIGNED_OUT, browsers=1)
         return Outcome.DENIED

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from django.db.models import F, OuterRef, Subquery
+from django.db.models import F, OuterRef, QuerySet, Subquery
 
-from identity.models import PlatformAccount
+from identity import linking
+from identity.models import AccountLink, PlatformAccount
 from identity.resolvers import DatabaseIdentityResolver, Resolves, resolve_with, stranger_key
 from sessions_app.messages import Address, InboundMessage
 from sessions_app.models import Conversation, HistoryEntry, Lane
@@ -72,17 +73,28 @@ def find_direct(key: str, resolver: Resolves | None) -> Conversation | None:
 
 def last_used_by(unified_user_id: str) -> Conversation | None:
     """The private conversation in which a person said or was told something last, over all accounts linked to them."""
-    live = {"account__links__user__unified_user_id": unified_user_id, "account__links__ended_at": None}
-    newest = HistoryEntry.objects.filter(conversation=OuterRef("pk")).order_by("-said_at", "-id")
-    theirs = Conversation.objects.filter(**live).annotate(last=Subquery(newest.values("said_at")[:1]))
-    return theirs.select_related("account").order_by(F("last").desc(nulls_last=True), "-pk").first()
+    return _latest(_links_of(unified_user_id))
 
 
 def preferred_of(unified_user_id: str) -> Conversation | None:
-    """Where a person wants to be told what nobody asked for just now; without a wish, where they were last."""
-    linked = {"account__links__user__unified_user_id": unified_user_id, "account__links__ended_at": None}
-    wanted = Conversation.objects.filter(**linked, account__links__user__preferred=F("account"))
-    return wanted.select_related("account").first() or last_used_by(unified_user_id)
+    """Where a person wants to be told what nobody asked for just now; without a wish, where they were last. An account
+    that is linked for less than a day draws nothing away from older ones.
+    """
+    links = _links_of(unified_user_id)
+    wanted = links.filter(user__preferred=F("account"))
+    return _latest(wanted) or _latest(linking.grown(links)) or _latest(links)
+
+
+def _links_of(unified_user_id: str) -> QuerySet[AccountLink]:
+    return AccountLink.objects.live().filter(user__unified_user_id=unified_user_id)
+
+
+def _latest(links: QuerySet[AccountLink]) -> Conversation | None:
+    """Of the linked accounts' private conversations the one that was used last."""
+    newest = HistoryEntry.objects.filter(conversation=OuterRef("pk")).order_by("-said_at", "-id")
+    theirs = Conversation.objects.filter(account__in=links.values("account")).select_related("account")
+    used = theirs.annotate(last=Subquery(newest.values("said_at")[:1]))
+    return used.order_by(F("last").desc(nulls_last=True), "-pk").first()
 
 
 def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) -> tuple[Conversation, bool]:

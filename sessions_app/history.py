@@ -260,16 +260,18 @@ def announce(places: Iterable[Conversation], authors: Iterable[int] = ()) -> Non
 def start_anew(conversation: Conversation, *, at: datetime, of_all: bool = False) -> bool:
     """Put everything said up to `at` behind, for all accounts of the person: agents get it no more, pages show it.
 
-    While a link is new it moves none that was linked before it, or a stranger could make an agent forget. False then.
+    While a link is new it moves none that was linked before it or with it, or a stranger could make an agent forget.
+    False then.
     With `of_all` it is the deployer's own program that asks, and moves all.
     """
     if conversation.account is None:
         Conversation.objects.filter(pk=conversation.pk).update(window_from=Greatest("window_from", at))
         return True
-    own = conversation.account.pk
+    mine = conversation.account.pk
     held = linking.hold_links_of(conversation.account)  # in the order of all locks, before any row changes
-    everybody = {own, *(link.account_id for link in held)}
-    meant = everybody if of_all else set(linking.acts_for(own))
+    own = next((link for link in held if link.account_id == mine), None)
+    everybody = {mine, *(link.account_id for link in held)}
+    meant = {mine, *(link.account_id for link in held if of_all or (own and linking.may_put_behind(own, link)))}
     PlatformAccount.objects.filter(pk__in=meant).update(window_from=Greatest("window_from", at))
     return everybody <= meant
 

@@ -169,6 +169,10 @@ class WithBrowsers(Model):
         theirs = {one.session for one in its if not one.has_ended}
         return self._sign_out_all(who, theirs) if theirs else set()
 
+    def _came_with(self, who: Account, request: Request | None) -> list[Request | None]:
+        its = {one.session for one in self.attachments if one.request is request and one.account == who}
+        return [request, *(one.request for one in self.attachments if one.session in its)]
+
     def _sign_out_all(self, who: Account, sessions: Iterable[Session]) -> Words:
         ended = [request for session in sessions for request in self.sign_out(session)]
         is_party = any(who in (request.initiator, request.responder) for request in ended)

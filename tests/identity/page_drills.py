@@ -61,6 +61,7 @@ PAGE_DRILLS: dict[str, list[Step]] = {
         ("say_not_me", TELEGRAM, NEWEST),
     ],
     "not me, too late for two that a page linked": [*LINKED, ("say_not_me", DISCORD, NEWEST)],
+    "not me, too late, from the one that came first": [*LINKED, ("say_not_me", TELEGRAM, 1)],
     "three wrong numbers on a page": [*SENT, WRONG_HERE, WRONG_HERE, WRONG_HERE, RIGHT_HERE],
     "three wrong numbers for a page": [*ENTERED, WRONG, WRONG, WRONG, RIGHT],
     "a stolen code of a page": [*SHOWN, ("send_a_code", MALLORY, NEWEST, WORDS), RIGHT_HERE, WRONG_HERE],

@@ -7,7 +7,7 @@ browsers do is in browser_model.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -174,10 +174,15 @@ class Model:
     def _take_back(self, who: Account, request: Request | None) -> Words:
         """What came of it, when it was too late to stop it."""
         words = self._sign_out_whom(who, request)
-        made = [link for link in self._family(who) if link.request is request]
+        beside = self._came_with(who, request)
+        made = [link for link in self._family(who) if link.request in beside]
         if made:
-            words |= self._take_out(who, made, disowned=made[0].since > self.now - 7 * DAY)
+            words |= self._take_out(who, made, disowns=lambda _, link: self._is_young(link))
         return words or {"nothing_there"}
+
+    def _came_with(self, who: Account, request: Request | None) -> list[Request | None]:
+        """All that may have been made by whoever made this one."""
+        return [request]
 
     def _sign_out_whom(self, who: Account, request: Request | None) -> Words:
         """The browser that came of it."""
@@ -214,10 +219,10 @@ class Model:
         theirs = [one for one in self._live_or_lately() if own and one.person == own.person and one.account != who]
         others = [one for one in theirs if own and (not one.ended or one.ended_at > own.since)]
         newest = max(others, key=lambda one: (one.since, self.links.index(one)), default=None)
-        if own and newest and newest.ended and self._may_end(own, newest):
+        if own and newest and newest.ended and self._may_end(own, newest) and self._may_disown(own, newest):
             return self._disown_ended(newest)
         live = [link for link in self._family(who) if link.account != who]
-        return self._take_out(who, live[-1:], disowned=True)
+        return self._take_out(who, live[-1:], disowns=self._may_disown)
 
     def _disown_ended(self, link: Link) -> Words:
         link.disowned = True
@@ -238,7 +243,7 @@ class Model:
         """Whose windows `/new` moves."""
         family = self._family(who)
         own = next((link for link in family if link.account == who), None)
-        return {link.account for link in family if own and self._may_end(own, link)} or {who}
+        return {who} | {link.account for link in family if own and (link.since > own.since or self._is_grown(own))}
 
     def live_links(self) -> list[Link]:
         return [link for link in self.links if not link.ended]
@@ -319,13 +324,15 @@ class Model:
         """All who would be one person now were there when each side was shown the other."""
         return all(link.since <= request.claimed for side in sides for link in self._family(side))
 
-    def _take_out(self, who: Account, wanted: list[Link], *, disowned: bool = False) -> Words:
+    def _take_out(
+        self, who: Account, wanted: list[Link], *, disowns: Callable[[Link, Link], bool] = lambda own, link: False
+    ) -> Words:
         own = next((link for link in self._family(who) if link.account == who), None)
         may = [link for link in wanted if own and self._may_end(own, link)]
         if not may:
             return {"too_new"} if wanted else {"nothing_there"}
         for link in may:
-            link.ended, link.ended_at, link.disowned = True, self.now, disowned
+            link.ended, link.ended_at, link.disowned = True, self.now, own is not None and disowns(own, link)
             self._has_left(link.account)
         return {"unlinked"}
 
@@ -333,7 +340,16 @@ class Model:
         """What else ends with a link."""
 
     def _may_end(self, own: Link, other: Link) -> bool:
-        return other is own or other.since >= own.since or own.since + DAY <= self.now
+        return other is own or other.since >= own.since or self._is_grown(own)
+
+    def _may_disown(self, own: Link, other: Link) -> bool:
+        return other.since >= own.since or self._is_young(other)
+
+    def _is_young(self, link: Link) -> bool:
+        return link.since > self.now - 7 * DAY
+
+    def _is_grown(self, own: Link) -> bool:
+        return own.since + DAY <= self.now
 
     def _family(self, who: Account) -> list[Link]:
         """The live links of the account's person, in the order in which they came."""

@@ -324,6 +324,22 @@ def test_it_links_two_accounts_that_were_attached_lately(told: Told) -> None:
     assert told.to(telegram)[-1] == told.to(discord)[-1] == Template.LINKED
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_not_me_takes_back_what_the_page_linked(is_first: bool, has_ended: bool) -> None:
+    page, alice, mallory = browser("mallorys"), account("alice"), account("mallory", "discord")
+    order = [("alice", "telegram"), ("mallory", "discord")][:: 1 if is_first else -1]
+    made = {who: attached(page, who, platform) for who, platform in order}
+    assert browser_pairing.link_these_two(browser=page, accounts=[alice.pk, mallory.pk]) == Outcome.LINKED
+    if has_ended:
+        browsers.sign_out(page)
+
+    pairing.deny(account=alice, pairing_id=made["alice"].pk)
+
+    assert not are_one(alice, mallory)
+    assert AccountLink.objects.get(account=mallory).disowned
+
+
 def test_it_undoes_what_was_linked_on_the_page() -> None:
     page, telegram, discord = browser(), account("alice"), account("alice", "discord")
     attached(page)

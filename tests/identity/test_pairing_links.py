@@ -364,6 +364,37 @@ def test_a_notice_about_a_link_that_has_ended_has_no_button(
     assert wording.render(Template.REMINDED, telegram, about).buttons == ()
 
 
+def test_a_newcomer_disowns_nothing_that_was_there_for_long(
+    telegram: PlatformAccount, discord: PlatformAccount, slack: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    later(7 * DAY + 60, AccountLink.objects.all())
+    linked(telegram, slack)
+    later(DAY, AccountLink.objects.all())
+
+    assert linking.disown(account=slack, link_id=live_link(discord).pk)
+
+    ended = AccountLink.objects.get(account=discord)
+    assert (ended.ended_at is None, ended.disowned) == (False, False)
+    assert not linking.disown(account=slack, link_id=ended.pk)
+    ended.refresh_from_db()
+    assert not ended.disowned
+
+
+def test_whoever_was_there_disowns_a_newcomer_however_late(
+    telegram: PlatformAccount, discord: PlatformAccount, slack: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    linked(telegram, slack)
+    later(30 * DAY, AccountLink.objects.all())
+    wrong = live_link(slack)
+
+    assert linking.disown(account=discord, link_id=wrong.pk)
+
+    wrong.refresh_from_db()
+    assert wrong.disowned
+
+
 # --- What a stranger has ended before one could
 
 

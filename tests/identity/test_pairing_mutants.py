@@ -161,14 +161,12 @@ MUTANTS = (
         "return Outcome.NOTHING",
     ),
     Mutant(
-        "not me, late, keeps what was said", linking, 'method = "disowned" if is_young else "undo"', 'method = "undo"'
-    ),
-    Mutant(
-        "not me, very late, blanks",
+        "not me, late, keeps what was said",
         linking,
-        'method = "disowned" if is_young else "undo"',
-        'method = "disowned"',
+        "disowns=lambda _, link: _is_young(link)",
+        "disowns=lambda *_: False",
     ),
+    Mutant("not me, very late, blanks", linking, "disowns=lambda _, link: _is_young(link)", "disowns=lambda *_: True"),
     Mutant("a new link may end old ones", linking, "other.since >= own.since or is_grown(own)", "True"),
     Mutant(
         "an old link may never be ended",
@@ -176,7 +174,7 @@ MUTANTS = (
         "other.since >= own.since or is_grown(own)",
         "other.since >= own.since",
     ),
-    Mutant("disowning is just unlinking", linking, 'disowned=method == "disowned")', "disowned=False)"),
+    Mutant("disowning is just unlinking", linking, "disowned=is_mistake)", "disowned=False)"),
     Mutant("whoever was taken out disowns months", linking, "(Q(ended_at=None) | young)", "Q()"),
     Mutant(
         "sharing opens all",
@@ -206,7 +204,11 @@ MUTANTS = (
     Mutant("ended links are read", history, "AND other.ended_at IS NULL AND", "AND"),
     Mutant("what was disowned is read", history, "written_at > d.since)", "written_at IS NULL)"),
     Mutant("/new forgets nothing", history, "PlatformAccount.objects.filter(pk__in=meant).update(", "meant and dict("),
-    Mutant("/new of a new link moves older ones", linking, "if own and may_end(own, link)] or", "if own] or"),
+    Mutant(
+        "/new of a new link moves older ones", linking, "or other.since > own.since or is_grown", "or True or is_grown"
+    ),
+    Mutant("/new moves what was linked with it", linking, "other.since > own.since or", "other.since >= own.since or"),
+    Mutant("a newcomer disowns what is old", linking, "other.since >= own.since or _is_young(other)", "True"),
 )
 
 

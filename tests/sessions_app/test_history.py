@@ -353,14 +353,25 @@ def test_it_starts_a_group_anew_and_nobody_in_it(alice: tuple[int, int]) -> None
     assert texts(alice[0]) == ["old", "ok"]
 
 
-def test_it_lets_a_new_link_put_nothing_behind_for_older_ones(alice: tuple[int, int]) -> None:
+@pytest.mark.parametrize("is_same_moment", [False, True])
+def test_it_lets_a_new_link_put_nothing_behind_for_others(alice: tuple[int, int], is_same_moment: bool) -> None:
     slack = receive("alice", "/new", platform="slack")
     link("alice", "slack")
+    if is_same_moment:  # as one handshake links two strangers
+        AccountLink.objects.update(since=AccountLink.objects.latest("since").since)
     start_anew(slack)
 
     assert texts(alice[0]) == ["old", "ok"]
     answer = OutboundDelivery.objects.latest("pk").text
-    assert answer.startswith("A new conversation starts here. Accounts that were linked before this one go on")
+    assert answer.startswith("A new conversation starts here. Accounts that were not linked after this one go on")
+
+
+def test_it_lets_a_link_put_behind_what_was_linked_later(alice: tuple[int, int]) -> None:
+    receive("alice", "/new")
+    AccountLink.objects.filter(account__platform="discord").update(since=F("since") + timedelta(seconds=1))
+    start_anew(alice[0])
+
+    assert texts(alice[1]) == []
 
 
 def test_it_lets_a_link_that_is_a_day_old_speak_for_all(alice: tuple[int, int]) -> None:

@@ -47,6 +47,16 @@ def test_it_tells_a_person_where_they_prefer(alice: UnifiedUser) -> None:
     assert telling.tell(person=alice, text="Hello.", label="cron", actor="system").platform == "telegram"
 
 
+def test_it_tells_no_newcomer_alone(alice: UnifiedUser) -> None:
+    say("mallory", "hello", platform="slack")
+    linking.link(platform="slack", platform_user_id="mallory", unified_user_id="alice", method="pairing", actor="test")
+    assert telling.tell(person=alice, text="Hello.", label="cron", actor="system").platform == "discord"
+
+    AccountLink.objects.filter(account__platform="slack").update(since=clock.seconds_from_now(-86_401))
+    say("mallory", "hello again", platform="slack")
+    assert telling.tell(person=alice, text="Hello.", label="cron", actor="system").platform == "slack"
+
+
 @pytest.mark.parametrize("text", ["", " \n", "a\x00b", "\ud800"])
 def test_it_tells_nothing_that_is_nothing_or_cannot_be_kept(alice: UnifiedUser, text: str) -> None:
     with pytest.raises(ValueError, match=r"nothing to say|no database keeps"):
