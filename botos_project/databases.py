@@ -21,7 +21,9 @@ _SQLITE_OPTIONS = {
 }
 
 # A server that falls silent (a dead host, a lost route) shows within half a minute, and not after the kernel's hours.
+# A process that is frozen within a transaction holds people's rows: the server takes them back before leases run out.
 _POSTGRESQL_OPTIONS = {
+    "options": "-c idle_in_transaction_session_timeout=10s",
     "connect_timeout": "10",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
@@ -57,7 +59,7 @@ def sqlite(path: Path) -> dict[str, Any]:
 
 
 def _postgresql(parts: SplitResult) -> dict[str, Any]:
-    options = dict(parse_qsl(parts.query))
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path[1:]),
@@ -71,7 +73,7 @@ def _postgresql(parts: SplitResult) -> dict[str, Any]:
         "OPTIONS": {
             **_POSTGRESQL_OPTIONS,
             # The server plans a statement once and not at each turn. A pooler that changes connections between
-            # transactions needs ?prepare_threshold=none.
+            # transactions needs ?prepare_threshold=none, and one that passes no options on ?options=.
             "server_side_binding": True,
             "prepare_threshold": _count(options.pop("prepare_threshold", "5")),
             **options,

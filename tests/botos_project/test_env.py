@@ -248,6 +248,11 @@ def test_it_notices_a_postgresql_server_that_fell_silent() -> None:
     assert (found["connect_timeout"], found["tcp_user_timeout"]) == ("10", "5000")
 
 
+def test_it_has_the_server_end_a_transaction_that_stands_still() -> None:
+    assert databases.parse("postgres://db/botos")["OPTIONS"]["options"] == "-c idle_in_transaction_session_timeout=10s"
+    assert databases.parse("postgres://db/botos?options=")["OPTIONS"]["options"] == ""
+
+
 @pytest.mark.parametrize(("asked", "expected"), [("none", None), ("0", 0), ("20", 20)])
 def test_it_prepares_statements_as_a_pooler_allows(asked: str, expected: int | None) -> None:
     found = databases.parse(f"postgres://db/botos?prepare_threshold={asked}")

@@ -361,3 +361,23 @@ def test_it_is_not_overdue_while_its_person_is_served() -> None:
     assert {event.conversation_id for event in lanes.overdue()} > {waits}
     Lane.objects.filter(pk=running.lease.conversation.pk).update(not_before=clock.seconds_from_now(30))
     assert [event.text for event in lanes.overdue()] == ["hello"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_is_frozen_within_a_transaction_holds_nobody_up() -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite's lock goes with its process, and nobody else can take it away")
+    bob = receive("bob", "a")
+    frozen = connections.create_connection("default")
+    try:
+        with frozen.cursor() as cursor:
+            assert cursor.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("10s",)
+            cursor.execute("SET idle_in_transaction_session_timeout = '100ms'")
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT id FROM identity_platformaccount FOR UPDATE")
+
+        [claimed] = ask(bob).claims
+    finally:
+        frozen.close()
+
+    assert claimed.lease.conversation.pk == bob
