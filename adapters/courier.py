@@ -95,6 +95,11 @@ class Courier:
         """Send what was claimed after the moment `since`."""
         try:
             message = await self._words_of(delivery)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing was sent
+            _log(logging.WARNING, delivery, f"not sent, it has no words: {type(error).__name__}")
+            self._outcomes.put_nowait(Failed(delivery, type(error).__name__))
+            return
+        try:
             async with asyncio.timeout(_time_left(since)):
                 message_id = await adapter.send(message)
         except DeliveryError as error:

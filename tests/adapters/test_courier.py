@@ -12,13 +12,18 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
+from django.db import OperationalError
 
 from adapters.courier import LONGEST_PAUSE, Courier, moment
 from adapters.protocols import DeliveryError, Inbox
+from identity import notices
+from identity.models import PlatformAccount
+from identity.notices import Template
 from sessions_app import bridge, outbox
 from sessions_app.messages import Address, OutgoingMessage
 from sessions_app.models import OutboundDelivery
 from tests.sessions_app.moments import StillClock
+from tests.sessions_app.talk import receive
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -117,6 +122,25 @@ def test_it_writes_an_outcome_that_could_not_be_written_at_first(monkeypatch: py
 
     assert OutboundDelivery.objects.get().status == OutboundDelivery.Status.SENT
     assert platform.sent == ["hello"]
+
+
+def test_it_calls_nothing_a_repeat_that_had_no_words_to_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    receive("alice", "hello")
+    notices.tell(PlatformAccount.objects.get(), Template.NOTHING_THERE)
+    words, failures = outbox.outgoing, iter([True])
+
+    def once_broken(delivery: OutboundDelivery) -> OutgoingMessage:
+        if next(failures, False):
+            raise OperationalError("the database is away")
+        return words(delivery)
+
+    monkeypatch.setattr("sessions_app.outbox.outgoing", once_broken)
+    monkeypatch.setattr("sessions_app.outbox.FIRST_BACKOFF", 0.01)
+    platform = Platform("7")
+
+    deliver(platform)
+
+    assert platform.marked == [False]
 
 
 def test_it_does_not_send_again_what_it_could_not_write_down_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
