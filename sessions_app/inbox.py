@@ -41,7 +41,8 @@ def receive(message: InboundMessage, *, resolver: Resolves | None) -> int | None
     try:
         return _store(message, resolver)
     except IdentityUnavailable:
-        _ask_to_try_again(message)
+        if not _is_known(message):
+            _ask_to_try_again(message)
         return None
     except DataError as error:
         raise Unacceptable(str(error).partition("\n")[0]) from error

@@ -93,11 +93,21 @@ def test_it_takes_in_what_is_said_after_forgetting() -> None:
     assert mark.since > clock.EPOCH + timedelta(days=1)
 
 
-def test_it_does_not_read_back_what_it_asked_to_send_again() -> None:
-    class Down:
-        def resolve(self, platform: str, platform_user_id: str) -> str:
-            raise IdentityUnavailable("down")
+class Down:
+    def resolve(self, platform: str, platform_user_id: str) -> str:
+        raise IdentityUnavailable("down")
 
+
+def test_it_asks_nobody_to_send_again_what_was_stored() -> None:
+    said = at(5)
+    inbox.receive(said, resolver=DATABASE)
+
+    assert inbox.receive(said, resolver=Down()) is None
+
+    assert not OutboundDelivery.objects.exists()
+
+
+def test_it_does_not_read_back_what_it_asked_to_send_again() -> None:
     inbox.receive(at(5), resolver=Down())
 
     assert watermarks.known("discord") == {"chat-alice": Mark(5)}
