@@ -19,6 +19,7 @@ HELD = "others hold them; it is tried again"
 FULL = "writing them anew takes as much room again, twice, and there is less; make room"
 VAR_TMP = Path("/var/tmp")  # noqa: S108 - SQLite's own choice
 _ATTEMPTS, _PAUSE = 3, 0.2
+_PATIENCE = 500  # milliseconds, of which nobody can write, until a reader of the log counts as one that stays
 
 
 def clean() -> str:
@@ -53,11 +54,15 @@ def _write_anew() -> bool:
 def _cut_log() -> bool:
     """Also after a failure, which may have left half a copy in it. False if others read it."""
     with connection.cursor() as cursor:
+        patience = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
+        cursor.execute(f"PRAGMA busy_timeout={_PATIENCE}")
         try:
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            is_held = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         except OperationalError:
             return False
-        return not cursor.fetchone()[0]
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout={patience}")
+        return not is_held
 
 
 def _has_room() -> bool:

@@ -165,17 +165,19 @@ def step() -> bool:
 
 
 def clean() -> int:
-    """Clean the files, once for all who are erased. How many people are done by that. It takes long: see
-    `database_files`.
+    """Clean the files, once for all who are erased, and of what was being received while they were. How many people are
+    done by that. It takes long: see `database_files`.
     """
-    erased = [request.pk for request in ForgetRequest.objects.filter(state=State.CLEANING)]
+    erased = {request.pk: request.accounts for request in ForgetRequest.objects.filter(state=State.CLEANING)}
     if not erased:
         return 0
+    for accounts in erased.values():
+        _forget_late_ones(accounts)
     if trouble := database_files.clean():
         log.warning("somebody was forgotten, but what is deleted is still in the database's files: %s", trouble)
         return 0
     cleaned = ForgetRequest.objects.filter(pk__in=erased, state=State.CLEANING)
-    return cleaned.update(state=State.DONE, ended_at=clock.now())
+    return cleaned.update(state=State.DONE, accounts=[], ended_at=clock.now())
 
 
 def stuck() -> int:
@@ -205,7 +207,7 @@ def erase(request_id: UUID, *, most: int = 1) -> bool:
         for account in PlatformAccount.objects.filter(pk__in=accounts).order_by("pk"):
             _forget_account(account)
         mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ERASING)
-        mine.update(state=State.CLEANING, accounts=[])
+        mine.update(state=State.CLEANING)
         return True
     return False
 
@@ -244,6 +246,14 @@ def _forget_some(accounts: Sequence[int]) -> bool:
             model.objects.filter(pk__in=ids).delete()
             return True
     return False
+
+
+@transaction.atomic
+def _forget_late_ones(accounts: Sequence[int]) -> None:
+    """What somebody stored who had looked an account up before it lost its name."""
+    while _forget_some(accounts):
+        pass
+    Conversation.objects.filter(account__in=accounts).delete()
 
 
 def _some(rows: QuerySet[Any], *conditions: Q) -> list[int]:

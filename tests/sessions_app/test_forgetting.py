@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -21,11 +22,22 @@ from django.test.utils import CaptureQueriesContext
 from identity import audit, browsers, clock, codes, linking, pairing, pairing_limits, pairing_rows
 from identity.limits import limits
 from identity.models import AccountLink, AuditEvent, Browser, Pairing, PlatformAccount, UnifiedUser
-from sessions_app import database_files, forget_number, forgetting, inbox, outbox, pairing_chat, turns, watermarks
+from sessions_app import (
+    conversations,
+    database_files,
+    forget_number,
+    forgetting,
+    inbox,
+    outbox,
+    pairing_chat,
+    turns,
+    watermarks,
+)
 from sessions_app.forgetting import Answer, Outcome
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery, Watermark
 from tests.identity import pairs
 from tests.sessions_app import browsing
+from tests.sessions_app.racing import at_once
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -53,8 +65,7 @@ def deliver(*platforms: str) -> list[str]:
 
 def go_on() -> int:
     """As housekeeping does. How many people are done."""
-    while forgetting.step():
-        pass
+    step_to_the_end()
     return forgetting.clean()
 
 
@@ -480,9 +491,13 @@ def test_it_says_when_others_hold_the_files_and_tries_again(two: None, monkeypat
     forgetting.confirm(account=account(), number=forget_number.number_of(request))
     deliver()
 
-    assert go_on() == 0
+    with CaptureQueriesContext(connection) as queries:
+        assert go_on() == 0
     request.refresh_from_db()
     assert request.state == "cleaning"
+    asked_for = [query["sql"] for query in queries.captured_queries if "PRAGMA" in query["sql"]]
+    # Nobody writes while it waits for the reader: not for as long as everything else waits for a lock.
+    assert asked_for[1:] == ["PRAGMA busy_timeout=500", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA busy_timeout=50"]
     cursor.execute("COMMIT")
     reader.close()
     assert go_on() == 1
@@ -560,6 +575,49 @@ def test_it_forgets_a_portion_at_a_time(two: None, monkeypatch: pytest.MonkeyPat
     assert portions > 3
     assert forgetting.clean() == 1
     assert found_of_zaphod() == set()
+
+
+@pytest.mark.parametrize("group", ["", "pub"])
+def test_it_forgets_what_is_stored_in_the_moment_of_forgetting(
+    two: None, monkeypatch: pytest.MonkeyPatch, group: str
+) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    confirmed()
+    deliver()
+    look_up = conversations.conversation_for
+
+    def erase_meanwhile(*args: Any) -> Any:
+        monkeypatch.setattr(conversations, "conversation_for", look_up)
+        assert at_once(step_to_the_end)[1] == []
+        return look_up(*args)
+
+    monkeypatch.setattr(conversations, "conversation_for", erase_meanwhile)
+    inbox.receive(message("zaphod", "octarine", group=group), resolver=DATABASE)
+    assert "octarine" in found_of_zaphod()
+
+    assert forgetting.clean() == 1
+    assert found_of_zaphod() == set()
+
+
+def test_two_forget_at_once_and_leave_nothing(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    for number in range(60):
+        say("zaphod", f"octarine {number}", answer="wizzard", group="pub")
+    monkeypatch.setattr(forgetting, "AT_ONCE", 5)
+    confirmed()
+    deliver()
+
+    assert at_once(step_to_the_end, step_to_the_end)[1] == []
+
+    assert forgetting.clean() == 1
+    assert found_of_zaphod() == set()
+
+
+def step_to_the_end() -> None:
+    while forgetting.step():
+        pass
 
 
 def test_it_asks_nothing_that_takes_reading_whole_tables(two: None) -> None:
