@@ -45,14 +45,16 @@ def parse_message(data: object, me: str, *, platform: str = "discord") -> Inboun
     """A MESSAGE_CREATE event, or a message of a channel's history. `me` is the bot's user id.
 
     None for what no person wrote, and for a message without words: in a guild Discord leaves out the words of a message
-    that does not mention the bot. Raises MalformedEvent. `chat_name` stays empty, since the event does not carry it.
+    that does not mention the bot. What another bot posts there is addressed to nobody. Raises MalformedEvent.
+    `chat_name` stays empty, since the event does not carry it.
     """
     raw = _object(data, "message")
     author = _object(raw.get("author"), "author")
     sender, address = _sender(author), Address(platform, _snowflake(raw, "channel_id"))
     kind, private, addressed = _integer(raw, "type"), _is_private(raw), _is_addressed(raw, me)
     message_id, sent_at, text = _snowflake(raw, "id"), _sent_at(raw), _words(raw, me)
-    if kind not in WRITTEN_BY_PEOPLE or not _is_person(raw, author) or not text:
+    is_person = _is_person(raw, author)
+    if kind not in WRITTEN_BY_PEOPLE or not text or (not is_person and (private or sender.user_id == me)):
         return None
     return InboundMessage(
         native_key=message_id,
@@ -61,7 +63,7 @@ def parse_message(data: object, me: str, *, platform: str = "discord") -> Inboun
         text=text,
         message_id=message_id,
         is_private=private,
-        is_addressed=private or addressed,
+        is_addressed=private or (is_person and addressed),
         is_firsthand=_is_firsthand(raw),
         sent_at=sent_at,
         position=int(message_id) if private and int(message_id) < LARGEST_ID else None,

@@ -19,6 +19,7 @@ ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TIMESTAMP = re.compile(r"[0-9]{1,10}\.[0-9]{1,6}")
 TOKEN = re.compile(r"<([^<>]+)>")  # what Slack adds to a text; `<` and `>` that a person types arrive escaped
 WRITTEN = (None, "thread_broadcast", "file_share")  # subtypes that a person typed
+POSTED = (*WRITTEN, "bot_message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class Me:
 
 
 def parse_event(payload: object, me: Me) -> InboundMessage | MessageEdit | None:
-    """The message or edit in the payload of an `events_api` envelope; None for everything that is neither.
+    """The message or edit in the payload of an `events_api` envelope; None for everything that is neither. What another
+    bot posts in a channel is addressed to nobody.
 
     Names are not in the event and stay empty. Raises MalformedEvent, whose text names fields and never shows contents.
     """
@@ -43,7 +45,7 @@ def parse_event(payload: object, me: Me) -> InboundMessage | MessageEdit | None:
     subtype = _optional(event, "subtype")
     if subtype == "message_changed":
         return _edit(event, me)
-    return _message(event, me) if subtype in WRITTEN else None
+    return _message(event, me) if subtype in POSTED else None
 
 
 def parse_history(message: object, chat_id: str, me: Me) -> InboundMessage | None:
@@ -129,14 +131,16 @@ def escape(text: str) -> str:
 
 
 def _message(event: dict[str, Any], me: Me) -> InboundMessage | None:
-    if _by_a_bot(event, me):
-        return None
+    is_bot = _by_a_bot(event, me)
     words, channel, stamp = _string(event, "text"), _id(event, "channel"), _timestamp(event, "ts")
-    sender, address = Sender(_author(event, me)), Address(me.platform, channel, _thread(event))
+    private = _is_private(event, channel)
+    if is_bot and (private or _is_mine(event, me)):
+        return None
+    sender = Sender(_optional(event, "bot_id") or _id(event, "user") if is_bot else _author(event, me))
+    address = Address(me.platform, channel, _thread(event))
     text = _without_mention(words, me)
     if not text:  # a file or a bare mention
         return None
-    private = _is_private(event, channel)
     return InboundMessage(
         native_key=f"{channel}:{stamp}",
         address=address,
@@ -144,7 +148,7 @@ def _message(event: dict[str, Any], me: Me) -> InboundMessage | None:
         text=text,
         message_id=stamp,
         is_private=private,
-        is_addressed=private or _means(event, words, me),
+        is_addressed=private or (not is_bot and _means(event, words, me)),
         is_firsthand=not event.get("edited"),  # a history has the words that it was edited to
         sent_at=datetime.fromtimestamp(float(stamp), UTC),
         position=_position(stamp) if private else None,
@@ -164,7 +168,12 @@ def _edit(event: dict[str, Any], me: Me) -> MessageEdit | None:
 
 
 def _by_a_bot(message: dict[str, Any], me: Me) -> bool:
-    return bool(message.get("bot_id")) or message.get("user") in (me.user_id, "USLACKBOT")
+    is_posted = bool(message.get("bot_id")) or message.get("subtype") == "bot_message"
+    return is_posted or message.get("user") in (me.user_id, "USLACKBOT")
+
+
+def _is_mine(message: dict[str, Any], me: Me) -> bool:
+    return message.get("bot_id") == me.bot_id or message.get("user") == me.user_id
 
 
 def _author(event: dict[str, Any], me: Me) -> str:

@@ -53,9 +53,10 @@ def update_id(raw: object) -> int:
 
 
 def parse_update(raw: object, me: BotIdentity) -> InboundMessage | MessageEdit | Press | None:
-    """Read one raw update; None for what no person wrote or pressed. Raises MalformedEvent.
+    """Read one raw update; None for what no person wrote or pressed. Raises MalformedEvent, whose reason names
+    fields and never holds what a person wrote.
 
-    The reason in the exception names fields and never holds what a person wrote.
+    What a bot posts in a group is addressed to nobody. Others read it all the same, and it may hold a code.
     """
     native_key = f"{me.id}:{update_id(raw)}"
     update = _object(raw, "update")
@@ -74,29 +75,29 @@ def storable(text: str) -> str:
 
 
 def _read_message(message: JSON, native_key: str, me: BotIdentity) -> InboundMessage | None:
-    address, person = _address(message, me), _person(message)
+    address, author = _address(message, me), _author(message)
     text, mentioned = _words(message, me)
-    if person is None or not text.strip():
+    if author is None or not text.strip():
         return None
     private = _is_private(message)
     return InboundMessage(
         native_key=native_key,
         address=address,
-        sender=Sender(str(_id(person, "id")), _full_name(person), _label(person, "username")),
+        sender=Sender(str(_id(author, "id")), _full_name(author), _label(author, "username")),
         text=text,
         message_id=str(_id(message, "message_id")),
         chat_name=_chat_name(message),
         is_private=private,
-        is_addressed=private or mentioned or _replies_to(message, me),
+        is_addressed=private or (not author["is_bot"] and (mentioned or _replies_to(message, me))),
         is_firsthand=not any(message.get(mark) for mark in SECONDHAND),
         sent_at=_time(message),
     )
 
 
 def _read_edit(message: JSON, me: BotIdentity) -> MessageEdit | None:
-    address, person = _address(message, me), _person(message)
+    address, author = _address(message, me), _author(message)
     text, _mentioned = _words(message, me)
-    if person is None or not text.strip():
+    if author is None or not text.strip():
         return None
     return MessageEdit(address=address, message_id=str(_id(message, "message_id")), text=text)
 
@@ -128,12 +129,15 @@ def _address(message: JSON, me: BotIdentity) -> Address:
     return Address(platform=me.platform, chat_id=str(_id(chat, "id")), thread_id=thread)
 
 
-def _person(message: JSON) -> JSON | None:
-    """Who wrote it; None for a channel, and for a bot (the anonymous administrator of a group is one too)."""
-    if _kind_of_chat(message) == "channel":
+def _author(message: JSON) -> JSON | None:
+    """Who wrote it; None for a channel, and for a bot that is not in a group. There everybody reads what it posts, and
+    an anonymous administrator is called a bot too.
+    """
+    kind = _kind_of_chat(message)
+    if kind == "channel":
         return None
-    person: JSON = _need(message, "from", dict)
-    return None if _need(person, "is_bot", bool) else person
+    author: JSON = _need(message, "from", dict)
+    return None if _need(author, "is_bot", bool) and kind not in GROUPS else author
 
 
 def _kind_of_chat(message: JSON) -> str:

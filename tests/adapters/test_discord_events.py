@@ -64,6 +64,17 @@ def test_it_ignores_what_no_person_wrote(told: dict[str, object]) -> None:
     assert parse_message(event(**told), ME) is None
 
 
+@pytest.mark.parametrize("by", [{"author": {"id": "1", "username": "b", "bot": True}}, {"webhook_id": "1"}])
+def test_it_hears_what_a_bot_posts_in_a_guild_and_answers_nothing(by: dict[str, object]) -> None:
+    heard = parsed(guild_id="700", content=f"<@{ME}> ABCD-EFGH", mentions=[{"id": ME}], **by)
+
+    assert (heard.text, heard.is_addressed) == ("ABCD-EFGH", False)
+
+
+def test_it_does_not_hear_itself() -> None:
+    assert parse_message(event(guild_id="700", author={"id": ME, "username": "botos", "bot": True}), ME) is None
+
+
 @pytest.mark.parametrize("origin", [{"message_reference": {"type": 1}}, {"application_id": "1"}])
 def test_it_marks_what_is_not_firsthand(origin: dict[str, object]) -> None:
     assert not parsed(**origin).is_firsthand

@@ -233,6 +233,22 @@ async def test_it_ignores_what_no_person_wrote(run: Run, server: SlackServer, ch
     assert await heard(run, server, written("hello", **change)) == []
 
 
+@pytest.mark.parametrize(
+    "by", [{"bot_id": "B9OTHER"}, {"bot_id": "B9OTHER", "subtype": "bot_message", "username": "w"}]
+)
+async def test_it_hears_what_a_bot_posts_in_a_channel_and_answers_nothing(
+    run: Run, server: SlackServer, by: dict[str, Any]
+) -> None:
+    posted = written(f"<@{BOT_USER}> ABCD-EFGH", channel="C1PUB", channel_type="channel", **by)
+    [message] = await heard(run, server, {**posted, "type": "app_mention"})
+    assert (message.text, message.is_addressed) == ("ABCD-EFGH", False)
+
+
+async def test_it_does_not_hear_itself_in_a_channel(run: Run, server: SlackServer) -> None:
+    posted = written("ABCD-EFGH", channel="C1PUB", channel_type="channel", bot_id=BOT)
+    assert await heard(run, server, posted) == []
+
+
 @pytest.mark.parametrize("subtype", ["thread_broadcast", "file_share"])
 async def test_it_hears_text_beside_a_file_and_broadcast_replies(run: Run, server: SlackServer, subtype: str) -> None:
     [message] = await heard(run, server, written("see this", subtype=subtype))

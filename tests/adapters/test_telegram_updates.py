@@ -174,6 +174,18 @@ def test_it_ignores_what_nobody_wrote_to_it(ignored: JSON) -> None:
     assert parse_update(ignored, ME) is None
 
 
+@pytest.mark.parametrize("kind", ["message", "edited_message"])
+def test_it_hears_what_a_bot_or_an_anonymous_administrator_posts_in_a_group(kind: str) -> None:
+    anonymous = {"from": {"id": 1087968824, "is_bot": True, "first_name": "Group"}, "sender_chat": {"id": -100}}
+    post = in_group(text="@BotosPlaygroundBot ABCD-EFGH", entities=[mention("mention", 0, 19)], **anonymous)
+
+    heard = parse_update({"update_id": 2, kind: post["message"]}, ME)
+
+    assert isinstance(heard, InboundMessage | MessageEdit)
+    assert heard.text == "ABCD-EFGH"
+    assert not getattr(heard, "is_addressed", False)
+
+
 def test_it_reads_an_edit() -> None:
     edit = parse_update({"update_id": 2, "edited_message": update(text="new\x00")["message"]}, ME)
 
