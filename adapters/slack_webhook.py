@@ -12,11 +12,12 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from slack_sdk.signature import SignatureVerifier
 
-from adapters import webhooks
 from adapters.protocols import MalformedEvent
 from adapters.slack_directory import Directory, hear
 from adapters.slack_events import Me
 from adapters.slack_web import introduce, slack_client
+from adapters.webhook_calls import Refused, body_of
+from adapters.webhook_calls import take as store
 from sessions_app import bridge
 from sessions_app.messages import InboundMessage, MessageEdit
 
@@ -31,13 +32,13 @@ _met: dict[tuple[str, str], tuple[Me, Directory]] = {}  # by address and token
 
 async def take(request: HttpRequest) -> HttpResponse:
     """Store what a signed request says. Raises Refused, and whatever keeps it from being stored."""
-    body = webhooks.body_of(request)
+    body = body_of(request)
     if not is_signed(body, request.headers):
-        raise webhooks.Refused(403, "Forbidden")
+        raise Refused(403, "Forbidden")
     kind, payload = _read(body, request.content_type or "")
     if kind == "url_verification":
         return HttpResponse(str(payload.get("challenge", "")), content_type="text/plain")
-    await bridge.call(webhooks.take, await _heard(kind, payload))
+    await bridge.call(store, await _heard(kind, payload))
     return HttpResponse()
 
 
@@ -57,7 +58,7 @@ def _read(body: bytes, content_type: str) -> tuple[str, JSON]:
     try:
         fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
     except ValueError:
-        raise webhooks.Refused(400, "Not a form") from None
+        raise Refused(400, "Not a form") from None
     form = {name: values[0] for name, values in fields.items()}
     return ("interactive", _object(form["payload"])) if "payload" in form else ("slash_commands", form)
 
@@ -66,9 +67,9 @@ def _object(text: str | bytes) -> JSON:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        raise webhooks.Refused(400, "Not JSON") from None
+        raise Refused(400, "Not JSON") from None
     if not isinstance(found, dict):
-        raise webhooks.Refused(400, "Not an object")
+        raise Refused(400, "Not an object")
     return found
 
 

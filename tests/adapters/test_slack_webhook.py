@@ -14,7 +14,7 @@ from django.db import OperationalError
 from django.test import Client
 from slack_sdk.signature import SignatureVerifier
 
-from adapters import slack_webhook, webhooks
+from adapters import slack_webhook, webhook_calls
 from adapters.slack_directory import Directory
 from adapters.slack_events import Me
 from adapters.slack_web import slack_client
@@ -196,7 +196,7 @@ def test_it_is_not_there_where_the_bot_has_a_socket(settings: Any) -> None:
 
 
 def test_it_refuses_a_body_that_is_too_long() -> None:
-    body = json.dumps(TOLD | {"filler": "x" * webhooks.LONGEST}).encode()
+    body = json.dumps(TOLD | {"filler": "x" * webhook_calls.LONGEST}).encode()
 
     assert call(body=body).status_code == 413
     assert not InboundEvent.objects.exists()

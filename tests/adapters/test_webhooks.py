@@ -12,7 +12,7 @@ from django.db import OperationalError
 from django.test import Client
 from django.urls import resolve
 
-from adapters import webhooks
+from adapters import webhook_calls, webhooks
 from adapters.playground.telegram_api import BOT
 from adapters.telegram_updates import BotIdentity, parse_update
 from adapters.telegram_webhook import PATH
@@ -130,7 +130,7 @@ def test_it_is_not_there_where_the_bot_polls(settings: Any) -> None:
 
 
 def test_it_refuses_a_body_that_is_too_long() -> None:
-    long = json.dumps(UPDATE | {"filler": "x" * webhooks.LONGEST}).encode()
+    long = json.dumps(UPDATE | {"filler": "x" * webhook_calls.LONGEST}).encode()
 
     assert call(body=long).status_code == 413
     assert not InboundEvent.objects.exists()

@@ -1,0 +1,53 @@
+"""What every webhook does: read a bounded body, store what it says before it is answered, refuse the rest."""
+
+from __future__ import annotations
+
+import logging
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.utils.module_loading import import_string
+
+from sessions_app import doorbell, inbox
+from sessions_app.messages import InboundMessage, MessageEdit
+
+log = logging.getLogger(__name__)
+
+LONGEST = 1024 * 1024  # bytes; an update has a few kilobytes
+
+
+class Refused(Exception):
+    """The call cannot be taken. Shown with `status`, and once in the log."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+    def answer(self) -> HttpResponse:
+        return HttpResponse(status=self.status, reason=str(self))
+
+
+def body_of(request: HttpRequest) -> bytes:
+    """The body. Raises Refused for one that is too long, however long it says that it is."""
+    body = request.read(LONGEST + 1)
+    if len(body) > LONGEST:
+        raise Refused(413, "The body is too long")
+    return body
+
+
+def take(heard: InboundMessage | MessageEdit | None) -> None:
+    """Store what was heard, and tell those who work. Durable on return; whatever the database raises means: not."""
+    try:
+        if isinstance(heard, MessageEdit):
+            inbox.edit(heard)
+        elif heard is not None:
+            _ring(inbox.receive(heard, resolver=import_string(settings.BOTOS_RESOLVER)()))
+    except inbox.Unacceptable as error:
+        log.warning("a message from a webhook was refused: %s", error)
+
+
+def _ring(conversation_id: int | None) -> None:
+    if conversation_id is None:
+        doorbell.ring_for_couriers()
+    else:
+        doorbell.ring(conversation_id)
