@@ -120,6 +120,12 @@ def _claimed(account: PlatformAccount, subject: Subject) -> Notice:
 
 def _linked(account: PlatformAccount, subject: Subject) -> Notice:
     text = _("Linked. From now on these chats share one conversation. Earlier messages stay separate.")
+    pairing = _pairing(subject)
+    if pairing.initiator_browser_id or pairing.responder_browser_id:  # no chat has shown who the others are
+        own = AccountLink.objects.live().filter(account=account).values("user")
+        others = [called.described(one, on=account.platform) for one in _linked_with(Q(user__in=own)) if one != account]
+        if others:
+            text += "\n" + _("This was done in a browser, with: %(others)s.") % {"others": ", ".join(others)}
     share = Button(_("Share my earlier messages from this app"), "/share")
     return Notice(text, (share, _undo(subject)))
 

@@ -321,6 +321,7 @@ def test_it_links_two_accounts_that_were_attached_lately(told: Told) -> None:
     assert are_one(telegram, discord)
     assert set(AccountLink.objects.values_list("method", flat=True)) == {"pairing"}
     assert AuditEvent.objects.filter(kind="linked", actor=browsers.actor(page)).count() == 2
+    assert 'in a browser, with: Discord account "' in told.text(telegram)
     assert told.to(telegram)[-1] == told.to(discord)[-1] == Template.LINKED
 
 
