@@ -97,8 +97,12 @@ class Bots:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        for platform in up:
-            self.wait_for_line(rf"{platform}: up")
+        try:
+            for platform in up:
+                self.wait_for_line(rf"{platform}: up")
+        except BaseException:
+            self.kill()
+            raise
 
     def _read(self) -> None:
         assert self._process.stdout is not None
