@@ -160,7 +160,10 @@ BROWSER_MUTANTS = (
     Mutant("signing out cancels what time has ended", browsers, "    pairing_rows.expire(theirs)\n", ""),
     Mutant("not me leaves the browser", pairing, "if browser and browsers.sign_out(browser):", "if False:"),
     Mutant(
-        "not me leaves what a page linked", pairing, "if link.pairing_id in meant", "if link.pairing_id == pairing_id"
+        "not me leaves what a page linked",
+        pairing,
+        '{pairing_id, *there.values_list("pairing", flat=True)}',
+        "{pairing_id}",
     ),
     Mutant("/signout ends nothing", browsers, "filter(pk__in=named).order_by", "filter(pk__in=[]).order_by"),
     Mutant(
