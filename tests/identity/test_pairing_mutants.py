@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import pytest
@@ -15,7 +16,7 @@ from tests.identity.handshakes_on_pages import OnPages
 from tests.identity.mutants import Mutant, without_its_rule
 from tests.identity.page_drills import PAGE_DRILLS
 
-pytestmark = [pytest.mark.django_db, pytest.mark.faults]
+pytestmark = pytest.mark.django_db
 
 
 MUTANTS = (
@@ -230,18 +231,28 @@ def is_noticed(drills: dict[str, list[Step]]) -> bool:
     return False
 
 
+def test_every_rule_that_is_taken_away_is_there() -> None:
+    sources = {mutant.module: inspect.getsource(mutant.module) for mutant, _ in ALL}
+    taken = [(mutant, old) for mutant, _ in ALL for old in (mutant.old, *(old for old, _ in mutant.also))]
+
+    assert [mutant.name for mutant, old in taken if old not in sources[mutant.module]] == []
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize(("mutant", "drills"), ALL, ids=NAMES)
 def test_a_rule_that_is_gone_is_noticed(mutant: Mutant, drills: dict[str, list[Step]]) -> None:
     with without_its_rule(mutant):
         assert is_noticed(drills), f"nobody noticed: {mutant.name}"
 
 
+@pytest.mark.faults
 def test_the_harness_notices_nothing_when_nothing_is_wrong() -> None:
     unchanged = Mutant("nothing", pairing, "def offer(", "def offer(")
     with without_its_rule(unchanged):
         assert not is_noticed(DRILLS | PAGE_DRILLS)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("mutant", [mutant for mutant, _ in ALL], ids=NAMES)
 def test_a_mutant_leaves_nothing_behind(mutant: Mutant) -> None:
     before: Callable[..., object] | dict[str, object] = dict(mutant.module.__dict__)
