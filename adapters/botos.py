@@ -16,7 +16,7 @@ from adapters.courier import Courier
 from adapters.polling_lease import PollingLease
 from adapters.protocols import PlatformAdapter
 from adapters.supervisor import Health, Supervisor
-from identity import browsers, linking, live, pairing, pairing_limits
+from identity import browsers, link_upkeep, live, pairing, pairing_limits
 from identity import retention as identity_retention
 from identity.models import BotProfile
 from identity.resolvers import Resolves
@@ -28,7 +28,7 @@ from sessions_app.pool import Service, TurnPool
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 60.0
-DUTIES = (pairing.expire, linking.remind, linking.suspend_silent, browsers.end_old)
+DUTIES = (pairing.expire, link_upkeep.remind, link_upkeep.suspend_silent, browsers.end_old)
 TIDYING: tuple[Callable[[], int], ...] = (
     live.forget_old,
     pairing_limits.forget_old,

@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from identity import audit, codes, linking, locks, lookup, pairing, pairing_rows
+from identity import audit, codes, link_upkeep, locks, lookup, pairing, pairing_rows
 from identity.called import PLATFORM_TITLES
 from identity.limits import limits
 from identity.models import AccountLink, AuditEvent, BotProfile, Pairing, UnifiedUser
@@ -177,7 +177,7 @@ def suspend(*, person: UnifiedUser, operator: str) -> int:
     """End all links of a person and all that could make a new one. How many links there were."""
     locks.lock_people((), joining=[person.pk])
     invited = pairing_rows.live_invitations(person).count()
-    ended = linking.suspend(user=person, operator=operator)  # invitations go with the last link, if there is one
+    ended = link_upkeep.suspend(user=person, operator=operator)  # invitations go with the last link, if there is one
     pairing_rows.withdraw_all(person, actor=operator)
     audit.record(kind="person_suspended", actor=operator, user=person, links=ended, invitations=invited)
     return ended

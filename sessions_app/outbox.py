@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
-from identity import clock, linking, wording
+from identity import clock, link_upkeep, wording
 from identity.models import PlatformAccount
 from identity.notices import Template
 from identity.wording import Notice
@@ -179,7 +179,7 @@ def _leave_behind(delivery: OutboundDelivery) -> None:
     chats = Conversation.objects.filter(kind=Conversation.Kind.DM, account__isnull=False)
     here = chats.filter(platform=delivery.platform, chat_id=delivery.chat_id).select_related("account").first()
     if here is not None and here.account is not None:
-        linking.account_is_gone(account=here.account)
+        link_upkeep.account_is_gone(account=here.account)
 
 
 @transaction.atomic

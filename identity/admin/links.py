@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods
 
-from identity import called, linking
+from identity import called, link_upkeep
 from identity.admin.base import OperatorAdmin, PlatformFilter, Tool, View, address, may, need, page
 from identity.admin.people import link_to
 from identity.models import AccountLink
@@ -66,7 +66,7 @@ def revoke(request: HttpRequest, pk: int) -> HttpResponse:
     link = get_object_or_404(AccountLink.objects.select_related("account", "user"), pk=pk)
     back = address("accountlink", "change", pk)
     if request.method == "POST":
-        done = linking.revoke(link=link, operator=operator)
+        done = link_upkeep.revoke(link=link, operator=operator)
         text = _("Revoked: the account is on its own again.") if done else _("This link had ended before.")
         messages.add_message(request, messages.SUCCESS if done else messages.WARNING, text)
         return redirect(back)

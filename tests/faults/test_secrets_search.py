@@ -19,7 +19,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.cache import cache
 from django.db import connection
 
-from identity import codes, linking, pairing
+from identity import codes, link_upkeep, pairing
 from identity.models import AccountLink, Pairing, PlatformAccount, UnifiedUser
 from identity.pairing_secrets import secrets_of
 from sessions_app import inbox, lanes, outbox, turns
@@ -139,7 +139,7 @@ def invite(session: Session, who: str, platform: str) -> None:
     pairing.confirm_as_operator(pairing=request, number=pairs.number(request), operator="root")
     again = session.note(pairing.invite(person=person, operator="root"))
     session.hear(f"{who}-new", shown(again)[0], platform)
-    linking.suspend(user=person, operator="root")
+    link_upkeep.suspend(user=person, operator="root")
 
 
 def guess(session: Session, platform: str) -> None:

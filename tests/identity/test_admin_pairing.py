@@ -10,7 +10,7 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from pytest_django import Settings
 
-from identity import clock, invitations, linking, operators, pairing, pairing_rows
+from identity import clock, invitations, link_upkeep, linking, operators, pairing, pairing_rows
 from identity.models import AccountLink, AuditEvent, BotProfile, Pairing, UnifiedUser
 from identity.pairing_secrets import secrets_of
 from tests.identity.desk import (
@@ -336,7 +336,7 @@ def test_it_gives_operators_no_number_by_revoking_the_chat_that_was_asked(carol:
     link = linked("alice", "telegram")
     request = claimed(link.user, account("discord", 2))
 
-    linking.revoke(link=link, operator="carol")
+    link_upkeep.revoke(link=link, operator="carol")
 
     type_number(carol, request, number_of(request))
     assert not AccountLink.objects.live().exists()
@@ -346,7 +346,7 @@ def test_it_withdraws_what_nobody_has_claimed_with_the_last_account() -> None:
     link = linked("alice", "telegram")
     waiting = invited(link.user)
 
-    linking.revoke(link=link, operator="carol")
+    link_upkeep.revoke(link=link, operator="carol")
 
     assert pairing.claim(account=account("discord", 2), secret=secrets_of(waiting).code) == "wrong"
 
@@ -356,7 +356,7 @@ def test_it_keeps_invitations_while_another_account_is_left() -> None:
     linked("alice", "discord")
     request = claimed(link.user, account("slack", 3))
 
-    linking.revoke(link=link, operator="carol")
+    link_upkeep.revoke(link=link, operator="carol")
 
     request.refresh_from_db()
     assert request.state == "claimed"

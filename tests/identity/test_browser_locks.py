@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 from django.db import connection, connections, transaction
 
-from identity import attachments, browsers, clock, linking
+from identity import attachments, browsers, clock, link_upkeep, linking
 from identity.models import AccountLink, Browser, BrowserAccount, Pairing, PlatformAccount
 from tests.identity import pairs
 from tests.identity.pairs import account
@@ -92,7 +92,7 @@ def test_suspending_takes_them_in_order() -> None:
     one, other = attach(to=FIRST, who=discord), attach(to=FIRST, who=telegram)
     person = pairs.live_link(telegram).user
 
-    assert does_it_wait_for(one, lambda: linking.suspend(user=person, operator="carol"), leaving=other)
+    assert does_it_wait_for(one, lambda: link_upkeep.suspend(user=person, operator="carol"), leaving=other)
 
 
 @pytest.mark.parametrize("step", [browsers.touch, browsers.sign_out], ids=["use", "signing out"])
@@ -114,7 +114,7 @@ def test_an_account_that_is_gone_is_held_before_what_it_is_attached_to() -> None
     alice, _, _ = two_linked()
     only = attach(to=FIRST, who=alice)
 
-    assert does_it_wait_for(alice, lambda: linking.account_is_gone(account=alice), leaving=only)
+    assert does_it_wait_for(alice, lambda: link_upkeep.account_is_gone(account=alice), leaving=only)
 
 
 @pytest.mark.parametrize("free", ["alice", "bob"])
@@ -123,15 +123,15 @@ def test_reminding_holds_one_person_at_a_time_and_before_the_link(free: str) -> 
     AccountLink.objects.update(remind_at=clock.now())
 
     assert does_it_wait_for(
-        bob, linking.remind, leaving=AccountLink.objects.get(user={"alice": alice, "bob": bob}[free])
+        bob, link_upkeep.remind, leaving=AccountLink.objects.get(user={"alice": alice, "bob": bob}[free])
     )
 
 
 ENDS: dict[str, Callable[[PlatformAccount], object]] = {
     "signing out": lambda alice: browsers.sign_out(FIRST),
-    "gone": lambda alice: linking.account_is_gone(account=alice),
-    "suspended": lambda alice: linking.suspend(user=pairs.live_link(alice).user, operator="carol"),
-    "revoked": lambda alice: linking.revoke(link=pairs.live_link(alice), operator="carol"),
+    "gone": lambda alice: link_upkeep.account_is_gone(account=alice),
+    "suspended": lambda alice: link_upkeep.suspend(user=pairs.live_link(alice).user, operator="carol"),
+    "revoked": lambda alice: link_upkeep.revoke(link=pairs.live_link(alice), operator="carol"),
 }
 
 

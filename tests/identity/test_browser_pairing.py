@@ -9,7 +9,7 @@ from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from identity import attachments, browser_pairing, browsers, clock, linking, pairing, pairing_limits
+from identity import attachments, browser_pairing, browsers, clock, link_upkeep, linking, pairing, pairing_limits
 from identity.browser_pairing import Answer
 from identity.models import AccountLink, AuditEvent, Browser, BrowserAccount, GuessLimit, LiveEvent, Pairing
 from identity.notices import Template
@@ -429,9 +429,9 @@ def test_it_ends_with_what_ends_the_account(way: str) -> None:
     ends: dict[str, Callable[[], object]] = {
         "unlink": lambda: linking.leave(account=discord),
         "disown": lambda: linking.disown(account=telegram, link_id=link.pk),
-        "revoke": lambda: linking.revoke(link=link, operator="carol"),
-        "suspend": lambda: linking.suspend(user=link.user, operator="carol"),
-        "gone": lambda: linking.account_is_gone(account=discord),
+        "revoke": lambda: link_upkeep.revoke(link=link, operator="carol"),
+        "suspend": lambda: link_upkeep.suspend(user=link.user, operator="carol"),
+        "gone": lambda: link_upkeep.account_is_gone(account=discord),
         "sign out": lambda: browsers.sign_out_everywhere(link.account),
     }
 

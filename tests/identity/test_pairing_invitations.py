@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from identity import clock, codes, linking, pairing, pairing_rows, wording
+from identity import clock, codes, link_upkeep, linking, pairing, pairing_rows, wording
 from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
 from identity.pairing_rows import Outcome
@@ -267,10 +267,10 @@ def test_it_is_burned_in_public_like_any_code() -> None:
 def test_operators_suspend_and_revoke(told: Told, telegram: PlatformAccount, discord: PlatformAccount) -> None:
     alice = person("alice", telegram, discord)
 
-    assert linking.revoke(link=live_link(discord), operator="root")
-    assert not linking.revoke(link=AccountLink.objects.get(account=discord), operator="root")
+    assert link_upkeep.revoke(link=live_link(discord), operator="root")
+    assert not link_upkeep.revoke(link=AccountLink.objects.get(account=discord), operator="root")
     person("alice", discord)
-    assert linking.suspend(user=alice, operator="root") == 2
+    assert link_upkeep.suspend(user=alice, operator="root") == 2
 
     assert not AccountLink.objects.live().exists()
     events = AuditEvent.objects.filter(kind="unlinked").order_by("pk")
@@ -334,7 +334,7 @@ def test_an_own_account_ends_no_invitation_that_nobody_has_claimed(telegram: Pla
 def test_it_suspends_nobody_else(telegram: PlatformAccount, discord: PlatformAccount) -> None:
     alice, bob = person("alice", telegram), person("bob", discord)
 
-    assert linking.suspend(user=alice, operator="root") == 1
+    assert link_upkeep.suspend(user=alice, operator="root") == 1
     assert (owner(telegram), owner(discord)) == (None, bob)
 
 
@@ -374,7 +374,7 @@ def test_it_withdraws_invitations_with_the_last_account_however_that_leaves(
     if leaves == "/unlink":
         linking.leave(account=telegram)
     elif leaves == "gone":
-        linking.account_is_gone(account=telegram)
+        link_upkeep.account_is_gone(account=telegram)
     elif leaves == "moved":
         person("bob", telegram)
     else:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db.models import F
 
-from identity import clock, linking, locks, pairing, wording
+from identity import clock, link_upkeep, linking, locks, pairing, wording
 from identity.models import AccountLink, AuditEvent, Pairing, PlatformAccount
 from identity.notices import Template
 from identity.pairing_rows import Outcome
@@ -230,7 +230,7 @@ def test_it_reminds_after_a_day_and_after_a_week(
     reminded = []
     for days in (0.99, 0.02, 5.97, 0.03, 30):
         later(days * DAY, AccountLink.objects.all())
-        reminded.append(linking.remind())
+        reminded.append(link_upkeep.remind())
 
     assert reminded == [0, 2, 0, 2, 0]
     assert told.to(telegram) == told.to(discord) == [Template.REMINDED] * 4
@@ -242,7 +242,7 @@ def test_it_reminds_of_no_ended_link(telegram: PlatformAccount, discord: Platfor
     linking.leave(account=discord)
     later(DAY + 1, AccountLink.objects.all())
 
-    assert linking.remind() == 0
+    assert link_upkeep.remind() == 0
 
 
 def test_it_says_in_a_reminder_whom_it_is_about(
@@ -250,7 +250,7 @@ def test_it_says_in_a_reminder_whom_it_is_about(
 ) -> None:
     linked(telegram, discord)
     later(DAY + 1, AccountLink.objects.filter(account=discord))
-    linking.remind()
+    link_upkeep.remind()
 
     assert told.text(telegram) == (
         'A reminder: Discord account "Alice" (alice, ID ..cord) shares this conversation. If that was not you, say so.'
@@ -266,7 +266,7 @@ def test_it_ends_the_link_of_an_account_that_is_silent_for_long(
     seen = PlatformAccount.objects.filter(pk=discord.pk)
     seen.update(seen_at=F("seen_at") - timedelta(days=silent, seconds=1))
 
-    assert linking.suspend_silent() == ended
+    assert link_upkeep.suspend_silent() == ended
 
     assert AuditEvent.objects.filter(kind="unlinked", actor="system", details__method="silent").count() == ended
     assert owner(telegram) is not None
@@ -275,18 +275,18 @@ def test_it_ends_the_link_of_an_account_that_is_silent_for_long(
 def test_it_ends_the_link_of_an_account_that_is_gone(telegram: PlatformAccount, discord: PlatformAccount) -> None:
     linked(telegram, discord)
 
-    assert linking.account_is_gone(account=discord)
-    assert not linking.account_is_gone(account=discord)
+    assert link_upkeep.account_is_gone(account=discord)
+    assert not link_upkeep.account_is_gone(account=discord)
 
     assert links() == ["telegram"]
     assert AuditEvent.objects.latest("pk").details["method"] == "gone"
 
 
 ENDS: dict[str, Callable[[PlatformAccount], object]] = {
-    "suspended": lambda alice: linking.suspend(user=live_link(alice).user, operator="ann"),
-    "revoked": lambda alice: linking.revoke(link=live_link(alice), operator="ann"),
-    "gone": lambda alice: linking.account_is_gone(account=alice),
-    "silent": lambda alice: linking.suspend_silent(),
+    "suspended": lambda alice: link_upkeep.suspend(user=live_link(alice).user, operator="ann"),
+    "revoked": lambda alice: link_upkeep.revoke(link=live_link(alice), operator="ann"),
+    "gone": lambda alice: link_upkeep.account_is_gone(account=alice),
+    "silent": lambda alice: link_upkeep.suspend_silent(),
 }
 
 
@@ -313,7 +313,7 @@ def test_an_account_that_was_taken_out_finishes_nothing_that_it_had_begun(
 def test_an_account_that_is_gone_leaves_no_code_behind(telegram: PlatformAccount) -> None:
     request = pairs.offered(telegram)
 
-    assert not linking.account_is_gone(account=telegram)
+    assert not link_upkeep.account_is_gone(account=telegram)
     assert pairs.state(request) == "cancelled"
 
 
@@ -337,7 +337,7 @@ def test_of_several_that_remind_at_once_one_tells(
     seen_by_two = [AccountLink.objects.select_related("user").get(account=discord) for _ in range(2)]
     told.said.clear()
 
-    assert [linking._remind_of(link) for link in seen_by_two] == [True, False]
+    assert [link_upkeep._remind_of(link) for link in seen_by_two] == [True, False]
     assert told.to(telegram) == told.to(discord) == [Template.REMINDED]
 
 
@@ -350,7 +350,7 @@ def test_it_reminds_of_no_link_that_a_program_has_ended(
     later(DAY + 1, AccountLink.objects.all())
     told.said.clear()
 
-    assert (linking.remind(), told.said) == (0, [])
+    assert (link_upkeep.remind(), told.said) == (0, [])
 
 
 def test_a_notice_about_a_link_that_has_ended_has_no_button(
@@ -488,7 +488,7 @@ def test_it_keeps_the_link_of_an_account_that_writes_in_that_moment(
 
     monkeypatch.setattr(locks, "lock_people", writes_first)
 
-    assert linking.suspend_silent() == 0
+    assert link_upkeep.suspend_silent() == 0
     assert live_link(discord).ended_at is None
 
 
@@ -496,7 +496,7 @@ def test_it_reminds_nobody_of_an_account_that_is_alone(told: Told, telegram: Pla
     pairs.person("alice", telegram)
     AccountLink.objects.update(remind_at=clock.now())
 
-    linking.remind()
+    link_upkeep.remind()
 
     assert told.to(telegram) == []
 

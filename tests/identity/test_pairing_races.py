@@ -20,7 +20,17 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection, connections
 
-from identity import browser_pairing, browsers, linking, locks, notices, pairing, pairing_limits, pairing_rows
+from identity import (
+    browser_pairing,
+    browsers,
+    link_upkeep,
+    linking,
+    locks,
+    notices,
+    pairing,
+    pairing_limits,
+    pairing_rows,
+)
 from identity.models import (
     AccountLink,
     AuditEvent,
@@ -276,7 +286,7 @@ def test_an_account_that_is_taken_out_finishes_nothing() -> None:
         pairing.claim(account=slack, secret=code(request))
 
         at_once(
-            partial(linking.suspend, user=alice, operator="root"),
+            partial(link_upkeep.suspend, user=alice, operator="root"),
             partial(pairing.confirm, account=discord, number=number(request)),
         )
 
@@ -315,8 +325,8 @@ def test_suspending_waits_in_no_circle() -> None:
 
     def suspend() -> None:
         for _ in range(10):
-            linking.suspend(user=alice, operator="root")
-            linking.suspend_silent()
+            link_upkeep.suspend(user=alice, operator="root")
+            link_upkeep.suspend_silent()
 
     def come_back(one: PlatformAccount) -> None:
         for _ in range(20):

@@ -16,7 +16,7 @@ from django.db.models import QuerySet
 from adapters.playground.discord import DiscordServer
 from adapters.playground.slack import SlackServer
 from adapters.playground.telegram import TelegramServer
-from identity import clock, linking, lookup, pairing
+from identity import clock, link_upkeep, lookup, pairing
 from identity.models import AccountLink, BotProfile, Pairing
 from identity.pairing_secrets import secrets_of
 from sessions_app.models import HistoryEntry, InboundEvent, OutboundDelivery
@@ -225,7 +225,7 @@ def _press_share_and_undo(chat: Chat, other: Chat) -> None:
 def _press_wasnt_me(chat: Chat, other: Chat) -> None:
     linked(other, chat)
     AccountLink.objects.live().update(remind_at=clock.seconds_from_now(-1))
-    linking.remind()
+    link_upkeep.remind()
     for side in (chat, other):
         assert {side.hears().partition(":")[0], side.hears().partition(":")[0]} == {"A reminder"}
 
