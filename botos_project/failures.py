@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.views.defaults import server_error
 
-AWAY = (OperationalError, InterfaceError)  # not there, full, or held by somebody else: a matter of time
+from identity.outages import is_away
+
 AGAIN_SECONDS = "10"
 
 
@@ -18,6 +18,6 @@ def failed(request: HttpRequest) -> HttpResponse:
 
     Rendered without the request: who somebody is can only be told by the database.
     """
-    if isinstance(sys.exc_info()[1], AWAY):
+    if is_away(sys.exc_info()[1]):
         return HttpResponse(render_to_string("503.html"), status=503, headers={"Retry-After": AGAIN_SECONDS})
     return server_error(request)

@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
-from django.db.utils import InterfaceError, OperationalError
+from identity.outages import is_away
 
-_AWAY = (OperationalError, InterfaceError)
 _MASK = "***"
 _SHORTEST = 4  # masking anything shorter would blot out ordinary words and hide nothing that can be guessed anyway
 
@@ -37,7 +36,7 @@ class RedactingFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the name is logging's
         """One line where the database is away: every part of BotOS meets that, again and again until it is back."""
-        if isinstance(ei[1], _AWAY):
+        if is_away(ei[1]):
             return f"{type(ei[1]).__name__}: {' '.join(str(ei[1]).split())}"
         return super().formatException(ei)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 
+from identity.outages import is_away, sqlstate
 from identity.resolvers import IdentityUnavailable, Resolves
 from sessions_app import agents, bridge, drafts, lanes, tally, turns
 from sessions_app.lanes import Claim
@@ -265,9 +265,9 @@ class TurnPool:
 
 def _is_of_the_database(error: Exception) -> bool:
     """Whether the database was away, busy or full: any other turn would have failed there, too."""
-    state = str(getattr(error.__cause__, "sqlstate", ""))
+    state = sqlstate(error)
     is_of_the_turn = state.startswith("54") or state == "57014"  # PostgreSQL: too much of something, or for too long
-    return isinstance(error, OperationalError | InterfaceError) and not is_of_the_turn
+    return is_away(error) and not is_of_the_turn
 
 
 def _log(level: int, claim: Claim, what: str, **details: Any) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import DatabaseError, connection, connections, transaction
 
 from identity import clock, linking
+from identity.outages import is_away
 from sessions_app import history, lanes, outbox, turns
 from sessions_app.models import Conversation, InboundEvent, Lane
 from tests.sessions_app.racing import at_once
@@ -376,8 +377,11 @@ def test_a_process_that_is_frozen_within_a_transaction_holds_nobody_up() -> None
             cursor.execute("BEGIN")
             cursor.execute("SELECT id FROM identity_platformaccount FOR UPDATE")
 
-        [claimed] = ask(bob).claims
+            [claimed] = ask(bob).claims
+            with pytest.raises(DatabaseError) as thawed:
+                cursor.execute("SELECT 1")
     finally:
         frozen.close()
 
     assert claimed.lease.conversation.pk == bob
+    assert is_away(thawed.value)
