@@ -76,11 +76,12 @@ def position_at(moment: datetime) -> int:
 
 
 def parse_edit(data: object, me: str, *, platform: str = "discord") -> MessageEdit | None:
-    """A MESSAGE_UPDATE event. None when no person changed any words: a link got its preview, a message was pinned."""
+    """A MESSAGE_UPDATE event. None when nobody changed any words: a link got its preview, a message was pinned."""
     raw = _object(data, "message")
     address, message_id = Address(platform, _snowflake(raw, "channel_id")), _snowflake(raw, "id")
     author = _object(raw.get("author", {}), "author")
-    if not raw.get("edited_timestamp") or not _is_person(raw, author):
+    is_unheard = not _is_person(raw, author) and (_is_private(raw) or author.get("id") == me)
+    if not raw.get("edited_timestamp") or is_unheard:
         return None
     text = _words(raw, me) if "content" in raw else ""
     return MessageEdit(address, message_id, text) if text else None

@@ -156,14 +156,15 @@ def _message(event: dict[str, Any], me: Me) -> InboundMessage | None:
 
 
 def _edit(event: dict[str, Any], me: Me) -> MessageEdit | None:
-    message = _object(event, "message")
-    if _by_a_bot(message, me) or _optional(message, "subtype") not in WRITTEN:
+    message, channel = _object(event, "message"), _id(event, "channel")
+    is_unheard = _by_a_bot(message, me) and (_is_private(event, channel) or _is_mine(message, me))
+    if is_unheard or _optional(message, "subtype") not in POSTED:
         return None
     words = _string(message, "text")
     before = event.get("previous_message")
     if isinstance(before, dict) and before.get("text") == words:  # a link was unfurled, a reply was counted
         return None
-    address = Address(me.platform, _id(event, "channel"), _thread(message))
+    address = Address(me.platform, channel, _thread(message))
     return MessageEdit(address, _timestamp(message, "ts"), _without_mention(words, me))
 
 

@@ -71,6 +71,15 @@ def test_it_hears_what_a_bot_posts_in_a_guild_and_answers_nothing(by: dict[str, 
     assert (heard.text, heard.is_addressed) == ("ABCD-EFGH", False)
 
 
+def test_it_hears_what_a_bot_adds_to_its_post() -> None:
+    by_bot = event(guild_id="700", content="ABCD-EFGH", edited_timestamp="2026", webhook_id="1")
+    edit = parse_edit(by_bot, ME)
+
+    assert edit is not None
+    assert edit.text == "ABCD-EFGH"
+    assert parse_edit(by_bot | {"author": {"id": ME, "username": "botos", "bot": True}}, ME) is None
+
+
 def test_it_does_not_hear_itself() -> None:
     assert parse_message(event(guild_id="700", author={"id": ME, "username": "botos", "bot": True}), ME) is None
 

@@ -244,6 +244,14 @@ async def test_it_hears_what_a_bot_posts_in_a_channel_and_answers_nothing(
     assert (message.text, message.is_addressed) == ("ABCD-EFGH", False)
 
 
+async def test_it_hears_what_a_bot_adds_to_its_post(run: Run, server: SlackServer) -> None:
+    message = written("ABCD-EFGH", bot_id="B9OTHER")
+    change = {"subtype": "message_changed", "message": message, "previous_message": written("thinking ...")}
+    await heard(run, server, {"type": "message", "channel": "C1PUB", "ts": "1700000001.000100", **change})
+    [edit] = run.inbox.edits
+    assert edit.text == "ABCD-EFGH"
+
+
 async def test_it_does_not_hear_itself_in_a_channel(run: Run, server: SlackServer) -> None:
     posted = written("ABCD-EFGH", channel="C1PUB", channel_type="channel", bot_id=BOT)
     assert await heard(run, server, posted) == []
