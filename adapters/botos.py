@@ -251,12 +251,11 @@ class BotOS:
 
     async def _forget(self) -> None:
         """Portion by portion, others' calls in between. While the files are cleaned nobody could write anyhow: whoever
-        waits here meets no lock that runs out. They are after those who were erased a round before: by now nothing is
-        being received any more that began before that.
+        waits here meets no lock that runs out.
         """
-        await bridge.call(forgetting.clean)
         while await bridge.call(forgetting.step):
             pass
+        await bridge.call(forgetting.clean)
 
     async def _disconnect(self, connections: list[asyncio.Task[None]]) -> None:
         if connections:

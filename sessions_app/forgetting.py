@@ -30,6 +30,7 @@ State = ForgetRequest.State
 UNDER_WAY = (State.CONFIRMED, State.ERASING, State.CLEANING)
 ASKED_AN_HOUR = 5
 AT_ONCE = 500  # rows of a kind that one transaction deletes
+LATEST_SECONDS = 60  # after which nothing is being received any more that began before somebody was erased
 LAST_WORD_SECONDS = 600  # how long the farewell may take to be sent, before what it is sent to is deleted
 
 
@@ -119,8 +120,9 @@ def _confirm(request: ForgetRequest) -> Answer:
     of it yet.
     """
     reached = [one for one in linking.reach(request.account) if one.pk in request.accounts]
-    warnings = OutboundDelivery.objects.filter(template=Template.FORGET_ASKED, account__in=reached, settled_at=None)
-    unaware = set(warnings.values_list("account", flat=True))
+    warnings = OutboundDelivery.objects.filter(template=Template.FORGET_ASKED, created_at__gte=request.created_at)
+    sent = warnings.filter(account__in=reached, subject__by=request.account_id, status=OutboundDelivery.Status.SENT)
+    unaware = {one.pk for one in reached} - {request.account_id, *sent.values_list("account", flat=True)}
     accounts = [one.pk for one in reached if one.pk not in unaware]
     mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ASKED)
     mine.update(state=State.CONFIRMED, accounts=accounts, confirmed_at=clock.now())
@@ -165,10 +167,11 @@ def step() -> bool:
 
 
 def clean() -> int:
-    """Clean the files, once for all who are erased, and of what was being received while they were. How many people are
-    done by that. It takes long: see `database_files`.
+    """Clean the files, once for all who were erased a while ago, and of what was being received then. How many people
+    are done by that. It takes long: see `database_files`.
     """
-    erased = {request.pk: request.accounts for request in ForgetRequest.objects.filter(state=State.CLEANING)}
+    due = ForgetRequest.objects.filter(state=State.CLEANING, expires_at__lte=clock.now())
+    erased = {request.pk: request.accounts for request in due}
     if not erased:
         return 0
     for accounts in erased.values():
@@ -207,7 +210,7 @@ def erase(request_id: UUID, *, most: int = 1) -> bool:
         for account in PlatformAccount.objects.filter(pk__in=accounts).order_by("pk"):
             _forget_account(account)
         mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ERASING)
-        mine.update(state=State.CLEANING)
+        mine.update(state=State.CLEANING, expires_at=clock.seconds_from_now(LATEST_SECONDS))
         return True
     return False
 
@@ -225,15 +228,16 @@ def _begin(request: ForgetRequest) -> list[int]:
 
 
 @transaction.atomic
-def _forget_some(accounts: Sequence[int]) -> bool:
-    """A few rows of one kind: what points to others goes before them. False if there was nothing left.
+def _forget_some(accounts: Sequence[int], *, is_theirs: bool = True) -> bool:
+    """A few rows of one kind: what points to others goes before them. False if there was nothing left. Unless the chats
+    are theirs alone, only what was said to them.
 
     Each question has an index of its own: asked at once, they would be answered by reading whole tables.
     """
     chats = list(Conversation.objects.filter(account__in=accounts).values_list("pk", "platform", "chat_id"))
     events = list(InboundEvent.objects.filter(account__in=accounts)[:AT_ONCE])
     entries = _some(HistoryEntry.objects.all(), Q(author__in=accounts), Q(conversation__in=[pk for pk, _, _ in chats]))
-    addresses = [Q(platform=platform, chat_id=chat_id) for _, platform, chat_id in chats]
+    addresses = [Q(platform=platform, chat_id=chat_id) for _, platform, chat_id in chats if is_theirs]
     answers = [Q(account__in=accounts), Q(event__in=events), Q(entry__in=entries)]
     for model, ids in (
         (OutboundDelivery, _some(OutboundDelivery.objects.all(), *answers, *addresses)),
@@ -250,10 +254,11 @@ def _forget_some(accounts: Sequence[int]) -> bool:
 
 @transaction.atomic
 def _forget_late_ones(accounts: Sequence[int]) -> None:
-    """What somebody stored who had looked an account up before it lost its name."""
-    while _forget_some(accounts):
+    """What somebody stored who had looked an account up before it lost its name. By now a stranger may write there."""
+    while _forget_some(accounts, is_theirs=False):
         pass
     Conversation.objects.filter(account__in=accounts).delete()
+    PlatformAccount.objects.filter(pk__in=accounts).update(display_name="", username="")
 
 
 def _some(rows: QuerySet[Any], *conditions: Q) -> list[int]:

@@ -307,7 +307,7 @@ class ForgetRequest(models.Model):
     state = models.CharField(max_length=9, choices=State.choices, default=State.ASKED)
     tries = models.PositiveSmallIntegerField(default=0)
     created_at = models.DateTimeField(default=clock.now, editable=False)
-    expires_at = models.DateTimeField(editable=False)
+    expires_at = models.DateTimeField(editable=False)  # the number; once erased, from when on the files may be cleaned
     confirmed_at = models.DateTimeField(null=True, editable=False)
     ended_at = models.DateTimeField(null=True, editable=False)
 

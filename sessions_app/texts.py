@@ -74,7 +74,7 @@ FORGETTING = _(
     "I am deleting all that I know of you; it takes a minute or two. This is the last you will hear from me."
 )
 KEPT_UNTOLD = _(
-    "Not deleted: %(accounts)s. I could not write there yet, and nobody is forgotten without knowing it. Send /forget "
+    "Not deleted: %(accounts)s. I could not write there, and nobody is forgotten without knowing it. Send /forget "
     "there."
 )
 FORGET_NOT_HERE = _("I cannot do that by myself here. Ask whoever runs this bot to delete what it keeps of you.")
