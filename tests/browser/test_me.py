@@ -19,6 +19,13 @@ def settings_of_site() -> dict[str, str]:
     return {"BOTOS_PAIRING": HASTE}
 
 
+MOVED = """() => {
+  const top = () => document.querySelector("#mine").getBoundingClientRect().top, before = top();
+  document.querySelector("#live-state").textContent = "";
+  return top() - before;
+}"""
+
+
 def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     page = desk.page
     page.goto("/me/")
@@ -30,6 +37,7 @@ def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     page.get_by_role("link", name="My page").click()
     expect(page.locator(".cards li")).to_have_count(2)
     expect(page.locator("#live-state")).to_have_text("This page changes by itself.")
+    assert abs(page.evaluate(MOVED)) < 1  # pixel, or a click that comes with these words would miss its button
     desk.phone.send("discord", "What is my favourite colour?")
     expect(page.locator(".talk .badge.discord").first).to_be_visible(timeout=SOON)  # by itself
     desk.phone.send("telegram", "My favourite number is eight.", group="-100200300")
