@@ -53,8 +53,7 @@ def parse_message(data: object, me: str, *, platform: str = "discord") -> Inboun
     sender, address = _sender(author), Address(platform, _snowflake(raw, "channel_id"))
     kind, private, addressed = _integer(raw, "type"), _is_private(raw), _is_addressed(raw, me)
     message_id, sent_at, text = _snowflake(raw, "id"), _sent_at(raw), _words(raw, me)
-    is_person = _is_person(raw, author)
-    if kind not in WRITTEN_BY_PEOPLE or not text or (not is_person and (private or sender.user_id == me)):
+    if kind not in WRITTEN_BY_PEOPLE or not text or _is_unheard(raw, author, me):
         return None
     return InboundMessage(
         native_key=message_id,
@@ -63,7 +62,7 @@ def parse_message(data: object, me: str, *, platform: str = "discord") -> Inboun
         text=text,
         message_id=message_id,
         is_private=private,
-        is_addressed=private or (is_person and addressed),
+        is_addressed=private or (addressed and _is_person(raw, author)),
         is_firsthand=_is_firsthand(raw),
         sent_at=sent_at,
         position=int(message_id) if private and int(message_id) < LARGEST_ID else None,
@@ -80,8 +79,7 @@ def parse_edit(data: object, me: str, *, platform: str = "discord") -> MessageEd
     raw = _object(data, "message")
     address, message_id = Address(platform, _snowflake(raw, "channel_id")), _snowflake(raw, "id")
     author = _object(raw.get("author", {}), "author")
-    is_unheard = not _is_person(raw, author) and (_is_private(raw) or author.get("id") == me)
-    if not raw.get("edited_timestamp") or is_unheard:
+    if not raw.get("edited_timestamp") or _is_unheard(raw, author, me):
         return None
     text = _words(raw, me) if "content" in raw else ""
     return MessageEdit(address, message_id, text) if text else None
@@ -138,6 +136,11 @@ def _text(raw: Raw, key: str) -> str:
 
 def _is_person(raw: Raw, author: Raw) -> bool:
     return not (author.get("bot") or author.get("system") or raw.get("webhook_id"))
+
+
+def _is_unheard(raw: Raw, author: Raw, me: str) -> bool:
+    """What bots post counts only where others read it, and the own posts never do."""
+    return not _is_person(raw, author) and (_is_private(raw) or author.get("id") == me)
 
 
 def _is_private(raw: Raw) -> bool:

@@ -131,10 +131,9 @@ def escape(text: str) -> str:
 
 
 def _message(event: dict[str, Any], me: Me) -> InboundMessage | None:
-    is_bot = _by_a_bot(event, me)
     words, channel, stamp = _string(event, "text"), _id(event, "channel"), _timestamp(event, "ts")
-    private = _is_private(event, channel)
-    if is_bot and (private or _is_mine(event, me)):
+    is_bot, private = _by_a_bot(event, me), _is_private(event, channel)
+    if _is_unheard(event, me, private=private):
         return None
     sender = Sender(_optional(event, "bot_id") or _id(event, "user") if is_bot else _author(event, me))
     address = Address(me.platform, channel, _thread(event))
@@ -157,7 +156,7 @@ def _message(event: dict[str, Any], me: Me) -> InboundMessage | None:
 
 def _edit(event: dict[str, Any], me: Me) -> MessageEdit | None:
     message, channel = _object(event, "message"), _id(event, "channel")
-    is_unheard = _by_a_bot(message, me) and (_is_private(event, channel) or _is_mine(message, me))
+    is_unheard = _is_unheard(message, me, private=_is_private(event, channel))
     if is_unheard or _optional(message, "subtype") not in POSTED:
         return None
     words = _string(message, "text")
@@ -173,8 +172,10 @@ def _by_a_bot(message: dict[str, Any], me: Me) -> bool:
     return is_posted or message.get("user") in (me.user_id, "USLACKBOT")
 
 
-def _is_mine(message: dict[str, Any], me: Me) -> bool:
-    return message.get("bot_id") == me.bot_id or message.get("user") == me.user_id
+def _is_unheard(message: dict[str, Any], me: Me, *, private: bool) -> bool:
+    """What bots post counts only where others read it, and the own posts never do."""
+    is_mine = message.get("bot_id") == me.bot_id or message.get("user") == me.user_id
+    return _by_a_bot(message, me) and (private or is_mine)
 
 
 def _author(event: dict[str, Any], me: Me) -> str:

@@ -122,8 +122,7 @@ def _linked(account: PlatformAccount, subject: Subject) -> Notice:
     text = _("Linked. From now on these chats share one conversation. Earlier messages stay separate.")
     pairing = _pairing(subject)
     if pairing.initiator_browser_id or pairing.responder_browser_id:  # no chat has shown who the others are
-        own = AccountLink.objects.live().filter(account=account).values("user")
-        others = [called.described(one, on=account.platform) for one in _linked_with(Q(user__in=own)) if one != account]
+        others = [called.described(one, on=account.platform) for one in _beside(account)]
         if others:
             text += "\n" + _("This was done in a browser, with: %(others)s.") % {"others": ", ".join(others)}
     share = Button(_("Share my earlier messages from this app"), "/share")
@@ -206,10 +205,7 @@ def _accounts(account: PlatformAccount, subject: Subject) -> Notice:
 
 def _forget_asked(account: PlatformAccount, subject: Subject) -> Notice:
     asker = PlatformAccount.objects.get(pk=subject["by"])
-    beside = AccountLink.objects.live().filter(
-        user__in=AccountLink.objects.live().filter(account=account).values("user")
-    )
-    if not beside.filter(account=asker).exists():
+    if asker not in _beside(account):
         return Notice(_("That request has ended."))
     text = _(
         "%(who)s asked me to forget all that was said, names and ids, of every account that shares this conversation, "
@@ -354,9 +350,7 @@ def _responding_side(pairing: Pairing, on: str) -> str:
         return called.described_browser(pairing.responder_browser, on=on)
     if pairing.responder is None:
         return ""
-    beside = _linked_with(Q(user__in=AccountLink.objects.live().filter(account=pairing.responder).values("user")))
-    others = [one for one in beside if one.pk != pairing.responder_id]
-    return ", ".join(called.described(one, on=on) for one in (pairing.responder, *others))
+    return ", ".join(called.described(one, on=on) for one in (pairing.responder, *_beside(pairing.responder)))
 
 
 def _initiating_side(pairing: Pairing, on: str) -> str:
@@ -370,10 +364,15 @@ def _initiating_side(pairing: Pairing, on: str) -> str:
 
 def _accounts_of(pairing: Pairing) -> list[PlatformAccount]:
     """The initiating side: the account that started, and all others of the same person."""
-    own_people = AccountLink.objects.live().filter(account=pairing.initiator_id).values("user")
-    others = _linked_with(Q(user=pairing.person_id) if pairing.person_id else Q(user__in=own_people))
-    first = [pairing.initiator] if pairing.initiator else []
-    return [*first, *(other for other in others if other.pk != pairing.initiator_id)]
+    if pairing.initiator:
+        return [pairing.initiator, *_beside(pairing.initiator)]
+    return _linked_with(Q(user=pairing.person_id)) if pairing.person_id else []
+
+
+def _beside(account: PlatformAccount) -> list[PlatformAccount]:
+    """The other accounts of the same person."""
+    people = AccountLink.objects.live().filter(account=account).values("user")
+    return [one for one in _linked_with(Q(user__in=people)) if one != account]
 
 
 def _linked_with(whose: Q) -> list[PlatformAccount]:
