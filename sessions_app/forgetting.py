@@ -47,7 +47,7 @@ class Outcome(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came of a number; with WRONG, how many tries are `left`; with CONFIRMED, which accounts are `kept`, as
-    their chats could not be warned yet.
+    their chats could not be warned.
     """
 
     outcome: Outcome
@@ -116,8 +116,8 @@ def confirm(*, account: PlatformAccount, number: str, browser: Browser | None = 
 
 
 def _confirm(request: ForgetRequest) -> Answer:
-    """What has left the reach since it was asked for is not forgotten, what came into it neither, nor who does not know
-    of it yet.
+    """What has left the reach since it was asked for is not forgotten, what came into it neither, nor who was not
+    warned.
     """
     reached = [one for one in linking.reach(request.account) if one.pk in request.accounts]
     warnings = OutboundDelivery.objects.filter(template=Template.FORGET_ASKED, created_at__gte=request.created_at)
@@ -229,9 +229,9 @@ def _begin(request: ForgetRequest) -> list[int]:
 
 @transaction.atomic
 def _forget_some(accounts: Sequence[int], *, is_theirs: bool = True) -> bool:
-    """A few rows of one kind: what points to others goes before them. False if there was nothing left. Unless the chats
-    are theirs alone, only what was said to them.
+    """A few rows of one kind: what points to others goes before them. False if there was nothing left.
 
+    `is_theirs`: nobody else has their chats by now, so all that is sent there goes too.
     Each question has an index of its own: asked at once, they would be answered by reading whole tables.
     """
     chats = list(Conversation.objects.filter(account__in=accounts).values_list("pk", "platform", "chat_id"))

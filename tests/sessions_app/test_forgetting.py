@@ -630,6 +630,20 @@ def test_it_forgets_what_is_stored_in_the_moment_of_forgetting(
     assert found_of_zaphod() == set()
 
 
+def test_what_comes_late_takes_nothing_from_a_stranger(two: None) -> None:
+    confirmed()
+    deliver()
+    step_to_the_end()
+    nameless = PlatformAccount.objects.get(platform="telegram", platform_user_id__startswith="forgotten-")
+    say("zaphod", "hello", answer="who are you?")  # in the same chat, and not sent yet
+    kept = Conversation.objects.get(account=account())
+    Conversation.objects.create(account=nameless, kind="dm", key="late", platform=kept.platform, chat_id=kept.chat_id)
+
+    assert clean_later() == 1
+    assert not Conversation.objects.filter(account=nameless).exists()
+    assert "who are you?" in deliver()
+
+
 def test_two_forget_at_once_and_leave_nothing(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
     if connection.vendor == "sqlite":
         pytest.skip("SQLite has one writer at a time")
