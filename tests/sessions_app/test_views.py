@@ -474,6 +474,7 @@ def test_it_says_who_is_not_forgotten(alice: Client) -> None:
     post(alice, "me-forget-ask")
     page = post(alice, "me-forget-number", number=forget_number.number_of(ForgetRequest.objects.get()))
 
+    assert "All but what stands below is deleted." in page
     assert "Not deleted: Discord account" in page
     assert HistoryEntry.objects.filter(text="before there").exists()
 
