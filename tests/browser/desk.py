@@ -20,6 +20,8 @@ from tests.journeys.running import Bots, Platforms, eventually, person
 PICTURES = os.environ.get("BROWSER_PICTURES", "")  # a folder for pictures of the pages, to be looked at
 # The pauses of pairing are for people; tests of them are in tests/identity.
 HASTE = "start_pause_seconds=0 starts_an_hour=20 address_starts_an_hour=1000"
+NUMBER = r"\d{3} \d{3}"
+CODE = r"\b[A-Z]{4}-[A-Z]{4}\b"
 SOON = 5_000  # milliseconds in which an open page must show what has happened
 
 _people = itertools.count(1)
@@ -50,19 +52,22 @@ class Phone:
         """By the bot to Bob."""
         return self._platforms.replies(platform, person(platform, self._number, "Bob"), 0)
 
-    def send(self, platform: str, text: str, words: str = "", *, group: str = "") -> str:
-        """What the bot answers. Where notices may come before that, the first with these words."""
+    def send(self, platform: str, text: str, answer: str, *, group: str = "") -> str:
+        """The first message of the bot after `text` that matches the pattern `answer`.
+
+        The pattern is required: a notice of something else may come before the answer.
+        """
         bob = person(platform, self._number, "Bob")
         place = {"group": group, "mention": True} if group else {}
         chat = group or self._platforms.servers[platform].private_chat(bob)
         before = len(self._platforms.replies_in(platform, chat, 0))
         self._platforms.say(platform, bob, text, **place)
 
-        def answer() -> str | None:
-            told = self._platforms.replies_in(platform, chat, 0)[before:]
-            return next((one for one in told if words in one), None)
+        def told() -> list[str]:
+            return self._platforms.replies_in(platform, chat, 0)[before:]
 
-        return str(eventually(answer))
+        matching = re.compile(answer).search
+        return str(eventually(lambda: next(filter(matching, told()), None), lambda: f"{told()} has no {answer!r}"))
 
     def wait_for(self, platform: str, pattern: str) -> str:
         """What the bot says of its own accord, as far as it matches, the last time that it does."""
@@ -125,7 +130,7 @@ class Desk:
     def attach(self, platform: str) -> None:
         """A whole handshake, begun on the page for linking."""
         self.page.goto("/pair/")
-        answer = self.phone.send(platform, self.begin())
+        answer = self.phone.send(platform, self.begin(), NUMBER)
         expect(self.page.locator("#number")).to_be_visible(timeout=SOON)  # the page has seen the claim by itself
         self.type_number(number_in(answer))
         expect(self.page.locator(f".cards .badge.{platform}")).to_be_visible()
@@ -142,7 +147,7 @@ def notice(page: Page, tone: str = "success") -> Locator:
 
 
 def number_in(text: str) -> str:
-    [number] = re.findall(r"\d{3} \d{3}", text)
+    [number] = re.findall(NUMBER, text)
     return str(number)
 
 
@@ -164,7 +169,7 @@ def let_pass(seconds: float) -> None:
 
 
 def code_in(text: str) -> str:
-    [code] = re.findall(r"\b[A-Z]{4}-[A-Z]{4}\b", text)
+    [code] = re.findall(CODE, text)
     return str(code)
 
 

@@ -42,7 +42,7 @@ def expect_last(page: Page, text: str | re.Pattern[str]) -> None:
 def test_it_knows_in_the_browser_what_it_was_told_in_an_app(desk: Desk) -> None:
     desk.page.goto("/chat/")
     desk.look("chat-begin")
-    assert "Got it!" in desk.phone.send("telegram", TOLD)
+    desk.phone.send("telegram", TOLD, "Got it!")
     desk.attach("telegram")
     open_chat(desk)
     assert TOLD in words(desk.page)
@@ -129,7 +129,7 @@ def test_it_closes_when_somebody_signs_out_elsewhere(desk: Desk) -> None:
     write(desk.page, "hello")
     expect(desk.page.locator("#lines li.assistant")).not_to_have_count(0)
 
-    desk.phone.send("telegram", "/signout")
+    desk.phone.send("telegram", "/signout", "Signed out: 1 browser")
 
     expect(desk.page.locator("#say")).to_have_count(0, timeout=SOON)
     assert words(desk.page) == []

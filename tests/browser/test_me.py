@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.desk import HASTE, SOON, Desk, Ear, code_in, eventually_in, notice, number_in
+from tests.browser.desk import CODE, HASTE, NUMBER, SOON, Desk, Ear, code_in, eventually_in, notice, number_in
 
 pytestmark = pytest.mark.browser
 
@@ -31,16 +31,16 @@ def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     page.goto("/me/")
     expect(page.locator("main")).to_contain_text("show that it is you")
     desk.look("me-confirm")
-    assert "Got it" in desk.phone.send("telegram", "My favourite colour is octarine")
+    desk.phone.send("telegram", "My favourite colour is octarine", "Got it")
     desk.link_two()
 
     page.get_by_role("link", name="My page").click()
     expect(page.locator(".cards li")).to_have_count(2)
     expect(page.locator("#live-state")).to_have_text("This page changes by itself.")
     assert abs(page.evaluate(MOVED)) < 1  # pixel, or a click that comes with these words would miss its button
-    desk.phone.send("discord", "What is my favourite colour?")
+    desk.phone.send("discord", "What is my favourite colour?", "You have not told me that yet")
     expect(page.locator(".talk .badge.discord").first).to_be_visible(timeout=SOON)  # by itself
-    desk.phone.send("telegram", "My favourite number is eight.", group="-100200300")
+    desk.phone.send("telegram", "My favourite number is eight.", "Got it", group="-100200300")
     expect(page.get_by_role("link", name="What you wrote in")).to_be_visible(timeout=SOON)
     desk.look("me")
     page.get_by_role("link", name="What you wrote in").click()
@@ -67,7 +67,7 @@ def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     page.select_option("#prefer", label="on Discord")
     page.get_by_role("button", name="Keep").click()
     expect(notice(page)).to_contain_text("Noted.")
-    assert desk.phone.send("telegram", "/prefer", "on Discord")
+    desk.phone.send("telegram", "/prefer", "on Discord")
 
     page.goto("/pair/")
     page.get_by_role("button", name="Undo").click()
@@ -87,7 +87,7 @@ def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     expect(notice(page)).to_contain_text(re.compile("Nothing of yours|goes on by itself"))
     desk.look("me-forgotten")
 
-    assert desk.phone.send("telegram", "/history", "Nothing has been said here yet")
+    desk.phone.send("telegram", "/history", "Nothing has been said here yet")
 
 
 def sign_out(desk: Desk) -> None:
@@ -96,23 +96,23 @@ def sign_out(desk: Desk) -> None:
 
 
 def sign_out_in_the_chat(desk: Desk) -> None:
-    desk.phone.send("discord", "/signout")
+    desk.phone.send("discord", "/signout", "Signed out: 1 browser")
 
 
 def unlink_in_the_other_chat(desk: Desk) -> None:
-    desk.phone.send("telegram", "/unlink discord")
+    desk.phone.send("telegram", "/unlink discord", "no longer shares this conversation")
 
 
 @pytest.mark.parametrize("end", [sign_out, sign_out_in_the_chat, unlink_in_the_other_chat])
 def test_an_open_page_hears_nothing_more(desk: Desk, end: Callable[[Desk], None]) -> None:
-    code = code_in(desk.phone.send("telegram", "/link"))
-    desk.phone.send("telegram", number_in(desk.phone.send("discord", code)), "Linked.")
+    code = code_in(desk.phone.send("telegram", "/link", CODE))
+    desk.phone.send("telegram", number_in(desk.phone.send("discord", code, NUMBER)), "Linked.")
     desk.attach("discord")
     other = desk.tab()
     ear = Ear(other)
     other.goto("/me/")
     expect(other.locator("#live-state")).to_have_text("This page changes by itself.")
-    assert "Got it!" in desk.phone.send("discord", "My favourite colour is octarine.")
+    desk.phone.send("discord", "My favourite colour is octarine.", "Got it!")
     expect(other.locator(".talk .words").last).to_contain_text("Got it!", timeout=SOON)
     assert ear.heard_of("messages")
     [socket] = ear.sockets

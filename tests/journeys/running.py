@@ -25,7 +25,7 @@ from adapters.playground.telegram import TelegramServer
 T = TypeVar("T")
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PLATFORMS = ("telegram", "discord", "slack")
-PATIENCE = 30.0  # seconds until something that must happen counts as never
+PATIENCE = 120.0  # seconds until something that must happen counts as never, on a machine that does much else
 TO_BE_KILLED = {"BOTOS_POLLER_SECONDS": "3"}  # who comes after a killed process waits for the end of its lease
 
 
@@ -86,6 +86,7 @@ class Bots:
 
     def __init__(self, *arguments: str, up: tuple[str, ...] = PLATFORMS, **environment: str) -> None:
         self.lines: list[str] = []
+        self._is_read = False  # to its end: the process says no more
         self._changed = threading.Condition()
         self._process = subprocess.Popen(
             [sys.executable, *self.program, self.command, *arguments],
@@ -111,18 +112,17 @@ class Bots:
                 self.lines.append(line.rstrip())
                 self._changed.notify_all()
         with self._changed:
+            self._is_read = True
             self._changed.notify_all()
 
     def wait_for_line(self, pattern: str) -> str:
-        """The first line of the log that matches."""
+        """The first line of the log that matches. Fails at once when the process has ended without it."""
         find = re.compile(pattern).search
-        deadline = monotonic() + PATIENCE
         with self._changed:
-            while True:
-                if found := next(filter(find, self.lines), None):
-                    return found
-                if monotonic() > deadline or not self._changed.wait(deadline - monotonic()):
-                    raise AssertionError(f"no line like {pattern!r} in:\n" + "\n".join(self.lines))
+            self._changed.wait_for(lambda: self._is_read or any(map(find, self.lines)), PATIENCE)
+            if found := next(filter(find, self.lines), None):
+                return found
+            raise AssertionError(f"no line like {pattern!r} in:\n" + "\n".join(self.lines))
 
     def kill(self) -> None:
         """As a power cut does."""
@@ -185,11 +185,11 @@ def database_url() -> str:
     return f"postgres://{given['USER']}:{given['PASSWORD']}@{given['HOST']}:{given['PORT']}/{given['NAME']}"
 
 
-def eventually(holds: Callable[[], T]) -> T:
-    """Wait until another process has brought something about in the database, which tells nobody."""
+def eventually(holds: Callable[[], T], otherwise: Callable[[], str] = lambda: "it never happened") -> T:
+    """Wait until another process has changed something in the database, which tells nobody."""
     deadline = monotonic() + PATIENCE
     while not (result := holds()):
-        assert monotonic() < deadline, "it never happened"
+        assert monotonic() < deadline, otherwise()
         sleep(0.02)
     return result
 
