@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from pytest_django import DjangoDbBlocker
 
 from tests.browser.desk import Desk, Site, address_of
-from tests.journeys.running import Platforms, running
+from tests.journeys.running import PATIENCE, Platforms, running
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
@@ -28,6 +28,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+expect.set_options(timeout=PATIENCE * 1000)  # how soon a page shows something is measured, not tested
 
 
 @pytest.fixture(scope="module")

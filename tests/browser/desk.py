@@ -15,14 +15,13 @@ from django.db import connections
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, WebSocket, expect
 
 from tests.identity import pairs
-from tests.journeys.running import Bots, Platforms, eventually, person
+from tests.journeys.running import PATIENCE, Bots, Platforms, eventually, person
 
 PICTURES = os.environ.get("BROWSER_PICTURES", "")  # a folder for pictures of the pages, to be looked at
 # The pauses of pairing are for people; tests of them are in tests/identity.
 HASTE = "start_pause_seconds=0 starts_an_hour=20 address_starts_an_hour=1000"
 NUMBER = r"\d{3} \d{3}"
 CODE = r"\b[A-Z]{4}-[A-Z]{4}\b"
-SOON = 5_000  # milliseconds in which an open page must show what has happened
 
 _people = itertools.count(1)
 
@@ -91,7 +90,7 @@ class Desk:
         """Without reduced motion colours would fade in while a picture is taken."""
         size: Any = {"width": 1200, "height": 900}
         made = self.browser.new_context(viewport=size, reduced_motion="reduce", base_url=self.base, **how)
-        made.set_default_timeout(20_000)
+        made.set_default_timeout(PATIENCE * 1000)
         self._contexts.append(made)
         return made
 
@@ -131,7 +130,7 @@ class Desk:
         """A whole handshake, begun on the page for linking."""
         self.page.goto("/pair/")
         answer = self.phone.send(platform, self.begin(), NUMBER)
-        expect(self.page.locator("#number")).to_be_visible(timeout=SOON)  # the page has seen the claim by itself
+        expect(self.page.locator("#number")).to_be_visible()  # the page has seen the claim by itself
         self.type_number(number_in(answer))
         expect(self.page.locator(f".cards .badge.{platform}")).to_be_visible()
 
@@ -207,7 +206,7 @@ class Ear:
 
 def eventually_in(page: Page, holds: Callable[[], bool]) -> None:
     """Wait for what the browser tells, which it does only while something is asked of it."""
-    deadline = monotonic() + SOON / 1000
+    deadline = monotonic() + PATIENCE
     while not holds():
-        assert monotonic() < deadline, "it did not happen soon"
+        assert monotonic() < deadline, "it never happened"
         page.evaluate("new Promise(requestAnimationFrame)")

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.desk import HASTE, SOON, Desk
+from tests.browser.desk import HASTE, Desk
 
 pytestmark = pytest.mark.browser
 
@@ -89,7 +89,7 @@ def test_it_loses_and_repeats_nothing_when_the_connection_breaks(desk: Desk) -> 
     desk.context.set_offline(False)
 
     expect(desk.page.locator("#lines li.assistant")).to_have_count(answers + 1)
-    expect(desk.page.locator("#chat-state")).to_have_text("Answers appear by themselves.", timeout=40_000)
+    expect(desk.page.locator("#chat-state")).to_have_text("Answers appear by themselves.")
     assert words(desk.page).count("My dog is Rex.") == 1
     before = words(desk.page)
     desk.page.reload()
@@ -107,7 +107,7 @@ def test_it_shows_an_answer_while_it_is_made(desk: Desk) -> None:
     write(desk.page, "My snail is Tom.")
 
     for tab in (desk.page, second):
-        expect(tab.locator("li.draft .words")).to_have_text(re.compile("^G"), timeout=10_000)
+        expect(tab.locator("li.draft .words")).to_have_text(re.compile("^G"))
     expect(desk.page.locator("#answering")).to_have_text("… is answering")
     desk.look("chat-draft")
     second.reload()
@@ -116,7 +116,7 @@ def test_it_shows_an_answer_while_it_is_made(desk: Desk) -> None:
     desk.context.set_offline(False)
 
     for tab in (desk.page, second):
-        expect(tab.locator("li.draft")).to_have_count(0, timeout=40_000)
+        expect(tab.locator("li.draft")).to_have_count(0)
         expect_last(tab, re.compile("^Got it!"))
         expect(tab.locator("#answering")).to_have_text("")
         expect(tab.locator("#lines .words", has_text="Got it!")).to_have_count(1)
@@ -131,7 +131,7 @@ def test_it_closes_when_somebody_signs_out_elsewhere(desk: Desk) -> None:
 
     desk.phone.send("telegram", "/signout", "Signed out: 1 browser")
 
-    expect(desk.page.locator("#say")).to_have_count(0, timeout=SOON)
+    expect(desk.page.locator("#say")).to_have_count(0)
     assert words(desk.page) == []
     desk.look("chat-signed-out")
 

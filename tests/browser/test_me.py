@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.desk import CODE, HASTE, NUMBER, SOON, Desk, Ear, code_in, eventually_in, notice, number_in
+from tests.browser.desk import CODE, HASTE, NUMBER, Desk, Ear, code_in, eventually_in, notice, number_in
 
 pytestmark = pytest.mark.browser
 
@@ -39,9 +39,9 @@ def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     expect(page.locator("#live-state")).to_have_text("This page changes by itself.")
     assert abs(page.evaluate(MOVED)) < 1  # pixel, or a click that comes with these words would miss its button
     desk.phone.send("discord", "What is my favourite colour?", "You have not told me that yet")
-    expect(page.locator(".talk .badge.discord").first).to_be_visible(timeout=SOON)  # by itself
+    expect(page.locator(".talk .badge.discord").first).to_be_visible()  # by itself
     desk.phone.send("telegram", "My favourite number is eight.", "Got it", group="-100200300")
-    expect(page.get_by_role("link", name="What you wrote in")).to_be_visible(timeout=SOON)
+    expect(page.get_by_role("link", name="What you wrote in")).to_be_visible()
     desk.look("me")
     page.get_by_role("link", name="What you wrote in").click()
     expect(page.locator(".talk .words")).to_have_text(["My favourite number is eight."])
@@ -113,13 +113,13 @@ def test_an_open_page_hears_nothing_more(desk: Desk, end: Callable[[Desk], None]
     other.goto("/me/")
     expect(other.locator("#live-state")).to_have_text("This page changes by itself.")
     desk.phone.send("discord", "My favourite colour is octarine.", "Got it!")
-    expect(other.locator(".talk .words").last).to_contain_text("Got it!", timeout=SOON)
+    expect(other.locator(".talk .words").last).to_contain_text("Got it!")
     assert ear.heard_of("messages")
     [socket] = ear.sockets
 
     end(desk)
 
-    expect(other.get_by_role("heading", name="First show that it is you")).to_be_visible(timeout=SOON)
+    expect(other.get_by_role("heading", name="First show that it is you")).to_be_visible()
     assert "octarine" not in other.content()
     eventually_in(other, socket.is_closed)
     ear.heard.clear()

@@ -55,7 +55,7 @@ def column(admin: Page, name: str) -> list[str]:
 
 def wait_for_status(admin: Page, words: str) -> None:
     """The page follows by itself."""
-    expect(admin.locator("[data-status]")).to_contain_text(words, timeout=20_000)
+    expect(admin.locator("[data-status]")).to_contain_text(words)
 
 
 def test_it_pairs_two_accounts_of_a_person(desk: Desk, admin: Page) -> None:

@@ -11,7 +11,6 @@ from tests.browser.desk import (
     CODE,
     HASTE,
     NUMBER,
-    SOON,
     Desk,
     another_number,
     code_in,
@@ -39,7 +38,7 @@ def test_it_links_two_apps_from_a_page(desk: Desk) -> None:
         code = desk.begin()
         desk.look(f"pair-code-{platform}")
         number = number_in(desk.phone.send(platform, code, NUMBER))
-        expect(page.locator("#number")).to_be_visible(timeout=SOON)
+        expect(page.locator("#number")).to_be_visible()
         desk.look(f"pair-number-{platform}")
         desk.type_number(number)
         expect(page.locator(f".cards .badge.{platform}")).to_be_visible()
@@ -72,7 +71,7 @@ def test_it_signs_in_with_a_code_that_a_chat_was_given(desk: Desk) -> None:
 
     desk.phone.send("telegram", desk.page.inner_text("#code"), "can now read and write here")
 
-    expect(desk.page.locator(".cards .badge.telegram")).to_be_visible(timeout=SOON)  # by itself
+    expect(desk.page.locator(".cards .badge.telegram")).to_be_visible()  # by itself
     desk.page.get_by_role("link", name="My page").click()
     expect(desk.page.locator(".cards li")).to_contain_text('Telegram account "Bob"')
 
@@ -80,7 +79,7 @@ def test_it_signs_in_with_a_code_that_a_chat_was_given(desk: Desk) -> None:
 def same_as_anew(desk: Desk) -> None:
     """What stands here is what a page would show that is opened now."""
     fresh = desk.tab("/pair/")
-    expect(desk.page.locator("#now")).to_have_attribute("data-version", str(version(fresh)), timeout=SOON)
+    expect(desk.page.locator("#now")).to_have_attribute("data-version", str(version(fresh)))
     assert desk.page.locator("#now #step").all_inner_texts() == fresh.locator("#now #step").all_inner_texts()
     assert desk.page.locator("#code").all_inner_texts() == fresh.locator("#code").all_inner_texts()
     fresh.close()
@@ -101,7 +100,7 @@ def test_the_back_button_shows_nothing_old_and_does_nothing_again(desk: Desk) ->
     page.goto("/pair/")
     assert page.inner_text("#code") == code
     number = number_in(desk.phone.send("telegram", code, NUMBER))
-    expect(page.locator("#number")).to_be_visible(timeout=SOON)
+    expect(page.locator("#number")).to_be_visible()
     desk.type_number(another_number(number))
     expect(notice(page, "error")).to_contain_text("2 tries left")
     page.go_back()
@@ -126,7 +125,7 @@ def test_a_code_runs_out_before_ones_eyes(desk: Desk) -> None:
     let_pass(596)
     desk.page.reload()
 
-    expect(desk.page.locator(".notice")).to_have_text("The last code has run out. Nothing was linked.", timeout=12_000)
+    expect(desk.page.locator(".notice")).to_have_text("The last code has run out. Nothing was linked.")
 
     assert desk.page.get_by_role("button", name="Show me a code").is_visible()
     desk.phone.send("telegram", code, r"^That code doesn't work\. Codes work once, for 10 minutes\.")
@@ -136,7 +135,7 @@ def test_a_code_runs_out_before_ones_eyes(desk: Desk) -> None:
 def test_three_wrong_numbers_end_it(desk: Desk) -> None:
     desk.page.goto("/pair/")
     number = number_in(desk.phone.send("telegram", desk.begin(), NUMBER))
-    expect(desk.page.locator("#number")).to_be_visible(timeout=SOON)
+    expect(desk.page.locator("#number")).to_be_visible()
     storage = desk.context.storage_state()
     left = desk.tab("/pair/", context=desk.another_browser(java_script_enabled=False, storage_state=storage))
 
@@ -177,23 +176,23 @@ def test_two_tabs_go_through_it_together(desk: Desk) -> None:
     one.goto("/pair/")
     other = desk.tab("/pair/")
     code = desk.begin()
-    expect(other.locator("#code")).to_have_text(code, timeout=SOON)
+    expect(other.locator("#code")).to_have_text(code)
 
     number = number_in(desk.phone.send("telegram", code, NUMBER))
     for tab in (one, other):
-        expect(tab.locator("#number")).to_be_visible(timeout=SOON)
+        expect(tab.locator("#number")).to_be_visible()
     other.fill("#number", number)
     other.get_by_role("button", name="Continue").click()
 
     for tab in (other, one):
-        expect(tab.locator(".cards .badge.telegram")).to_have_count(1, timeout=SOON)
+        expect(tab.locator(".cards .badge.telegram")).to_have_count(1)
         expect(tab.locator("#number")).to_have_count(0)
         expect(tab.locator("#live-state")).to_have_text("This page changes by itself.")
     assert version(one) == version(other)
     desk.begin()
-    expect(other.locator("#code")).to_have_text(one.inner_text("#code"), timeout=SOON)
+    expect(other.locator("#code")).to_have_text(one.inner_text("#code"))
     one.get_by_role("button", name="Cancel").click()
-    expect(other.locator("#now .notice")).to_have_text("Cancelled. Nothing was linked.", timeout=SOON)
+    expect(other.locator("#now .notice")).to_have_text("Cancelled. Nothing was linked.")
 
 
 def test_it_is_used_with_a_keyboard_alone(desk: Desk) -> None:
@@ -204,7 +203,7 @@ def test_it_is_used_with_a_keyboard_alone(desk: Desk) -> None:
     for platform in ("telegram", "discord"):
         press(page, "Show me a code")
         number = number_in(desk.phone.send(platform, page.inner_text("#code"), NUMBER))
-        expect(page.locator("#number")).to_be_visible(timeout=SOON)
+        expect(page.locator("#number")).to_be_visible()
         press(page, "Number", key=number[0])
         page.keyboard.type(number[1:])
         page.keyboard.press("Enter")
