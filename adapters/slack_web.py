@@ -24,7 +24,8 @@ from sessions_app.splitting import split
 
 SECTION_LIMIT = 3000  # characters of a block; a message may have more
 EVENT_TYPE = "botos_delivery"
-NO_ANSWER = (aiohttp.ClientError, OSError, TimeoutError)
+# slack_sdk takes an answer that is not JSON for text, and reads it as an object: AttributeError.
+NO_ANSWER = (aiohttp.ClientError, OSError, TimeoutError, AttributeError)
 NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 CLOCKS_APART = 3600.0  # seconds by which this machine's clock and Slack's may differ
 LOOK_BACK_PAGES = 5
@@ -115,7 +116,7 @@ async def checked(call: Coroutine[Any, Any, AsyncSlackResponse], variable: str, 
             raise NeedsConfiguration(f"{variable} is refused by Slack ({code}); set it to {wanted}") from None
         raise ConnectionError(f"slack does not serve: {code or 'no usable answer'}") from None
     except NO_ANSWER as error:
-        raise ConnectionError(f"slack cannot be reached: {type(error).__name__}") from None
+        raise ConnectionError(f"slack cannot be reached: {unanswered(error)}") from None
 
 
 async def post(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
@@ -227,7 +228,14 @@ def _failure(error: Exception) -> DeliveryError:
         return _refusal(*answer(error))
     if isinstance(error, NOT_SENT):
         return DeliveryError(f"slack cannot be reached: {type(error).__name__}")
-    return DeliveryError(f"slack did not answer: {type(error).__name__}", ambiguous=True)
+    return DeliveryError(f"slack did not answer: {unanswered(error)}", ambiguous=True)
+
+
+def unanswered(error: Exception) -> str:
+    """Why there is no answer of Slack's, for a log: a sentence where an operator can do something about it."""
+    if isinstance(error, AttributeError):
+        return "the answer is not JSON; check SLACK_API_URL and any proxy on the way"
+    return type(error).__name__
 
 
 def _refusal(status: int, code: str, headers: dict[str, str]) -> DeliveryError:

@@ -46,7 +46,7 @@ def is_signed(body: bytes, headers: Any) -> bool:
     """Whether Slack signed the body within the last five minutes. What the SDK stumbles over is not signed."""
     try:
         return SignatureVerifier(settings.SLACK_SIGNING_SECRET).is_valid_request(body, dict(headers))
-    except (ValueError, TypeError):  # no number, no UTF-8, no ASCII
+    except (ValueError, TypeError, OverflowError):  # no number or a huge one, no UTF-8, no ASCII
         return False
 
 

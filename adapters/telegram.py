@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
+from time import monotonic
 from typing import Any, TypeVar
 
 import httpx
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 POLL_SECONDS = 30
+EMPTY_SECONDS = 1.0  # the least time between two polls that brought nothing, whatever the server makes of POLL_SECONDS
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts of a broken poll, doubling
 PATIENCE = 8  # broken polls in a row, about a minute and a half; then the supervisor is told
 CLOSING_SECONDS = 5.0  # for messages that are on their way when the connection ends
@@ -241,9 +243,13 @@ class _Polling:
     async def run(self) -> None:
         while not self.stop.is_set():
             try:
+                began = monotonic()
                 batch = await unless_stopped(self._fetch(), self.stop)
                 await self._take_all(batch or [])
                 self.failures = 0
+                if not batch:
+                    rest = began + EMPTY_SECONDS - monotonic()
+                    await unless_stopped(asyncio.sleep(max(rest, 0)), self.stop)
             except PollError as error:
                 await self._pause(error)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from http import HTTPStatus
 from typing import Any, TypeVar
 
+import httpx
 from django.utils.translation import gettext as _
 from telegram import (
     Bot,
@@ -16,6 +18,7 @@ from telegram import (
     LinkPreviewOptions,
     Message,
 )
+from telegram.error import BadRequest, NetworkError, RetryAfter
 from telegram.request import HTTPXRequest
 
 from adapters.repeats import marked
@@ -71,8 +74,32 @@ def _numeric(native_id: str) -> int:
 
 def new_request(*, read_timeout: float) -> HTTPXRequest:
     return HTTPXRequest(
-        connection_pool_size=16, read_timeout=read_timeout, write_timeout=20, connect_timeout=10, pool_timeout=10
+        connection_pool_size=16,
+        read_timeout=read_timeout,
+        write_timeout=20,
+        connect_timeout=10,
+        pool_timeout=10,
+        httpx_kwargs={"event_hooks": {"response": [_refused_on_the_way]}},
     )
+
+
+async def _refused_on_the_way(response: httpx.Response) -> None:
+    """Raise what a 4xx without JSON says: a proxy refused the call, so Telegram did nothing.
+
+    The SDK reads the wait from JSON alone, and takes an answer that it cannot read for one that may hide a success.
+    """
+    if not response.is_client_error or "json" in response.headers.get("content-type", ""):
+        return
+    if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+        raise RetryAfter(_wait(response.headers.get("retry-after", "")))
+    if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        raise BadRequest("a proxy refuses the size of the call (413)")
+    raise NetworkError(f"a proxy refuses the call ({response.status_code})")
+
+
+def _wait(retry_after: str) -> int:
+    """Seconds, from 1 to an hour, that a header `Retry-After` asks for."""
+    return min(max(int(retry_after), 1), 3600) if retry_after.isascii() and retry_after.isdigit() else 1
 
 
 async def unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:

@@ -217,11 +217,15 @@ class _Reader:
             layer: Any = get_channel_layer()
             try:
                 channel = await layer.new_channel()
-                await layer.group_add(_GROUP, channel)
                 self._is_told = True
                 while True:
-                    await layer.receive(channel)
-                    self._woken.set()
+                    # Again and again: the layer drops a member that joined longer ago than its `group_expiry`.
+                    await layer.group_add(_GROUP, channel)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(layer.group_expiry / 2):
+                            while True:
+                                await layer.receive(channel)
+                                self._woken.set()
             except Exception as error:  # noqa: BLE001 - whatever Redis has, it may come back
                 self._is_told = False
                 log.warning("no word from other processes: %s; looking every %s s", type(error).__name__, POLL_SECONDS)

@@ -7,6 +7,7 @@ import logging
 import traceback
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from time import monotonic
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from telegram.error import BadRequest, Forbidden, InvalidToken, NetworkError, Re
 
 from adapters import registry, telegram_webhook
 from adapters import telegram as module
+from adapters.playground.faults import Fault
 from adapters.playground.server import Person, PlatformServer
 from adapters.playground.telegram import TelegramServer
 from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapter, Superseded
@@ -317,6 +319,28 @@ async def test_it_polls_on_after_a_blip(server: TelegramServer) -> None:
 
 
 @pytest.mark.asyncio
+async def test_it_rests_between_polls_that_a_server_answers_at_once(
+    server: TelegramServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0)
+    monkeypatch.setattr(module, "EMPTY_SECONDS", 0.1)
+    async with running(adapter_for(server)) as run:
+        began = monotonic()
+        before = polls(server)
+        for number in range(5):
+            await server.say(ALICE, f"hello {number}")
+            await run.inbox.wait_for_text(f"hello {number}")
+        empty = polls(server) - before - 5
+        took = monotonic() - began
+
+    assert empty <= took / 0.1 + 1
+
+
+def polls(server: TelegramServer) -> int:
+    return sum(method == "get_Updates" for method, _ in server.calls)
+
+
+@pytest.mark.asyncio
 async def test_it_gives_up_when_telegram_stays_away(server: TelegramServer) -> None:
     async with running(adapter_for(server)) as run:
         await server.stop()
@@ -392,6 +416,38 @@ async def test_it_passes_on_how_long_to_wait(server: TelegramServer) -> None:
             await run.adapter.send(to("1001"))
 
     assert (error.value.retry_after, error.value.permanent, error.value.ambiguous) == (7.0, False, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "judged"),
+    [
+        (429, {"Retry-After": "7"}, (7.0, False)),
+        (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, (1.0, False)),
+        (429, {}, (1.0, False)),
+        (413, {}, (None, True)),
+        (407, {}, (None, False)),
+    ],
+)
+@pytest.mark.asyncio
+async def test_it_believes_a_proxy_that_refuses_a_call(
+    server: TelegramServer,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    headers: dict[str, str],
+    judged: tuple[float | None, bool],
+) -> None:
+    def refusal(fault: Fault) -> web.Response:
+        return web.Response(status=fault.status, headers=headers, text="<html>no</html>", content_type="text/html")
+
+    monkeypatch.setattr("adapters.playground.telegram._planned", refusal)
+    async with running(adapter_for(server)) as run:
+        await server.say(ALICE, "hello")
+        server.faults.inject("sendMessage", status=status)
+        with pytest.raises(DeliveryError) as error:
+            await run.adapter.send(to("1001"))
+
+    found = error.value
+    assert ((found.retry_after, found.permanent), found.ambiguous) == (judged, False)
 
 
 @pytest.mark.asyncio

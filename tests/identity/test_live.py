@@ -8,10 +8,12 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from asgiref.sync import SyncToAsync
 from channels.db import database_sync_to_async
+from channels.layers import InMemoryChannelLayer
 from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import OperationalError, connections, transaction
@@ -122,6 +124,25 @@ async def test_it_reads_once_for_all_who_listen(monkeypatch: pytest.MonkeyPatch)
 
         assert await asyncio.gather(*heard) == [["a"]] * 50
     assert len(reads) <= 6
+
+
+async def test_it_joins_again_before_the_layer_drops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer: Any = InMemoryChannelLayer()
+    joined: asyncio.Queue[str] = asyncio.Queue()
+    join = layer.group_add
+
+    async def noted(group: str, channel: str) -> None:
+        await join(group, channel)
+        joined.put_nowait(channel)
+
+    monkeypatch.setattr(layer, "group_expiry", 0.2)
+    monkeypatch.setattr(layer, "group_add", noted)
+    monkeypatch.setattr(live, "get_channel_layer", lambda: layer)
+    listening = asyncio.create_task(live._Reader()._listen())
+    channels = {await joined.get() for _ in range(3)}
+    listening.cancel()
+
+    assert len(channels) == 1
 
 
 async def test_it_hears_other_processes() -> None:
