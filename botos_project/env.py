@@ -43,6 +43,12 @@ class Environment:
         self.secrets |= {value} - {""}
         return value
 
+    def secret_words(self, name: str) -> list[str]:
+        """A list like `words`, each of them a secret, from NAME or the file that NAME_FILE names."""
+        values = self.secret(name).replace(",", " ").split()
+        self.secrets |= set(values)
+        return values
+
     def choice(self, name: str, default: str, allowed: str) -> str:
         """One of the `allowed` words, whatever its case in the variable."""
         value = self.text(name, default).lower()

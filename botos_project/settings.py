@@ -16,12 +16,16 @@ ENV = Environment(dotenv.environment())
 
 DEBUG = ENV.boolean("DEBUG", default=False)
 SECRET_KEY = ENV.secret("SECRET_KEY")
+SECRET_KEY_FALLBACKS = ENV.secret_words("SECRET_KEY_FALLBACKS")
 if not SECRET_KEY:
     raise BadSetting(
         "E001", "SECRET_KEY is not set.", hint='run "make run" once or set SECRET_KEY to 50 random characters.'
     )
 if len(SECRET_KEY) < 50 or SECRET_KEY.startswith("django-insecure"):
     raise BadSetting("E002", "SECRET_KEY is easy to guess.", hint="set SECRET_KEY to 50 random characters.")
+if any(len(key) < 50 or key.startswith("django-insecure") for key in SECRET_KEY_FALLBACKS):
+    problem = "One of SECRET_KEY_FALLBACKS is easy to guess, or cut off."
+    raise BadSetting("E015", problem, hint="write whole earlier values of SECRET_KEY with blanks between them.")
 
 BOTOS_DATA_DIR = Path(ENV.text("BOTOS_DATA_DIR", str(BASE_DIR)))
 BOTOS_PUBLIC_URL = ENV.address("BOTOS_PUBLIC_URL").rstrip("/")

@@ -6,14 +6,20 @@ import ipaddress
 from typing import Any
 
 from django.conf import settings
-from django.utils.crypto import salted_hmac
+
+from identity import keys
 
 UNKNOWN = "unknown"
 
 
 def hash_of(meta: dict[str, Any]) -> str:
     """64 hex digits for the address of a request, given its META: the same for all addresses that one household has."""
-    return salted_hmac("identity.addresses", _network(client_address(meta)), algorithm="sha256").hexdigest()
+    return hashes_of(meta)[0]
+
+
+def hashes_of(meta: dict[str, Any]) -> list[str]:
+    """The same under each key, today's first."""
+    return keys.hashes("identity.addresses", _network(client_address(meta)))
 
 
 def client_address(meta: dict[str, Any]) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from django.utils.crypto import salted_hmac
-
+from identity import keys
 from identity.models import AuditEvent, PlatformAccount, UnifiedUser
 
 # Methods, states, platforms, counts and row ids. Whatever a person wrote or is called does not fit in here.
@@ -38,14 +37,20 @@ def record(
 
 
 def account_hash(account: PlatformAccount) -> str:
-    """64 hex digits that find an account's rows in the log, and tell the account to nobody without SECRET_KEY.
+    """64 hex digits that stand for an account in new rows, and tell it to nobody without SECRET_KEY."""
+    return account_hashes(account)[0]
 
-    A changed SECRET_KEY gives other digits: rows from before it are then found only by person and time.
-    """
-    key = f"{account.platform}:{account.platform_user_id}"
-    return salted_hmac("identity.audit.account", key, algorithm="sha256").hexdigest()
+
+def account_hashes(account: PlatformAccount) -> list[str]:
+    """What finds all rows of an account: also those that were written under SECRET_KEY_FALLBACKS."""
+    return keys.hashes("identity.audit.account", f"{account.platform}:{account.platform_user_id}")
 
 
 def actor(account: PlatformAccount) -> str:
     """An account as the one who did something, without naming it."""
-    return f"account {account_hash(account)[:16]}"
+    return actors(account)[0]
+
+
+def actors(account: PlatformAccount) -> list[str]:
+    """The same under each key, today's first."""
+    return [f"account {one[:16]}" for one in account_hashes(account)]

@@ -17,7 +17,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
-from identity import addresses, attachments, audit, clock, live, locks, pairing_limits, pairing_rows, user_agents
+from identity import attachments, audit, clock, live, locks, pairing_limits, pairing_rows, user_agents
 from identity.limits import limits
 from identity.models import AccountLink, Browser, Pairing, PlatformAccount
 from identity.names import harmless
@@ -62,11 +62,12 @@ def alive(browser_ids: Iterable[UUID]) -> set[UUID]:
 
 def start(request: HttpRequest) -> Browser:
     """The browser that asks, begun now if it has not. For POST alone. Raises TooMany."""
+    address = pairing_limits.address_of(request.META)
     known = of(request)
     if known is not None:
         touch(known)
         return known
-    begun = _begin(request)
+    begun = _begin(request, address)
     if SESSION_KEY in request.session:
         request.session.flush()  # nothing of an ended browser goes on,
     else:
@@ -76,8 +77,7 @@ def start(request: HttpRequest) -> Browser:
 
 
 @transaction.atomic
-def _begin(request: HttpRequest) -> Browser:
-    address = addresses.hash_of(request.META)
+def _begin(request: HttpRequest, address: str) -> Browser:
     pairing_limits.guesses_of(pairing_limits.guesser_at(address))  # one of an address at a time
     if seconds := pairing_limits.seconds_until_browser_from(address):
         raise TooMany(seconds)

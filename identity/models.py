@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import uuid
 from typing import Any, NoReturn
 
@@ -12,7 +11,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from identity import clock
+from identity import clock, keys
 from identity.names import harmless
 
 # Without ":" and not starting with "bot_", so that a person is never mistaken for a stranger's or a legacy key.
@@ -171,7 +170,7 @@ class BrowserAccount(models.Model):
 
 def new_nonce() -> bytes:
     """Goes into the secrets of one request, so that its id alone derives nothing."""
-    return secrets.token_bytes(16)
+    return keys.new_nonce()
 
 
 class Pairing(models.Model):

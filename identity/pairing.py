@@ -42,7 +42,7 @@ from identity.linking import How
 from identity.models import AccountLink, Browser, BrowserAccount, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
 from identity.pairing_rows import Outcome
-from identity.pairing_secrets import lookup_hash, secrets_of
+from identity.pairing_secrets import lookup_hashes, secrets_of
 
 State = Pairing.State
 
@@ -107,7 +107,7 @@ def guess(*, account: PlatformAccount, found: Sequence[str], takes: bool = True)
     Without `takes` it was not written here and now: then a live code is left alone, and not kept either.
     """
     locks.lock_person(account.pk)  # before any request, as confirm does, so that nobody waits in a circle
-    limit = pairing_limits.guesses_of(pairing_limits.guesser_of(account))
+    limit = pairing_limits.guesses_by(account)
     now = clock.read()
     if limit.locked_until > now:
         notices.tell(account, Template.WAIT_TO_GUESS, minutes=_minutes(limit.locked_until - now))
@@ -125,7 +125,7 @@ def guess(*, account: PlatformAccount, found: Sequence[str], takes: bool = True)
 def _wrong_ones(found: Iterable[str], live: Iterable[Pairing]) -> list[str]:
     """Those that are the secrets of none of these, as they were read."""
     right = {looked_up for pairing in live for looked_up in (pairing.code_hash, pairing.token_hash)}
-    return [secret for secret in found if lookup_hash(secret) not in right]
+    return [secret for secret in found if right.isdisjoint(lookup_hashes(secret))]
 
 
 def _guesses_left(limit: GuessLimit, now: datetime) -> int:
@@ -337,7 +337,7 @@ def _live_of(account: PlatformAccount) -> QuerySet[Pairing]:
 @transaction.atomic
 def burn(*, found: Iterable[str]) -> bool:
     """Codes or tokens were seen in public: those that are live end, and their owners are told in private."""
-    hashes = {lookup_hash(secret) for secret in set(found)}
+    hashes = {one for secret in set(found) for one in lookup_hashes(secret)}
     seen = Q(code_hash__in=hashes) | Q(token_hash__in=hashes)
     live = Pairing.objects.filter(seen, state=State.OFFERED, expires_at__gt=clock.now()).order_by("pk")
     burned = [

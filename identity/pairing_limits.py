@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import math
 from datetime import datetime, timedelta
+from typing import Any
 
+from django.db import transaction
 from django.db.models import F, QuerySet
 
-from identity import audit, clock
+from identity import addresses, audit, clock
 from identity.limits import DAY, limits
 from identity.models import Browser, GuessLimit, Pairing, PlatformAccount
 
@@ -38,7 +40,7 @@ def seconds_until_start(party: PlatformAccount | Browser) -> int:
 
 def _begun_by(account: PlatformAccount) -> QuerySet[Pairing]:
     """What it has begun, beyond its row: whoever is forgotten and comes back has started already."""
-    return Pairing.objects.filter(initiator_hash=audit.account_hash(account))
+    return Pairing.objects.filter(initiator_hash__in=audit.account_hashes(account))
 
 
 def seconds_until_start_from(address: str) -> int:
@@ -88,19 +90,46 @@ def alert(pairing: Pairing) -> None:
 # --- Wrong codes
 
 
-def guesser_of(account: PlatformAccount) -> str:
-    """An account as one who guesses, beyond its row: whoever is forgotten and comes back has guessed already."""
-    return audit.actor(account)
-
-
 def guesser_at(address: str) -> str:
     """Whoever guesses in browsers at an address, given as its keyed hash."""
     return f"address {address}"
 
 
-def guesses_of(guesser: str) -> GuessLimit:
-    """The guesser's count of wrong codes, held until commit, so that guesses are counted one after the other."""
-    return GuessLimit.objects.select_for_update().get_or_create(guesser=guesser)[0]
+def guesses_of(guesser: str, *older: str) -> GuessLimit:
+    """The guesser's count of wrong codes, held until commit, so that guesses are counted one after the other.
+
+    What was counted under `older` names, those of earlier keys, moves into it: a new SECRET_KEY frees nobody.
+    """
+    # In one order, also where two processes have the keys in two.
+    named = GuessLimit.objects.filter(guesser__in=[guesser, *older]).order_by("guesser")
+    held = list(named.select_for_update()) if older else []
+    limit = GuessLimit.objects.select_for_update().get_or_create(guesser=guesser)[0]
+    earlier = [one for one in held if one.guesser != guesser]
+    for one in earlier:
+        limit.times = sorted([*limit.times, *one.times])[-limits().guesses :]
+        limit.last_at, limit.locked_until = max(limit.last_at, one.last_at), max(limit.locked_until, one.locked_until)
+    if earlier:
+        limit.save()
+        GuessLimit.objects.filter(guesser__in=[one.guesser for one in earlier]).delete()
+    return limit
+
+
+def guesses_by(account: PlatformAccount) -> GuessLimit:
+    """The count of an account beyond its row: somebody who is forgotten and comes back has guessed already."""
+    return guesses_of(*audit.actors(account))
+
+
+def address_of(meta: dict[str, Any]) -> str:
+    """The keyed hash of where a request comes from. What was counted there under earlier keys counts on under it."""
+    address, *older = addresses.hashes_of(meta)
+    if older:
+        with transaction.atomic():
+            guesses_of(guesser_at(address), *map(guesser_at, older))
+        with transaction.atomic():
+            theirs = Browser.objects.filter(address__in=older).order_by("pk")
+            held = list(theirs.select_for_update(no_key=True).values_list("pk", flat=True))
+            Browser.objects.filter(pk__in=held).update(address=address)
+    return address
 
 
 def count_wrong(limit: GuessLimit, now: datetime, *, actor: str, account: PlatformAccount | None = None) -> None:

@@ -6,7 +6,6 @@ identity.pairing (chats and operators) and identity.browser_pairing (browsers) t
 
 from __future__ import annotations
 
-import secrets
 import uuid
 from collections.abc import Iterable
 from enum import StrEnum
@@ -14,11 +13,11 @@ from enum import StrEnum
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Least
 
-from identity import audit, clock, live, notices
+from identity import audit, clock, keys, live, notices
 from identity.limits import limits
 from identity.models import AccountLink, Browser, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
-from identity.pairing_secrets import lookup_hash, secrets_of
+from identity.pairing_secrets import lookup_hash, lookup_hashes, secrets_of
 
 State = Pairing.State
 LIVE = (State.OFFERED, State.CLAIMED)
@@ -46,7 +45,7 @@ class Outcome(StrEnum):
 
 def begin(code_seconds: int, handshake_seconds: int, **side: object) -> Pairing:
     """A new request, offered by `side`: `initiator`, `initiator_browser`, or `person` and `operator`."""
-    pairing = Pairing(id=uuid.uuid4(), nonce=secrets.token_bytes(16), **side)
+    pairing = Pairing(id=uuid.uuid4(), nonce=keys.new_nonce(), **side)
     pairing.initiator_hash = audit.account_hash(pairing.initiator) if pairing.initiator else ""
     derived = secrets_of(pairing)
     pairing.code_hash, pairing.token_hash = lookup_hash(derived.code), lookup_hash(derived.token)
@@ -63,7 +62,7 @@ def with_parties(pairings: QuerySet[Pairing]) -> QuerySet[Pairing]:
 
 def offered(*found: str) -> QuerySet[Pairing]:
     """The live requests whose codes or link tokens these are; none for whatever else."""
-    hashes = [lookup_hash(secret) for secret in found]
+    hashes = [one for secret in found for one in lookup_hashes(secret)]
     matches = Q(code_hash__in=hashes) | Q(token_hash__in=hashes)
     return Pairing.objects.filter(matches, state=State.OFFERED, expires_at__gt=clock.now())
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cache
 
-from django.conf import settings
-
-from identity import codes
+from identity import codes, keys
 from identity.models import Pairing
 
 
@@ -22,15 +20,21 @@ class Secrets:
 
 def secrets_of(pairing: Pairing) -> Secrets:
     """The link code, link token and number of a request."""
-    key, nonce = _key(settings.SECRET_KEY, "secrets"), bytes(pairing.nonce)
+    nonce = bytes(pairing.nonce)
+    key = _key(keys.key_of(nonce), "secrets")
     return Secrets(
         codes.code(key, pairing.pk, nonce), codes.token(key, pairing.pk, nonce), codes.number(key, pairing.pk, nonce)
     )
 
 
 def lookup_hash(secret: str) -> str:
-    """What a code or token is found by: a hash under a key of its own."""
-    return codes.lookup_hash(_key(settings.SECRET_KEY, "look-up"), secret)
+    """What a new code or token will be found by: a hash under a key of its own."""
+    return lookup_hashes(secret)[0]
+
+
+def lookup_hashes(secret: str) -> list[str]:
+    """What a code or token may be stored as: under each key of the deployment, today's first."""
+    return [codes.lookup_hash(_key(key, "look-up"), secret) for key in keys.known()]
 
 
 @cache

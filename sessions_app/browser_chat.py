@@ -12,9 +12,8 @@ from functools import partial
 from uuid import UUID
 
 from django.db import transaction
-from django.utils.crypto import salted_hmac
 
-from identity import attachments, browser_pairing, browsers, clock, codes, live
+from identity import attachments, browser_pairing, browsers, clock, codes, keys, live
 from identity.models import Browser, PlatformAccount
 from identity.resolvers import DatabaseIdentityResolver
 from sessions_app import conversations, doorbell, inbox, pairing_chat
@@ -50,8 +49,8 @@ def say(*, browser: Browser, account_id: int, text: str, key: str) -> Answer:
     if not browsers.hold(browser):
         return Answer.ENDED
     text = text.replace("\r\n", "\n").strip()
-    native_key = _native_key(browser, key, text)
-    if known := InboundEvent.objects.filter(platform=PLATFORM, native_key=native_key).first():
+    native_key, *older = _native_keys(browser, key, text)
+    if known := InboundEvent.objects.filter(platform=PLATFORM, native_key__in=[native_key, *older]).first():
         return Answer.SECRET if known.kind == InboundEvent.Kind.PAIRING else Answer.SENT
     if _has_said_too_much(browser):
         return Answer.TOO_OFTEN
@@ -62,12 +61,12 @@ def say(*, browser: Browser, account_id: int, text: str, key: str) -> Answer:
     return _problem_with(text) or _keep(browser, account, text, native_key)
 
 
-def _native_key(browser: Browser, key: str, text: str) -> str:
+def _native_keys(browser: Browser, key: str, text: str) -> list[str]:
     """With the words, since a page that comes back from the browser's memory may have new words under an old key. By
-    a keyed hash: they may be a code, which nobody shall find by trying.
+    a keyed hash: they may be a code, which nobody shall find by trying. Under each key, today's first.
     """
-    words = salted_hmac("sessions_app.browser_chat", text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"{browser.pk.hex} {words} {key[:LONGEST_KEY]}"
+    words = keys.hashes("sessions_app.browser_chat", text.encode("utf-8", "surrogatepass"))
+    return [f"{browser.pk.hex} {one[:32]} {key[:LONGEST_KEY]}" for one in words]
 
 
 def _has_said_too_much(browser: Browser) -> bool:

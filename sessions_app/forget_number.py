@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from django.conf import settings
-
-from identity import called, clock, codes, wording
+from identity import called, clock, codes, keys, wording
 from identity.limits import limits
 from identity.models import PlatformAccount
 from identity.wording import Notice
@@ -20,7 +18,8 @@ TEMPLATE = "forget_number"
 
 def number_of(request: ForgetRequest) -> str:
     """Six digits."""
-    return codes.number(_key(settings.SECRET_KEY), request.pk, bytes(request.nonce))
+    nonce = bytes(request.nonce)
+    return codes.number(_key(keys.key_of(nonce)), request.pk, nonce)
 
 
 @cache

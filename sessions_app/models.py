@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from identity import clock
+from identity import clock, keys
 from identity.models import PlatformAccount
 
 
@@ -284,7 +284,7 @@ class OutboundDelivery(models.Model):
 
 def new_request_nonce() -> bytes:
     """Goes into the number of one request to be forgotten, so that its id alone derives nothing."""
-    return secrets.token_bytes(16)
+    return keys.new_nonce()
 
 
 class ForgetRequest(models.Model):

@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy
 from identity import called
 from identity.admin.base import OperatorAdmin, PlatformFilter, Tool, address, may
 from identity.admin.people import link_to
-from identity.audit import account_hash
+from identity.audit import account_hashes
 from identity.models import AccountLink, PlatformAccount
 
 
@@ -55,4 +55,4 @@ class AccountAdmin(OperatorAdmin):
 
     def tools(self, request: HttpRequest, row: PlatformAccount) -> Iterable[Tool]:
         if may(request, "view_auditevent"):
-            yield Tool(_("Audit log"), address("auditevent", "changelist", account=account_hash(row)))
+            yield Tool(_("Audit log"), address("auditevent", "changelist", account=",".join(account_hashes(row))))

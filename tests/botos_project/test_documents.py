@@ -56,7 +56,7 @@ def test_it_names_every_secret_as_one() -> None:
     code = (PROJECT / "botos_project" / "settings.py").read_text(encoding="utf-8")
 
     assert set(re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \|.* Secret\. \|$", README)) == set(
-        re.findall(r'ENV\.secret\("([A-Z_]+)"\)', code)
+        re.findall(r'ENV\.secret(?:_words)?\("([A-Z_]+)"\)', code)
     )
 
 

@@ -57,6 +57,26 @@ def test_it_refuses_a_key_that_is_easy_to_guess(key: str) -> None:
     assert key not in str(caught.value)
 
 
+OLD = "an-older-key-of-more-than-fifty-characters-for-the-tests-"
+
+
+def test_it_takes_older_keys_from_the_variable_or_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "older"
+    file.write_text(f"{OLD}1\n{OLD}2\n")
+
+    for found in (load(SECRET_KEY_FALLBACKS=f"{OLD}1, {OLD}2"), load(SECRET_KEY_FALLBACKS_FILE=str(file))):
+        assert found["SECRET_KEY_FALLBACKS"] == [f"{OLD}1", f"{OLD}2"]
+        assert {f"{OLD}1", f"{OLD}2"} <= found["ENV"].secrets
+
+
+@pytest.mark.parametrize("key", ["hunter2", "django-insecure-" + "x" * 50])
+def test_it_refuses_an_older_key_that_is_easy_to_guess(key: str) -> None:
+    with pytest.raises(BadSetting, match=r"botos\.E015 One of SECRET_KEY_FALLBACKS ") as caught:
+        load(SECRET_KEY_FALLBACKS=f"{OLD} {key}")
+
+    assert key not in str(caught.value)
+
+
 def test_it_knows_what_it_received_for_longer_than_it_reads_back() -> None:
     assert load(BOTOS_KEEP_KEYS_DAYS="3")["BOTOS_KEEP_KEYS_DAYS"] * timedelta(days=1) > backfill.HORIZON
 

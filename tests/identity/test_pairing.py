@@ -10,7 +10,7 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 
-from identity import audit, called, clock, linking, pairing, pairing_limits, wording
+from identity import audit, called, clock, linking, pairing, wording
 from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
 from identity.pairing_rows import Outcome
@@ -194,7 +194,7 @@ def test_it_answers_every_code_that_does_not_work_alike(
         if mallory.platform != "slack"
         else "That code doesn't work. Codes work once, for 10 minutes. Send !link in your other app for a new one."
     )
-    assert len(GuessLimit.objects.get(guesser=pairing_limits.guesser_of(mallory)).times) == 1
+    assert len(GuessLimit.objects.get(guesser=audit.actor(mallory)).times) == 1
 
 
 def test_it_tells_who_sends_the_own_code_where_to_send_it(told: Told, alice: PlatformAccount) -> None:

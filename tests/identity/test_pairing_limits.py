@@ -48,7 +48,7 @@ def shapes(queries: CaptureQueriesContext) -> list[str]:
 
 
 def seconds_locked(of: PlatformAccount) -> float:
-    return (GuessLimit.objects.get(guesser=pairing_limits.guesser_of(of)).locked_until - clock.read()).total_seconds()
+    return (GuessLimit.objects.get(guesser=audit.actor(of)).locked_until - clock.read()).total_seconds()
 
 
 # --- Guesses

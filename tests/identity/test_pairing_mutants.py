@@ -96,7 +96,7 @@ MUTANTS = (
         pairing,
         "    mine = Pairing.objects.filter(initiator=account)\n",
         "    mine = Pairing.objects.filter(initiator=account)\n"
-        "    pairing_limits.GuessLimit.objects.filter(guesser=pairing_limits.guesser_of(account)).delete()\n",
+        "    pairing_limits.GuessLimit.objects.filter(guesser=audit.actor(account)).delete()\n",
     ),
     Mutant(
         "starts are free", pairing, "if seconds := pairing_limits.seconds_until_start(account):", "if seconds := 0:"

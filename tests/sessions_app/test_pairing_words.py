@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from identity import clock, pairing, pairing_limits
+from identity import audit, clock, pairing
 from identity.models import GuessLimit, Pairing, PlatformAccount
 from identity.pairing_secrets import Secrets, secrets_of
 from sessions_app import inbox
@@ -83,7 +83,7 @@ def kept() -> str:
 def guesses(who: str, platform: str) -> int:
     """How many wrong codes are counted against somebody."""
     account = PlatformAccount.objects.get(platform=platform, platform_user_id=who)
-    limit = GuessLimit.objects.filter(guesser=pairing_limits.guesser_of(account)).first()
+    limit = GuessLimit.objects.filter(guesser=audit.actor(account)).first()
     return len(limit.times) if limit else 0
 
 
@@ -294,11 +294,11 @@ def test_it_keeps_no_number_that_a_private_message_is_edited_to(spelled: Callabl
 def test_it_hashes_each_code_of_a_long_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
 
-    def count(secret: str) -> str:
+    def count(secret: str) -> list[str]:
         hashed.append(secret)
-        return secret
+        return [secret]
 
-    monkeypatch.setattr(pairing, "lookup_hash", count)
+    monkeypatch.setattr(pairing, "lookup_hashes", count)
 
     inbox.receive(message("bob", "WDJB-MJHT " * 10_000, group="friends"), resolver=DATABASE)
 
