@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from botos_project import masking
+
 
 class BadSetting(ImproperlyConfigured):
     """A setting that cannot be used. The text has an id and a hint, and never the value: it may be a secret."""
@@ -40,13 +42,17 @@ class Environment:
         if value and file:
             raise BadSetting("E003", f"Both {name} and {name}_FILE are set.", hint="keep one of them.")
         value = _read_secret(name, Path(file)) if file else value
-        self.secrets |= {value} - {""}
+        self._hide(value)
         return value
+
+    def _hide(self, value: str) -> None:
+        self.secrets |= {value, *masking.parts(value)} - {""}
 
     def secret_words(self, name: str) -> list[str]:
         """A list like `words`, each of them a secret, from NAME or the file that NAME_FILE names."""
         values = self.secret(name).replace(",", " ").split()
-        self.secrets |= set(values)
+        for value in values:
+            self._hide(value)
         return values
 
     def choice(self, name: str, default: str, allowed: str) -> str:
@@ -96,10 +102,11 @@ class Environment:
         return self.text(name, default).replace(",", " ").split()
 
     def address(self, name: str, *, scheme: str = "http") -> str:
-        """A URL of the scheme, or of its variant with TLS, or nothing."""
+        """A URL of the scheme, or of its variant with TLS, or nothing. A password in it is a secret."""
         value = self.text(name)
         if value and not _is_address(value, {scheme, f"{scheme}s"}):
             raise BadSetting("E008", f"{name} is not an address.", hint=f"write {scheme}s://host/path.")
+        self.secrets |= masking.parts(value)
         return value
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import logging.config
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import quote
 
+from botos_project.masking import Mask, masked
 from identity.outages import is_away
-
-_MASK = "***"
-_SHORTEST = 4  # masking anything shorter would blot out ordinary words and hide nothing that can be guessed anyway
 
 
 class RedactingFormatter(logging.Formatter):
@@ -24,7 +23,7 @@ class RedactingFormatter(logging.Formatter):
 
     def __init__(self, *, secrets: Iterable[str] = (), **options: Any) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s", **options)
-        self._forms = _written_forms(secrets)
+        self._redact = Mask(secrets)
 
     def format(self, record: logging.LogRecord) -> str:
         return self._redact(super().format(record))
@@ -39,11 +38,6 @@ class RedactingFormatter(logging.Formatter):
         if is_away(ei[1]):
             return f"{type(ei[1]).__name__}: {' '.join(str(ei[1]).split())}"
         return super().formatException(ei)
-
-    def _redact(self, text: str) -> str:
-        for form in self._forms:
-            text = text.replace(form, _MASK)
-        return text
 
 
 class JSONFormatter(RedactingFormatter):
@@ -69,8 +63,18 @@ class JSONFormatter(RedactingFormatter):
         yield "stack", self.formatStack(record.stack_info) if record.stack_info else ""
 
 
-def _written_forms(secrets: Iterable[str]) -> list[str]:
-    """Each secret as it is, in a URL and as Python prints it; the longest first, since one may hold another."""
-    long_enough = {secret for secret in secrets if len(secret) >= _SHORTEST}
-    forms = {form for secret in long_enough for form in (secret, quote(secret, safe=""), repr(secret)[1:-1])}
-    return sorted(forms, key=len, reverse=True)
+def configure(config: dict[str, Any]) -> None:
+    """Django's LOGGING_CONFIG: the log as configured, and no secret in what others write beside it."""
+    logging.config.dictConfig(config)
+    mask = Mask(config["formatters"]["text"]["secrets"])
+    before, sys.stderr = (sys.stderr, sys.__stderr__), masked(sys.stderr, mask)
+    for handler in _handlers():
+        if not isinstance(handler.formatter, RedactingFormatter) and handler.stream in (*before, sys.stdout):
+            handler.setStream(sys.stderr)
+
+
+def _handlers() -> Iterator[logging.StreamHandler[Any]]:
+    """What libraries had set up before us, and what is ours."""
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    handlers = {handler for one in loggers if isinstance(one, logging.Logger) for handler in one.handlers}
+    return (handler for handler in handlers if isinstance(handler, logging.StreamHandler))

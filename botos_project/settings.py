@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from botos_project import databases, dotenv, transports
 from botos_project.env import BadSetting, Environment
@@ -219,13 +219,13 @@ BOTOS_METRICS_TOKEN = ENV.secret("BOTOS_METRICS_TOKEN")
 
 BOTOS_LOG_FORMAT = ENV.choice("BOTOS_LOG_FORMAT", "text", "text json")
 _level = ENV.choice("BOTOS_LOG_LEVEL", "info", "debug info warning error critical")
-_secrets = {*ENV.secrets, DATABASES["default"].get("PASSWORD", ""), unquote(urlsplit(REDIS_URL).password or "")}
+LOGGING_CONFIG = "botos_project.logs.configure"
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "text": {"()": "botos_project.logs.RedactingFormatter", "secrets": _secrets},
-        "json": {"()": "botos_project.logs.JSONFormatter", "secrets": _secrets},
+        "text": {"()": "botos_project.logs.RedactingFormatter", "secrets": ENV.secrets},
+        "json": {"()": "botos_project.logs.JSONFormatter", "secrets": ENV.secrets},
     },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": BOTOS_LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": _level.upper()},
@@ -233,10 +233,13 @@ LOGGING: dict[str, Any] = {
         # Django's own handlers would print a second time, and unredacted.
         "django": {"handlers": [], "propagate": True},
         "django.server": {"handlers": [], "propagate": True},
-        # At INFO they write one line per request, with the token in the address.
+        # At INFO they write one line per request, at DEBUG also what people said.
         **{
             name: {"level": "WARNING"}
-            for name in ("httpx", "httpcore", "discord", "slack", "slack_bolt", "slack_sdk", "telegram")
+            for name in (
+                *("httpx", "httpcore", "httpx2", "httpcore2", "openai", "pydantic_ai"),  # the same libraries twice
+                *("discord", "slack", "slack_bolt", "slack_sdk", "telegram"),
+            )
         },
         # Its own command line takes its lines away from us, and they would be printed unredacted.
         "uvicorn": {"level": "WARNING", "propagate": True},

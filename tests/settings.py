@@ -44,4 +44,5 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["TEST"] = {"NAME": str(_folder / "test.sqlite3")}
 CHANNEL_LAYERS["default"].get("CONFIG", {})["prefix"] = f"botos-test-{os.getpid()}"
 
+LOGGING_CONFIG = "logging.config.dictConfig"  # standard error is pytest's
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # quick
