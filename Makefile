@@ -46,7 +46,7 @@ faults: .venv/.installed-dev ## Kill, stall and flood it, and count what was los
 	@$(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
 
 audit: .venv/.installed-dev ## Look for known holes in what is pinned
-	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
+	@.ci/audit
 
 constraints: ## Resolve requirements-dev.txt anew and pin all of it
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; $(PYTHON) -m venv "$$fresh"; \

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from configparser import ConfigParser, SectionProxy
 from pathlib import Path
 from typing import Any
@@ -123,3 +125,63 @@ def test_it_tells_slack_of_every_command() -> None:
     assert listed == {f"/{name}": str(about) for name, about in BOT_COMMANDS}
     assert {"chat:write", "im:history", "commands"} <= set(manifest["oauth_config"]["scopes"]["bot"])
     assert {"message.im", "app_mention"} <= set(manifest["settings"]["event_subscriptions"]["bot_events"])
+
+
+# --- What runs elsewhere than here
+
+
+def test_it_runs_everything_on_each_push() -> None:
+    workflow = yaml.safe_load((PROJECT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+
+    [job] = workflow["jobs"].values()
+    assert ".ci/run" in [step.get("run") for step in job["steps"]]
+    assert set(job["services"]) == {"postgres", "redis"}
+    assert {"TEST_DATABASE_URL", "TEST_REDIS_URL"} <= set(job["env"])
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+\.\d+\.\d+", step["uses"]) for step in job["steps"] if "uses" in step)
+    [python] = [step["with"]["python-version"] for step in job["steps"] if "python-version" in step.get("with", {})]
+    assert python == "3.11"
+
+
+def test_it_says_under_which_licence_it_is() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    assert project["license"] == "MIT"
+    assert (
+        (PROJECT / "LICENSE").read_text(encoding="utf-8").startswith("MIT License\n\nCopyright (c) 2026 BotOS contrib")
+    )
+
+
+PINNED = re.findall(r"(?m)^([\w.-]+)==(\S+)", (PROJECT / "constraints.txt").read_text(encoding="utf-8"))
+AUDITED = [{"name": name, "version": version, "vulns": []} for name, version in PINNED]
+SKIPPED = [{"name": name, "skip_reason": "not found"} for name, _ in PINNED]
+HOLE: dict[str, Any] = AUDITED[0] | {"vulns": [{"id": "PYSEC-1"}]}
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "said"),
+    [
+        (AUDITED, 0, "no known hole"),
+        (SKIPPED, 0, f"{len(PINNED)} of {len(PINNED)} pinned packages were not audited"),
+        ([*AUDITED[1:], SKIPPED[0]], 0, f"1 of {len(PINNED)} pinned packages were not audited"),
+        ([], 0, f"{len(PINNED)} of {len(PINNED)} pinned packages were not audited"),
+        ([HOLE, *AUDITED[1:]], 1, "PYSEC-1"),
+        (None, 1, "Nothing was audited"),
+    ],
+    ids=["all", "none", "one left out", "an empty answer", "a hole", "no report"],
+)
+def test_it_passes_only_what_was_audited(tmp_path: Path, found: Any, status: int, said: str) -> None:
+    report, auditor = tmp_path / "report", tmp_path / "auditor"
+    report.write_text("" if found is None else json.dumps({"dependencies": found}))
+    auditor.write_text(f'#!/bin/sh\nwhile [ "$1" != --output ]; do shift; done\ncat {report} > "$2"\nexit {status}\n')
+    auditor.chmod(0o755)
+
+    done = subprocess.run(
+        [PROJECT / ".ci" / "audit"],
+        env=os.environ | {"PIP_AUDIT": str(auditor)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode == 0) == (said == "no known hole")
+    assert said in done.stdout + done.stderr
