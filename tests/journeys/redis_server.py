@@ -17,15 +17,17 @@ from redis.exceptions import RedisError
 class RedisServer:
     """Listens on loopback, and writes nothing down."""
 
-    def __init__(self) -> None:
+    def __init__(self, password: str = "") -> None:
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
             self.port = free.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = f"redis://:{password}@127.0.0.1:{self.port}/0" if password else f"redis://127.0.0.1:{self.port}/0"
+        self._password = password
         self._client = Redis.from_url(self.url)
         self.start()
 
     def start(self) -> None:
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command += ["--requirepass", self._password] if self._password else []
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = monotonic() + 10
         while not self._answers():
@@ -47,16 +49,20 @@ class RedisServer:
         self._process.kill()
         self._process.wait()
 
+    def dump(self) -> str:
+        """All keys with what they hold."""
+        return repr([(key, self._client.dump(key)) for key in self._client.scan_iter("*")])
+
     def keys(self, pattern: str = "*") -> list[str]:
         return sorted(map(str, self._client.scan_iter(pattern)))
 
 
 @contextmanager
-def redis_server() -> Iterator[RedisServer]:
+def redis_server(password: str = "") -> Iterator[RedisServer]:
     """A running one, gone at the end."""
     if not shutil.which("redis-server"):
         pytest.skip("there is no redis-server here")
-    server = RedisServer()
+    server = RedisServer(password)
     try:
         yield server
     finally:
