@@ -1,4 +1,6 @@
-FROM python:3.12-slim
+# A tag moves. Name the image that you have looked at by its digest, as docs/running.md says.
+ARG BASE=python:3.12-slim
+FROM ${BASE}
 
 RUN useradd --system --uid 10001 --create-home botos && install -d -o botos -m 0700 /data
 WORKDIR /opt/botos
