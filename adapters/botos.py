@@ -5,38 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from adapters import registry, vitals
+from adapters import housekeeping, registry, vitals
 from adapters.courier import Courier
 from adapters.polling_lease import PollingLease
 from adapters.protocols import PlatformAdapter
 from adapters.supervisor import Health, Supervisor
-from identity import browsers, link_upkeep, live, pairing, pairing_limits
-from identity import retention as identity_retention
 from identity.models import BotProfile
 from identity.resolvers import Resolves
-from sessions_app import agents, bridge, doorbell, forgetting, inbox, jobs, outbox, retention, tally, watermarks
+from sessions_app import agents, bridge, doorbell, inbox, jobs, outbox, tally, watermarks
 from sessions_app.manager import BotSessionManager
 from sessions_app.messages import Address, Agent, InboundMessage, MessageEdit
 from sessions_app.pool import Service, TurnPool
 
 log = logging.getLogger(__name__)
 
-HOUSEKEEPING_SECONDS = 60.0
-DUTIES = (pairing.expire, link_upkeep.remind, link_upkeep.suspend_silent, browsers.end_old)
-TIDYING: tuple[Callable[[], int], ...] = (
-    live.forget_old,
-    pairing_limits.forget_old,
-    identity_retention.forget_old_requests,
-    identity_retention.forget_old_audit,
-    identity_retention.forget_sessions,
-    *retention.DUTIES,
-)
 LAST_GOODBYES = 5.0  # seconds that connections are given to end when everything else has stopped
 
 
@@ -216,7 +204,7 @@ class BotOS:
         for connection in connections:
             connection.add_done_callback(lambda _: self._stop_without(connections))
         sending = asyncio.create_task(self.courier.run(stop_sending))
-        beside = [asyncio.create_task(self._keep_house())]
+        beside = [asyncio.create_task(housekeeping.keep(self.courier.wake))]
         if settings.REDIS_URL:
             beside.append(asyncio.create_task(jobs.listen(settings.REDIS_URL, self.courier.wake)))
         with doorbell.answered_by(self.pool.notify, self._wake_all):
@@ -233,29 +221,6 @@ class BotOS:
     def _stop_without(self, connections: list[asyncio.Task[None]]) -> None:
         if all(connection.done() for connection in connections):
             self._stop.set()
-
-    async def _keep_house(self) -> None:
-        """What time alone brings about for links and requests. Several processes may do it: each thing is done once."""
-        while True:
-            try:
-                done = [await bridge.call(duty) for duty in DUTIES]
-                if any(done):
-                    self.courier.wake()
-                await self._forget()
-                for duty in TIDYING:
-                    while await bridge.call(duty) >= retention.AT_ONCE:
-                        pass  # as much again is due, and others' calls come in between
-            except Exception:
-                log.exception("housekeeping failed; it goes on")
-            await asyncio.sleep(HOUSEKEEPING_SECONDS)
-
-    async def _forget(self) -> None:
-        """Portion by portion, others' calls in between. While the files are cleaned nobody could write anyhow: whoever
-        waits here meets no lock that runs out.
-        """
-        while await bridge.call(forgetting.step):
-            pass
-        await bridge.call(forgetting.clean)
 
     async def _disconnect(self, connections: list[asyncio.Task[None]]) -> None:
         if connections:

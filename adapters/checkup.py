@@ -61,6 +61,7 @@ def findings(*, online: bool = False) -> Iterable[Finding]:
         yield Finding("migrations", "some are missing", "run manage.py migrate.")
         return
     yield from (look() for look in WITH_DATABASE)
+    yield from _duties()
 
 
 def _configuration() -> Iterable[Finding]:
@@ -197,6 +198,21 @@ def _forgetting() -> Finding:
     count = forgetting.stuck()
     hint = "the log says why: the database's files need room to be written anew, or others hold them." if count else ""
     return Finding("forgetting", f"{count} waiting for longer than an hour", hint)
+
+
+def _duties() -> Iterable[Finding]:
+    """One for each periodic duty that ever ran. None has run before the first start."""
+    moment = clock.read()
+    for duty in vitals.periodic_duties():
+        is_failing = duty.failed_at and (duty.succeeded_at is None or duty.succeeded_at < duty.failed_at)
+        done = f"done {_ago(duty.succeeded_at, moment)}" if duty.succeeded_at else "never done"
+        failed = f"failed {_ago(duty.failed_at, moment)} ({duty.error})" if duty.failed_at else "never failed"
+        hint = "the log says why; it is tried again by itself." if is_failing else ""
+        yield Finding(f"duty: {duty.name}", f"{done}, {failed}", hint)
+
+
+def _ago(when: datetime, now: datetime) -> str:
+    return f"{max(0.0, (now - when).total_seconds()):.0f} s ago"
 
 
 WITH_DATABASE: tuple[Callable[[], Finding], ...] = (

@@ -13,7 +13,7 @@ from contextlib import suppress
 from django.conf import settings
 
 from adapters.protocols import DeliveryError, PlatformAdapter
-from sessions_app import bridge, outbox, tally
+from sessions_app import bridge, duties, outbox, tally
 from sessions_app.messages import OutgoingMessage
 from sessions_app.models import OutboundDelivery
 from sessions_app.outbox import Failed, Sent
@@ -58,9 +58,10 @@ class Courier:
             self._wake.clear()
             try:
                 pause = await self._send_what_is_due()
-            except Exception:
-                log.exception("deliveries could not be claimed; it goes on")
+                duties.succeeded("claim deliveries")
+            except Exception as error:  # noqa: BLE001 - noted, and done again
                 pause = settings.BOTOS_SWEEP_SECONDS
+                duties.failed("claim deliveries", error, then=f"trying again in {pause:g} s")
             if not stop.is_set():
                 await self._sleep(pause)
         with suppress(Exception):  # what the last turns queued; if the database is gone, it waits for the next start

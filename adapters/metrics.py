@@ -29,6 +29,21 @@ def _gauges() -> Iterable[str]:
     receiving = {name: int(bool(owner)) for name, owner in vitals.receivers().items()}
     yield from _many("botos_receiving", "Whether some process receives", "gauge", receiving)
     up = {one.platform: int(one.state is State.UP) for one in vitals.connections()}
+    done = vitals.periodic_duties()
+    yield from _many(
+        "botos_duty_last_success_timestamp_seconds",
+        "When a periodic duty last succeeded",
+        "gauge",
+        {one.name: int(one.succeeded_at.timestamp()) for one in done if one.succeeded_at},
+        label="duty",
+    )
+    yield from _many(
+        "botos_duty_last_failure_timestamp_seconds",
+        "When a periodic duty last failed",
+        "gauge",
+        {one.name: int(one.failed_at.timestamp()) for one in done if one.failed_at},
+        label="duty",
+    )
     yield from _many("botos_adapter_up", "Whether the platform is connected here", "gauge", up)
 
 
@@ -43,9 +58,9 @@ def _one(name: str, about: str, value: float) -> Iterable[str]:
     return (*_head(name, about, "gauge"), f"{name} {value:g}")
 
 
-def _many(name: str, about: str, kind: str, values: Mapping[str, int]) -> Iterable[str]:
-    # A platform's name has no character that would need a backslash.
-    return (*_head(name, about, kind), *(f'{name}{{platform="{key}"}} {value}' for key, value in values.items()))
+def _many(name: str, about: str, kind: str, values: Mapping[str, int], *, label: str = "platform") -> Iterable[str]:
+    # Neither a platform's nor a duty's name has a character that would need a backslash.
+    return (*_head(name, about, kind), *(f'{name}{{{label}="{key}"}} {value}' for key, value in values.items()))
 
 
 def _head(name: str, about: str, kind: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from adapters import registry
 from adapters.supervisor import Health, State
 from identity import clock
 from sessions_app import bridge, lanes, pollers, redrive
-from sessions_app.models import InboundEvent, OutboundDelivery
+from sessions_app.models import Duty, InboundEvent, OutboundDelivery
 
 LONGEST_LAG = 60.0  # seconds that a message may wait
 LONGEST_CALL = 300.0  # and one call to the database: cleaning a big file takes a while
@@ -86,6 +86,11 @@ def quarantined() -> int:
 
 def given_up() -> int:
     return redrive.unseen_events().filter(status=InboundEvent.Status.GIVEN_UP).count()
+
+
+def periodic_duties() -> list[Duty]:
+    """When each duty last succeeded and last failed, in all processes together, by name."""
+    return list(Duty.objects.order_by("name"))
 
 
 def is_migrated() -> bool:

@@ -19,6 +19,7 @@ from django.http import HttpRequest
 
 from identity import attachments, audit, clock, live, locks, pairing_limits, pairing_rows, user_agents
 from identity.limits import limits
+from identity.literals import Literal
 from identity.models import AccountLink, Browser, Pairing, PlatformAccount
 from identity.names import harmless
 
@@ -187,9 +188,14 @@ def end_old() -> int:
 
     Whence a browser came is kept for an hour after its end: who signs out and begins again is still counted.
     """
-    Browser.objects.filter(address__gt="", ended_at__lte=clock.seconds_from_now(-3600)).update(address="")
-    run_out = Browser.objects.filter(ended_at=None).exclude(pk__in=_live().values("pk"))
-    return sum(sign_out(browser) for browser in run_out.order_by("pk")[:500])
+    long_ago = clock.seconds_from_now(-3600)
+    Browser.objects.filter(address__gt=Literal(""), ended_at__lte=long_ago).update(address="")
+    idle, old = (clock.seconds_from_now(-one) for one in (limits().browser_idle_seconds, limits().browser_seconds))
+    open_ones = Browser.objects.filter(ended_at=None)
+    ended = portions.handle("ending a browser", open_ones.filter(seen_at__lte=idle).order_by("seen_at"), sign_out)
+    return ended + portions.handle(
+        "ending a browser", open_ones.filter(created_at__lte=old).order_by("created_at"), sign_out
+    )
 
 
 def actor(browser: Browser) -> str:

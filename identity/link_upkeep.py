@@ -5,12 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Greatest, Least
 
-from identity import attachments, clock, linking, locks, notices, pairing_rows
+from identity import attachments, clock, linking, locks, notices, pairing_rows, portions
 from identity.limits import limits
 from identity.models import AccountLink, PlatformAccount, UnifiedUser
 from identity.notices import Template
+
+ENDED_AT_ONCE = 20  # links that one call ends or reminds of: each takes about ten milliseconds
+LOOK_SECONDS = 30 * 86_400
 
 
 @transaction.atomic
@@ -45,15 +49,48 @@ def account_is_gone(*, account: PlatformAccount) -> bool:
     return link is not None and _end_for(link, actor="system", method="gone")
 
 
+def end_silent() -> int:
+    """A portion of `suspend_silent`, of links whose time to be looked at has come. How many were looked at."""
+    looked_at = _look_later()
+    return looked_at if looked_at == portions.AT_ONCE else looked_at + suspend_silent()
+
+
 def suspend_silent() -> int:
-    """End the links of accounts that nobody has written from for very long. How many there were.
+    """End some links of accounts that nobody has written from for very long. How many there were.
 
     One transaction each: locks of several people, taken one after the other, could be waited for in a circle.
     """
+    silent, what = _silent(), "ending the link of a silent account"
+
+    def end(link: AccountLink) -> bool:
+        return _end_for(link, actor="system", method="silent", still=silent)
+
+    due = [links.filter(silent).select_related("account", "user") for links in _to_be_looked_at()]
+    return sum(portions.handle(what, links, end, most=ENDED_AT_ONCE) for links in due)
+
+
+def _look_later() -> int:
+    """Put off the look at links that are not silent yet, until they could be. How many there were."""
+    active = [links.exclude(_silent()).values_list("pk", flat=True) for links in _to_be_looked_at()]
+    due = next((pks for links in active if (pks := list(links[: portions.AT_ONCE]))), [])
+    # At least now and then: the time after which an account is silent may be set shorter.
+    later = Least(
+        Greatest("since", "account__seen_at") + timedelta(seconds=limits().silence_seconds),
+        clock.seconds_from_now(LOOK_SECONDS),
+    )
+    when = AccountLink.objects.filter(pk=OuterRef("pk")).annotate(later=later).values("later")
+    return AccountLink.objects.filter(pk__in=due).update(look_at=Subquery(when)) if due else 0
+
+
+def _silent() -> Q:
     long_ago = clock.seconds_from_now(-limits().silence_seconds)
-    silent = Q(account__seen_at__lte=long_ago, since__lte=long_ago)
-    links = AccountLink.objects.live().filter(silent).select_related("account", "user")
-    return sum(_end_for(link, actor="system", method="silent", still=silent) for link in links)
+    return Q(account__seen_at__lte=long_ago, since__lte=long_ago)
+
+
+def _to_be_looked_at() -> tuple[QuerySet[AccountLink], QuerySet[AccountLink]]:
+    """Two questions, as SQLite answers one with an OR by reading all links."""
+    live = AccountLink.objects.live()
+    return live.filter(look_at=None), live.filter(look_at__lte=clock.now()).order_by("look_at")
 
 
 @transaction.atomic
@@ -72,7 +109,7 @@ def remind() -> int:
     One transaction each, as in `suspend_silent`.
     """
     due = AccountLink.objects.live().filter(remind_at__lte=clock.now()).select_related("user")
-    return sum(_remind_of(link) for link in due)
+    return portions.handle("a reminder of a link", due.order_by("remind_at"), _remind_of, most=ENDED_AT_ONCE)
 
 
 @transaction.atomic

@@ -95,6 +95,8 @@ class AccountLink(models.Model):
     pairing = models.ForeignKey("Pairing", null=True, on_delete=models.SET_NULL, related_name="links")
     # When the person's accounts are told of this link once more; empty when they have been.
     remind_at = models.DateTimeField(null=True, editable=False)
+    # When to look whether the account has fallen silent; empty until the first look.
+    look_at = models.DateTimeField(null=True, editable=False)
     method = models.CharField(max_length=20, help_text=_("pairing, operator, resolver or import"))
     actor = models.CharField(max_length=150, help_text=_("who made it: an account, an operator, or a program"))
 
@@ -113,7 +115,13 @@ class AccountLink(models.Model):
             models.Index(fields=["user"], condition=Q(ended_at=None), name="live_links_of_a_user"),
             # history reads it: what was said while such a link lived stays out of the windows
             models.Index(fields=["user"], condition=Q(disowned=True), name="disowned_links_of_a_user"),
-            models.Index(fields=["remind_at"], condition=Q(remind_at__isnull=False), name="links_to_remind_of"),
+            # link_upkeep
+            models.Index(
+                fields=["remind_at"],
+                condition=Q(ended_at=None, remind_at__isnull=False),
+                name="live_links_to_remind_of",
+            ),
+            models.Index(fields=["look_at"], condition=Q(ended_at=None), name="live_links_to_look_at"),
         ]
 
     def __str__(self) -> str:
@@ -138,7 +146,12 @@ class Browser(models.Model):
         verbose_name = _("browser")
         indexes = [
             models.Index(fields=["address", "created_at"], name="browsers_of_an_address"),
+            # browsers.end_old
             models.Index(fields=["seen_at"], condition=Q(ended_at=None), name="browsers_that_may_run_out"),
+            models.Index(fields=["created_at"], condition=Q(ended_at=None), name="browsers_that_grow_old"),
+            models.Index(fields=["ended_at"], condition=Q(address__gt=""), name="browsers_with_an_address"),
+            # retention
+            models.Index(fields=["ended_at"], condition=Q(ended_at__isnull=False), name="browsers_by_end"),
         ]
 
     def __str__(self) -> str:
@@ -162,7 +175,10 @@ class BrowserAccount(models.Model):
                 fields=["browser", "account"], condition=Q(ended_at=None), name="account_is_in_a_browser_once"
             ),
         ]
-        indexes = [models.Index(fields=["account"], condition=Q(ended_at=None), name="live_browsers_of_an_account")]
+        indexes = [
+            models.Index(fields=["account"], condition=Q(ended_at=None), name="live_browsers_of_an_account"),
+            models.Index(fields=["ended_at"], condition=Q(ended_at__isnull=False), name="attachments_by_end"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.account} in {self.browser}"
@@ -273,6 +289,8 @@ class Pairing(models.Model):
             models.Index(fields=["initiator_hash", "created_at"], name="requests_of_an_initiator"),
             models.Index(fields=["initiator_browser", "created_at"], name="requests_of_a_browser"),
             models.Index(fields=["expires_at"], condition=Q(ended_at=None), name="requests_that_may_expire"),
+            # retention
+            models.Index(fields=["ended_at"], condition=Q(ended_at__isnull=False), name="requests_by_end"),
         ]
 
     def __str__(self) -> str:

@@ -36,6 +36,7 @@ from identity import (
     pairing_limits,
     pairing_policy,
     pairing_rows,
+    portions,
 )
 from identity.limits import DAY, limits
 from identity.linking import How
@@ -352,7 +353,10 @@ def burn(*, found: Iterable[str]) -> bool:
 @transaction.atomic
 def expire() -> int:
     """End what has run out, so that no hash of it remains. How many there were."""
-    return pairing_rows.expire(Pairing.objects.all())
+    over = Pairing.objects.filter(ended_at=None, expires_at__lte=clock.now()).order_by("expires_at")
+    return portions.handle(
+        "ending a request", over, lambda one: pairing_rows.expire(Pairing.objects.filter(pk=one.pk)) > 0
+    )
 
 
 def _minutes(span: timedelta) -> int:

@@ -7,11 +7,10 @@ from importlib import import_module
 from django.conf import settings
 from django.db.models import Exists, OuterRef
 
-from identity import clock
+from identity import clock, portions
 from identity.models import AccountLink, AuditEvent, Browser, BrowserAccount, Pairing
 
 DAY = 86_400
-AT_ONCE = 500
 
 
 def forget_old_requests() -> int:
@@ -20,21 +19,17 @@ def forget_old_requests() -> int:
     At least a day ago, however short the operator wants it: starts and strikes are counted for as long.
     """
     old = clock.seconds_from_now(-max(1, settings.BOTOS_KEEP_PAIRINGS_DAYS) * DAY)
-    in_browsers = BrowserAccount.objects.filter(ended_at__lt=old).order_by("ended_at").values_list("pk", flat=True)
-    gone = BrowserAccount.objects.filter(pk__in=list(in_browsers[:AT_ONCE])).delete()[0]
+    in_browsers = BrowserAccount.objects.filter(ended_at__lt=old).order_by("ended_at")
+    gone = portions.delete("forgetting accounts in browsers", in_browsers)
     is_attached = Exists(BrowserAccount.objects.filter(pairing=OuterRef("pk")))
     may_be_undone = Exists(AccountLink.objects.live().filter(pairing=OuterRef("pk")))
-    requests = (
-        Pairing.objects.filter(~is_attached, ~may_be_undone, ended_at__lt=old)
-        .order_by("ended_at")
-        .values_list("pk", flat=True)
-    )
-    gone += Pairing.objects.filter(pk__in=list(requests[:AT_ONCE])).delete()[0]
+    requests = Pairing.objects.filter(~is_attached, ~may_be_undone, ended_at__lt=old).order_by("ended_at")
+    gone += portions.delete("forgetting requests", requests)
     attached = Exists(BrowserAccount.objects.filter(browser=OuterRef("pk")))
     asked = Exists(Pairing.objects.filter(initiator_browser=OuterRef("pk")))
     answered = Exists(Pairing.objects.filter(responder_browser=OuterRef("pk")))
     browsers = Browser.objects.filter(~attached, ~asked, ~answered, ended_at__lt=old).order_by("ended_at")
-    return gone + Browser.objects.filter(pk__in=list(browsers.values_list("pk", flat=True)[:AT_ONCE])).delete()[0]
+    return gone + portions.delete("forgetting browsers", browsers)
 
 
 def forget_sessions() -> int:
@@ -45,4 +40,4 @@ def forget_sessions() -> int:
 
 def forget_old_audit() -> int:
     """Delete audit rows beyond their time, which is the only way they go. How many there were."""
-    return AuditEvent.objects.drop_beyond(settings.BOTOS_KEEP_AUDIT_DAYS * DAY, most=AT_ONCE)
+    return AuditEvent.objects.drop_beyond(settings.BOTOS_KEEP_AUDIT_DAYS * DAY, most=portions.AT_ONCE)

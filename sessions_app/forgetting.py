@@ -15,7 +15,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
 
-from identity import audit, called, clock, codes, linking, locks, notices, wording
+from identity import audit, called, clock, codes, linking, locks, notices, portions, wording
 from identity import forgetting as identities
 from identity.limits import limits
 from identity.models import Browser, PlatformAccount
@@ -30,6 +30,7 @@ State = ForgetRequest.State
 UNDER_WAY = (State.CONFIRMED, State.ERASING, State.CLEANING)
 ASKED_AN_HOUR = 5
 AT_ONCE = 500  # rows of a kind that one transaction deletes
+ERASING, LATE = "erasing for a request to be forgotten", "erasing what came late"  # what may fail, for the log
 LATEST_SECONDS = 60  # after which nothing is being received any more that began before somebody was erased
 LAST_WORD_SECONDS = 600  # how long the farewell may take to be sent, before what it is sent to is deleted
 
@@ -160,10 +161,16 @@ def say(account: PlatformAccount, text: object) -> None:
 def step() -> bool:
     """Do a little of what was confirmed: others' calls come between two steps. False if there is nothing to do now."""
     open_ones = ForgetRequest.objects.filter(state__in=(State.CONFIRMED, State.ERASING)).order_by("confirmed_at")
-    due = next((request for request in open_ones[:20] if not _waits_for_farewell(request)), None)
-    if due is not None:
-        erase(due.pk)
-    return due is not None
+    due = next((one for one in portions.awake(ERASING, open_ones) if not _waits_for_farewell(one)), None)
+    if due is None:
+        return False
+    portions.attempt(ERASING, due.pk, _erase_some, due.pk)
+    return True  # also after a failure: the next one may be due
+
+
+def _erase_some(request_id: UUID) -> bool:
+    erase(request_id)
+    return True
 
 
 def clean() -> int:
@@ -171,11 +178,13 @@ def clean() -> int:
     are done by that. It takes long: see `database_files`.
     """
     due = ForgetRequest.objects.filter(state=State.CLEANING, expires_at__lte=clock.now())
-    erased = {request.pk: request.accounts for request in due}
+    erased = [
+        request.pk
+        for request in portions.awake(LATE, due)
+        if portions.attempt(LATE, request.pk, _forget_late_ones, request.accounts)
+    ]
     if not erased:
         return 0
-    for accounts in erased.values():
-        _forget_late_ones(accounts)
     if trouble := database_files.clean():
         log.warning("somebody was forgotten, but what is deleted is still in the database's files: %s", trouble)
         return 0
@@ -253,12 +262,16 @@ def _forget_some(accounts: Sequence[int], *, is_theirs: bool = True) -> bool:
 
 
 @transaction.atomic
-def _forget_late_ones(accounts: Sequence[int]) -> None:
-    """What somebody stored who had looked an account up before it lost its name. By now a stranger may write there."""
+def _forget_late_ones(accounts: Sequence[int]) -> bool:
+    """What somebody stored who had looked an account up before it lost its name. By now a stranger may write there.
+
+    Always True.
+    """
     while _forget_some(accounts, is_theirs=False):
         pass
     Conversation.objects.filter(account__in=accounts).delete()
     PlatformAccount.objects.filter(pk__in=accounts).update(display_name="", username="")
+    return True
 
 
 def _some(rows: QuerySet[Any], *conditions: Q) -> list[int]:

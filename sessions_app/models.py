@@ -130,13 +130,15 @@ class InboundEvent(models.Model):
         ]
         indexes = [
             # lanes.waiting and lanes.claim. (IS NULL, since SQLite cannot match a parameter with an index condition.)
-            models.Index(fields=["id"], condition=Q(done_at=None), name="events_waiting"),
+            models.Index(fields=["platform", "id"], condition=Q(done_at=None), name="events_waiting_by_platform"),
             models.Index(fields=["conversation", "id"], condition=Q(done_at=None), name="events_waiting_in_a_lane"),
             # retention (IS NULL, as above)
             models.Index(
                 fields=["done_at"], condition=Q(emptied_at=None, done_at__isnull=False), name="events_with_words"
             ),
             models.Index(fields=["done_at"], condition=Q(done_at__isnull=False), name="events_by_end"),
+            # redrive
+            models.Index(fields=["id"], condition=Q(status__in=["quarantined", "given up"]), name="events_given_up"),
             # inbox.edit
             models.Index(fields=["platform", "chat_id", "message_id"], name="events_by_message"),
         ]
@@ -266,12 +268,14 @@ class OutboundDelivery(models.Model):
         ]
         indexes = [
             # outbox.claim: what is due, and what stands before it at the same address
-            models.Index(fields=["id"], condition=Q(settled_at=None), name="deliveries_open"),
+            models.Index(fields=["platform", "id"], condition=Q(settled_at=None), name="deliveries_open_by_platform"),
             models.Index(
                 fields=["platform", "chat_id", "thread_id", "id"],
                 condition=Q(settled_at=None),
                 name="deliveries_open_at_an_address",
             ),
+            # redrive
+            models.Index(fields=["id"], condition=Q(status="dead"), name="deliveries_dead"),
             # retention
             models.Index(fields=["settled_at"], condition=Q(settled_at__isnull=False), name="deliveries_by_end"),
             # forgetting
@@ -348,3 +352,19 @@ class Tally(models.Model):
 
     def __str__(self) -> str:
         return f"{self.what} {self.platform}: {self.count}"
+
+
+class Duty(models.Model):
+    """When something that is done again and again last succeeded, and last failed; see duties.py."""
+
+    name = models.CharField(max_length=60, primary_key=True)
+    succeeded_at = models.DateTimeField(null=True, editable=False)
+    failed_at = models.DateTimeField(null=True, editable=False)
+    error = models.CharField(max_length=100, blank=True)  # the class of the last failure's exception
+
+    class Meta:
+        verbose_name = _("duty")
+        verbose_name_plural = _("duties")
+
+    def __str__(self) -> str:
+        return self.name

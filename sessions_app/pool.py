@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from django.conf import settings
 
 from identity.outages import is_away, sqlstate
 from identity.resolvers import IdentityUnavailable, Resolves
-from sessions_app import agents, bridge, drafts, lanes, tally, turns
+from sessions_app import agents, bridge, drafts, duties, lanes, tally, turns
 from sessions_app.lanes import Claim
 from sessions_app.messages import Agent
 from sessions_app.models import InboundEvent
@@ -238,8 +238,9 @@ class TurnPool:
         while True:
             try:
                 await self._look_around()
-            except Exception:
-                log.exception("the sweep failed; it goes on")
+                duties.succeeded("sweep")
+            except Exception as error:  # noqa: BLE001 - noted, and done again
+                duties.failed("sweep", error, then=f"trying again in {self._sweep_seconds:g} s")
             await asyncio.sleep(self._sweep_seconds)
 
     async def _look_around(self) -> None:
@@ -259,8 +260,11 @@ class TurnPool:
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(settings.BOTOS_LEASE_SECONDS / 3)
-            with suppress(Exception):  # the fence decides; a lost lease shows when the turn is written
+            try:
                 await bridge.call(lanes.renew, list(self._leases.values()))
+                duties.succeeded("renew leases")
+            except Exception as error:  # noqa: BLE001 - a lost lease shows when the turn is written
+                duties.failed("renew leases", error, then="the fence decides who may write the turns")
 
 
 def _is_of_the_database(error: Exception) -> bool:

@@ -14,15 +14,17 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 
 from identity import audit, clock
+from identity.literals import Literal
 from identity.models import PlatformAccount
 from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
 
 GIVEN_UP = (InboundEvent.Status.QUARANTINED, InboundEvent.Status.GIVEN_UP)
-DEAD = Q(status=OutboundDelivery.Status.DEAD)
+_GIVEN_UP = Q(status__in=[Literal(one) for one in GIVEN_UP], emptied_at=None)
+DEAD = Q(status=Literal(OutboundDelivery.Status.DEAD))
 # What nobody has looked at: waits for an operator.
 UNSEEN_DELIVERY = DEAD & (Q(dismissed_at=None) | Q(dismissed_at__lt=F("settled_at")))
-UNSEEN_EVENT = Q(status__in=GIVEN_UP, emptied_at=None) & (Q(dismissed_at=None) | Q(dismissed_at__lt=F("done_at")))
+UNSEEN_EVENT = _GIVEN_UP & (Q(dismissed_at=None) | Q(dismissed_at__lt=F("done_at")))
 # A person gets one try more of what ended processes, and not three processes to end.
 ONE_TRY = CRASHES_BEFORE_QUARANTINE - 1
 
@@ -36,7 +38,7 @@ def given_up_events() -> QuerySet[InboundEvent]:
     """Messages that were put aside or not answered, and whose words are still there, the oldest first; dismissed or
     not: a person may still ask.
     """
-    return _messages().filter(status__in=GIVEN_UP, emptied_at=None).order_by("pk")
+    return _messages().filter(_GIVEN_UP).order_by("pk")
 
 
 def unseen_events() -> QuerySet[InboundEvent]:

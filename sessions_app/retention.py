@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.db.models import QuerySet
 
-from identity import clock
+from identity import clock, portions
 from sessions_app.models import ForgetRequest, ForgottenEvent, HistoryEntry, InboundEvent, OutboundDelivery
 
 DAY = 86_400
@@ -57,8 +57,8 @@ def forget_history() -> int:
 
 def _delete(rows: QuerySet[Any], since: str, days: int) -> int:
     """Delete the oldest that are older than `days`, by the column `since`; none that changed meanwhile."""
-    due = rows.filter(**{f"{since}__lt": _ago(days)})
-    return int(due.filter(pk__in=list(due.order_by(since).values_list("pk", flat=True)[:AT_ONCE])).delete()[0])
+    due = rows.filter(**{f"{since}__lt": _ago(days)}).order_by(since)
+    return portions.delete(f"forgetting old {rows.model._meta.verbose_name_plural}", due, most=AT_ONCE)  # noqa: SLF001
 
 
 def _ago(days: int) -> Any:

@@ -7,7 +7,6 @@ its end. One that is killed leaves its last seconds out.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -15,10 +14,8 @@ from contextlib import asynccontextmanager
 
 from django.db.models import F
 
-from sessions_app import bridge
+from sessions_app import bridge, duties
 from sessions_app.models import Tally
-
-log = logging.getLogger(__name__)
 
 WRITE_SECONDS = 5.0
 
@@ -80,5 +77,7 @@ async def _keep_writing() -> None:
 async def _try_to_write() -> None:
     try:
         await bridge.call(write)
-    except Exception as error:  # noqa: BLE001 - nothing depends on it, and whatever it is, others will tell
-        log.debug("counts could not be written: %s", type(error).__name__)
+        await bridge.call(duties.write)
+        duties.succeeded("write counts")
+    except Exception as error:  # noqa: BLE001 - nothing depends on it
+        duties.failed("write counts", error, then=f"trying again in {WRITE_SECONDS:g} s")

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable
 
 import pytest
 from asgiref.sync import async_to_sync
 
-from adapters import botos as botos_module
 from adapters import registry
-from adapters.botos import TIDYING, Bot, BotOS
+from adapters.botos import Bot, BotOS
 from adapters.registry import register_platform
 from identity.resolvers import DatabaseIdentityResolver, InMemoryIdentityResolver
-from sessions_app import retention
 from sessions_app.agents import RecallAgent
 from sessions_app.models import OutboundDelivery
 from tests.adapters.recording import RecordingAdapter
@@ -81,32 +77,3 @@ def test_it_sends_when_it_is_up_what_was_put_in_line_before(parlour: RecordingAd
     [message] = parlour.sent
     assert (message.address.chat_id, message.text) == ("table-1", "Dinner is served.")
     assert OutboundDelivery.objects.get().status == OutboundDelivery.Status.SENT
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("duty", TIDYING)
-def test_each_duty_says_how_much_it_did(duty: Callable[[], int]) -> None:
-    assert duty() == 0
-
-
-@pytest.mark.django_db(transaction=True)
-def test_it_tidies_until_nothing_more_is_due(parlour: RecordingAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, done = [retention.AT_ONCE, retention.AT_ONCE, 3], threading.Event()
-
-    def tidy() -> int:
-        if len(left) == 1:
-            done.set()
-        return left.pop(0)
-
-    monkeypatch.setattr(botos_module, "TIDYING", (tidy,))
-
-    async def scene() -> None:
-        bot = Bot("parlour", agent=RecallAgent(), identity_resolver=OURS)
-        running = asyncio.create_task(bot.start())
-        assert await asyncio.to_thread(done.wait, 10)
-        await bot.stop()
-        await running
-
-    async_to_sync(scene)()
-
-    assert left == []

@@ -1,0 +1,214 @@
+"""Every statement of a turn, of the sweeps, of housekeeping and of what watches reads by an index what it needs.
+
+The statements are those that are really executed, against tables of which hardly anything is due.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client, override_settings
+
+from adapters import checkup, housekeeping, metrics
+from sessions_app import lanes, outbox, turns
+from sessions_app.models import OutboundDelivery
+from sessions_app.outbox import Sent
+from tests.sessions_app.talk import receive, say
+
+ROWS = 50_000
+BIG = {
+    "sessions_app_inboundevent",
+    "sessions_app_outbounddelivery",
+    "sessions_app_historyentry",
+    "identity_accountlink",
+    "identity_platformaccount",
+}
+PLATFORMS = ("telegram", "discord", "slack")
+Statement = tuple[str, Any]
+
+_NUMBERS = {
+    "sqlite": "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {rows}) ",
+    "postgresql": "WITH numbers AS (SELECT n FROM generate_series(1, {rows}) AS n) ",
+}
+
+
+def fill() -> None:
+    """Copy the one row that each big table has, so that what is kept is long done and still within its time."""
+    say("filler", "hello", answer="ok")
+    OutboundDelivery.objects.update(status="sent", settled_at="2026-01-01T00:00Z")
+    own: dict[str, dict[str, str]] = {
+        "identity_platformaccount": {"platform_user_id": "'filler-' || n"},
+        "identity_unifieduser": {"unified_user_id": "'filler-' || n"},
+        "sessions_app_inboundevent": {"native_key": "'filler-' || n", "done_at": _days_ago(1)},
+        "sessions_app_historyentry": {"event_id": "NULL"},
+        "sessions_app_outbounddelivery": {
+            "nonce": "'filler-' || n",
+            "chat_id": "'chat-' || n",
+            "settled_at": _days_ago(1),
+        },
+    }
+    with connection.cursor() as cursor:
+        for table, changed in own.items():
+            if table == "identity_unifieduser":
+                person = f"'filler', '', {_days_ago(9)}"
+                cursor.execute(f"INSERT INTO {table} (unified_user_id, display_name, created_at) VALUES ({person})")
+            _copy(cursor, table, changed)
+        cursor.execute(
+            "INSERT INTO identity_accountlink"
+            " (account_id, user_id, since, look_at, shares_past, disowned, method, actor)"
+            f" SELECT a.id, u.id, {_days_ago(9)}, {_ahead('a.id')}, {_false()}, {_false()}, 'import', 'test'"
+            " FROM identity_platformaccount a JOIN identity_unifieduser u ON u.unified_user_id = a.platform_user_id"
+        )
+        cursor.execute("ANALYZE")
+
+
+def _copy(cursor: Any, table: str, changed: dict[str, str]) -> None:
+    columns = [one.name for one in connection.introspection.get_table_description(cursor, table) if one.name != "id"]
+    values = ", ".join(changed.get(column, f"t.{column}") for column in columns)
+    numbers = _NUMBERS[connection.vendor].format(rows=ROWS)
+    select = f"SELECT {values} FROM numbers, (SELECT * FROM {table} ORDER BY id DESC LIMIT 1) t"
+    cursor.execute(f"INSERT INTO {table} ({', '.join(columns)}) {numbers}{select}")
+
+
+def _days_ago(days: int) -> str:
+    if connection.vendor == "sqlite":
+        return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{-days} days')"
+    return f"now() - interval '{days} days'"
+
+
+def _ahead(seconds: str) -> str:
+    """So many seconds from tomorrow, so that no two rows have the same."""
+    if connection.vendor == "sqlite":
+        return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '1 day', '+' || {seconds} || ' seconds')"
+    return f"now() + interval '1 day' + {seconds} * interval '1 second'"
+
+
+def _false() -> str:
+    return "0" if connection.vendor == "sqlite" else "false"
+
+
+@contextmanager
+def captured() -> Iterator[dict[str, Statement]]:
+    """What is executed within the block: each statement once, with the values that it had first."""
+    found: dict[str, Statement] = {}
+
+    def keep(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+        if re.match(r"(SELECT|UPDATE|DELETE|WITH)\b", sql) and not many:
+            found.setdefault(sql, (sql, params))
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(keep):
+        yield found
+
+
+def a_turn() -> None:
+    """Receive, claim, begin, finish, deliver, settle."""
+    conversation = receive("alice", "hello")
+    found = lanes.waiting(PLATFORMS, longer_than=0.0)
+    assert conversation in found
+    claimed = lanes.claim(found, owner="me", platforms=PLATFORMS)
+    [claim] = claimed.claims
+    lanes.renew([claim.lease])
+    turns.begin(claim, resolver=None)
+    turns.finish(claim, "hello to you", limit=2000)
+    going = outbox.claim(owner="me", platforms=PLATFORMS, besides=[1])
+    assert going
+    outbox.seconds_until_next(PLATFORMS)
+    outbox.settle([Sent(one, "1") for one in going])
+
+
+def watching() -> None:
+    metrics.exposition()
+    list(checkup.findings())
+
+
+def keeping_house() -> None:
+    for duty in housekeeping.DUTIES:
+        if duty.name not in {"gather statistics", "clean the files"}:
+            duty.portion()
+
+
+LISTS = (
+    "sessions_app/inboundevent",
+    "sessions_app/outbounddelivery",
+    "identity/platformaccount",
+    "identity/accountlink",
+    "identity/auditevent",
+    "identity/unifieduser",
+    "identity/pairing",
+)
+
+
+def admin_lists() -> None:
+    client = Client()
+    client.force_login(User.objects.create_superuser("operator"))
+    for one in LISTS:
+        assert client.get(f"/admin/{one}/").status_code == 200
+    for one in LISTS[:2]:
+        assert client.get(f"/admin/{one}/?state=all").status_code == 200
+
+
+def faults_in(statement: Statement) -> list[str]:
+    """Lines of its plan that read a big table, or all of it that belongs to one platform."""
+    sql, params = statement
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute(f"EXPLAIN QUERY PLAN {sql}", params)
+            lines = [str(row[-1]) for row in cursor.fetchall()]
+            return [line for line in lines if _is_scan(line, sql) or _is_by_platform_alone(line)]
+        cursor.execute(f"EXPLAIN (FORMAT TEXT) {sql}", params)
+        lines = [str(row[0]) for row in cursor.fetchall()]
+    scans = [line for line in lines if (found := re.search(r"Seq Scan on (\w+)", line)) and found[1] in BIG]
+    by_platform = [line for line in lines if re.search(r"Index Cond: \(?platform\)?[^()]* = [^()]*\)$", line)]
+    return ([] if _stops_early(sql) else scans) + by_platform
+
+
+def _is_by_platform_alone(line: str) -> bool:
+    """Nothing but the platform is compared, in an index of all rows: half of a table is read."""
+    found = re.search(r"INDEX (\w+) \(platform=\?\)$", line)
+    return found is not None and found[1] not in _partial_indexes()
+
+
+def _is_scan(line: str, sql: str) -> bool:
+    found = re.match(r"SCAN (\w+)(?: USING (?:COVERING )?INDEX (\w+))?", line)
+    if found is None or not _is_big(found[1], sql):
+        return False
+    return not (found[2] and found[2] in _partial_indexes()) and not _stops_early(sql)
+
+
+def _is_big(name: str, sql: str) -> bool:
+    """Statements call tables by other names in their subqueries."""
+    aliased = re.search(rf'"(\w+)" {name}\b', sql)
+    return (aliased[1] if aliased else name) in BIG
+
+
+def _stops_early(sql: str) -> bool:
+    """In the order of the primary key, and the first rows only."""
+    by_id = r'ORDER BY (?:"\w+"\.)?"id" (?:ASC|DESC) LIMIT \d+\s*$|^SELECT "\w+"\."id" AS "pk" .* ORDER BY 1 ASC LIMIT'
+    return bool(re.search(rf"{by_id}|^SELECT COUNT\(\*\) FROM \(SELECT .* LIMIT \d+\)", sql))
+
+
+def _partial_indexes() -> set[str]:
+    """Those of what is due, which holds next to nothing."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql LIKE '% WHERE %'")
+        return {row[0] for row in cursor.fetchall()}
+
+
+@pytest.mark.django_db
+@override_settings(BOTOS_KEEP_HISTORY_DAYS=365)
+def test_every_statement_reads_what_it_needs() -> None:
+    fill()
+    with captured() as statements:
+        for part in (a_turn, watching, keeping_house, admin_lists):
+            part()
+
+    faults = {sql: found for sql, one in statements.items() if (found := faults_in(one))}
+    assert len(statements) > 80
+    assert not faults, "\n\n".join(f"{found}\n{sql}" for sql, found in faults.items())
