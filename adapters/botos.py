@@ -204,7 +204,7 @@ class BotOS:
         for connection in connections:
             connection.add_done_callback(lambda _: self._stop_without(connections))
         sending = asyncio.create_task(self.courier.run(stop_sending))
-        beside = [asyncio.create_task(housekeeping.keep(self.courier.wake))]
+        beside = [asyncio.create_task(job) for job in (housekeeping.keep(self.courier.wake), vitals.keep_writing())]
         if settings.REDIS_URL:
             beside.append(asyncio.create_task(jobs.listen(settings.REDIS_URL, self.courier.wake)))
         with doorbell.answered_by(self.pool.notify, self._wake_all):

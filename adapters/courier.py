@@ -21,7 +21,7 @@ from sessions_app.outbox import Failed, Sent
 log = logging.getLogger(__name__)
 
 CALL_SHARE = 5 / 6  # of the time that a delivery is leased for: a call has ended before anybody else may start
-LONGEST_PAUSE = 86_400.0
+LEAST_PAUSE, LONGEST_PAUSE = 0.5, 86_400.0  # seconds that a platform may ask to wait
 RETRY_SECONDS = 1.0  # between attempts to write an outcome down
 LAST_CALLS = 4.0  # seconds that calls under way are given when the process stops
 
@@ -173,7 +173,7 @@ def _plain(said: object) -> str:
 
 
 def _bounded(seconds: float | None) -> float | None:
-    """A pause that a platform asks for, if it is one: at most a day."""
+    """A pause that a platform asks for, if it is one: at most a day, and long enough that no call follows at once."""
     if seconds is None or math.isnan(seconds):
         return None
-    return min(max(seconds, 0.0), LONGEST_PAUSE)
+    return min(max(seconds, LEAST_PAUSE), LONGEST_PAUSE)

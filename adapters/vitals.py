@@ -5,10 +5,13 @@ Numbers only, of nobody in particular, in as many statements however much there 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 
+from django.conf import settings
 from django.core.management.base import CommandError
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
@@ -17,14 +20,16 @@ from django.db.models import Count, Min, Q
 from adapters import registry
 from adapters.supervisor import Health, State
 from identity import clock
-from sessions_app import bridge, lanes, pollers, redrive
+from sessions_app import bridge, duties, lanes, pollers, redrive
 from sessions_app.models import Duty, InboundEvent, OutboundDelivery
 
 LONGEST_LAG = 60.0  # seconds that a message may wait
+WRITING = "write to the database"  # the duty that shows it
 LONGEST_CALL = 300.0  # and one call to the database: cleaning a big file takes a while
 
 _health: Callable[[], list[Health]] = list
 _is_migrated = False
+_written: float | None = None  # when a row was last written, by the monotonic clock; None where nobody keeps writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,33 @@ def given_up() -> int:
     return redrive.unseen_events().filter(status=InboundEvent.Status.GIVEN_UP).count()
 
 
+async def keep_writing() -> None:
+    """Write a row three times in the life of a lease, until cancelled: a database may answer and take nothing."""
+    global _written  # noqa: PLW0603 - a process runs one BotOS
+    seconds = settings.BOTOS_POLLER_SECONDS / 3
+    _written = monotonic()
+    try:
+        while True:
+            began = monotonic()
+            try:
+                await bridge.call(_write)
+                _written = began
+            except Exception as error:  # noqa: BLE001 - whatever it is, /readyz says so when it lasts
+                duties.failed(WRITING, error, then=f"trying again in {seconds:g} s")
+            await asyncio.sleep(seconds)
+    finally:
+        _written = None
+
+
+def _write() -> None:
+    Duty.objects.update_or_create(name=WRITING, defaults={"succeeded_at": clock.now()})
+
+
+def seconds_unwritten() -> float:
+    """How long this process has written nothing; 0 where it only serves pages."""
+    return 0.0 if _written is None else monotonic() - _written
+
+
 def periodic_duties() -> list[Duty]:
     """When each duty last succeeded and last failed, in all processes together, by name."""
     return list(Duty.objects.order_by("name"))
@@ -125,9 +157,10 @@ def reasons_against() -> list[str]:
         lag = backlog().lag
     except DatabaseError as error:
         return [*down, f"the database does not answer: {type(error).__name__}"]
-    standing = bridge.longest_wait()
+    standing, unwritten = bridge.longest_wait(), seconds_unwritten()
     return [
         *down,
+        *([f"nothing could be written for {unwritten:.0f} s"] if unwritten >= settings.BOTOS_POLLER_SECONDS else []),
         *([f"messages wait for {lag:.0f} s"] if lag >= LONGEST_LAG else []),
         *([f"this process waits for the database for {standing:.0f} s"] if standing >= LONGEST_CALL else []),
     ]

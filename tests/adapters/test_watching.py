@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
+from time import monotonic
 
 import pytest
-from django.db import DatabaseError, connection
+from asgiref.sync import async_to_sync
+from django.conf import LazySettings
+from django.db import DatabaseError, OperationalError, connection
 from django.test import Client, override_settings
 from pytest_django import DjangoAssertNumQueries
 
 from adapters import vitals
 from adapters.supervisor import Health, State
 from identity import clock
-from sessions_app import outbox, pollers, tally
+from sessions_app import duties, outbox, pollers, tally
 from sessions_app.messages import Address
-from sessions_app.models import InboundEvent, OutboundDelivery
+from sessions_app.models import Duty, InboundEvent, OutboundDelivery
 from tests.sessions_app.talk import claim, receive
 
 pytestmark = pytest.mark.django_db
@@ -68,6 +73,47 @@ def test_it_is_not_ready_when_its_own_database_thread_stands_still(
     monkeypatch.setattr("sessions_app.bridge.longest_wait", lambda: 305.0)
 
     assert client.get("/readyz").json()["reasons"] == ["this process waits for the database for 305 s"]
+
+
+def test_it_is_not_ready_when_nothing_could_be_written_for_longer_than_a_lease(
+    client: Client, monkeypatch: pytest.MonkeyPatch, settings: LazySettings
+) -> None:
+    monkeypatch.setattr(vitals, "_written", monotonic() - settings.BOTOS_POLLER_SECONDS + 5)
+    assert client.get("/readyz").status_code == 200
+
+    monkeypatch.setattr(vitals, "_written", monotonic() - settings.BOTOS_POLLER_SECONDS - 5)
+    assert "nothing could be written for" in client.get("/readyz").json()["reasons"][0]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_keeps_writing_and_forgets_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a database that can be read and not written: the time of the last row stays where it was."""
+
+    async def scene() -> None:
+        for write in (vitals._write, _refuse):
+            monkeypatch.setattr(vitals, "_write", write)
+            tried = asyncio.Event()
+            monkeypatch.setattr("adapters.vitals.asyncio.sleep", partial(_ended, tried))
+            keeping = asyncio.create_task(vitals.keep_writing())
+            await tried.wait()
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    monkeypatch.setattr(duties, "_notes", {})
+    async_to_sync(scene)()
+
+    assert Duty.objects.get().succeeded_at
+    assert duties._notes[vitals.WRITING].is_failing
+    assert vitals.seconds_unwritten() == 0
+
+
+def _refuse() -> None:
+    raise OperationalError("attempt to write a readonly database")
+
+
+async def _ended(tried: asyncio.Event, _seconds: float) -> None:
+    tried.set()
+    await asyncio.Event().wait()
 
 
 def test_it_does_not_count_what_is_being_answered_as_waiting(client: Client) -> None:
