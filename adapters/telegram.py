@@ -12,7 +12,6 @@ import logging
 import os
 import random
 import re
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta

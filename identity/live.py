@@ -215,7 +215,6 @@ class _Reader:
         """Be woken by other processes. Without Redis for a while the reader looks more often."""
         while True:
             layer: Any = get_channel_layer()
-            staying: asyncio.Task[None] | None = None
             try:
                 channel = await layer.new_channel()
                 self._is_told = True
@@ -231,19 +230,6 @@ class _Reader:
                 self._is_told = False
                 log.warning("no word from other processes: %s; looking every %s s", type(error).__name__, POLL_SECONDS)
                 await asyncio.sleep(POLL_WITH_REDIS_SECONDS)
-            finally:
-                if staying:
-                    staying.cancel()
-
-
-async def _stay(layer: Any, channel: str) -> None:
-    """Join the group again and again: the layer drops members that joined longer ago than its `group_expiry`."""
-    while True:
-        await asyncio.sleep(getattr(layer, "group_expiry", 86_400) / 3)
-        try:
-            await layer.group_add(_GROUP, channel)
-        except Exception as error:  # noqa: BLE001 - whoever receives notices that Redis is away
-            log.warning("staying in the group of live pages failed: %s; trying again", type(error).__name__)
 
 
 class _Seen:

@@ -22,8 +22,7 @@ from adapters.playground.server import Person, PlatformServer
 from adapters.playground.telegram import TelegramServer
 from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapter, Superseded
 from adapters.repeats import ROOM
-from adapters.telegram import Credentials, TelegramAdapter, _Polling
-from adapters.telegram_updates import BotIdentity
+from adapters.telegram import Credentials, TelegramAdapter
 from adapters.telegram_webhook import Webhook
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from sessions_app.splitting import split
@@ -227,28 +226,6 @@ async def test_it_does_not_spin_on_what_cannot_be_confirmed(
 
 
 # -- starting and ending
-
-
-@pytest.mark.asyncio
-async def test_it_does_not_spin_on_a_server_that_answers_at_once_that_there_is_nothing() -> None:
-    polls, stop = 0, asyncio.Event()
-
-    class Hasty:
-        async def do_api_request(self, method: str, api_kwargs: object) -> list[object]:
-            nonlocal polls
-            polls += 1
-            return []
-
-    hasty: Any = Hasty()
-    me = BotIdentity(1, "b", "telegram")
-    polling = _Polling(hasty, Credentials("telegram", "1:x"), me, RecordingInbox(), stop, Mock())
-    running = asyncio.create_task(polling.run())
-    for _ in range(200):
-        await asyncio.sleep(0)
-    stop.set()
-    await running
-
-    assert polls == 1
 
 
 @pytest.mark.asyncio

@@ -7,7 +7,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -396,31 +395,3 @@ async def test_it_works_through_the_real_server() -> None:
         assert event["kind"] == "pairing"
     server.stop()
     await serving
-
-
-async def test_it_joins_its_group_again_before_the_layer_drops_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not settings.REDIS_URL:
-        pytest.skip("without Redis there is one process")
-    layer: Any = get_channel_layer()
-    monkeypatch.setattr(layer, "group_expiry", 3)
-    joined = asyncio.Event()
-    group_add, times = layer.group_add, 0
-
-    async def add(group: str, channel: str) -> None:
-        nonlocal times
-        await group_add(group, channel)
-        times += 1
-        if times == 5:  # after four thirds of the expiry
-            joined.set()
-
-    monkeypatch.setattr(layer, "group_add", add)
-    monkeypatch.setattr(live, "POLL_WITH_REDIS_SECONDS", 60.0)
-    async with hearing("account:1") as events:
-        first = asyncio.create_task(some(events, 1))
-        async with asyncio.timeout(20):
-            await joined.wait()
-        first.cancel()
-        redis = layer.connection(layer.consistent_hash("live"))
-        members = await redis.zrangebyscore(layer._group_key("live"), time.time() - layer.group_expiry, "+inf")
-
-    assert members
