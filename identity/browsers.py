@@ -17,7 +17,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
-from identity import attachments, audit, clock, live, locks, pairing_limits, pairing_rows, user_agents
+from identity import attachments, audit, clock, live, locks, pairing_limits, pairing_rows, portions, user_agents
 from identity.limits import limits
 from identity.literals import Literal
 from identity.models import AccountLink, Browser, Pairing, PlatformAccount

@@ -9,7 +9,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 
-from identity import audit, browsers, linking, locks, pairing
+from identity import audit, browsers, linking, locks, pairing, pairing_policy
 from identity.models import AccountLink, PlatformAccount, UnifiedUser
 
 
@@ -43,7 +43,7 @@ def make_nameless(account: PlatformAccount) -> None:
 
 
 def _make_person_nameless(person: UnifiedUser) -> None:
-    new_id = f"u-{secrets.token_hex(8)}"
+    new_id = pairing_policy.generated_id()
     UnifiedUser.objects.filter(pk=person.pk).update(unified_user_id=new_id, display_name="", preferred=None)
 
 

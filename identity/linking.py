@@ -111,7 +111,11 @@ def share_past(*, account: PlatformAccount, actor: str) -> bool:
 
 
 def join(*, account: PlatformAccount, pairing: Pairing, user: UnifiedUser, since: datetime, how: How) -> AccountLink:
-    """The link that a finished handshake makes. The caller holds the account and the person, and has asked policy."""
+    """The link that a finished handshake makes. The caller holds the account and the people, and has asked policy.
+
+    An account that was alone with another person leaves that one. It stays in its browsers, as one that was nobody's.
+    """
+    _leave_alone(account, how)
     made = AccountLink.objects.create(
         account=account,
         user=user,
@@ -125,6 +129,20 @@ def join(*, account: PlatformAccount, pairing: Pairing, user: UnifiedUser, since
     _announce(accounts_of(user))
     pairing_rows.refuse_outdated(user)
     return made
+
+
+def _leave_alone(account: PlatformAccount, how: How) -> None:
+    before = AccountLink.objects.live().filter(account=account).select_related("user").first()
+    if before is None:
+        return
+    AccountLink.objects.filter(pk=before.pk).update(ended_at=clock.now(), remind_at=None)
+    audit.record(kind="unlinked", actor=how.actor, account=account, user=before.user, method="joined", link=before.pk)
+    pairing_rows.withdraw_all(before.user, actor=how.actor)
+
+
+def close_past(user: UnifiedUser) -> None:
+    """Earlier messages stay separate for an account that was alone: it opened them to others, who have left since."""
+    AccountLink.objects.live().filter(user=user, shares_past=True).update(shares_past=False)
 
 
 @transaction.atomic

@@ -103,6 +103,8 @@ def _end(pairing: Pairing, state: str) -> None:
 def join(sides: list[PlatformAccount], person: UnifiedUser, pairing: Pairing, how: How) -> None:
     """Make those of `sides` the person's that are not yet, and tell everybody. The caller has asked policy."""
     known, since = linking.accounts_of(person), clock.read()
+    if len(known) == 1:
+        linking.close_past(person)
     took_part = [*sides, *(one for one in (how.account,) if one and one not in sides)]
     for one in sides:
         if one not in known:

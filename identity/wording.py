@@ -219,6 +219,7 @@ def _forget_asked(account: PlatformAccount, subject: Subject) -> Notice:
 def _refused(account: PlatformAccount, subject: Subject) -> Notice:
     reasons = {
         "both_linked": _("Both accounts share a conversation with others already. First /unlink one of them."),
+        "named": _("An operator has named the person of one of these accounts. First /unlink that account."),
         "same_person": _("These two accounts share one conversation already."),
         "same_platform": _("This conversation has an account of that app already, and takes one of each app."),
         "platform": _("That invitation is for another app."),

@@ -306,10 +306,16 @@ class Model:
         return {"linked"}
 
     def _link(self, request: Request, *sides: Account) -> None:
-        known = [link for side in sides for link in self._family(side)]
-        person = known[0].person if known else next(iter(self.people))
+        families = [self._family(side) for side in sides]
+        staying = next((family for family in families if len(family) > 1), None) or families[0] or families[-1]
+        person = staying[0].person if staying else next(iter(self.people))
+        if len(staying) == 1:
+            staying[0].shares = False
         for side in sides:
-            if not self._family(side):
+            mine = next((link for link in self._family(side) if link.account == side), None)
+            if mine and mine.person != person:
+                mine.ended, mine.ended_at = True, self.now
+            if not mine or mine.person != person:
                 self.links.append(Link(side, person, self.now, request))
 
     def _forbids(self, one: Party, other: Account) -> bool:
@@ -318,7 +324,8 @@ class Model:
         ours, theirs = self._family(one), self._family(other)
         apps = {one.platform, *(link.account.platform for link in ours)}
         their_apps = {other.platform, *(link.account.platform for link in theirs)}
-        return bool(ours and theirs) or bool(apps & their_apps)
+        is_one = bool(ours and theirs) and ours[0].person == theirs[0].person
+        return is_one or min(len(ours), len(theirs)) > 1 or bool(apps & their_apps)
 
     def _knew_each_other(self, request: Request, *sides: Account) -> bool:
         """All who would be one person now were there when each side was shown the other."""

@@ -10,7 +10,7 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 
-from identity import audit, called, clock, linking, pairing, wording
+from identity import audit, called, clock, linking, operators, pairing, wording
 from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
 from identity.pairing_rows import Outcome
@@ -686,3 +686,111 @@ def test_it_writes_down_what_has_expired_and_each_wrong_number(
     assert (wrong.kind, wrong.actor) == ("pairing_number_wrong", audit.actor(alice))
     assert wrong.details == {"request": request.pk.hex, "left": 2}
     assert (expired.kind, expired.actor, expired.details) == ("pairing_expired", "system", {"request": request.pk.hex})
+
+
+# --- People who were left alone
+
+
+def left_alone(who: str, platform: str, beside: str) -> PlatformAccount:
+    """An account whose other one, on `beside`, has left the person that both were."""
+    stays, leaves = account(who, platform), account(f"{who}-{platform}", beside)
+    linked(stays, leaves)
+    assert linking.leave(account=leaves)
+    return stays
+
+
+def test_it_links_two_accounts_that_were_each_left_alone(told: Told) -> None:
+    telegram, slack = left_alone("alice", "telegram", "discord"), left_alone("alice", "slack", "discord")
+    kept, left = owner(telegram), owner(slack)
+
+    request = linked(telegram, slack)
+
+    assert are_one(telegram, slack)
+    assert owner(slack) == kept != left
+    before = AccountLink.objects.get(user=left, account=slack)
+    assert before.ended_at
+    assert not before.disowned
+    row = AuditEvent.objects.get(kind="unlinked", details__link=before.pk)
+    assert (row.unified_user_id, row.details["method"]) == (left.unified_user_id if left else "", "joined")
+    assert told.to(slack)[-1] == told.to(telegram)[-1] == Template.LINKED
+    assert linking.undo(account=slack, pairing_id=request.pk)
+    assert owner(slack) is None
+
+
+@pytest.mark.parametrize("starts", ["alone", "together"])
+def test_it_takes_who_was_left_alone_to_those_who_are_together(starts: str) -> None:
+    slack = left_alone("alice", "slack", "discord")
+    telegram, discord = account("alice"), account("alice", "discord")
+    linked(telegram, discord)
+    kept = owner(telegram)
+
+    linked(*((slack, telegram) if starts == "alone" else (telegram, slack)))
+
+    assert owner(slack) == owner(telegram) == owner(discord) == kept
+
+
+@pytest.mark.parametrize("named", ["initiator", "responder"])
+def test_it_keeps_the_person_that_an_operator_named(named: str) -> None:
+    alone = account("alice", "telegram" if named == "initiator" else "slack")
+    kept = pairs.person("alice", alone)
+    other = left_alone("alice", "slack" if named == "initiator" else "telegram", "discord")
+
+    linked(*((alone, other) if named == "initiator" else (other, alone)))
+
+    assert owner(alone) == owner(other) == kept
+
+
+def test_it_keeps_a_person_whose_name_an_operator_chose() -> None:
+    telegram, slack = left_alone("alice", "telegram", "discord"), left_alone("alice", "slack", "discord")
+    kept = owner(slack)
+    assert kept
+    operators.rename_person(person=kept, display_name="Alice of Accounts", operator="root")
+
+    linked(telegram, slack)
+
+    assert owner(telegram) == owner(slack) == kept
+
+
+def test_it_gives_up_no_person_that_is_named(told: Told) -> None:
+    """Neither of two, and not for others who are together: what people are called by does not go by itself."""
+    telegram, slack = account("alice"), account("alice", "slack")
+    people = [pairs.person("alice", telegram), pairs.person("alice.b", slack)]
+    request = offered(telegram)
+
+    assert pairing.claim(account=slack, secret=code(request)) == Outcome.REFUSED
+
+    assert [owner(telegram), owner(slack)] == people
+    assert told.text(slack) == "An operator has named the person of one of these accounts. First !unlink that account."
+
+
+def test_it_keeps_the_person_who_is_invited() -> None:
+    slack, invited = left_alone("alice", "slack", "discord"), pairs.person("alice")
+    request = pairing.invite(person=invited, operator="root")
+    assert pairing.claim(account=slack, secret=code(request)) == Outcome.CLAIMED
+
+    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.LINKED
+
+    assert owner(slack) == invited
+
+
+def test_it_withdraws_the_invitations_of_a_person_who_is_left_behind() -> None:
+    telegram, slack = left_alone("alice", "telegram", "discord"), left_alone("alice", "slack", "discord")
+    left = owner(slack)
+    assert left
+    invitation = pairing.invite(person=left, operator="root")
+
+    linked(telegram, slack)
+
+    assert state(invitation) == "cancelled"
+
+
+def test_it_closes_a_past_that_was_opened_to_others() -> None:
+    """They have left; a newcomer is told that earlier messages stay separate."""
+    telegram, discord = account("alice"), account("alice", "discord")
+    linked(telegram, discord)
+    assert linking.share_past(account=telegram, actor="test")
+    assert linking.leave(account=discord)
+
+    linked(telegram, account("alice", "slack"))
+
+    assert not pairs.live_link(telegram).shares_past

@@ -72,9 +72,10 @@ MUTANTS = (
     Mutant(
         "two people may be joined",
         pairing_policy,
-        "if theirs and (has_accounts or person_id):",
+        "if theirs and ours and not _left_behind(theirs, ours, is_invited=person_id is not None):",
         "if False:",
     ),
+    Mutant("what was opened to others who left stays open", pairing_finish, "if len(known) == 1:", "if False:"),
     Mutant(
         "policy is not asked again",
         pairing_finish,

@@ -280,6 +280,32 @@ def test_two_accounts_of_one_app_do_not_come_in_together() -> None:
         assert Counter(map(state, requests)) == {"linked": 1, "refused": 1}
 
 
+def test_nobody_is_left_behind_with_others() -> None:
+    """Slack is alone when it is asked, and goes to telegram unless discord comes to it first."""
+    for nth in range(6):
+        telegram, discord, slack = (account(f"alice-{nth}", one) for one in ("telegram", "discord", "slack"))
+        for one, beside in ((telegram, "matrix"), (slack, "irc")):
+            leaver = account(f"alice-{nth}", beside)
+            linked(one, leaver)
+            linking.leave(account=leaver)
+        pairs.later(86_400, Pairing.objects.all())
+        away, here = claimed(slack, telegram), claimed(discord, slack)
+        people = {link.user_id for link in AccountLink.objects.live().filter(account__in=(telegram, slack))}
+
+        outcomes = at_once(
+            partial(pairing.confirm, account=telegram, number=number(away)),
+            partial(pairing.confirm, account=slack, number=number(here)),
+        )
+
+        live = AccountLink.objects.live().filter(account__in=(telegram, discord, slack))
+        assert Outcome.LINKED in outcomes
+        assert live.filter(account__in=(telegram, slack)).count() == 2
+        assert set(live.values_list("user_id", flat=True)) <= people
+        assert are_one(telegram, slack) == (state(away) == "linked")
+        assert are_one(discord, slack) == (state(here) == "linked")
+    assert is_whole()
+
+
 def test_an_account_that_is_taken_out_finishes_nothing() -> None:
     for nth in range(6):
         telegram, discord, slack = (account(f"alice-{nth}", one) for one in ("telegram", "discord", "slack"))
