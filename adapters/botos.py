@@ -142,8 +142,8 @@ class BotOS:
         return list(self._bots)
 
     def get_bot(self, platform: str) -> Bot | None:
-        """The bot of a platform, if there is one."""
-        return self._bots.get(platform)
+        """The bot of a platform, in upper or lower case, if there is one."""
+        return self._bots.get(platform.strip().lower())
 
     def health(self) -> list[Health]:
         """How each adapter is."""

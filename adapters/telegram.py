@@ -151,7 +151,7 @@ class TelegramAdapter:
         if (bot := self._bot) is None:
             raise DeliveryError(f"{self.platform} is not connected")
         try:
-            return str((await self._start(send_text(bot, message))).message_id)
+            return await self._start(send_text(bot, message))
         except Exception as error:  # noqa: BLE001 - none may leave as it is
             raise self._undelivered(error) from None
 

@@ -16,15 +16,14 @@ from telegram import (
     InlineKeyboardButton,
     InlineKeyboardMarkup,
     LinkPreviewOptions,
-    Message,
 )
 from telegram.error import BadRequest, NetworkError, RetryAfter
 from telegram.request import HTTPXRequest
 
 from adapters.repeats import marked
-from adapters.telegram_updates import BotIdentity, storable
+from adapters.telegram_updates import BotIdentity
 from sessions_app.commands import COMMANDS
-from sessions_app.messages import OutgoingMessage
+from sessions_app.messages import OutgoingMessage, storable
 
 T = TypeVar("T")
 
@@ -35,17 +34,31 @@ class AddressError(ValueError):
     """A chat or thread id that is no number, and so none of Telegram's."""
 
 
-async def send_text(bot: Bot, message: OutgoingMessage) -> Message:
-    """Plain text, with buttons below. A possible repeat says so. Raises AddressError, and whatever the SDK does."""
+class UnreadableAnswerError(Exception):
+    """Telegram says that a message was sent, and not which one."""
+
+
+async def send_text(bot: Bot, message: OutgoingMessage) -> str:
+    """Send plain text, with buttons below. A possible repeat says so. The id of the message.
+
+    Raises AddressError, UnreadableAnswerError, and whatever the SDK does.
+    """
     text = storable(message.text)
-    return await bot.send_message(
-        chat_id=_numeric(message.address.chat_id),
-        text=marked(text, LONGEST_TEXT) if message.may_be_repeat else text,
-        message_thread_id=_numeric(message.address.thread_id) if message.address.thread_id else None,
-        parse_mode=None,
-        link_preview_options=LinkPreviewOptions(is_disabled=True),
-        reply_markup=_keyboard(message),
-    )
+    form = {
+        "chat_id": _numeric(message.address.chat_id),
+        "text": marked(text, LONGEST_TEXT) if message.may_be_repeat else text,
+        "message_thread_id": _numeric(message.address.thread_id) if message.address.thread_id else None,
+        "link_preview_options": LinkPreviewOptions(is_disabled=True),
+        "reply_markup": _keyboard(message),
+    }
+    wanted = {name: value for name, value in form.items() if value is not None}
+    # The answer as it is: what the SDK cannot make a message of was sent all the same. It warns at `sendMessage`, for
+    # which it has a method, and makes one out of this.
+    sent = await bot.do_api_request("send_Message", api_kwargs=wanted)
+    sent_id = sent.get("message_id") if isinstance(sent, dict) else None
+    if not isinstance(sent_id, int):
+        raise UnreadableAnswerError("the answer names no message")
+    return str(sent_id)
 
 
 def _keyboard(message: OutgoingMessage) -> InlineKeyboardMarkup | None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from adapters.protocols import MalformedEvent, pressed
-from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
+from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, storable
 
 JSON = dict[str, Any]
 T = TypeVar("T")
@@ -67,11 +67,6 @@ def parse_update(raw: object, me: BotIdentity) -> InboundMessage | MessageEdit |
     if (query := _maybe(update, "callback_query", dict)) is not None:
         return _read_press(query, native_key, me)
     return None
-
-
-def storable(text: str) -> str:
-    """The text without what no database or wire takes: NUL is dropped, half a surrogate pair becomes U+FFFD."""
-    return text.replace("\x00", "").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _read_message(message: JSON, native_key: str, me: BotIdentity) -> InboundMessage | None:

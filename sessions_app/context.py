@@ -5,8 +5,9 @@ A context variable, so that concurrent turns, coroutines and the threads that a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,16 @@ class SessionContext:
     user_id: str = ""
     user_name: str = ""
     unified_user_id: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """All fields by name, as `from_dict` takes them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> SessionContext:
+        """The context with these fields. One that is missing or None is empty; other keys are left out."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: str(value) for name, value in values.items() if name in known and value is not None})
 
 
 _EMPTY = SessionContext()

@@ -7,6 +7,7 @@ affair.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from django.db.models import F, OuterRef, QuerySet, Subquery
@@ -42,9 +43,12 @@ def is_computed(resolver: Resolves | None) -> bool:
 
 def _group(address: Address) -> tuple[Conversation, bool]:
     """The conversation of a group chat, or of one thread in it."""
+    return _at(Conversation.Kind.GROUP, _group_key(address), address, None)
+
+
+def _group_key(address: Address) -> str:
     chat, thread = (part.replace("%", "%25").replace("/", "%2F") for part in (address.chat_id, address.thread_id))
-    key = f"{address.platform}/{chat}/{thread}"
-    return _at(Conversation.Kind.GROUP, key, address, None)
+    return f"{address.platform}/{chat}/{thread}"
 
 
 def storage_key(platform: str, platform_user_id: str, resolver: Resolves | None) -> str:
@@ -65,6 +69,28 @@ def keyed(key: str, address: Address) -> Conversation:
     return _at(Conversation.Kind.DM, key, address, None)[0]
 
 
+def group(address: Address) -> Conversation:
+    """The conversation of a group chat, or of one thread in it, made at first use."""
+    return _group(address)[0]
+
+
+def find_group(address: Address) -> Conversation | None:
+    """The same, if there is one."""
+    return Conversation.objects.filter(kind=Conversation.Kind.GROUP, key=_group_key(address)).first()
+
+
+def is_private(platform: str, chat_id: str, user_id: str) -> bool:
+    """Whether a chat is known to be one to one with this account. Where that cannot be known it counts as a group."""
+    if chat_id in {"", user_id}:
+        return True
+    if platform == "telegram" and re.fullmatch(r"[0-9]+", chat_id, re.ASCII):
+        return True  # groups and channels have negative ids
+    if platform == "slack" and chat_id.startswith("D"):
+        return True
+    place = {"kind": Conversation.Kind.DM, "platform": platform, "chat_id": chat_id}
+    return Conversation.objects.filter(**place, account__platform_user_id=user_id).exists()
+
+
 def find_direct(key: str, resolver: Resolves | None) -> Conversation | None:
     """The private conversation under `key`, if `resolver` has one there."""
     kept = Conversation.objects.filter(kind=Conversation.Kind.DM, key=key, account__isnull=not is_computed(resolver))
@@ -80,9 +106,16 @@ def preferred_of(unified_user_id: str) -> Conversation | None:
     """Where a person wants to be told what nobody asked for just now; without a wish, where they were last. An account
     that is linked for less than a day draws nothing away from older ones.
     """
-    links = _links_of(unified_user_id)
+    links = _links_of(unified_user_id).exclude(account__conversation__chat_id="")  # a program wrote there, nobody else
     wanted = links.filter(user__preferred=F("account"))
     return _latest(wanted) or _latest(linking.grown(links)) or _latest(links)
+
+
+def account_of(unified_user_id: str, *, platform: str) -> PlatformAccount | None:
+    """An account of a person who has written nowhere: that on `platform`, else the one that was linked first."""
+    links = _links_of(unified_user_id).select_related("account").order_by("since", "pk")
+    theirs = [link.account for link in links]
+    return next((one for one in theirs if one.platform == platform), theirs[0] if theirs else None)
 
 
 def _links_of(unified_user_id: str) -> QuerySet[AccountLink]:
@@ -98,16 +131,19 @@ def _latest(links: QuerySet[AccountLink]) -> Conversation | None:
 
 
 def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) -> tuple[Conversation, bool]:
-    """The conversation, at `address` from now on, and whether it is a new one."""
+    """The conversation, at `address` from now on, and whether nobody has been heard there before: it is a new one, or
+    only programs have written in it.
+    """
     place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
     conversation = Conversation.objects.filter(kind=kind, key=key, account=account).first()
     if conversation is None:
         conversation = Conversation.objects.create(kind=kind, key=key, account=account, **place)
         Lane.objects.create(conversation=conversation)
         return conversation, True
+    is_first = bool(address.chat_id) and not conversation.chat_id
     if address.chat_id and place != {name: getattr(conversation, name) for name in place}:
         Conversation.objects.filter(pk=conversation.pk).update(**place)
-    return conversation, False
+    return conversation, is_first
 
 
 def of_people(user_ids: Collection[int]) -> dict[int, tuple[int, ...]]:

@@ -11,6 +11,11 @@ from identity.buttons import Button
 from sessions_app.context import SessionContext
 
 
+def storable(text: str) -> str:
+    """The text without what no database or wire takes: NUL is dropped, half a surrogate pair becomes U+FFFD."""
+    return text.replace("\x00", "").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A place on a platform: where something was said, and where the answer goes. Ids are the platform's own."""

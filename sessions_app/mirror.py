@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import transaction
 
 from sessions_app import bridge, history
+from sessions_app.messages import storable
 from sessions_app.models import HistoryEntry
 
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ def mirror_to_session(
 ) -> bool:
     """Note that `message_text`, which the caller has sent already, was said to a person. Sends nothing. Never raises.
 
-    user_id: a platform user id, or a unified user id (then the private chat that the person used last). source_label:
-    who sent it, such as "cron". lock: held around the write. Works from any thread; on a running event loop it does not
-    block, and True means accepted, else True means written. False: nothing to write, nobody by that id, or an error
-    (logged).
+    user_id: a platform user id, or a unified user id (then the private chat that the person used last). Nobody needs to
+    have written before: the agent knows it when they do. source_label: who sent it, such as "cron". lock: held around
+    the write. Works from any thread; on a running event loop it does not block, and True means accepted, else True
+    means written. False: nothing to write, a person without accounts, or an error (logged).
     """
     try:
         if not bridge.is_in_event_loop():
@@ -79,22 +80,31 @@ def _write(
     if not _is_text(text):
         return False
     with lock or nullcontext(), transaction.atomic():
-        conversation = session_mgr.conversation_of(str(user_id))
+        conversation = session_mgr.conversation_to_mirror(str(user_id))
         if conversation is None:
             return False
-        extra = {key: value for key, value in (metadata or {}).items() if key not in _RESERVED}
+        extra = _storable({key: value for key, value in (metadata or {}).items() if key not in _RESERVED})
         said = {
             "role": HistoryEntry.Role.ASSISTANT,
             "source": HistoryEntry.Source.MIRROR,
-            "text": text.replace("\x00", ""),
+            "text": storable(text),
         }
-        history.entry(conversation, source_label=label[:80], metadata=extra, **said).save()
+        history.entry(conversation, source_label=storable(label)[:80], metadata=extra, **said).save()
         history.announce([conversation])
     return True
 
 
 def _is_text(text: object) -> bool:
-    return isinstance(text, str) and bool(text.strip())
+    return isinstance(text, str) and bool(text.replace("\x00", "").strip())
+
+
+def _storable(value: Any) -> Any:
+    """Metadata in the same form, with each text in it as `storable` gives it."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, Mapping):
+        return {_storable(key): _storable(one) for key, one in value.items()}
+    return [_storable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _failed(error: Exception) -> bool:

@@ -269,7 +269,7 @@ def test_a_reminder_is_mirrored() -> None:
 
     run(MIRROR, bot=bot)
 
-    last = botos.get_bot("discord")._session.history("snowflake-1")[-1]
+    last = botos.get_bot("Discord")._session.history("snowflake-1")[-1]
     assert (last["role"], last["content"]) == ("assistant", "Reminder: your standup is in 5 minutes.")
     assert (last["mirror"], last["mirror_source"]) == (True, "cron")
     assert not OutboundDelivery.objects.exists()

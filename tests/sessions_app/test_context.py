@@ -157,3 +157,19 @@ def test_it_does_not_reach_a_thread_that_nobody_gave_it() -> None:
         thread.join(10)
 
     assert seen == [EMPTY, ALICE]
+
+
+def test_it_travels_as_a_dictionary() -> None:
+    context = SessionContext("telegram", chat_id="-1", user_id="7", user_name="Alice", unified_user_id="alice")
+
+    assert list(context.to_dict()) == [
+        "platform",
+        "chat_id",
+        "chat_name",
+        "thread_id",
+        "user_id",
+        "user_name",
+        "unified_user_id",
+    ]
+    assert SessionContext.from_dict(context.to_dict()) == context
+    assert SessionContext.from_dict({"user_id": 7, "chat_id": None, "more": "x"}) == SessionContext(user_id="7")

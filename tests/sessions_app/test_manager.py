@@ -58,7 +58,7 @@ def said(manager: BotSessionManager, user_id: str) -> list[str]:
     return [str(line["content"]) for line in manager.history(user_id)]
 
 
-def chat(manager: BotSessionManager, user_id: str, prompt: str, agent: object = None, **where: str) -> str:
+def chat(manager: BotSessionManager, user_id: str, prompt: str, agent: object = None, **where: Any) -> str:
     return async_to_sync(manager.chat)(agent or Echo(), user_id, prompt, **where)
 
 
@@ -132,7 +132,7 @@ def test_it_keeps_one_history_for_a_person_of_a_given_resolver() -> None:
     discord = BotSessionManager("discord", identity_resolver=resolver)
     chat(telegram, "12345", "My favourite colour is octarine.", agents.Agent(), chat_id="12345")
 
-    answer = chat(discord, "snowflake-1", "What's my favourite colour?", agents.Agent(), chat_id="d-1")
+    answer = chat(discord, "snowflake-1", "What's my favourite colour?", agents.Agent(), chat_id="d-1", scope="private")
 
     assert answer.startswith("Octarine.")
     assert telegram.history("12345") == discord.history("snowflake-1") == telegram.history("alice")
@@ -167,7 +167,7 @@ def test_it_says_everything_about_who_asks(resolver: Resolves | None) -> None:
         link("telegram", "12345")
 
     place = {"chat_id": "c-1", "chat_name": "Alice", "thread_id": "t-1", "user_name": "Alice A.", "message_id": "m-1"}
-    chat(manager, "12345", "hello", agent, **place)
+    chat(manager, "12345", "hello", agent, **place, scope="private")
 
     person = "alice" if resolver else "telegram:12345"
     assert agent.turns[0].context == SessionContext("telegram", "c-1", "Alice", "t-1", "12345", "Alice A.", person)
@@ -183,7 +183,7 @@ def test_it_leaves_the_address_alone() -> None:
     chat(manager, "12345", "in a group", chat_id="-100", thread_id="t-1")
     chat(manager, "12345", "and from a script")
 
-    conversation = Conversation.objects.get()
+    conversation = Conversation.objects.get(kind="dm")
     assert (conversation.chat_id, conversation.thread_id) == ("chat-12345", "")
     assert [entry.chat_id for entry in HistoryEntry.objects.filter(role="user")] == ["-100", ""]
 
@@ -491,3 +491,101 @@ def test_it_remembers_nobody_that_is_gone() -> None:
         chat(manager, f"user-{number}", "hello")
 
     assert len(manager._queues) == 0
+
+
+# --- Groups
+
+
+@pytest.mark.parametrize("resolver", [None, known(), DATABASE])
+@pytest.mark.parametrize(
+    ("platform", "group"), [("telegram", "-100123"), ("slack", "C123"), ("discord", "900"), ("matrix", "!room")]
+)
+def test_it_keeps_private_words_and_a_groups_apart(resolver: Resolves | None, platform: str, group: str) -> None:
+    manager, agent = BotSessionManager(platform, identity_resolver=resolver), Echo()
+    chat(manager, "12345", "my secret", agent)
+    chat(manager, "12345", "hello all", agent, chat_id=group, user_name="Alice")
+    chat(manager, "67890", "hello back", agent, chat_id=group, user_name="Bob")
+    chat(manager, "12345", "just us again", agent)
+
+    heard = [[line.text for line in turn.history] for turn in agent.turns]
+    assert heard == [[], [], ["hello all", "re: hello all"], ["my secret", "re: my secret"]]
+    assert [line.author for line in agent.turns[2].history if line.role == "user"] == ["Alice"]
+    assert said(manager, "12345") == ["my secret", "re: my secret", "just us again", "re: just us again"]
+    assert [line["content"] for line in manager.history("67890", group)][::2] == ["hello all", "hello back"]
+
+
+def test_it_takes_a_chat_for_private_only_where_it_knows() -> None:
+    receive("7", "hello")
+    telegram, slack, discord = (
+        BotSessionManager(name, identity_resolver=DATABASE) for name in ("telegram", "slack", "discord")
+    )
+    agent = Echo()
+    for manager, where in (
+        (telegram, {"chat_id": "7"}),
+        (telegram, {"chat_id": "chat-7"}),  # where the inbox has heard the account in private
+        (telegram, {"chat_id": "-7", "scope": "private"}),
+        (slack, {"chat_id": "D7"}),
+        (discord, {"chat_id": "900", "scope": "private"}),
+    ):
+        chat(manager, "7", "in private", agent, **where)
+    assert not Conversation.objects.filter(kind="group").exists()
+
+    chat(telegram, "8", "not mine", agent, chat_id="chat-7")
+    chat(telegram, "7", "said so", agent, chat_id="7", scope="group")
+
+    assert Conversation.objects.filter(kind="group").count() == 2
+
+
+def test_it_keeps_threads_of_a_group_apart() -> None:
+    manager, agent = BotSessionManager("slack", identity_resolver=DATABASE), Echo()
+    for thread in ("t-1", "t-2"):
+        chat(manager, "U1", f"in {thread}", agent, chat_id="C1", thread_id=thread)
+
+    assert [turn.history for turn in agent.turns] == [(), ()]
+    assert manager.reset("U2", "C1", "t-1")
+    assert manager.history("U1", "C1", "t-1") == []
+    assert len(manager.history("U1", "C1", "t-2")) == 2
+    assert not manager.reset("U1", "C1", "t-3")
+
+
+@pytest.mark.parametrize("where", [{"scope": "everywhere"}, {"scope": "group"}])
+def test_it_takes_no_scope_that_makes_no_sense(where: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="scope|chat_id"):
+        chat(BotSessionManager("telegram"), "7", "hello", **where)
+
+    assert not HistoryEntry.objects.exists()
+
+
+# --- The same message twice
+
+
+@pytest.mark.parametrize("resolver", [None, known(), DATABASE])
+@pytest.mark.parametrize("chat_id", ["", "12345", "-100"])
+def test_it_answers_a_message_once(resolver: Resolves | None, chat_id: str) -> None:
+    manager, agent = BotSessionManager("telegram", identity_resolver=resolver), Echo()
+    where = {"chat_id": chat_id, "message_id": "m-1"}
+
+    answers = [chat(manager, "12345", text, agent, **where) for text in ("hello", "hello", "edited")]
+
+    assert answers == ["re: hello"] * 3
+    assert len(agent.turns) == 1
+    assert HistoryEntry.objects.count() == 2
+    assert chat(manager, "12345", "next", agent, chat_id=chat_id, message_id="m-2") == "re: next"
+    assert chat(manager, "12345", "elsewhere", agent, chat_id="-200", message_id="m-1") == "re: elsewhere"
+    assert not Lane.objects.exclude(owner="").exists()
+
+
+def test_it_answers_a_message_once_when_it_comes_twice_at_once() -> None:
+    manager, agent = BotSessionManager("telegram", identity_resolver=DATABASE), Echo()
+
+    async def twice() -> list[str]:
+        return await asyncio.gather(*(manager.chat(agent, "7", "hello", message_id="m-1") for _ in range(2)))
+
+    assert async_to_sync(twice)() == ["re: hello"] * 2
+    assert len(agent.turns) == 1
+
+
+def test_it_cleans_what_no_database_takes() -> None:
+    manager = BotSessionManager("telegram", identity_resolver=DATABASE)
+
+    assert chat(manager, "7", "a\x00b \ud83d") == "re: ab \ufffd"

@@ -13,13 +13,17 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory, RequestFactory
 
-from identity import linking
+from identity import linking, notices
+from identity.models import PlatformAccount, UnifiedUser
+from identity.notices import Template
 from identity.resolvers import DatabaseIdentityResolver, InMemoryIdentityResolver
 from sessions_app import bridge, history, mirror
 from sessions_app.manager import BotSessionManager
 from sessions_app.messages import Reply, Turn
 from sessions_app.mirror import amirror_to_session, mirror_to_session
 from sessions_app.models import Conversation, HistoryEntry, OutboundDelivery
+from sessions_app.telling import tell
+from tests.sessions_app.talk import receive
 
 pytestmark = pytest.mark.django_db(transaction=True)
 DATABASE = DatabaseIdentityResolver()
@@ -35,7 +39,7 @@ def link(platform: str, who: str, person: str = "alice") -> None:
 
 
 def chat(manager: BotSessionManager, user_id: str, prompt: str, agent: object = None) -> str:
-    return async_to_sync(manager.chat)(agent or Echo(), user_id, prompt, chat_id=f"chat-{user_id}")
+    return async_to_sync(manager.chat)(agent or Echo(), user_id, prompt, chat_id=f"chat-{user_id}", scope="private")
 
 
 def texts() -> list[str]:
@@ -125,14 +129,66 @@ def test_it_does_not_take_a_link_that_ended_for_the_person() -> None:
 
 
 @pytest.mark.parametrize("resolver", [None, InMemoryIdentityResolver(), DATABASE])
-def test_it_writes_nothing_to_somebody_unknown(resolver: Any) -> None:
+def test_it_reaches_an_account_that_has_never_written(resolver: Any) -> None:
     manager = BotSessionManager("telegram", identity_resolver=resolver)
-    if resolver is DATABASE:
-        link("telegram", "8", "bob")  # who has never said anything
 
-    assert mirror_to_session(manager, "99", "Standup.") is False
-    assert mirror_to_session(manager, "bob", "Standup.") is False
-    assert texts() == []
+    assert mirror_to_session(manager, "99", "Welcome, Zoe.", "cron") is True
+    assert [line["content"] for line in manager.history("99")] == ["Welcome, Zoe."]
+    chat(manager, "99", "who am I?")
+    assert texts() == ["Welcome, Zoe.", "who am I?", "re: who am I?"]
+    assert len(manager.history("99")) == 3
+
+
+def test_it_reaches_a_linked_person_who_has_never_written() -> None:
+    link("discord", "8")
+    link("telegram", "8")
+    manager = BotSessionManager("telegram", identity_resolver=DATABASE)
+
+    assert mirror_to_session(manager, "alice", "Welcome.") is True
+
+    assert [line["content"] for line in manager.history("alice")] == ["Welcome."]
+    receive("8", "hello")
+    assert "Welcome." in [line["content"] for line in manager.history("8")]
+
+
+def test_it_reaches_a_person_of_another_resolver_who_has_never_written() -> None:
+    resolver = InMemoryIdentityResolver()
+    resolver.link("discord", "8", "alice")
+    manager = BotSessionManager("telegram", identity_resolver=resolver)
+
+    assert mirror_to_session(manager, "alice", "Welcome.") is True
+
+    other = BotSessionManager("discord", identity_resolver=resolver)
+    assert [line["content"] for line in other.history("8")] == ["Welcome."]
+
+
+def test_it_opens_no_chat_that_nobody_has_written_in(settings: Any) -> None:
+    """There is nowhere to send to, and the notice about what is kept is still to come."""
+    settings.BOTOS_NOTICE = "This is kept."
+    link("telegram", "8")
+    manager = BotSessionManager("telegram", identity_resolver=DATABASE)
+    mirror_to_session(manager, "alice", "Welcome.")
+    account = PlatformAccount.objects.get()
+
+    notices.tell(account, Template.ACCOUNTS)
+    with pytest.raises(ValueError, match="no private chat"):
+        tell(person=UnifiedUser.objects.get(), text="hello", label="operator", actor="root")
+    assert not OutboundDelivery.objects.exists()
+
+    receive("8", "hello")
+    assert OutboundDelivery.objects.get().chat_id == "chat-8"
+
+
+def test_it_draws_no_message_away_from_a_chat_that_is_there() -> None:
+    receive("8", "hello", platform="telegram")
+    link("telegram", "8")
+    link("discord", "8")
+    manager = BotSessionManager("discord", identity_resolver=DATABASE)
+    mirror_to_session(manager, "8", "Welcome.")
+
+    chat_told = tell(person=UnifiedUser.objects.get(), text="hello", label="operator", actor="root")
+
+    assert chat_told.platform == "telegram"
 
 
 def test_it_takes_the_id_of_a_person_that_another_resolver_knows() -> None:
@@ -224,10 +280,12 @@ def test_it_never_raises_and_logs_no_words(
 
 def test_it_survives_what_no_database_takes(manager: BotSessionManager) -> None:
     assert mirror_to_session(manager, "7", "a\x00b", "x" * 200) is True
-    assert mirror_to_session(manager, "7", "half a pair \ud83d") is False
+    assert mirror_to_session(manager, "7", "half a pair \ud83d", "a\x00", {"a\x00": ["\ud83d", 7]}) is True
+    assert HistoryEntry.objects.latest("id").metadata == {"a": ["\ufffd", 7]}
+    assert mirror_to_session(manager, "7", " \x00") is False
     assert mirror_to_session(manager, "x" * 500, "nobody") is False
     assert mirror_to_session(manager, "7", "still here") is True
-    assert texts()[2:] == ["ab", "still here"]
+    assert texts()[2:] == ["ab", "half a pair \ufffd", "still here"]
 
 
 # --- From everywhere, once each
