@@ -133,9 +133,13 @@ async def post(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
         return before
     text = message.text + (REPEAT if before is None else "")
     try:
-        return str((await web.chat_postMessage(**_form(message, text)))["ts"])
+        posted = await web.chat_postMessage(**_form(message, text))
     except (SlackApiError, *NO_ANSWER) as error:
         raise _failure(error) from None
+    ts = posted.get("ts")
+    if not isinstance(ts, str) or not ts:
+        raise DeliveryError("slack says that it has posted, and not what", ambiguous=True)
+    return ts
 
 
 def _form(message: OutgoingMessage, text: str) -> dict[str, Any]:

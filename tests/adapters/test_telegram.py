@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from telegram.error import BadRequest, Forbidden, InvalidToken, NetworkError, RetryAfter, TelegramError, TimedOut
+from telegram.request import HTTPXRequest
 
 from adapters import registry, telegram_webhook
 from adapters import telegram as module
@@ -466,6 +467,26 @@ async def test_it_knows_when_a_message_may_have_arrived(server: TelegramServer) 
     errors = [error.value for error in (lost, failed, unsent)]
     assert [(error.ambiguous, error.permanent) for error in errors] == [(True, False), (False, False), (False, False)]
     assert len(server.api.sends) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("result", "sent"),
+    [({"message_id": 7}, "7"), ({"message_id": 7, "chat": "new", "date": {}}, "7"), ({}, ""), (True, "")],
+)
+async def test_it_takes_a_message_for_sent_that_the_sdk_cannot_read(result: object, sent: str) -> None:
+    """Only an answer that names no message leaves open whether it was sent."""
+    api = httpx.MockTransport(lambda request: httpx.Response(200, json={"ok": True, "result": result}))
+    adapter = TelegramAdapter(token=f"1:{'a' * 35}")
+    request = HTTPXRequest(httpx_kwargs={"transport": api})
+    adapter._bot = adapter._build(request, request)
+
+    if sent:
+        assert await adapter.send(to("1001")) == sent
+        return
+    with pytest.raises(DeliveryError) as error:
+        await adapter.send(to("1001"))
+    assert (error.value.ambiguous, error.value.permanent) == (True, False)
 
 
 @pytest.mark.asyncio

@@ -550,7 +550,7 @@ def test_it_keeps_threads_of_a_group_apart() -> None:
 
 @pytest.mark.parametrize("where", [{"scope": "everywhere"}, {"scope": "group"}])
 def test_it_takes_no_scope_that_makes_no_sense(where: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="scope|chat_id"):
+    with pytest.raises(ValueError, match=r"scope|chat_id"):
         chat(BotSessionManager("telegram"), "7", "hello", **where)
 
     assert not HistoryEntry.objects.exists()
