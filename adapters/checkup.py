@@ -8,8 +8,10 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+import httpx
 from django.conf import settings
 from django.core import checks
 from django.db import DatabaseError, connection
@@ -29,6 +31,8 @@ FORMS = {
     "SLACK_APP_TOKEN": r"xapp-.+",
 }
 MOST_CLOCK_DIFFERENCE = 5.0  # seconds
+MOST_PLATFORM_DIFFERENCE = 60.0  # seconds; the header has whole ones, and answers take time
+SERVERS = {"telegram": "https://api.telegram.org", "discord": "https://discord.com", "slack": "https://slack.com"}
 MEGABYTE = 10**6
 LEAST_ROOM = 200 * MEGABYTE
 ONLINE_SECONDS = 10.0  # for what a platform is asked
@@ -51,6 +55,7 @@ def findings(*, online: bool = False) -> Iterable[Finding]:
     yield from map(_platform, registry.names())
     if online:
         yield from asyncio.run(_ask_all())
+        yield from (_clock_of(name) for name in registry.names() if name in SERVERS and registry.is_configured(name))
     yield _redis()
     try:
         connection.ensure_connection()
@@ -105,6 +110,19 @@ async def _ask(name: str) -> Finding:
         return Finding(about, f"does not answer within {ONLINE_SECONDS:g} s", WAY_OUT)
     except Exception as error:  # noqa: BLE001 - whatever an adapter meets is what is wrong
         return Finding(about, _masked(name, str(error)) or type(error).__name__, WAY_OUT)
+
+
+def _clock_of(name: str) -> Finding:
+    """This machine's clock against that of the platform's server, by the header `Date` of any answer."""
+    about = f"{name} clock"
+    try:
+        answer = httpx.head(getattr(settings, f"{name.upper()}_API_URL") or SERVERS[name], timeout=ONLINE_SECONDS)
+        theirs = parsedate_to_datetime(answer.headers["Date"])
+        seconds = (datetime.now(tz=UTC) - theirs).total_seconds()
+    except (httpx.HTTPError, KeyError, ValueError, TypeError) as error:
+        return Finding(about, f"cannot be compared ({type(error).__name__})")
+    hint = "set this machine's clock, and the database's: /link counts only what was written just now."
+    return Finding(about, f"{seconds:+.0f} s here", hint if abs(seconds) > MOST_PLATFORM_DIFFERENCE else "")
 
 
 def _masked(name: str, text: str) -> str:

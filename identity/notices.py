@@ -51,6 +51,7 @@ class Template(StrEnum):
     FORGET_ASKED = "forget_asked"
     IN_PRIVATE = "in_private"
     IN_PERSON = "in_person"
+    TOO_LATE = "too_late"
     NOT_HERE = "not_here"
 
 

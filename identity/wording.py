@@ -329,6 +329,12 @@ _RENDERERS: dict[Template, Callable[[PlatformAccount, Subject], Notice]] = {
     Template.IN_PERSON: _says(
         gettext_noop("Please type that yourself, here and now. What was forwarded, or is too old, does not count.")
     ),
+    Template.TOO_LATE: _says(
+        gettext_noop(
+            "Your message seems to have taken very long to reach me, so I did nothing. Please send it again. If this "
+            "happens again, the mistake is not yours: my clock may be wrong, and the operator can correct it."
+        )
+    ),
     Template.NOT_HERE: _says(gettext_noop("Accounts are linked outside this bot, so linking is not available here.")),
 }
 

@@ -5,7 +5,9 @@ What is heard here is not a turn: its words are not stored, no agent sees them, 
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
@@ -20,6 +22,10 @@ from sessions_app.commands import parse
 from sessions_app.messages import InboundMessage, MessageEdit
 from sessions_app.models import Conversation, InboundEvent
 
+log = logging.getLogger(__name__)
+
+WARN_EVERY = 3600.0  # seconds between two warnings about clocks
+_warned_at: float | None = None  # on the monotonic clock
 _DEEP_LINK = re.compile(rf"start=({codes.TOKEN_PREFIX}[A-Za-z0-9_-]{{22}})(?![A-Za-z0-9_-])")
 
 
@@ -38,11 +44,11 @@ def hear(message: InboundMessage, account: PlatformAccount, *, is_available: boo
     step = step or _claim_within(message.text)
     is_here_and_now = _is_typed_here_and_now(message)
     if step and not is_here_and_now:
-        return _say(account, Template.IN_PERSON)
+        return _say(account, _why_not(message))
     # A number is just a message if what it was for has ended meanwhile: then it is looked at like one.
     if step and step(account, message.text.strip()):
         return True
-    return _guess(message.text, account, takes=is_here_and_now) or _hide_number(message.text, account, is_here_and_now)
+    return _guess(message.text, account, takes=is_here_and_now) or _hide_number(message, account, is_here_and_now)
 
 
 def hear_edit(change: MessageEdit) -> bool:
@@ -117,8 +123,35 @@ def _argument(text: str) -> str:
 
 
 def _is_typed_here_and_now(message: InboundMessage) -> bool:
-    oldest = clock.read() - timedelta(seconds=limits().message_seconds)
-    return message.is_firsthand and (message.sent_at is None or message.sent_at >= oldest)
+    if message.sent_at is None:
+        return message.is_firsthand
+    late, most = clock.read() - message.sent_at, timedelta(seconds=limits().message_seconds)
+    if abs(late) > most and not message.is_from_history:
+        _warn_of_clocks(message.address.platform, late)
+    return message.is_firsthand and late <= most
+
+
+def _why_not(message: InboundMessage) -> Template:
+    """What to say to what does not count. Whoever typed it is not to blame for the time that it took."""
+    return Template.TOO_LATE if message.is_firsthand else Template.IN_PERSON
+
+
+def _warn_of_clocks(platform: str, late: timedelta) -> None:
+    """At most once an hour in each process. Only a message from the future shows for sure that a clock is wrong."""
+    global _warned_at  # noqa: PLW0603 - one for the process, as its log is
+    now = time.monotonic()
+    if _warned_at is not None and now - _warned_at < WARN_EVERY:
+        return
+    _warned_at = now
+    minutes = round(abs(late).total_seconds() / 60)
+    log.warning(
+        "a message of %s is %d minutes %s the clock of the database: %s, and /link and its codes may not work "
+        "(manage.py doctor --online compares the clocks)",
+        platform,
+        minutes,
+        "ahead of" if late < timedelta(0) else "behind",
+        "the clock is wrong" if late < timedelta(0) else "it came late, or the clock is wrong",
+    )
 
 
 # --- In a group
@@ -157,9 +190,9 @@ def _guess(text: str, account: PlatformAccount, *, takes: bool) -> bool:
     return bool(found) and pairing.guess(account=account, found=found, takes=takes) != Outcome.NOTHING
 
 
-def _hide_number(text: str, account: PlatformAccount, is_here_and_now: bool) -> bool:
-    answer = _number_within(text, account)
-    return answer is not None and _say(account, answer if is_here_and_now else Template.IN_PERSON)
+def _hide_number(message: InboundMessage, account: PlatformAccount, is_here_and_now: bool) -> bool:
+    answer = _number_within(message.text, account)
+    return answer is not None and _say(account, answer if is_here_and_now else _why_not(message))
 
 
 def _number_within(text: str, account: PlatformAccount) -> Template | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from io import StringIO
 from time import monotonic
 from typing import Any
@@ -79,6 +82,18 @@ def test_it_says_whose_tokens_they_are() -> None:
     assert found["telegram online"]["detail"] == "takes the credentials of @BotosPlaygroundBot"
     assert found["slack online"]["detail"] == "takes the credentials of @botos"
     assert found["discord online"]["detail"] == "takes the credentials of botos"
+
+
+def test_it_compares_the_clock_with_each_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = [f"{platform} clock" for platform in PLATFORMS]
+    assert not any(doctor()[1][clock]["hint"] for clock in clocks)
+
+    monkeypatch.setattr(checkup, "parsedate_to_datetime", lambda text: parsedate_to_datetime(text) - timedelta(hours=1))
+    status, found = doctor()
+
+    assert status == 1
+    assert all(re.fullmatch(r"\+36\d\d s here", found[clock]["detail"]) for clock in clocks), found
+    assert all("clock" in found[clock]["hint"] for clock in clocks)
 
 
 def test_it_asks_nobody_unless_it_is_told_to(town: Platforms) -> None:

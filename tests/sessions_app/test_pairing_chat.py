@@ -11,7 +11,7 @@ from pytest_django import Settings
 from identity import browser_pairing, browsers, clock
 from identity.models import AccountLink, AuditEvent, Browser, Pairing, PlatformAccount
 from identity.pairing_secrets import secrets_of
-from sessions_app import commands, forget_number, inbox, outbox
+from sessions_app import commands, forget_number, inbox, outbox, pairing_chat
 from sessions_app.messages import Address, MessageEdit
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery
 from sessions_app.texts import HELP
@@ -149,12 +149,41 @@ def test_it_counts_nothing_that_was_not_typed_here_and_now(secondhand: dict[str,
 
     inbox.receive(said, resolver=DATABASE)
 
-    assert (
-        told("alice", "discord")
-        == "Please type that yourself, here and now. What was forwarded, or is too old, does not count."
-    )
+    begins = "Your message seems to have taken very long" if "sent_at" in secondhand else "Please type that yourself"
+    assert told("alice", "discord").startswith(begins)
     assert Pairing.objects.get().state == "offered"
     assert set(InboundEvent.objects.values_list("text", flat=True)) == {""}
+
+
+@pytest.mark.parametrize(
+    ("minutes", "sentence"),
+    [(11, "11 minutes ahead of the clock of the database: the clock is wrong"), (-700, "700 minutes behind the clock")],
+)
+def test_it_names_the_clock_once_an_hour(
+    minutes: int, sentence: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pairing_chat, "_warned_at", None)
+    said = replace(message("alice", "/link"), sent_at=clock.read() + timedelta(minutes=minutes, seconds=30))
+    for nth in range(3):
+        inbox.receive(replace(said, native_key=f"key {nth}"), resolver=DATABASE)
+
+    warned = [record.getMessage() for record in caplog.records if "clock" in record.getMessage()]
+    assert len(warned) == 1
+    assert sentence in warned[0]
+    monkeypatch.setattr(pairing_chat, "WARN_EVERY", 0.0)
+    inbox.receive(replace(said, native_key="later"), resolver=DATABASE)
+    assert len([record for record in caplog.records if "clock" in record.getMessage()]) == 2
+
+
+def test_it_says_nothing_of_clocks_about_what_is_read_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pairing_chat, "_warned_at", None)
+    said = replace(message("alice", "hello"), sent_at=clock.read() - timedelta(days=1), is_from_history=True)
+
+    inbox.receive(said, resolver=DATABASE)
+
+    assert "clock" not in caplog.text
 
 
 def test_it_counts_what_was_typed_within_ten_minutes() -> None:
