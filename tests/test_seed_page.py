@@ -276,10 +276,12 @@ def test_a_reminder_is_mirrored() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_reminder_to_nobody_breaks_nothing() -> None:
-    run(MIRROR, bot=run(EPHEMERAL)["botos"].get_bot("telegram"))
+def test_a_reminder_is_known_to_a_person_who_has_not_written_yet() -> None:
+    bot = run(EPHEMERAL)["botos"].get_bot("Telegram")
+    run(MIRROR, bot=bot)
 
-    assert not HistoryEntry.objects.exists()
+    assert [line["content"] for line in bot._session.history("alice")] == ["Reminder: your standup is in 5 minutes."]
+    assert HistoryEntry.objects.get().chat_id == ""
 
 
 def test_links_are_in_a_file_by_default(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
