@@ -6,6 +6,7 @@ import sys
 
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "botos_project.settings")
-    from django.core.management import execute_from_command_line
+    from botos_project import mistakes
 
-    execute_from_command_line(sys.argv)
+    mistakes.explain()
+    mistakes.Management(sys.argv).execute()

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from adapters import housekeeping, registry, vitals
 from adapters.courier import Courier
 from adapters.polling_lease import PollingLease
 from adapters.protocols import PlatformAdapter
-from adapters.supervisor import Health, Supervisor
+from adapters.supervisor import Health, State, Supervisor
 from identity.models import BotProfile
 from identity.resolvers import Resolves
 from sessions_app import agents, bridge, doorbell, inbox, jobs, outbox, tally, watermarks
@@ -56,6 +57,10 @@ class Bot:
     def build_adapter(self) -> PlatformAdapter:
         """A fresh adapter. Raises NeedsConfiguration."""
         return registry.build(self.platform, self._config)
+
+    def missing(self) -> list[str]:
+        """The settings without which it cannot connect."""
+        return registry.missing(self.platform, self._config)
 
     def lease(self) -> PollingLease | None:
         """The lease to receive under; None where there is no token to share."""
@@ -150,8 +155,29 @@ class BotOS:
         return [supervisor.health for supervisor in self._supervisors.values()]
 
     def run(self) -> None:
-        """`start`, for a program that does nothing else: SIGTERM and SIGINT stop it."""
+        """`start`, for a program that does nothing else: SIGTERM and SIGINT stop it.
+
+        Raises ImproperlyConfigured if no bot has its tokens, or if no platform takes them, and for a wrong model.
+        """
+        self._check_configuration()
         asyncio.run(self._run_with_signals())
+        self.check_connected(self._bots)
+
+    def _check_configuration(self) -> None:
+        lacking = [bot.missing() for bot in self._bots.values()]
+        if lacking and all(lacking):
+            names = ", ".join(dict.fromkeys(name for names in lacking for name in names))
+            raise ImproperlyConfigured(f"No platform has its tokens. Hint: set {names} in .env or in the environment.")
+        for agent in (bot.agent for bot in self._bots.values()):
+            problem = agents.configuration_problem(agent.model) if isinstance(agent, agents.Agent) else None
+            if problem:
+                raise ImproperlyConfigured(problem)
+
+    def check_connected(self, platforms: Iterable[str]) -> None:
+        """Raises ImproperlyConfigured if every one of these refused its configuration."""
+        ends = [health.state for health in self.health() if health.platform in platforms]
+        if ends and all(state == State.NEEDS_CONFIGURATION for state in ends):
+            raise ImproperlyConfigured("No platform could be connected. Hint: the lines above say what to set.")
 
     async def _run_with_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -19,17 +19,13 @@ from django.db.models import Exists, OuterRef
 from redis.exceptions import RedisError
 
 from adapters import registry, vitals
+from adapters.checks import FORMS
 from adapters.protocols import Checkable, NeedsConfiguration
 from identity import clock
 from sessions_app import forgetting, jobs
+from sessions_app.answering import AgentMisconfigured
 from sessions_app.models import InboundEvent, Lane
 
-FORMS = {
-    "TELEGRAM_BOT_TOKEN": r"[0-9]+:[A-Za-z0-9_-]{30,}",
-    "DISCORD_BOT_TOKEN": r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+",
-    "SLACK_BOT_TOKEN": r"xoxb-.+",
-    "SLACK_APP_TOKEN": r"xapp-.+",
-}
 MOST_CLOCK_DIFFERENCE = 5.0  # seconds
 MOST_PLATFORM_DIFFERENCE = 60.0  # seconds; the header has whole ones, and answers take time
 SERVERS = {"telegram": "https://api.telegram.org", "discord": "https://discord.com", "slack": "https://slack.com"}
@@ -53,6 +49,7 @@ def findings(*, online: bool = False) -> Iterable[Finding]:
     """All of them. What needs a database that does not answer is left out. online: whether to ask the platforms too."""
     yield from _configuration()
     yield from map(_platform, registry.names())
+    yield from _no_platform()
     if online:
         yield from asyncio.run(_ask_all())
         yield from (_clock_of(name) for name in registry.names() if name in SERVERS and registry.is_configured(name))
@@ -72,9 +69,21 @@ def findings(*, online: bool = False) -> Iterable[Finding]:
 def _configuration() -> Iterable[Finding]:
     found = [one for one in checks.run_checks() if one.level >= checks.WARNING]
     for one in found:
-        yield Finding("configuration", f"{one.id}: {one.msg}", one.hint or "see the documentation of Django's checks.")
-    if not found:
+        yield Finding(
+            "configuration", str(one.msg), one.hint or f"look {one.id} up in the documentation of Django's checks."
+        )
+    unknown = settings.ENV.unknown()
+    for problem, _, hint in (sentence.partition(" Hint: ") for sentence in unknown):
+        yield Finding("configuration", problem, hint)
+    if not found and not unknown:
         yield Finding("configuration", "makes sense")
+
+
+def _no_platform() -> Iterable[Finding]:
+    wanted = [name for name in registry.names() if any(getattr(settings, key, "") for key in registry.needs(name))]
+    if not wanted:
+        tokens = "TELEGRAM_BOT_TOKEN, DISCORD_BOT_TOKEN, or SLACK_BOT_TOKEN and SLACK_APP_TOKEN"
+        yield Finding("platforms", "none has a token, so the bot answers nobody", f"set {tokens} in .env.")
 
 
 def _platform(name: str) -> Finding:
@@ -92,7 +101,24 @@ def _platform(name: str) -> Finding:
 
 async def _ask_all() -> list[Finding]:
     wanted = [name for name in registry.names() if registry.get(name).needs and registry.is_configured(name)]
-    return await asyncio.gather(*map(_ask, wanted))
+    model = [_ask_model()] if settings.BOTOS_MODEL else []
+    return await asyncio.gather(*map(_ask, wanted), *model)
+
+
+async def _ask_model() -> Finding:
+    """Whether the model answers one small question, which costs next to nothing."""
+    try:
+        from sessions_app import model_check  # here, since it takes a second to import
+
+        async with asyncio.timeout(ONLINE_SECONDS):
+            await model_check.ask()
+    except AgentMisconfigured as error:
+        detail, _, hint = str(error).partition(" Hint: ")
+        return Finding("model online", detail, hint or "correct BOTOS_MODEL.")
+    except TimeoutError:
+        hint = "check OPENAI_BASE_URL, and whether the server has too much to do."
+        return Finding("model online", f"the server does not answer within {ONLINE_SECONDS:g} s", hint)
+    return Finding("model online", f"{settings.BOTOS_MODEL} answers")
 
 
 async def _ask(name: str) -> Finding:

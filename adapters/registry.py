@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
 from adapters.protocols import NeedsConfiguration, PlatformAdapter
 from adapters.repeats import ROOM
@@ -14,6 +15,13 @@ from identity.models import PLATFORM_NAME
 from sessions_app.outbox import TEXT_LIMIT
 
 Config = Mapping[str, str]  # setting names and their values
+
+
+class UnknownPlatform(LookupError, ImproperlyConfigured):
+    """There is no platform of that name. The text says which there are."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +123,22 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Platform:
-    """Raises LookupError with the names that there are."""
+    """Raises UnknownPlatform with the names that there are."""
     try:
         return _platforms[name]
     except KeyError:
-        raise LookupError(f"there is no platform {name!r}; known are {', '.join(_platforms)}") from None
+        raise UnknownPlatform(f"There is no platform {name!r}; known are {', '.join(_platforms)}.") from None
 
 
 def is_configured(name: str) -> bool:
     """Whether the settings have all that the platform needs."""
-    return all(_setting(key) for key in needs(name))
+    return not missing(name, {})
+
+
+def missing(name: str, overrides: Config) -> list[str]:
+    """The settings that the platform needs and that neither the settings nor `overrides` have."""
+    needed = get(name).needs_with(lambda key: overrides.get(key) or _setting(key))
+    return [key for key in needed if not (overrides.get(key) or _setting(key))]
 
 
 def calls(name: str) -> bool:
@@ -143,9 +157,8 @@ def build(name: str, overrides: Config) -> PlatformAdapter:
     platform = get(name)
     needed = platform.needs_with(lambda key: overrides.get(key) or _setting(key))
     config = {key: overrides.get(key) or _setting(key) for key in needed + platform.may_have}
-    missing = [key for key in needed if not config[key]]
-    if missing:
-        raise NeedsConfiguration(f"set {' and '.join(missing)}")
+    if lacking := missing(name, overrides):
+        raise NeedsConfiguration(f"set {' and '.join(lacking)}")
     return platform.build(config)
 
 

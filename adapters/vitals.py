@@ -12,14 +12,14 @@ from datetime import datetime
 from time import monotonic
 
 from django.conf import settings
-from django.core.management.base import CommandError
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count, Min, Q
 
 from adapters import registry
 from adapters.supervisor import Health, State
-from identity import clock
+from identity import clock, outages
 from sessions_app import bridge, duties, lanes, pollers, redrive
 from sessions_app.models import Duty, InboundEvent, OutboundDelivery
 
@@ -135,14 +135,15 @@ def is_migrated() -> bool:
 
 
 def check_database() -> None:
-    """Raises CommandError with a hint if no process could work on it, for commands to call first."""
+    """Raises ImproperlyConfigured with a hint if no process could work on it, for commands to call first."""
     try:
         is_complete = is_migrated()
-    except DatabaseError as error:
+    except DatabaseError as error:  # not chained: a driver's message may quote the connection string
         kind = type(error).__name__
-        raise CommandError(f"The database cannot be used ({kind}). Hint: is DATABASE_URL right, is it up?") from None
+        problem = f"The database cannot be used ({kind}). Hint: check that it is up, and what DATABASE_URL says."
+        raise ImproperlyConfigured(outages.sentence_of(error) or problem) from None
     if not is_complete:
-        raise CommandError("The database lacks tables. Hint: run manage.py migrate.")
+        raise ImproperlyConfigured(outages.NO_TABLES)
 
 
 def reasons_against() -> list[str]:

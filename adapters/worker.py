@@ -84,7 +84,7 @@ class TurnWorker(SimpleWorker):
         self._room: Room | None = None
 
     def work(self, *arguments: Any, **options: Any) -> bool:
-        """Work until SIGTERM. Without Redis too. Raises CommandError if the database is not ready for it."""
+        """Work until SIGTERM. Without Redis too. Raises ImproperlyConfigured if the database is not ready for it."""
         vitals.check_database()
         self._room = Room()
         log.info("worker: up")

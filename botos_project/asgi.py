@@ -12,10 +12,13 @@ from channels.security.websocket import AllowedHostsOriginValidator
 from django.core.asgi import get_asgi_application
 from django.urls import re_path
 
+from botos_project import mistakes
+
 # whitenoise reads files in blocks, which is fine for files as small as ours.
 warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "botos_project.settings")
+mistakes.explain()
 pages = get_asgi_application()  # first: it loads the apps, which routes are made of
 
 from identity.routing import websocket_urlpatterns  # noqa: E402 - needs the apps

@@ -32,6 +32,9 @@ _POSTGRESQL_OPTIONS = {
 }
 
 
+_OTHERS = {"MySQL": ("mysql", "mariadb"), "Oracle": ("oracle",), "SQL Server": ("mssql", "sqlserver")}
+
+
 def parse(url: str) -> dict[str, Any]:
     """`sqlite:///relative`, `sqlite:////absolute` or `postgres://user:password@host:port/name?option=value`."""
     try:
@@ -42,9 +45,12 @@ def parse(url: str) -> dict[str, Any]:
             return _postgresql(parts)
     except ValueError:  # a port that is no number, an open bracket
         pass
+    engine = next((name for name in _OTHERS if url.lower().startswith(_OTHERS[name])), "")
     raise BadSetting(
         "E007",
-        "DATABASE_URL is not an address that BotOS understands.",
+        f"DATABASE_URL names a database of {engine}, and BotOS works with SQLite and PostgreSQL."
+        if engine
+        else "DATABASE_URL is not an address that BotOS understands.",
         hint="write sqlite:////path/to/file or postgres://user:password@host:5432/name, with %40 for @ in a password.",
     )
 

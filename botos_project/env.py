@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,17 +21,42 @@ class BadSetting(ImproperlyConfigured):
         super().__init__(f"botos.{code} {problem} Hint: {hint}")
 
 
+# Read by the modules that they are about, which work without Django.
+ELSEWHERE = frozenset({"BOTOS_ENV_FILE", "PRAISONAI_IDENTITY_PATH"})
+
+
 class Environment:
     """Typed answers about one set of variables. A variable that is empty counts as not set.
 
-    `asked` remembers every name, so that a test can hold the documents against it; `secrets` remembers every secret
-    value, so that the logs can leave it out.
+    `listed` are the names that stand in `.env`. `asked` remembers every name, so that a test can hold the documents
+    against it; `secrets` remembers every secret value, so that the logs can leave it out.
     """
 
-    def __init__(self, values: Mapping[str, str]) -> None:
+    def __init__(self, values: Mapping[str, str], listed: Iterable[str] = ()) -> None:
         self._values = values
+        self._listed = set(listed)
+        self._in_files: set[str] = set()
         self.asked: set[str] = set()
         self.secrets: set[str] = set()
+
+    def is_set(self, name: str) -> bool:
+        """Whether somebody chose a value."""
+        return bool(self._values.get(name, "").strip())
+
+    def unknown(self) -> list[str]:
+        """A sentence for each BOTOS_ name that nothing asked for, and for each name in `.env` that is nearly known.
+
+        Other names in `.env` may be those of an agent of one's own.
+        """
+        known = self.asked | self._in_files | ELSEWHERE
+        sentences = []
+        for name in sorted({name for name in self._values if name.startswith("BOTOS_")} | self._listed):
+            near = [] if name in known else difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.8)
+            if near:
+                sentences.append(f"{name} is not a setting of BotOS. Hint: did you mean {near[0]}?")
+            elif name not in known and name.startswith("BOTOS_"):
+                sentences.append(f"{name} is not a setting of BotOS. Hint: .env.example lists them all.")
+        return sentences
 
     def text(self, name: str, default: str = "") -> str:
         self.asked.add(name)
@@ -38,6 +64,7 @@ class Environment:
 
     def secret(self, name: str) -> str:
         """The value of NAME, or the content of the file that NAME_FILE names. Empty if neither is set."""
+        self._in_files.add(f"{name}_FILE")
         value, file = self.text(name), self._values.get(f"{name}_FILE", "").strip()
         if value and file:
             raise BadSetting("E003", f"Both {name} and {name}_FILE are set.", hint="keep one of them.")
@@ -59,18 +86,20 @@ class Environment:
         """One of the `allowed` words, whatever its case in the variable."""
         value = self.text(name, default).lower()
         if value not in allowed.split():
-            raise BadSetting("E005", f"{name} is none of {allowed}.", hint=f"write {name}={default}.")
+            words = ", ".join(allowed.split())
+            raise BadSetting("E005", f"{name} is none of {words}.", hint=f"write {name}={default}.")
         return value
 
     def boolean(self, name: str, *, default: bool) -> bool:
         value = self.choice(name, str(default).lower(), "true false 1 0 yes no on off")
         return value in {"true", "1", "yes", "on"}
 
-    def integer(self, name: str, default: int) -> int:
+    def integer(self, name: str, default: int, *, hint: str = "") -> int:
         """A whole number from 1 to 999,999,999."""
         value = self.text(name, str(default))
         if not re.fullmatch(r"0*[1-9][0-9]{0,8}", value):
-            raise BadSetting("E005", f"{name} is not a whole number above 0.", hint=f"write {name}={default}.")
+            problem = f"{name} is not a whole number above 0."
+            raise BadSetting("E005", problem, hint=f"write {name}={default}{hint}.")
         return int(value)
 
     def count(self, name: str, default: int) -> int:
@@ -101,16 +130,36 @@ class Environment:
         """A list, separated by commas or spaces."""
         return self.text(name, default).replace(",", " ").split()
 
-    def address(self, name: str, *, scheme: str = "http") -> str:
+    def hosts(self, name: str, default: str) -> list[str]:
+        """Host names as Django's ALLOWED_HOSTS has them."""
+        found = self.words(name, default)
+        if not all(re.fullmatch(r"\*|\.?[\w-]+(\.[\w-]+)*|\[[0-9A-Fa-f:.]+\]", host) for host in found):
+            hint = f"write host names alone, without https:// and port, as in {name}=bots.example.org."
+            raise BadSetting("E019", f"{name} holds something that is not a host name.", hint=hint)
+        return found
+
+    def listening(self, name: str, default: str) -> str:
+        """HOST:PORT, :PORT or PORT."""
+        value = self.text(name, default)
+        port = value.rpartition(":")[2]
+        if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
+            raise BadSetting("E020", f"{name} is not HOST:PORT.", hint=f"write {name}={default}.")
+        return value
+
+    def address(self, name: str, *, scheme: str = "http", example: str = "") -> str:
         """A URL of the scheme, or of its variant with TLS, or nothing. A password in it is a secret."""
         value = self.text(name)
-        if value and not _is_address(value, {scheme, f"{scheme}s"}):
-            raise BadSetting("E008", f"{name} is not an address.", hint=f"write {scheme}s://host/path.")
+        if value and not is_address(value, {scheme, f"{scheme}s"}):
+            hint = f"write {name}={example or f'{scheme}s://host/path'}."
+            raise BadSetting(
+                "E008", f"{name} is not an address that begins with {scheme}s:// or {scheme}://.", hint=hint
+            )
         self.secrets |= masking.parts(value)
         return value
 
 
-def _is_address(value: str, schemes: set[str]) -> bool:
+def is_address(value: str, schemes: set[str]) -> bool:
+    """Whether it is a URL with a host and one of the schemes."""
     try:
         parts = urlsplit(value)
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0

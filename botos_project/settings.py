@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from botos_project import databases, dotenv, transports
-from botos_project.env import BadSetting, Environment
+from botos_project.env import BadSetting, Environment, is_address
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-ENV = Environment(dotenv.environment())
+ENV = Environment(dotenv.environment(), dotenv.names())
 
 # --- Where this runs
 
@@ -28,13 +28,13 @@ if any(len(key) < 50 or key.startswith("django-insecure") for key in SECRET_KEY_
     raise BadSetting("E015", problem, hint="write whole earlier values of SECRET_KEY with blanks between them.")
 
 BOTOS_DATA_DIR = Path(ENV.text("BOTOS_DATA_DIR", str(BASE_DIR)))
-BOTOS_PUBLIC_URL = ENV.address("BOTOS_PUBLIC_URL").rstrip("/")
+BOTOS_PUBLIC_URL = ENV.address("BOTOS_PUBLIC_URL", example="https://bots.example.org").rstrip("/")
 _public = urlsplit(BOTOS_PUBLIC_URL)
 BOTOS_HTTPS = ENV.boolean("BOTOS_HTTPS", default=_public.scheme == "https")
-BOTOS_WEB = ENV.text("BOTOS_WEB", "127.0.0.1:8000")
+BOTOS_WEB = ENV.listening("BOTOS_WEB", "127.0.0.1:8000")
 BOTOS_PROXIES = ENV.count("BOTOS_PROXIES", 0)
 
-ALLOWED_HOSTS = ENV.words("ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{_public.hostname or ''}")
+ALLOWED_HOSTS = ENV.hosts("ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{_public.hostname or ''}")
 CSRF_TRUSTED_ORIGINS = [f"{_public.scheme}://{_public.netloc}"] if BOTOS_PUBLIC_URL else []
 
 # --- Platforms: an empty address means the platform's own
@@ -75,7 +75,9 @@ BOTOS_POLLER_SECONDS = ENV.seconds("BOTOS_POLLER_SECONDS", 30)
 BOTOS_SWEEP_SECONDS = ENV.seconds("BOTOS_SWEEP_SECONDS", 2)
 BOTOS_DRAIN_SECONDS = ENV.seconds("BOTOS_DRAIN_SECONDS", 20)
 BOTOS_WINDOW = ENV.integer("BOTOS_WINDOW", 100)
-BOTOS_WORKERS = ENV.integer("BOTOS_WORKERS", 128)
+BOTOS_WORKERS = ENV.integer(
+    "BOTOS_WORKERS", 128, hint="; to leave the answers to other processes, use runbots --workers 0"
+)
 
 # --- How long things are kept, in days
 
@@ -92,6 +94,9 @@ BOTOS_KEEP_HISTORY_DAYS = ENV.days("BOTOS_KEEP_HISTORY_DAYS", 0)
 # --- The application
 
 REDIS_URL = ENV.secret("REDIS_URL")
+if REDIS_URL and not REDIS_URL.startswith("unix:///") and not is_address(REDIS_URL, {"redis", "rediss"}):
+    problem = "REDIS_URL is not an address that begins with redis://, rediss:// or unix:///."
+    raise BadSetting("E018", problem, hint="write REDIS_URL=redis://127.0.0.1:6379/0.")
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -227,7 +232,10 @@ LOGGING: dict[str, Any] = {
         "text": {"()": "botos_project.logs.RedactingFormatter", "secrets": ENV.secrets},
         "json": {"()": "botos_project.logs.JSONFormatter", "secrets": ENV.secrets},
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": BOTOS_LOG_FORMAT}},
+    "filters": {"refusals": {"()": "botos_project.refusals.WithoutTraceback"}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": BOTOS_LOG_FORMAT, "filters": ["refusals"]},
+    },
     "root": {"handlers": ["console"], "level": _level.upper()},
     "loggers": {
         # Django's own handlers would print a second time, and unredacted.

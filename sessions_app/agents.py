@@ -130,7 +130,7 @@ def load_agent(dotted_path: str = "", *, instructions: str = "", model: object =
     except AgentError:
         raise
     except Exception as error:  # a deployer's module and constructor may raise anything
-        raise AgentMisconfigured(f"BOTOS_AGENT is {dotted_path!r}: {type(error).__name__}: {error}") from error
+        raise AgentMisconfigured(f"BOTOS_AGENT is {dotted_path!r}: {type(error).__name__}: {error}.") from error
 
 
 def _imported(dotted_path: str) -> object:

@@ -11,6 +11,7 @@ from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from sessions_app import texts
@@ -28,7 +29,7 @@ class AgentError(Exception):
     """An agent gave no answer. The text of every subclass is fit for a log: no key and no words of a conversation."""
 
 
-class AgentMisconfigured(AgentError):
+class AgentMisconfigured(AgentError, ImproperlyConfigured):
     """The settings name an agent or a model that cannot work; the text says which setting and what to do."""
 
 

@@ -16,8 +16,11 @@ from sessions_app import agents, conversations
 
 def check_agent(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """The agent or model that the settings name can be built. Asks nobody."""
-    problem = _problem_with_own_agent() if settings.BOTOS_AGENT else agents.configuration_problem()
-    hint = "set BOTOS_AGENT, or BOTOS_MODEL and OPENAI_API_KEY; with none of them a small offline agent answers."
+    if settings.BOTOS_AGENT:
+        problem, hint = _problem_with_own_agent(), "name an agent, class or function, as in BOTOS_AGENT=my_agent.agent."
+    else:
+        problem, _, fix = (agents.configuration_problem() or "").partition(" Hint: ")
+        hint = fix or "correct BOTOS_MODEL, or unset it: without a model a small offline agent answers."
     return [Error(problem, hint=hint, id="sessions_app.E001")] if problem else []
 
 
@@ -34,7 +37,7 @@ def check_resolver(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Che
     try:
         resolver = import_string(settings.BOTOS_RESOLVER)()
     except Exception as error:  # noqa: BLE001 - a deployer's module may raise anything
-        problem = f"BOTOS_RESOLVER is {settings.BOTOS_RESOLVER!r}: {type(error).__name__}: {error}"
+        problem = f"BOTOS_RESOLVER is {settings.BOTOS_RESOLVER!r}: {type(error).__name__}: {error}."
         return [Error(problem, hint="name a class with resolve(platform, platform_user_id).", id="sessions_app.E002")]
     if not isinstance(resolver, Resolves):
         problem = f"BOTOS_RESOLVER is {settings.BOTOS_RESOLVER!r}, which cannot resolve."

@@ -52,9 +52,11 @@ def build_model(model: object, endpoint: Endpoint) -> Model[Any]:
     try:
         if kind in ("openai", "openai-chat", "openai-responses"):
             return _openai_model(kind, name, endpoint)
+        if not name and kind != "test":  # pydantic-ai's own model for tests
+            raise ValueError(f"it names no provider. Hint: write BOTOS_MODEL=openai:{kind or 'gpt-5-mini'}.")
         return infer_model(str(model).strip())
     except (UserError, ImportError, ValueError) as error:
-        raise AgentMisconfigured(f"the model {str(model)!r} (BOTOS_MODEL) cannot be used: {error}") from error
+        raise AgentMisconfigured(f"The model {str(model)!r} (BOTOS_MODEL) cannot be used: {error}") from error
 
 
 def _openai_model(kind: str, name: str, endpoint: Endpoint) -> Model[Any]:
@@ -73,7 +75,7 @@ def _openai_provider(endpoint: Endpoint) -> Provider[Any]:
     if url:
         return OpenAICompatibleProvider("openai-compatible", base_url=url, api_key=key or None)
     if not key:
-        raise ValueError("it needs OPENAI_API_KEY (or OPENAI_BASE_URL, for a server that needs no key)")
+        raise ValueError("it needs a key. Hint: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without keys.")
     return OpenAIProvider(base_url=OPENAI_URL, api_key=key)
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.test import override_settings
 
-from adapters import checkup, vitals
+from adapters import checks, checkup, vitals
+from botos_project.env import Environment
 from identity import clock
 from identity.models import PlatformAccount
 from sessions_app import forget_number, forgetting, outbox, pollers
@@ -66,7 +68,7 @@ def test_it_says_it_to_people_too() -> None:
     assert "ok      dead letters: 0\n" in out.getvalue()
 
 
-@pytest.mark.parametrize("key", checkup.FORMS)
+@pytest.mark.parametrize("key", checks.FORMS)
 def test_it_sees_a_token_that_cannot_be_right_and_does_not_show_it(key: str) -> None:
     status, _, printed = doctor(**{key: "hunter2"})
 
@@ -84,6 +86,22 @@ def test_it_sees_that_half_of_the_tokens_are_missing() -> None:
 
 def test_it_takes_a_platform_without_tokens_for_not_wanted() -> None:
     assert doctor(TELEGRAM_BOT_TOKEN="")[0] == 0
+
+
+def test_it_says_what_is_missing_where_no_platform_is_configured() -> None:
+    status, found, _ = doctor(**dict.fromkeys(checks.FORMS, ""))
+
+    assert status == 1
+    assert "set TELEGRAM_BOT_TOKEN, DISCORD_BOT_TOKEN" in found["platforms"]["hint"]
+
+
+def test_it_names_a_setting_that_is_misspelt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(django_settings, "ENV", Environment({"BOTOS_WEBB": "x"}))
+    django_settings.ENV.text("BOTOS_WEB")
+    status, found, _ = doctor()
+
+    assert status == 1
+    assert found["configuration"]["hint"] == "did you mean BOTOS_WEB?"
 
 
 def test_it_sees_that_redis_is_away() -> None:

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from aiohttp import web
 from django.conf import settings as django_settings
 from django.core.management import call_command
 from pytest_django import Settings
@@ -25,6 +26,7 @@ from adapters.playground.telegram import TelegramServer
 from sessions_app import pollers
 from tests.adapters.recording import RecordingAdapter
 from tests.journeys.running import PLATFORMS, Platforms
+from tests.sessions_app.model_server import KEY, ModelServer, says
 
 pytestmark = pytest.mark.django_db
 
@@ -220,3 +222,62 @@ def _real_discord() -> Iterator[None]:
     before = Route.BASE, str(DiscordWebSocket.DEFAULT_GATEWAY)
     yield
     point_sdk_at(*before)
+
+
+# --- the model
+
+
+class Model:
+    """A server with OpenAI's protocol on a loop of its own; `status` is what it answers with."""
+
+    status = 200
+
+    def answer(self, body: dict[str, Any]) -> web.Response:
+        if self.status == 200:
+            return says("ready")
+        return web.json_response({"error": {"message": f"wrong key {KEY}", "type": "x"}}, status=self.status)
+
+
+@pytest.fixture
+def model(town: Platforms, settings: Settings) -> Iterator[tuple[Model, ModelServer]]:
+    server, told = ModelServer(), Model()
+    server.answer = told.answer
+    context = server.running()
+    town.do(context.__aenter__())
+    settings.BOTOS_MODEL, settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL = "openai:tiny", KEY, server.base_url
+    yield told, server
+    town.do(context.__aexit__(None, None, None))
+
+
+def test_it_asks_the_model_once(model: tuple[Model, ModelServer]) -> None:
+    status, found = doctor()
+
+    assert status == 0, found
+    assert found["model online"]["detail"] == "openai:tiny answers"
+    assert len(model[1].asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("answered", "detail", "hint"),
+    [
+        (401, "the server refuses the key (HTTP 401)", "correct OPENAI_API_KEY."),
+        (404, "the server does not know the model 'openai:tiny' (HTTP 404)", "correct the name in BOTOS_MODEL"),
+    ],
+)
+def test_it_says_why_the_model_does_not_answer(
+    model: tuple[Model, ModelServer], answered: int, detail: str, hint: str
+) -> None:
+    model[0].status = answered
+    status, found = doctor()
+
+    assert (status, found["model online"]["detail"]) == (1, detail)
+    assert found["model online"]["hint"].startswith(hint)
+    assert KEY not in str(found)
+
+
+def test_it_says_that_the_model_cannot_be_reached(town: Platforms, settings: Settings) -> None:
+    settings.BOTOS_MODEL, settings.OPENAI_BASE_URL = "openai:tiny", "http://127.0.0.1:1/v1"
+    status, found = doctor()
+
+    assert (status, found["model online"]["detail"]) == (1, "the server cannot be reached")
+    assert "OPENAI_BASE_URL" in found["model online"]["hint"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from asgiref.sync import SyncToAsync
-from django.core.management.base import CommandError
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from pytest_django import Settings
 from redis import Redis
@@ -41,7 +41,7 @@ def test_it_does_not_start_on_a_database_without_tables(
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vitals, "is_migrated", lambda: False)
-    with Redis.from_url(own_redis.url) as client, pytest.raises(CommandError, match="lacks tables"):
+    with Redis.from_url(own_redis.url) as client, pytest.raises(ImproperlyConfigured, match="lacks tables"):
         TurnWorker([jobs.QUEUE], connection=client).work()
 
 

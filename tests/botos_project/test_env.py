@@ -152,7 +152,7 @@ def test_it_reads_an_address(value: str) -> None:
     "value", ["host", "//host", "ftp://host", "https://", "http://host:port", "http://[::1", "ws://h"]
 )
 def test_it_refuses_what_is_no_address(value: str) -> None:
-    with pytest.raises(BadSetting, match=r"botos\.E008 NAME .* Hint: write https://"):
+    with pytest.raises(BadSetting, match=r"botos\.E008 NAME .* Hint: write NAME=https://"):
         Environment({"NAME": value}).address("NAME")
 
 
@@ -168,7 +168,7 @@ def test_it_refuses_what_is_no_number_above_0_and_does_not_repeat_it(value: str)
 
 
 def test_it_refuses_a_word_that_is_no_choice() -> None:
-    with pytest.raises(BadSetting, match=r"botos\.E005 NAME is none of true false"):
+    with pytest.raises(BadSetting, match=r"botos\.E005 NAME is none of true, false"):
         Environment({"NAME": "hunter2"}).boolean("NAME", default=True)
 
 

@@ -16,14 +16,14 @@ NOTHING = {"DISCORD_BOT_TOKEN": "", "TELEGRAM_BOT_TOKEN": "", "SLACK_BOT_TOKEN":
 def test_it_says_what_to_do_when_nothing_is_configured(platforms: Platforms) -> None:
     bots = Bots(up=(), **environment(platforms) | NOTHING)
 
-    assert bots.wait() == 1
+    assert bots.wait() == 2
     assert "No platform is configured. Hint: set TELEGRAM_BOT_TOKEN" in bots.lines[-1]
 
 
 def test_it_refuses_a_platform_that_it_does_not_know(platforms: Platforms) -> None:
     bots = Bots("--platforms", "icq", up=(), **environment(platforms))
 
-    assert bots.wait() == 1
+    assert bots.wait() == 2
     assert "no platform 'icq'; known are telegram, discord, slack" in bots.lines[-1]
 
 
@@ -45,7 +45,7 @@ def test_it_ends_when_no_platform_takes_its_token(platforms: Platforms) -> None:
     wrong = {"TELEGRAM_BOT_TOKEN": "777001:AAH-this-token-is-not-the-one-the-server-knows"}
     bots = Bots("--platforms", "telegram", up=(), **environment(platforms) | wrong)
 
-    assert bots.wait() == 1
+    assert bots.wait() == 2
     assert "No platform could be connected" in bots.lines[-1]
 
 
@@ -74,7 +74,7 @@ def test_it_keeps_an_outage_of_one_platform_from_the_others(platforms: Platforms
 def test_it_says_that_the_database_lacks_tables(platforms: Platforms, tmp_path: Path) -> None:
     bots = Bots(up=(), **environment(platforms) | {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.sqlite3"})
 
-    assert bots.wait() == 1
+    assert bots.wait() == 2
     assert bots.lines[-1].endswith("The database lacks tables. Hint: run manage.py migrate.")
 
 
@@ -82,8 +82,8 @@ def test_it_says_that_the_database_cannot_be_reached(platforms: Platforms) -> No
     nowhere = "postgres://botos:hidden@127.0.0.1:9/botos"
     bots = Bots(up=(), **environment(platforms) | {"DATABASE_URL": nowhere})
 
-    assert bots.wait() == 1
-    assert "The database cannot be used (OperationalError). Hint:" in bots.lines[-1]
+    assert bots.wait() == 2
+    assert "PostgreSQL at 127.0.0.1:9 does not answer. Hint:" in bots.lines[-1]
     assert "hidden" not in "".join(bots.lines)
 
 
@@ -95,5 +95,5 @@ def test_it_serves_the_browser_where_it_serves_the_pages(platforms: Platforms) -
 def test_it_needs_a_chat_platform_beside_the_pages(platforms: Platforms) -> None:
     bots = Bots("--web", "127.0.0.1:0", up=(), **environment(platforms) | NOTHING)
 
-    assert bots.wait() == 1
+    assert bots.wait() == 2
     assert "No platform is configured" in bots.lines[-1]

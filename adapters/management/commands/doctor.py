@@ -18,7 +18,7 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []  # it reports them itself
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--online", action="store_true", help="ask the platforms too whether they take the tokens")
+        parser.add_argument("--online", action="store_true", help="ask the platforms and the model too")
         parser.add_argument("--json", action="store_true", help="for programs")
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import os
 import signal
+import socket
 from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand
 from django.utils.module_loading import import_string
 
 from adapters import registry, vitals
 from adapters.botos import BotOS, configured_agent
-from adapters.supervisor import State
 from adapters.webserver import WebServer
 from identity.resolvers import Resolves
 from sessions_app import browser_chat
-from sessions_app.agents import AgentError
 
 log = logging.getLogger(__name__)
 
+HIGHEST_PORT = 65_535
+PORTS_TRIED = 20
 LONGEST_STOP = 28.0  # seconds; supervisors kill after 30
 
 
@@ -47,58 +50,80 @@ class Command(BaseCommand):
         pages = [browser_chat.PLATFORM] if web and browser_chat.PLATFORM not in own else []
         botos = _botos([*own, *pages], options["workers"])
         asyncio.run(_serve(botos, platforms if options["playground"] else (), web))
-        chats = [health for health in botos.health() if health.platform != browser_chat.PLATFORM]
-        if chats and all(health.state == State.NEEDS_CONFIGURATION for health in chats):
-            raise CommandError("No platform could be connected. Hint: the lines above say what to set.")
+        botos.check_connected([name for name in botos.list_bots() if name != browser_chat.PLATFORM])
 
 
 def _check_workers(workers: int) -> None:
     if workers < 0:
-        raise CommandError("--workers takes a number from 0.")
+        raise ImproperlyConfigured("--workers takes a number from 0. Hint: leave it out for BOTOS_WORKERS.")
     if not workers and not settings.REDIS_URL:
-        raise CommandError("--workers 0 leaves the answers to manage.py rqworker. Hint: set REDIS_URL for both.")
+        raise ImproperlyConfigured(
+            "--workers 0 leaves the answers to manage.py rqworker. Hint: set REDIS_URL for both."
+        )
 
 
 def _platforms(named: list[str] | None, *, playground: bool) -> list[str]:
-    """The platforms to run. Raises CommandError with a hint when there are none."""
+    """The platforms to run. Raises ImproperlyConfigured with a hint when there are none."""
     for name in named or []:
-        try:
-            registry.get(name)
-        except LookupError as error:
-            raise CommandError(f"{str(error.args[0]).capitalize()}.") from None
+        registry.get(name)
     if named or playground:
         return list(dict.fromkeys(named or ("telegram", "discord", "slack")))
     chats = [name for name in registry.names() if name != browser_chat.PLATFORM]
     configured = [name for name in chats if registry.is_configured(name)]
     if not configured:
         hint = "set TELEGRAM_BOT_TOKEN, DISCORD_BOT_TOKEN, or SLACK_BOT_TOKEN and SLACK_APP_TOKEN in .env"
-        raise CommandError(f"No platform is configured. Hint: {hint}, or try everything with --playground --web.")
+        text = f"No platform is configured. Hint: {hint}, or try everything with --playground --web."
+        raise ImproperlyConfigured(text)
     return configured
 
 
 def _botos(platforms: list[str], workers: int) -> BotOS:
     """Answers on every platform there is: another process may hold the connection that a message came by."""
     resolver: Resolves = import_string(settings.BOTOS_RESOLVER)()
-    try:
-        agent = configured_agent()
-    except AgentError as error:
-        raise CommandError(str(error)) from error
-    return BotOS(agent, platforms, resolver, serves=registry.names(), workers=workers)
+    return BotOS(configured_agent(), platforms, resolver, serves=registry.names(), workers=workers)
 
 
 def _web(address: str, *, playground: bool) -> WebServer:
     host, _, port = (address or settings.BOTOS_WEB).rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
-    if not port.isdecimal():
-        raise CommandError("--web takes HOST:PORT, for example 127.0.0.1:8000.")
+    if not port.isdecimal() or int(port) > HIGHEST_PORT:
+        raise ImproperlyConfigured("--web does not name HOST:PORT. Hint: write --web 127.0.0.1:8000.")
     if playground and not _is_loopback(host):
-        raise CommandError("The playground is for this machine alone: use --web 127.0.0.1:PORT with it.")
-    try:
-        web = WebServer(host, int(port))
-    except (OSError, OverflowError) as error:
-        raise CommandError(f"The pages cannot be served on {host}:{port}: {error}.") from None
-    log.info("pages: http://%s:%d/%s", host, web.port, "playground/" if playground else "")
+        raise ImproperlyConfigured(
+            f"The playground would be open to other machines on {host}. Hint: use --web 127.0.0.1:{port} with it."
+        )
+    is_chosen = bool(address) or settings.ENV.is_set("BOTOS_WEB")
+    # A proxy or a bookmark counts on a port that somebody chose, and on that of real bots.
+    web = _listen(host, int(port), tries=PORTS_TRIED if playground and not is_chosen else 1)
+    if port not in ("0", str(web.port)):
+        log.info("port %s is in use, so the pages are on port %d", port, web.port)
+    log.info(
+        "pages: http://%s:%d/%s", f"[{host}]" if ":" in host else host, web.port, "playground/" if playground else ""
+    )
     return web
+
+
+def _listen(host: str, port: int, *, tries: int) -> WebServer:
+    """On the first free port of so many."""
+    last = port + tries - 1
+    for candidate in range(port, last + 1):
+        try:
+            return WebServer(host, candidate)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or candidate == last:
+                raise ImproperlyConfigured(_why_not(host, candidate, error)) from None
+    raise AssertionError("unreachable")
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        hint = f"stop the program that uses it, or choose another, as in --web {host}:{port + 1} or BOTOS_WEB."
+        return f"Port {port} on {host} is in use. Hint: {hint}"
+    if error.errno == errno.EACCES:
+        return f"This user may not serve on port {port}. Hint: choose a port from 1024 with --web or BOTOS_WEB."
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"{host} is not an address of this machine. Hint: write 127.0.0.1 or 0.0.0.0 in --web or BOTOS_WEB."
+    return f"The pages cannot be served on {host}:{port} ({error.strerror}). Hint: choose another --web or BOTOS_WEB."
 
 
 def _is_loopback(host: str) -> bool:
