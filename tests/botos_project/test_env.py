@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import stat
 from pathlib import Path
 
@@ -290,3 +291,62 @@ def test_it_refuses_another_address_without_repeating_it(url: str) -> None:
 def test_it_refuses_any_nonsense_with_a_clear_error(url: str) -> None:
     with contextlib.suppress(BadSetting):
         databases.parse(url)
+
+
+# --- the key, whatever stands in the file
+
+
+@pytest.mark.parametrize("own", [None, "", "  "])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "SECRET_KEY=",
+        "export SECRET_KEY=",
+        'SECRET_KEY=""',
+        "SECRET_KEY='' # a comment",
+        "SECRET_KEY= # a comment",
+        " SECRET_KEY = \n",
+        "SECRET_KEY=\nSECRET_KEY=",
+        "A=1\r\nSECRET_KEY=\r\nB=2",
+        "A=1\r\nB=2",
+        "\ufeffSECRET_KEY=",
+        "# SECRET_KEY=old",
+    ],
+)
+def test_it_never_writes_a_second_key(path: Path, monkeypatch: pytest.MonkeyPatch, body: str, own: str | None) -> None:
+    if own is not None:
+        monkeypatch.setenv("SECRET_KEY", own)
+    path.write_bytes(body.encode())
+
+    assert [dotenv.ensure_secret_key() for _ in range(3)] == [True, False, False]
+
+    written = path.read_bytes().decode()
+    assert len(re.findall(r"(?m)^(?:export )?SECRET_KEY=[\w-]{50,}\r?$", written)) == 1
+    assert len(dotenv.environment()["SECRET_KEY"]) >= 50
+    assert written.count("\r\n") in {0, written.count("\n")}
+
+
+def test_it_keeps_a_key_that_an_empty_line_hides(path: Path) -> None:
+    path.write_text("SECRET_KEY=old\nSECRET_KEY=\n")
+
+    with pytest.raises(BadSetting, match=r"botos\.E017 "):
+        dotenv.ensure_secret_key()
+
+    assert path.read_text() == "SECRET_KEY=old\nSECRET_KEY=\n"
+
+
+# --- names that nothing reads
+
+
+def test_it_names_the_setting_that_a_misspelt_one_is_nearest_to() -> None:
+    env = Environment({"BOTOS_WOKERS": "1", "BOTOS_X": "1", "BOTOS_KEY_FILE": "/dev/null"}, ["TELEGRM_TOKEN", "MY_OWN"])
+    for name in ("BOTOS_WORKERS", "TELEGRAM_TOKEN"):
+        env.text(name)
+    env.secret("BOTOS_KEY")
+
+    assert env.unknown() == [
+        "BOTOS_WOKERS is not a setting of BotOS. Hint: did you mean BOTOS_WORKERS?",
+        "BOTOS_X is not a setting of BotOS. Hint: .env.example lists them all.",
+        "TELEGRM_TOKEN is not a setting of BotOS. Hint: did you mean TELEGRAM_TOKEN?",
+    ]
