@@ -11,6 +11,7 @@ from django.db import transaction
 
 from identity import audit, browsers, linking, locks, pairing, pairing_policy
 from identity.models import AccountLink, PlatformAccount, UnifiedUser
+from identity.names import harmless
 
 
 @transaction.atomic
@@ -29,7 +30,9 @@ def leave(account: PlatformAccount, among: Collection[int]) -> list[int]:
 
 @transaction.atomic
 def make_nameless(account: PlatformAccount) -> None:
-    """Take id and names from an account, and from people who have no other. The log keeps a keyed hash."""
+    """Take id and names from an account, and from people who have no other. A person who has another takes its name,
+    unless an operator chose theirs. The log keeps a keyed hash.
+    """
     locks.lock_person(account.pk)
     audit.record(kind="forgotten", actor=audit.actor(account), account=account)
     people = list(UnifiedUser.objects.filter(links__account=account).distinct().order_by("pk"))
@@ -37,14 +40,19 @@ def make_nameless(account: PlatformAccount) -> None:
     PlatformAccount.objects.filter(pk=account.pk).update(platform_user_id=nobody, display_name="", username="")
     UnifiedUser.objects.filter(preferred=account).update(preferred=None)
     for person in people:
-        if not AccountLink.objects.live().filter(user=person).exists():
+        others = linking.accounts_of(person)
+        if not others:
             _make_person_nameless(person)
+        elif not person.is_name_chosen:
+            UnifiedUser.objects.filter(pk=person.pk).update(display_name=harmless(others[0].display_name))
     _blank_operators_log([account, *people, *AccountLink.objects.filter(account=account)])
 
 
 def _make_person_nameless(person: UnifiedUser) -> None:
     new_id = pairing_policy.generated_id()
-    UnifiedUser.objects.filter(pk=person.pk).update(unified_user_id=new_id, display_name="", preferred=None)
+    UnifiedUser.objects.filter(pk=person.pk).update(
+        unified_user_id=new_id, display_name="", is_name_chosen=False, preferred=None
+    )
 
 
 def _blank_operators_log(rows: Iterable[PlatformAccount | UnifiedUser | AccountLink]) -> None:

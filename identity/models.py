@@ -25,6 +25,8 @@ class UnifiedUser(models.Model):
 
     unified_user_id = models.CharField(max_length=150, unique=True, validators=[RegexValidator(UNIFIED_USER_ID)])
     display_name = models.CharField(max_length=150, blank=True)
+    # An operator's choice stays while the person has an account; any other name goes with the account that it is of.
+    is_name_chosen = models.BooleanField(default=False, db_default=False, editable=False)
     # Where reminders and operators' messages go; counts only while that account is the person's.
     preferred = models.ForeignKey(
         "PlatformAccount", null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"

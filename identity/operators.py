@@ -45,7 +45,7 @@ def add_person(*, person: NewPerson, operator: str) -> UnifiedUser:
     try:
         with transaction.atomic():
             made = UnifiedUser.objects.create(
-                unified_user_id=person.unified_user_id, display_name=person.display_name.strip()
+                unified_user_id=person.unified_user_id, display_name=person.display_name.strip(), is_name_chosen=True
             )
             audit.record(kind="person_added", actor=operator, user=made)
     except IntegrityError as error:
@@ -64,7 +64,7 @@ def check_new_person(person: NewPerson) -> None:
 def rename_person(*, person: UnifiedUser, display_name: str, operator: str) -> None:
     """Names are labels: nothing is found by them, so this changes no identity."""
     check_new_person(NewPerson(person.unified_user_id, display_name))
-    UnifiedUser.objects.filter(pk=person.pk).update(display_name=display_name)
+    UnifiedUser.objects.filter(pk=person.pk).update(display_name=display_name, is_name_chosen=True)
     audit.record(kind="person_renamed", actor=operator, user=person)
 
 
@@ -78,7 +78,10 @@ def import_people(*, people: Sequence[NewPerson], operator: str) -> int:
     for person in people:
         check_new_person(person)
     known = known_ids(people)
-    new = [UnifiedUser(unified_user_id=one.unified_user_id, display_name=one.display_name) for one in people]
+    new = [
+        UnifiedUser(unified_user_id=one.unified_user_id, display_name=one.display_name, is_name_chosen=True)
+        for one in people
+    ]
     added = [user for user in new if user.unified_user_id not in known]
     try:
         with transaction.atomic():

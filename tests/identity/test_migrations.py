@@ -86,3 +86,14 @@ def test_it_dates_replies_by_the_end_of_their_message(migrate: Migrate) -> None:
     entries = migrate("sessions_app", "0003_historyentry_written_at")("sessions_app", "HistoryEntry").objects
     later = [written - NOON for written in entries.order_by("pk").values_list("written_at", flat=True)]
     assert later == [timedelta(0), timedelta(minutes=5), timedelta(0), timedelta(0)]
+
+
+def test_it_knows_whose_name_an_operator_chose_before(migrate: Migrate) -> None:
+    model = migrate("identity", "0007_initiator_hash")
+    for name in ("c-1", "u-1"):
+        model("identity", "UnifiedUser").objects.create(unified_user_id=name, display_name="Alice")
+    model("identity", "AuditEvent").objects.create(kind="person_renamed", actor="root", unified_user_id="c-1")
+    model("identity", "AuditEvent").objects.create(kind="linked", actor="root", unified_user_id="u-1")
+
+    people = migrate("identity", "0010_person_name_is_chosen")("identity", "UnifiedUser").objects
+    assert dict(people.values_list("unified_user_id", "is_name_chosen")) == {"c-1": True, "u-1": False}
