@@ -99,7 +99,7 @@ if REDIS_URL and not REDIS_URL.startswith("unix:///") and not is_address(REDIS_U
     raise BadSetting("E018", problem, hint="write REDIS_URL=redis://127.0.0.1:6379/0.")
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "identity.admin_config.LimitedAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
