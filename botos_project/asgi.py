@@ -7,9 +7,12 @@ import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import django
+from asgiref.sync import sync_to_async
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
-from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
+from django.db import connections
 from django.urls import re_path
 
 from botos_project import mistakes
@@ -19,9 +22,23 @@ warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume sy
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "botos_project.settings")
 mistakes.explain()
-pages = get_asgi_application()  # first: it loads the apps, which routes are made of
+django.setup(set_prefix=False)  # first: it loads the apps, which routes are made of
 
 from identity.routing import websocket_urlpatterns  # noqa: E402 - needs the apps
+
+
+class Pages(ASGIHandler):
+    """Django's handler. It closes the connections of a request, which has a thread of its own, also if it is aborted.
+
+    The bots' thread keeps its connection, so CONN_MAX_AGE cannot say this for SQLite.
+    """
+
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request. Its thread is done with it on return."""
+        try:
+            await super().handle(scope, receive, send)
+        finally:
+            await sync_to_async(connections.close_all)()
 
 
 async def nowhere(scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
@@ -33,7 +50,7 @@ async def nowhere(scope: Any, receive: Callable[[], Awaitable[Any]], send: Calla
 anywhere_else: Any = nowhere
 application = ProtocolTypeRouter(
     {
-        "http": pages,
+        "http": Pages(),
         "websocket": AllowedHostsOriginValidator(URLRouter([*websocket_urlpatterns, re_path(r"", anywhere_else)])),
     }
 )

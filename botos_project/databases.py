@@ -31,18 +31,26 @@ _POSTGRESQL_OPTIONS = {
     "tcp_user_timeout": "20000",  # milliseconds
 }
 
+# Connections beside those of the pages: the thread of the bots, the one that writes, webhooks, health and agents.
+RESERVED_CONNECTIONS = 10
 
 _OTHERS = {"MySQL": ("mysql", "mariadb"), "Oracle": ("oracle",), "SQL Server": ("mssql", "sqlserver")}
+# Seconds. A call that gets no connection in `timeout` counts as one without a database (identity/outages.py).
+# A growing pool tries again at once after an outage: longer pauses would outlast it.
+_POOL_OPTIONS = {"min_size": 0, "timeout": 5.0, "max_idle": 5.0, "reconnect_timeout": 1.0}
 
 
-def parse(url: str) -> dict[str, Any]:
-    """`sqlite:///relative`, `sqlite:////absolute` or `postgres://user:password@host:port/name?option=value`."""
+def parse(url: str, *, web_requests: int = 20) -> dict[str, Any]:
+    """The database at an address. `web_requests` is how many pages may use it at once.
+
+    `sqlite:///relative`, `sqlite:////absolute` or `postgres://user:password@host:port/name?option=value`.
+    """
     try:
         parts = urlsplit(url)
         if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
             return sqlite(Path(unquote(parts.path[1:])))
         if parts.scheme in {"postgres", "postgresql"} and len(parts.path) > 1:
-            return _postgresql(parts)
+            return _postgresql(parts, pool_size=web_requests + RESERVED_CONNECTIONS)
     except ValueError:  # a port that is no number, an open bracket
         pass
     engine = next((name for name in _OTHERS if url.lower().startswith(_OTHERS[name])), "")
@@ -64,7 +72,7 @@ def sqlite(path: Path) -> dict[str, Any]:
     }
 
 
-def _postgresql(parts: SplitResult) -> dict[str, Any]:
+def _postgresql(parts: SplitResult, *, pool_size: int) -> dict[str, Any]:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     return {
         "ENGINE": "django.db.backends.postgresql",
@@ -74,8 +82,8 @@ def _postgresql(parts: SplitResult) -> dict[str, Any]:
         # ?host=/run/postgresql: the folder of a Unix socket cannot stand before the name.
         "HOST": options.pop("host", parts.hostname or ""),
         "PORT": str(parts.port or ""),
-        "CONN_MAX_AGE": 60,
-        "CONN_HEALTH_CHECKS": True,
+        "CONN_MAX_AGE": 0,  # back to the pool, which keeps it open
+        "CONN_HEALTH_CHECKS": True,  # a connection is tried before it leaves the pool: the server may have restarted
         "OPTIONS": {
             **_POSTGRESQL_OPTIONS,
             # The server plans a statement once and not at each turn. A pooler that changes connections between
@@ -83,6 +91,7 @@ def _postgresql(parts: SplitResult) -> dict[str, Any]:
             "server_side_binding": True,
             "prepare_threshold": _count(options.pop("prepare_threshold", "5")),
             **options,
+            "pool": {**_POOL_OPTIONS, "max_size": pool_size},
         },
     }
 

@@ -33,6 +33,7 @@ _public = urlsplit(BOTOS_PUBLIC_URL)
 BOTOS_HTTPS = ENV.boolean("BOTOS_HTTPS", default=_public.scheme == "https")
 BOTOS_WEB = ENV.listening("BOTOS_WEB", "127.0.0.1:8000")
 BOTOS_PROXIES = ENV.count("BOTOS_PROXIES", 0)
+BOTOS_WEB_REQUESTS = ENV.count("BOTOS_WEB_REQUESTS", 0)  # 0: 8 beside the bots, 20 in a process of their own
 
 ALLOWED_HOSTS = ENV.hosts("ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{_public.hostname or ''}")
 CSRF_TRUSTED_ORIGINS = [f"{_public.scheme}://{_public.netloc}"] if BOTOS_PUBLIC_URL else []
@@ -151,7 +152,9 @@ TEMPLATES: list[dict[str, Any]] = [
 
 _database_url = ENV.secret("DATABASE_URL")
 DATABASES = {
-    "default": databases.parse(_database_url) if _database_url else databases.sqlite(BOTOS_DATA_DIR / "botos.sqlite3"),
+    "default": databases.parse(_database_url, web_requests=BOTOS_WEB_REQUESTS or 20)
+    if _database_url
+    else databases.sqlite(BOTOS_DATA_DIR / "botos.sqlite3"),
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -251,5 +254,7 @@ LOGGING: dict[str, Any] = {
         },
         # Its own command line takes its lines away from us, and they would be printed unredacted.
         "uvicorn": {"level": "WARNING", "propagate": True},
+        # It tells of each attempt while the database is away, and so does whoever asked for a connection.
+        "psycopg.pool": {"level": "ERROR"},
     },
 }

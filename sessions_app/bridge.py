@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
@@ -32,6 +33,15 @@ def _begin() -> None:
 _writer: ThreadPoolExecutor
 _begin()
 os.register_at_fork(after_in_child=_begin)
+
+
+def _forget_pools() -> None:
+    """A pool's threads do not survive a fork, and its connections are the parent's."""
+    if backend := sys.modules.get("django.db.backends.postgresql.base"):
+        backend.DatabaseWrapper._connection_pools.clear()  # noqa: SLF001 - Django has no public way
+
+
+os.register_at_fork(after_in_child=_forget_pools)
 
 
 async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -233,7 +233,16 @@ def test_it_reads_the_address_of_a_postgresql_database() -> None:
     assert (found["HOST"], found["PORT"]) == ("db.example.org", "6432")
     ours = {"server_side_binding": True, "prepare_threshold": 5, "sslmode": "require"}
     assert {name: found["OPTIONS"][name] for name in ours} == ours
-    assert (found["CONN_MAX_AGE"], found["CONN_HEALTH_CHECKS"]) == (60, True)
+    assert (found["CONN_MAX_AGE"], found["CONN_HEALTH_CHECKS"]) == (0, True)
+
+
+@pytest.mark.parametrize("requests", [8, 20])
+def test_it_leaves_connections_to_the_bots_when_every_page_has_one(requests: int) -> None:
+    pool = databases.parse("postgres://db/botos", web_requests=requests)["OPTIONS"]["pool"]
+
+    assert pool["max_size"] - requests >= 10
+    assert pool["timeout"] <= 10
+    assert pool["reconnect_timeout"] <= 2
 
 
 def test_it_reads_the_folder_of_a_unix_socket() -> None:
