@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 from channels.routing import get_default_application
+from django.conf import settings
+
+REQUESTS = 8  # pages at once, so that the bots in the same process go on
 
 
 class WebServer:
@@ -16,9 +20,10 @@ class WebServer:
     def __init__(self, host: str, port: int) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family)
+        site: Any = get_default_application()
         # Access logs would name people's pages; errors are logged by Django.
         config = uvicorn.Config(
-            get_default_application(),
+            site.bounded(settings.BOTOS_WEB_REQUESTS or REQUESTS),
             log_config=None,
             access_log=False,
             lifespan="off",

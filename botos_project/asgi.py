@@ -11,6 +11,7 @@ import django
 from asgiref.sync import sync_to_async
 from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
+from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.db import connections
 from django.urls import re_path
@@ -24,7 +25,10 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "botos_project.settings")
 mistakes.explain()
 django.setup(set_prefix=False)  # first: it loads the apps, which routes are made of
 
+from botos_project.ingress import Ingress  # noqa: E402
 from identity.routing import websocket_urlpatterns  # noqa: E402 - needs the apps
+
+REQUESTS_APART = 20  # pages at once in a process of their own
 
 
 class Pages(ASGIHandler):
@@ -47,10 +51,18 @@ async def nowhere(scope: Any, receive: Callable[[], Awaitable[Any]], send: Calla
     await send({"type": "websocket.close"})
 
 
-anywhere_else: Any = nowhere
-application = ProtocolTypeRouter(
-    {
-        "http": Pages(),
-        "websocket": AllowedHostsOriginValidator(URLRouter([*websocket_urlpatterns, re_path(r"", anywhere_else)])),
-    }
-)
+class Site(ProtocolTypeRouter):  # type: ignore[misc, unused-ignore]
+    """Pages and sockets. `requests` is how many pages are made at once."""
+
+    def __init__(self, requests: int) -> None:
+        anywhere_else: Any = nowhere
+        live = AllowedHostsOriginValidator(URLRouter([*websocket_urlpatterns, re_path(r"", anywhere_else)]))
+        super().__init__({"http": Ingress(_pages, requests=requests), "websocket": live})
+
+    def bounded(self, requests: int) -> Site:
+        """The same site with another number of pages at once."""
+        return Site(requests)
+
+
+_pages = Pages()
+application = Site(settings.BOTOS_WEB_REQUESTS or REQUESTS_APART)

@@ -116,12 +116,16 @@ INSTALLED_APPS = [
     "adapters",
 ]
 
-MIDDLEWARE = [
-    # First, so that also what the others answer by themselves, such as to a wrong host, cannot be framed or load.
+# The headers of every page, also of those that are answered before Django is asked (botos_project/ingress.py).
+SECURITY_MIDDLEWARE = [
     "botos_project.caching.NoStoreMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django.middleware.security.SecurityMiddleware",
+]
+MIDDLEWARE = [
+    # First, so that also what the others answer by themselves, such as to a wrong host, cannot be framed or load.
+    *SECURITY_MIDDLEWARE,
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -218,6 +222,10 @@ SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz)$"]  # asked by a supervisor on thi
 SECURE_HSTS_SECONDS = 31_536_000 if BOTOS_HTTPS else 0
 # HSTS for subdomains and for browsers' preload lists would bind hosts that are not BotOS's to decide about.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
+
+# Bodies are bounded in botos_project/ingress.py, and never go to the disk.
+DATA_UPLOAD_MAX_MEMORY_SIZE = FILE_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 
 # --- Watching
 
