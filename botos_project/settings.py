@@ -126,6 +126,7 @@ SECURITY_MIDDLEWARE = [
 MIDDLEWARE = [
     # First, so that also what the others answer by themselves, such as to a wrong host, cannot be framed or load.
     *SECURITY_MIDDLEWARE,
+    "botos_project.bad_requests.BadRequestMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
