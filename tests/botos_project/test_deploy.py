@@ -86,6 +86,24 @@ def test_it_has_units_that_stop_in_time_and_are_not_root(unit: Path) -> None:
     assert (named[1] in COMMANDS) if named else ("botos_project.asgi:application" in service["ExecStart"])
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_it_bounds_what_a_unit_may_use(unit: Path) -> None:
+    service = service_of(unit)
+
+    assert int(service["LimitNOFILE"]) >= 4096
+    assert service["MemoryMax"].endswith("G")
+    assert int(service["TasksMax"]) >= 256  # 128 agents may each have a thread
+
+
+@pytest.mark.parametrize("name", sorted(COMPOSE["services"]))
+def test_it_bounds_what_a_container_may_use(name: str) -> None:
+    part = COMPOSE["services"][name]
+
+    assert part["pids_limit"] >= 256
+    assert part["mem_limit"].endswith("g")
+    assert part["ulimits"]["nofile"] >= 4096
+
+
 def test_it_masks_secrets_in_what_the_web_server_says() -> None:
     """As the units start it: uvicorn sets up its log first, then the settings do."""
     script = (
