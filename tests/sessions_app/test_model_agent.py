@@ -356,7 +356,7 @@ def test_it_needs_a_key_only_for_openai_itself(endpoint: Endpoint, url: str, mon
 @pytest.mark.parametrize(
     ("model", "endpoint", "problem"),
     [
-        ("openai:gpt-5-mini", Endpoint(), "needs OPENAI_API_KEY"),
+        ("openai:gpt-5-mini", Endpoint(), "set OPENAI_API_KEY"),
         ("openai:gpt-5-mini", Endpoint(KEY, "127.0.0.1:1/v1"), "OPENAI_BASE_URL must begin with http"),
         ("openai:gpt-5-mini", Endpoint(f"{KEY}\n{KEY}"), "characters that no key has"),
         ("openai:", Endpoint(KEY), "a name must follow the colon"),
