@@ -115,7 +115,7 @@ def join(*, account: PlatformAccount, pairing: Pairing, user: UnifiedUser, since
 
     An account that was alone with another person leaves that one. It stays in its browsers, as one that was nobody's.
     """
-    _leave_alone(account, how)
+    _leave_alone(account, since, how)
     made = AccountLink.objects.create(
         account=account,
         user=user,
@@ -131,11 +131,11 @@ def join(*, account: PlatformAccount, pairing: Pairing, user: UnifiedUser, since
     return made
 
 
-def _leave_alone(account: PlatformAccount, how: How) -> None:
+def _leave_alone(account: PlatformAccount, since: datetime, how: How) -> None:
     before = AccountLink.objects.live().filter(account=account).select_related("user").first()
     if before is None:
         return
-    AccountLink.objects.filter(pk=before.pk).update(ended_at=clock.now(), remind_at=None)
+    AccountLink.objects.filter(pk=before.pk).update(ended_at=since, remind_at=None)
     audit.record(kind="unlinked", actor=how.actor, account=account, user=before.user, method="joined", link=before.pk)
     pairing_rows.withdraw_all(before.user, actor=how.actor)
 

@@ -79,7 +79,7 @@ def _count(guessers: Mapping[str, tuple[int, int]]) -> Try:
 @transaction.atomic
 def failed(request: HttpRequest, tried: Try, name: str) -> None:
     """Write down that a password was wrong. The name stands nowhere: it may be a password in the wrong field."""
-    user = User.objects.filter(username=name.replace("\0", "")).values_list("pk", flat=True).first()
+    user = User.objects.filter(username=name).values_list("pk", flat=True).first()
     address = addresses.hash_of(request.META)[:16]
     audit.record(kind="sign_in_failed", actor=f"address {address}", operator=user)
     log.warning("an operator's sign-in failed: address %s, user %s", address, user or "unknown")

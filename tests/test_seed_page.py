@@ -342,7 +342,7 @@ def test_a_plain_script_runs_once_there_are_tables(home: Path) -> None:
 
     too_early = _python(home, str(script))
     assert too_early.returncode != 0
-    assert "run python manage.py migrate" in too_early.stderr.splitlines()[-1]
+    assert "run manage.py migrate" in too_early.stderr.splitlines()[-1]
     assert not (home / ".praisonai").exists()
 
     assert _python(home, str(ROOT / "manage.py"), "migrate", "--verbosity", "0").returncode == 0

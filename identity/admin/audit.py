@@ -24,6 +24,7 @@ class TopicFilter(admin.SimpleListFilter):
             ("people", _("people")),
             ("data", _("people's own data")),
             ("given_up", _("what was given up")),
+            ("sign_in", _("failed sign-ins of operators")),
         ]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
@@ -33,6 +34,7 @@ class TopicFilter(admin.SimpleListFilter):
             "people": {"kind__regex": "^(person|people)_"},
             "data": {"kind__regex": "^(exported$|forg|told$)"},
             "given_up": {"kind__regex": "^(delivery|event)_"},
+            "sign_in": {"kind__startswith": "sign_in_"},
         }
         return queryset.filter(**topics.get(self.value() or "", {}))
 

@@ -218,6 +218,6 @@ KINDS = {kind for path in SOURCES for kind in re.findall(r'record\(\s*kind="([a-
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_each_thing_that_was_done_is_about_one_topic(client: Client, kind: str) -> None:
     audit.record(kind=kind, actor="system")
-    topics = ("pairing", "links", "people", "data", "given_up")
+    topics = ("pairing", "links", "people", "data", "given_up", "sign_in")
 
     assert sum(listed(client, "auditevent", about=topic).count("field-kind") for topic in topics) == 1

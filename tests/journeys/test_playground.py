@@ -152,5 +152,5 @@ def test_it_has_no_playground_unless_asked_for(platforms: Platforms) -> None:
 def test_it_keeps_the_playground_on_this_machine(platforms: Platforms) -> None:
     bots = Bots("--playground", "--web", "0.0.0.0:0", up=(), **environment(platforms))
 
-    assert bots.wait() == 1
+    assert bots.wait() == 2
     assert "The playground is for this machine alone" in bots.lines[-1]

@@ -145,5 +145,5 @@ def test_it_answers_a_hundred_people_at_once_in_one_worker(
 def test_it_says_that_workers_need_redis(platforms: Platforms) -> None:
     bots = Bots("--workers", "0", up=(), **environment(platforms) | {"REDIS_URL": ""})
 
-    assert bots.wait() == 1
+    assert bots.wait() == 2
     assert "Hint: set REDIS_URL" in bots.lines[-1]

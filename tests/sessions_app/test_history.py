@@ -99,6 +99,7 @@ class Histories(RuleBasedStateMachine):
         manager = BotSessionManager(platform, identity_resolver=DATABASE)
         if mirror_to_session(manager, who, words, "cron"):
             self.oracle.say(account, words, self.still.now)
+            self.conversations[account] = Conversation.objects.get(account__platform=platform, key=account)
 
     @rule(account=accounts, person=people, move=moves)
     def is_linked(self, account: str, person: str, move: float) -> None:
