@@ -348,9 +348,8 @@ def test_a_plain_script_runs_once_there_are_tables(home: Path) -> None:
     assert _python(home, str(ROOT / "manage.py"), "migrate", "--verbosity", "0").returncode == 0
     done = _python(home, str(script))
 
-    assert done.returncode == 0, done.stderr
-    assert "telegram: needs configuration" in done.stderr
-    assert "discord: needs configuration" in done.stderr
+    assert done.returncode == 2, done.stderr
+    assert "set TELEGRAM_BOT_TOKEN, DISCORD_BOT_TOKEN" in done.stderr
     assert "Traceback" not in done.stderr
     assert links(home) == ALICE
 

@@ -153,4 +153,4 @@ def test_it_keeps_the_playground_on_this_machine(platforms: Platforms) -> None:
     bots = Bots("--playground", "--web", "0.0.0.0:0", up=(), **environment(platforms))
 
     assert bots.wait() == 2
-    assert "The playground is for this machine alone" in bots.lines[-1]
+    assert "The playground would be open to other machines" in bots.lines[-1]
