@@ -67,10 +67,6 @@ async def _think(agent: Agent, turn: Turn, heard: Hear | None) -> str:
     token = enter(turn.context)
     try:
         return await text_of(await _answer(agent, turn), heard)
-    except (Exception, asyncio.CancelledError):
-        raise
-    except BaseException as error:  # SystemExit would leave the task and end the whole process
-        raise AgentFailure(type(error).__name__) from error
     finally:
         clear_session_context(token)
 
@@ -110,27 +106,18 @@ async def text_of(answer: object, heard: Hear | None = None) -> str:
 
 
 async def _joined(pieces: AsyncIterator[str], heard: Hear | None) -> str:
-    """The pieces in one, and no more of them than an answer may have.
-
-    Others get a turn at each piece: an agent that never waits for anything could not be stopped otherwise.
-    """
     whole = ""
     async for piece in pieces:
         whole += piece
-        if heard and piece:
+        if heard:
             heard(whole)
-        if len(whole) > LONGEST_ANSWER:
-            break
-        await asyncio.sleep(0)
     return whole
 
 
 def _visible(text: str) -> str:
     # UTF-16 joins surrogates that a stream tore apart and replaces lone ones: neither a database nor a platform
     # takes those, nor NUL.
-    # Cut before: what is far too long is copied as few times as possible.
-    most = text.strip()[: LONGEST_ANSWER + 2]
-    whole = most.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "").strip()
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "").strip()
     if not any(char.isprintable() and not char.isspace() for char in whole):
         raise EmptyReply("the agent answered only blanks")
     return whole if len(whole) <= LONGEST_ANSWER else f"{whole[:LONGEST_ANSWER]}\n\n{texts.CUT_SHORT}"

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -53,63 +52,6 @@ def raising(error: BaseException) -> Agent:
 @pytest.mark.parametrize("answer", [Reply(" Hello. \n"), "Hello.", "Hel\0lo."])
 async def test_it_takes_the_text_of_an_answer(answer: object) -> None:
     assert await text_of(answer) == "Hello."
-
-
-class Strange(BaseException):
-    """What no `except Exception` catches."""
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit(), Strange()])
-async def test_it_takes_whatever_an_agent_raises_for_its_failure(error: BaseException) -> None:
-    async def falling(turn: Turn) -> str:
-        await asyncio.sleep(0)
-        raise error
-
-    for agent in (raising(error), Scripted(falling)):
-        with pytest.raises(AgentFailure, match=type(error).__name__):
-            await ask(agent, a_turn("hello"), limit=30)
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("piece", ["", "octarine "])
-async def test_others_get_their_turn_while_pieces_come_without_a_pause(piece: str) -> None:
-    others = 0
-
-    async def endless() -> AsyncIterator[str]:
-        for _ in range(answering.LONGEST_ANSWER):
-            yield piece
-            if others > 10:
-                return
-
-    async def other() -> None:
-        nonlocal others
-        while True:
-            await asyncio.sleep(0)
-            others += 1
-
-    beside = asyncio.create_task(other())
-    with suppress(EmptyReply):
-        await text_of(endless())
-    beside.cancel()
-
-    assert others > 10
-
-
-@pytest.mark.asyncio
-async def test_it_hears_no_more_pieces_than_an_answer_may_have() -> None:
-    given = 0
-
-    async def endless() -> AsyncIterator[str]:
-        nonlocal given
-        while True:
-            given += 1
-            yield "x" * 1000
-
-    cut = await text_of(endless())
-
-    assert cut.endswith(str(texts.CUT_SHORT))
-    assert given == LONGEST_ANSWER // 1000 + 1
 
 
 @pytest.mark.asyncio
