@@ -234,15 +234,17 @@ class BotOS:
         if settings.REDIS_URL:
             beside.append(asyncio.create_task(jobs.listen(settings.REDIS_URL, self.courier.wake)))
         with doorbell.answered_by(self.pool.notify, self._wake_all):
-            await self.pool.run(stop)
-        for job in beside:
-            job.cancel()
-        await asyncio.gather(*beside, return_exceptions=True)
-        await bridge.drain()
-        stop_sending.set()
-        await sending
-        stop_connecting.set()
-        await self._disconnect(connections)
+            try:
+                await self.pool.run(stop)
+            finally:  # in the same order where agents leave no way but to end
+                for job in beside:
+                    job.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+                await bridge.drain()
+                stop_sending.set()
+                await sending
+                stop_connecting.set()
+                await self._disconnect(connections)
 
     def _stop_without(self, connections: list[asyncio.Task[None]]) -> None:
         if all(connection.done() for connection in connections):

@@ -10,8 +10,9 @@ class SessionsAppConfig(AppConfig):
 
     def ready(self) -> None:
         from identity import notices  # all these need the models, which are there from now on
-        from sessions_app import checks, outbox
+        from sessions_app import agent_loop, checks, outbox, tally
 
+        agent_loop.count = tally.up
         notices.deliver_by(outbox.queue_notice)
         register(checks.check_agent)
         register(checks.check_resolver)

@@ -78,6 +78,8 @@ class TurnPool:
         self._writer = Writer()
         self._claiming: asyncio.Task[None] | None = None
         self._leases: dict[int, lanes.Lease] = {}  # of the turns that run, and of no others
+        self._is_stopping = False
+        self._is_hopeless = asyncio.Event()  # no agent can be asked in this process any more
 
     def notify(self, conversation_id: int) -> None:
         """Something waits in this conversation."""
@@ -85,17 +87,26 @@ class TurnPool:
         self._wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then finish what runs, within BOTOS_DRAIN_SECONDS, and give the rest back."""
+        """Work until `stop` is set; then finish what runs, within BOTOS_DRAIN_SECONDS, and give the rest back.
+
+        Raises AgentsStandStill if agents block so many threads that only a new process helps.
+        """
         finding = [asyncio.create_task(job()) for job in (self._start_hinted, self._sweep)]
         keeping = asyncio.create_task(self._keep_leases())
-        await stop.wait()
-        for job in finding:
-            job.cancel()
-        await asyncio.gather(*finding, return_exceptions=True)
+        reasons = [asyncio.create_task(event.wait()) for event in (stop, self._is_hopeless)]
+        try:
+            await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._is_stopping = True
+            for job in (*finding, *reasons):
+                job.cancel()
+        await asyncio.gather(*finding, *reasons, return_exceptions=True)
         if self._claiming:
             await self._claiming
         await self._drain()
         keeping.cancel()
+        if self._is_hopeless.is_set():
+            raise agents.AgentsStandStill("the agents' loops stand still; a new process must take over")
 
     async def _drain(self) -> None:
         if self._turns:
@@ -160,8 +171,14 @@ class TurnPool:
             await self._answer(claim)
             self._losses.pop(claim.head.pk, None)
         except asyncio.CancelledError:
-            await bridge.call(turns.release, claim)
+            # Anything else that cancels a turn may come from what it asked: then its start stays counted.
+            if self._is_stopping:
+                await bridge.call(turns.release, claim)
             raise
+        except agents.AgentsStandStill:
+            self._is_hopeless.set()
+            _log(logging.CRITICAL, claim, "no agent can be asked in this process, which ends to be started again")
+            await bridge.call(turns.release, claim)
         except turns.LeaseLost:
             if self._bears(claim, MOST_LOSSES):
                 self._blameless.append(claim)
@@ -209,6 +226,8 @@ class TurnPool:
         service = self._services[claim.head.platform]
         try:
             await self._take_turn(claim, service)
+        except agents.AgentsStandStill:
+            raise
         except (agents.AgentError, IdentityUnavailable) as error:
             _log(logging.WARNING, claim, f"not answered: {type(error).__name__}: {error}")
             tally.up("failures", claim.head.platform)
@@ -227,7 +246,8 @@ class TurnPool:
             return
         try:
             async with drafts.following(claim) if service.streams else nullcontext() as heard:
-                text = await agents.ask(service.agent, turn, limit=settings.BOTOS_TURN_SECONDS, heard=heard)
+                limit = settings.BOTOS_TURN_SECONDS
+                text = await agents.ask(service.agent, turn, limit=limit, heard=heard, on_own_loop=True)
         finally:
             await bridge.drain()  # what the agent mirrored is written before its answer
         await self._writer.finish(Answer(claim, text, service.text_limit))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from concurrent.futures import Future
 
 from identity.resolvers import DatabaseIdentityResolver, Resolves
 from sessions_app import history, inbox, lanes, outbox, turns
@@ -13,6 +15,23 @@ from sessions_app.models import Conversation
 PLATFORMS = ("telegram", "discord", "slack")
 DATABASE = DatabaseIdentityResolver()
 _keys = itertools.count(1)
+
+
+class Signal:
+    """An event that is set on one event loop, or in a thread, and awaited on others."""
+
+    def __init__(self) -> None:
+        self._future: Future[None] = Future()
+
+    def set(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def is_set(self) -> bool:
+        return self._future.done()
+
+    async def wait(self) -> None:
+        await asyncio.shield(asyncio.wrap_future(self._future))
 
 
 def message(who: str, text: str, *, platform: str = "telegram", group: str = "", key: str = "") -> InboundMessage:

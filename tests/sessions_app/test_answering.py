@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 
@@ -61,6 +62,74 @@ async def test_it_cuts_an_answer_that_goes_on_and_on() -> None:
     assert cut.endswith(f"\n\n{texts.CUT_SHORT}")
     assert len(cut) == LONGEST_ANSWER + 2 + len(str(texts.CUT_SHORT))
     assert await text_of("o" * LONGEST_ANSWER) == "o" * LONGEST_ANSWER
+
+
+async def without_end(piece: str) -> AsyncIterator[str]:
+    while True:  # and without awaiting anything
+        yield piece
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("piece", ["octarine ", "o" * 10 * LONGEST_ANSWER])
+async def test_it_stops_a_streamed_answer_that_goes_on_and_on(piece: str) -> None:
+    heard: list[str] = []
+
+    cut = await text_of(without_end(piece), heard.append)
+
+    assert cut.endswith(f"\n\n{texts.CUT_SHORT}")
+    assert len(heard[-1]) == LONGEST_ANSWER + 1
+
+
+@pytest.mark.asyncio
+async def test_it_stops_a_stream_of_nothing() -> None:
+    with pytest.raises(EmptyReply):
+        await text_of(without_end(""))
+
+
+@pytest.mark.asyncio
+async def test_it_closes_a_stream_that_it_stops() -> None:
+    closed = []
+
+    async def open_ended() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "o" * LONGEST_ANSWER
+        finally:
+            closed.append(True)
+            raise RuntimeError("closing went wrong")
+
+    assert str(texts.CUT_SHORT) in await text_of(open_ended())
+    assert closed == [True]
+
+
+@pytest.mark.asyncio
+async def test_it_lets_others_go_on_at_each_piece_of_a_stream() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await text_of(pieces(*"octarine"))
+    counting.cancel()
+
+    assert turns >= len("octarine")
+
+
+@pytest.mark.asyncio
+async def test_it_makes_no_copies_of_a_huge_answer() -> None:
+    huge = "o" * 20_000_000
+    tracemalloc.start()
+    try:
+        await text_of(huge)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < len(huge) / 10
 
 
 @pytest.mark.asyncio

@@ -12,12 +12,12 @@ from django.db import OperationalError
 from django.test import override_settings
 
 from sessions_app import bridge, turns
-from sessions_app.agents import as_agent
+from sessions_app.agents import AgentsStandStill, as_agent
 from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE
 from sessions_app.messages import Agent, Reply, Turn
 from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
 from sessions_app.pool import MOST_LOSSES, MOST_TROUBLES, Service, TurnPool
-from tests.sessions_app.talk import DATABASE, PLATFORMS, receive
+from tests.sessions_app.talk import DATABASE, PLATFORMS, Signal, receive
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -147,7 +147,7 @@ def test_it_keeps_each_person_in_order_while_people_overlap() -> None:
 def test_it_answers_what_came_while_the_lane_was_held() -> None:
     class Gate:
         def __init__(self) -> None:
-            self.entered, self.open = asyncio.Event(), asyncio.Event()
+            self.entered, self.open = Signal(), Signal()
 
         async def reply(self, turn: Turn) -> Reply:
             self.entered.set()
@@ -179,7 +179,7 @@ def test_it_works_on_one_suspect_at_a_time_and_on_others_meanwhile() -> None:
     class Watchful:
         def __init__(self) -> None:
             self.now: list[str] = []
-            self.most, self.entered, self.dave = 0, asyncio.Event(), asyncio.Event()
+            self.most, self.entered, self.dave = 0, Signal(), Signal()
 
         async def reply(self, turn: Turn) -> Reply:
             if turn.context.user_id == "dave":
@@ -250,7 +250,7 @@ def test_it_is_honest_when_the_agent_fails_and_goes_on_with_others(way: str) -> 
 def test_it_gives_back_what_it_cannot_finish_in_time() -> None:
     class Forever:
         def __init__(self) -> None:
-            self.entered = asyncio.Event()
+            self.entered = Signal()
 
         async def reply(self, turn: Turn) -> Reply:
             self.entered.set()
@@ -273,7 +273,7 @@ def test_it_gives_back_what_it_cannot_finish_in_time() -> None:
 def test_it_ends_an_agent_that_does_not_let_itself_be_cancelled() -> None:
     class Stubborn:
         def __init__(self) -> None:
-            self.enough = asyncio.Event()
+            self.enough = Signal()
 
         async def reply(self, turn: Turn) -> Reply:
             while not self.enough.is_set():
@@ -303,11 +303,11 @@ def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: p
     monkeypatch.setattr("sessions_app.turns.finish_together", unwritable)
 
     async def scene() -> None:
-        asked, left_out, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+        asked, left_out = Signal(), Signal()
 
         def renew(leases: list[object]) -> None:
             if asked.is_set() and not leases:
-                loop.call_soon_threadsafe(left_out.set)
+                left_out.set()
 
         monkeypatch.setattr("sessions_app.lanes.renew", renew)
 
@@ -379,3 +379,102 @@ def test_it_looks_again_after_a_turn_where_others_are_told_too() -> None:
     async_to_sync(talk)()
 
     assert OutboundDelivery.objects.filter(text="You said second").exists()
+
+
+class OwnEnd(BaseException):
+    """Of an agent's own making."""
+
+
+class Ending:
+    """Ends in the way that it is told to, and answers everything else."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    async def reply(self, turn: Turn) -> Reply:
+        if turn.text == "end":
+            raise self.error
+        return Reply("fine")
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), OwnEnd()]
+)
+def test_it_takes_whatever_an_agent_raises_for_its_failure(error: BaseException) -> None:
+    async def scene() -> None:
+        async with pool_of(Ending(error)) as (pool, counted):
+            await tell(pool, "alice", "end")
+            await counted.wait_for(1)
+            await tell(pool, "bob", "hello")
+            await counted.wait_for(2)
+
+    async_to_sync(scene)()
+
+    event = InboundEvent.objects.get(text="end")
+    assert (event.starts, event.failures, event.done_at) == (1, 1, None)
+    assert OutboundDelivery.objects.get(chat_id="chat-alice").text.startswith("I could not answer that just now")
+    assert OutboundDelivery.objects.get(chat_id="chat-bob").text == "fine"
+
+
+def test_it_takes_no_start_back_while_nobody_asked_it_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Signal()
+
+    async def cancelled(*args: object, **kwargs: object) -> str:
+        asked.set()
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr("sessions_app.agents.ask", cancelled)
+
+    async def scene() -> None:
+        async with pool_of(Recorder()) as (pool, _):
+            await tell(pool, "alice", "hello")
+            await asked.wait()
+            await asyncio.gather(*pool._turns, return_exceptions=True)
+
+    async_to_sync(scene)()
+
+    assert InboundEvent.objects.get().starts == 1
+
+
+def test_it_goes_on_with_everything_else_while_an_agent_computes() -> None:
+    entered, enough = threading.Event(), threading.Event()
+
+    class Computing:
+        async def reply(self, turn: Turn) -> Reply:
+            entered.set()
+            enough.wait(30)  # awaits nothing
+            return Reply("done")
+
+    async def scene() -> None:
+        async with pool_of(Computing()) as (pool, counted):
+            await tell(pool, "alice", "hello")
+            await asyncio.to_thread(entered.wait, 30)
+            await tell(pool, "bob", "/help")
+            await counted.wait_for(1)
+            assert not enough.is_set()
+            enough.set()
+            await counted.wait_for(2)
+
+    async_to_sync(scene)()
+
+    first, second = OutboundDelivery.objects.order_by("id")
+    assert (first.chat_id, second.text) == ("chat-bob", "done")
+
+
+def test_it_ends_and_gives_back_what_runs_when_no_agent_can_be_asked_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*args: object, **kwargs: object) -> str:
+        raise AgentsStandStill("the agents' loops stand still")
+
+    monkeypatch.setattr("sessions_app.agents.ask", refuse)
+
+    async def scene() -> None:
+        async with pool_of(Recorder()) as (pool, _):
+            await tell(pool, "alice", "hello")
+            await pool._is_hopeless.wait()
+
+    with pytest.raises(AgentsStandStill):
+        async_to_sync(scene)()
+
+    event, lane = InboundEvent.objects.get(), Lane.objects.get()
+    assert (event.starts, event.failures, lane.owner) == (0, 0, "")
+    assert not OutboundDelivery.objects.exists()

@@ -1,0 +1,296 @@
+"""The event loop that agents run on, in a thread of its own, and the watch over it.
+
+An agent that computes without awaiting stops this loop and no other one: messages are received, commands and pages
+answered, leases renewed and answers delivered meanwhile. If the loop stands still for too long, the code that blocks it
+is interrupted. If that does not help, the thread is abandoned and a new one takes the other turns over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import functools
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import Context, ContextVar, copy_context
+from types import FrameType
+from typing import Any
+
+from django.conf import settings
+
+log = logging.getLogger(__name__)
+
+MOST_LEFT_BEHIND = 64  # threads and turns that nobody waits for and that do not end
+MOST_ABANDONED = 3  # threads of loops that stand still: each of them takes its share of the interpreter
+LEAST_STANDSTILL = 1.0  # seconds
+TICKS = 10  # looks at the loop until it counts as standing still
+MORE_TICKS = 4  # and until an interrupted one is abandoned
+GRACE = 1.0  # seconds in which a cancelled turn should end
+FAREWELL = 1.0  # seconds that the turns of an abandoned loop have to end when it turns again
+
+
+def _count_nothing(what: str) -> None:
+    pass
+
+
+count = _count_nothing  # the app puts its tally here, which needs Django's models
+
+
+class Blocked(BaseException):
+    """Raised inside code that keeps the agents' loop from turning."""
+
+
+class Displaced(Exception):
+    """The loop of this call was abandoned because of another one: start it again."""
+
+
+class NoLoopLeft(Exception):
+    """Too many loops stand still. Only a new process helps."""
+
+
+def standstill() -> float:
+    """Seconds without a turn after which the loop counts as standing still.
+
+    A quarter of the time that an agent has, so that the others on the loop do not lose theirs; a lease at most.
+    """
+    if not settings.configured:
+        return 30.0
+    return max(LEAST_STANDSTILL, min(settings.BOTOS_LEASE_SECONDS, settings.BOTOS_TURN_SECONDS / 4))
+
+
+class LeftBehind:
+    """What goes on although nobody waits for it any more, by kind. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kinds: dict[object, str] = {}
+
+    def add(self, one: Future[Any], kind: str) -> None:
+        """Count it until its future is done."""
+        with self._lock:
+            self._kinds[one] = kind
+        count(f"left behind: {kind}")
+        one.add_done_callback(self._end)
+
+    def _end(self, one: Future[Any]) -> None:
+        with self._lock:
+            self._kinds.pop(one, None)
+
+    def counts(self) -> Counter[str]:
+        with self._lock:
+            return Counter(self._kinds.values())
+
+    def is_full(self, kind: str) -> bool:
+        return self.counts()[kind] >= MOST_LEFT_BEHIND
+
+
+class Call:
+    """A coroutine on the agents' loop. Others wait for its `outcome`: what it returned, and else what it raised.
+
+    `name` is fit for a log. SystemExit and the like are outcomes, too. The error is part of the result since asyncio
+    would put another one in the place of some.
+    """
+
+    def __init__(self, name: str, work: Callable[[], Coroutine[Any, Any, Any]], left: LeftBehind) -> None:
+        self.name = name
+        self.outcome: Future[tuple[Any, BaseException | None]] = Future()
+        self.ended: Future[None] = Future()  # when its task is over, which may be after the outcome
+        self.outcome.set_running_or_notify_cancel()
+        self._work = work
+        self._left = left
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> Callable[[], None]:
+        """In the loop's thread. What it returns cancels the call, there as well."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._end)
+        return self.cancel
+
+    async def _run(self) -> None:
+        # asyncio lets SystemExit and KeyboardInterrupt out of a task end the loop: none leaves this one.
+        _current.set(self)
+        try:
+            result = await self._work()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the outcome of this call alone
+            self.fail(error)
+        else:
+            with suppress(InvalidStateError):
+                self.outcome.set_result((result, None))
+
+    def fail(self, error: BaseException) -> None:
+        with suppress(InvalidStateError):
+            self.outcome.set_result((None, error))
+
+    def _end(self, _: asyncio.Task[None]) -> None:
+        self.fail(asyncio.CancelledError())  # cancelled before its first step
+        self.ended.set_result(None)
+
+    def cancel(self) -> None:
+        """In the loop's thread. One that does not end then is left behind."""
+        if self._task and not self._task.done():
+            self._task.cancel()
+            asyncio.get_running_loop().call_later(GRACE, self._leave)
+
+    def _leave(self) -> None:
+        if not self.ended.done():
+            log.warning("%s does not let itself be cancelled; it is left behind", self.name)
+            self._left.add(self.ended, "turns")
+
+
+_current: ContextVar[Call | None] = ContextVar("botos_agent_call", default=None)
+
+
+class Room:
+    """One loop, its thread, and the thread that watches it."""
+
+    def __init__(self, executor: ThreadPoolExecutor, on_standstill: Callable[[Room], None]) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(executor)
+        self.calls: set[Call] = set()
+        self.culprit: Call | None = None
+        self.ended: Future[None] = Future()
+        self.is_over = False
+        self._on_standstill = on_standstill
+        self._lock = threading.Lock()
+        self._is_busy = threading.Event()
+        self._has_turned = True
+        self._thread = threading.Thread(target=self._work, name="agents", daemon=True)
+        self._thread.start()
+        threading.Thread(target=self._watch, name="agents-watch", daemon=True).start()
+
+    def start(self, call: Call, context: Context) -> None:
+        """Run it in `context`. From any thread."""
+        with self._lock:
+            self.calls.add(call)
+            self._is_busy.set()
+        call.ended.add_done_callback(lambda _: self._remove(call))
+        self.loop.call_soon_threadsafe(call.begin, context=context)
+
+    def cancel(self, call: Call) -> None:
+        """From any thread."""
+        with suppress(RuntimeError):  # an abandoned loop has ended
+            self.loop.call_soon_threadsafe(call.cancel)
+
+    def _remove(self, call: Call) -> None:
+        with self._lock:
+            self.calls.discard(call)
+            if not self.calls:
+                self._is_busy.clear()
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        while not self.is_over or not self.loop.is_closed():
+            try:
+                self.loop.run_forever()
+                if self.is_over:
+                    self.loop.close()
+            except BaseException as error:  # noqa: BLE001 - out of a task of an agent, which has it as its result, too
+                log.warning("an agent raised %s in the middle of its loop, which goes on", type(error).__name__)
+        self.ended.set_result(None)
+
+    def _watch(self) -> None:
+        """Counts its own looks and no seconds: while the whole process is stopped nobody stands still."""
+        missed = 0
+        while not self.is_over:
+            self._is_busy.wait()
+            time.sleep(standstill() / TICKS)
+            missed = 0 if self._has_turned else missed + 1
+            if not missed:
+                self._forgive()
+                self._has_turned = False
+                with suppress(RuntimeError):
+                    self.loop.call_soon_threadsafe(self._turn)
+            elif missed == TICKS:
+                self._interrupt()
+            elif missed == TICKS + MORE_TICKS:
+                self.is_over = True
+        self._on_standstill(self)
+
+    def _turn(self) -> None:
+        self._has_turned = True
+
+    def _interrupt(self) -> None:
+        frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001 - as its documentation shows
+        self.culprit = _call_in(frame)
+        name = self.culprit.name if self.culprit else "something"
+        log.error(
+            "%s keeps the agents' loop from turning for %.1f s; it is stopped at %s", name, standstill(), _stack(frame)
+        )
+        count("agents interrupted")
+        _raise_in(self._thread, Blocked)
+
+    def _forgive(self) -> None:
+        if self.culprit is not None:
+            _raise_in(self._thread, None)  # it went on by itself in time
+            self.culprit = None
+
+    def wind_up(self) -> None:
+        """Have everything end when the abandoned loop turns again."""
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._cancel_all)
+
+    def _cancel_all(self) -> None:
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.loop.call_later(FAREWELL, self.loop.stop)
+
+
+class Rooms:
+    """The room of this process, and those that were abandoned."""
+
+    def __init__(self, executor: Callable[[], ThreadPoolExecutor]) -> None:
+        self._executor = executor
+        self.left = LeftBehind()
+        self._lock = threading.Lock()
+        self._room: Room | None = None
+
+    def start(self, call: Call) -> Callable[[], None]:
+        """Run it on the agents' loop, in a copy of the caller's context. What it returns cancels the call.
+
+        Raises NoLoopLeft.
+        """
+        with self._lock:
+            if self._room is None or self._room.is_over:
+                if self.left.counts()["loops"] >= MOST_ABANDONED:
+                    raise NoLoopLeft
+                self._room = Room(self._executor(), self._abandon)
+            room = self._room
+            room.start(call, copy_context())
+        return functools.partial(room.cancel, call)
+
+    def _abandon(self, room: Room) -> None:
+        with self._lock:
+            calls, culprit = list(room.calls), room.culprit
+            self.left.add(room.ended, "loops")
+        log.error("the agents' loop still stands still; its thread is abandoned and a new one is started")
+        for call in calls:
+            call.fail(Blocked() if call is culprit else Displaced())
+        room.wind_up()
+
+
+def _raise_in(thread: threading.Thread, error: type[BaseException] | None) -> None:
+    """Have this raised there, once Python code runs; None takes it back."""
+    what = ctypes.py_object(error) if error else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), what)
+
+
+def _call_in(frame: FrameType | None) -> Call | None:
+    """Whose code runs there: asyncio runs every step and callback in the context of whoever asked for it."""
+    while frame:
+        if frame.f_code is asyncio.Handle._run.__code__:  # noqa: SLF001 - nothing public tells of callbacks and tasks
+            return frame.f_locals["self"]._context.get(_current)  # type: ignore[no-any-return]  # noqa: SLF001
+        frame = frame.f_back
+    return None
+
+
+def _stack(frame: FrameType | None) -> str:
+    """Where the code is, the innermost place last, without values and words."""
+    places = traceback.walk_stack(frame)
+    return " > ".join(reversed([f"{one.f_code.co_filename}:{line} {one.f_code.co_name}" for one, line in places]))
