@@ -228,7 +228,7 @@ def _dead_letters() -> Finding:
 
 def _quarantined() -> Finding:
     count = vitals.quarantined()
-    hint = f"these messages ended the process: look at the log, then at {EVENTS}"
+    hint = f"processes ended again and again while they worked on these: look at the log, then at {EVENTS}"
     return Finding("put aside", str(count), hint if count else "")
 
 
@@ -236,6 +236,15 @@ def _given_up() -> Finding:
     count = vitals.given_up()
     hint = f"the agent failed at these messages again and again: look at the log, then at {EVENTS}"
     return Finding("given up", str(count), hint if count else "")
+
+
+def _agents() -> Finding:
+    """No problem by itself: the processes may have been started again since."""
+    left = vitals.agents_ever_left_behind()
+    if not any(left.values()):
+        return Finding("agents", "all have ended in time")
+    counts = ", ".join(f"{count} {kind}" for kind, count in left.items())
+    return Finding("agents", f"left behind since they did not end in time: {counts}; the log names them")
 
 
 def _forgetting() -> Finding:
@@ -270,5 +279,6 @@ WITH_DATABASE: tuple[Callable[[], Finding], ...] = (
     _dead_letters,
     _quarantined,
     _given_up,
+    _agents,
     _forgetting,
 )

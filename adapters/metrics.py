@@ -12,7 +12,10 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def exposition() -> str:
-    """All of them. Only which platforms are connected is of the asked process; the rest is of all of them together."""
+    """All of them. Which platforms are connected and what goes on of agents is of the asked process.
+
+    The rest is of all processes together.
+    """
     return "".join(f"{line}\n" for line in [*_gauges(), *_counters()])
 
 
@@ -44,12 +47,20 @@ def _gauges() -> Iterable[str]:
         {one.name: int(one.failed_at.timestamp()) for one in done if one.failed_at},
         label="duty",
     )
+    left = vitals.agents_left_behind()
+    yield from _many("botos_agents_left_behind", "What does not end of agents here", "gauge", left, label="kind")
     yield from _many("botos_adapter_up", "Whether the platform is connected here", "gauge", up)
 
 
 def _counters() -> Iterable[str]:
     yield from _many("botos_turns_total", "Turns that were answered", "counter", tally.written("turns"))
     yield from _many("botos_failures_total", "Turns that failed", "counter", tally.written("failures"))
+    left = vitals.agents_ever_left_behind()
+    about = "What of agents was left behind since it did not end in time"
+    yield from _many("botos_agents_left_behind_total", about, "counter", left, label="kind")
+    interrupted = tally.written("interrupted")
+    about = "Agents that were interrupted since they computed without awaiting"
+    yield from _many("botos_agents_interrupted_total", about, "counter", interrupted, label="kind")
     limited = tally.written("rate limits")
     yield from _many("botos_rate_limited_total", "Calls that the platform refused for a while", "counter", limited)
 

@@ -20,9 +20,11 @@ from django.db.models import Count, Min, Q
 from adapters import registry
 from adapters.supervisor import Health, State
 from identity import clock, outages
-from sessions_app import bridge, duties, lanes, pollers, redrive
+from sessions_app import agents, bridge, duties, lanes, pollers, redrive, tally
+from sessions_app.agent_loop import MOST_LEFT_BEHIND
 from sessions_app.models import Duty, InboundEvent, OutboundDelivery
 
+AGENT_KINDS = ("threads", "turns", "loops")
 LONGEST_LAG = 60.0  # seconds that a message may wait
 WRITING = "write to the database"  # the duty that shows it
 LONGEST_CALL = 300.0  # and one call to the database: cleaning a big file takes a while
@@ -125,6 +127,18 @@ def periodic_duties() -> list[Duty]:
     return list(Duty.objects.order_by("name"))
 
 
+def agents_left_behind() -> dict[str, int]:
+    """What goes on in this process although nobody waits for it: threads, turns and loops of agents."""
+    left = agents.left_behind()
+    return {kind: left[kind] for kind in AGENT_KINDS}
+
+
+def agents_ever_left_behind() -> dict[str, int]:
+    """How many were left behind in all processes together, some of which may have ended since."""
+    written = tally.written("left behind")
+    return {kind: written.get(kind, 0) for kind in AGENT_KINDS}
+
+
 def is_migrated() -> bool:
     """Whether the database has all tables that this program knows. Once it has, it keeps them."""
     global _is_migrated  # noqa: PLW0603 - reading all migrations takes too long to do it at each question
@@ -158,10 +172,12 @@ def reasons_against() -> list[str]:
         lag = backlog().lag
     except DatabaseError as error:
         return [*down, f"the database does not answer: {type(error).__name__}"]
+    full = [kind for kind, count in agents_left_behind().items() if count >= MOST_LEFT_BEHIND]
     standing, unwritten = bridge.longest_wait(), seconds_unwritten()
     return [
         *down,
         *([f"nothing could be written for {unwritten:.0f} s"] if unwritten >= settings.BOTOS_POLLER_SECONDS else []),
         *([f"messages wait for {lag:.0f} s"] if lag >= LONGEST_LAG else []),
+        *(f"{MOST_LEFT_BEHIND} {kind} of agents do not end: start this process again" for kind in full),
         *([f"this process waits for the database for {standing:.0f} s"] if standing >= LONGEST_CALL else []),
     ]

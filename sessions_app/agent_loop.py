@@ -36,11 +36,11 @@ GRACE = 1.0  # seconds in which a cancelled turn should end
 FAREWELL = 1.0  # seconds that the turns of an abandoned loop have to end when it turns again
 
 
-def _count_nothing(what: str) -> None:
+def _count_nothing(what: str, kind: str) -> None:
     pass
 
 
-count = _count_nothing  # the app puts its tally here, which needs Django's models
+count: Callable[[str, str], None] = _count_nothing  # the app puts its tally here, which needs Django's models
 
 
 class Blocked(BaseException):
@@ -76,7 +76,7 @@ class LeftBehind:
         """Count it until its future is done."""
         with self._lock:
             self._kinds[one] = kind
-        count(f"left behind: {kind}")
+        count("left behind", kind)
         one.add_done_callback(self._end)
 
     def _end(self, one: Future[Any]) -> None:
@@ -223,7 +223,7 @@ class Room:
         log.error(
             "%s keeps the agents' loop from turning for %.1f s; it is stopped at %s", name, standstill(), _stack(frame)
         )
-        count("agents interrupted")
+        count("interrupted", "loops")
         _raise_in(self._thread, Blocked)
 
     def _forgive(self) -> None:

@@ -235,8 +235,9 @@ class TurnPool:
         self._on_outgoing()
 
     async def _take_turn(self, claim: Claim, service: Service) -> None:
-        if turns.is_poison(claim):
-            _log(logging.ERROR, claim, f"put aside: it ended what worked on it {lanes.CRASHES_BEFORE_QUARANTINE} times")
+        if turns.is_poison(claim) and not await bridge.call(turns.is_bad_luck, claim):
+            times = claim.head.starts - claim.head.failures
+            _log(logging.ERROR, claim, f"put aside: what worked on it ended {times} times without an answer")
             await bridge.call(turns.quarantine, claim)
             return
         turn = await bridge.call(turns.begin, claim, resolver=service.resolver)

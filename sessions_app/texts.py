@@ -10,7 +10,10 @@ IDENTITY_UNKNOWN = _(
 TRYING_AGAIN = _("I could not answer that just now. I have kept your message and am trying again.")
 GAVE_UP = _("I still could not answer that. Your message is kept: send /retry in a while and I will try again.")
 CUT_SHORT = _("[This answer went on and on, so I cut it here.]")
-PUT_ASIDE = _("Something in that message keeps stopping me, so I have put it aside. Please try other words, or /retry.")
+PUT_ASIDE = _(
+    "I was interrupted several times while I worked on that message, so I have put it aside. It is kept: ask "
+    "something else meanwhile, or /retry."
+)
 ASKING_AGAIN = _("I am trying again to answer the last message that I could not answer.")
 NOTHING_TO_RETRY = _("There is no message of yours here that I could not answer.")
 

@@ -16,7 +16,7 @@ from identity import called, clock
 from identity.resolvers import Resolves, resolve_with
 from sessions_app import commands, drafts, history, outbox, texts
 from sessions_app.context import SessionContext
-from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE, Claim, Lease
+from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE, LOOKED_BACK, MOST_CRASHES, UNRELATED, Claim, Lease
 from sessions_app.messages import Address, Turn
 from sessions_app.models import HistoryEntry, InboundEvent, Lane
 
@@ -151,6 +151,19 @@ def uncount(claim: Claim) -> None:
 def is_poison(claim: Claim) -> bool:
     """Whether the claimed message has taken the process down with it too often: starts that ended in nothing at all."""
     return claim.head.starts - claim.head.failures >= CRASHES_BEFORE_QUARANTINE
+
+
+def is_bad_luck(claim: Claim) -> bool:
+    """Whether processes ended by another cause as well, so that these crashes tell little of the message.
+
+    Messages show it that a crash had met and that were answered before this one came. There is a limit all the same.
+    """
+    head = claim.head
+    if head.starts - head.failures >= MOST_CRASHES:
+        return False
+    earlier = InboundEvent.objects.filter(pk__lt=head.pk, pk__gte=head.pk - LOOKED_BACK, done_at__lt=head.received_at)
+    met = earlier.filter(status=Status.DONE, starts__gt=F("failures") + 1)
+    return met.values("conversation").distinct().count() >= UNRELATED
 
 
 @transaction.atomic

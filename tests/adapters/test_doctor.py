@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
@@ -16,7 +17,7 @@ from adapters import checks, checkup, vitals
 from botos_project.env import Environment
 from identity import clock
 from identity.models import PlatformAccount
-from sessions_app import forget_number, forgetting, outbox, pollers
+from sessions_app import forget_number, forgetting, outbox, pollers, tally
 from sessions_app.messages import Address
 from sessions_app.models import ForgetRequest, InboundEvent, Lane, OutboundDelivery, PollerLease
 from tests.sessions_app.talk import receive, say
@@ -234,3 +235,12 @@ def test_it_sees_that_somebody_is_not_forgotten() -> None:
 
     assert doctor()[1]["forgetting"]["detail"] == "1 waiting for longer than an hour"
     assert "room" in doctor()[1]["forgetting"]["hint"]
+
+
+def test_it_tells_what_of_agents_was_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally, "_counts", Counter())
+    assert doctor()[1]["agents"]["detail"] == "all have ended in time"
+    tally.up("left behind", "threads")
+    tally.write()
+
+    assert doctor()[1]["agents"]["detail"].startswith("left behind since they did not end in time: 1 threads, 0 turns")

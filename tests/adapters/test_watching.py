@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
@@ -18,7 +19,8 @@ from pytest_django import DjangoAssertNumQueries
 from adapters import vitals
 from adapters.supervisor import Health, State
 from identity import clock
-from sessions_app import duties, outbox, pollers, tally
+from sessions_app import agents, duties, outbox, pollers, tally
+from sessions_app.agent_loop import MOST_LEFT_BEHIND
 from sessions_app.messages import Address
 from sessions_app.models import Duty, InboundEvent, OutboundDelivery
 from tests.sessions_app.talk import claim, receive
@@ -216,3 +218,25 @@ def test_it_shows_its_numbers(client: Client, connections: list[Health]) -> None
     assert 'botos_rate_limited_total{platform="telegram"}' in text
     assert "alice" not in text
     assert "PIN" not in text
+
+
+def test_it_is_not_ready_when_too_much_of_agents_does_not_end(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "left_behind", lambda: Counter(threads=MOST_LEFT_BEHIND, turns=MOST_LEFT_BEHIND - 1))
+    answer = client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert answer.json()["reasons"] == [f"{MOST_LEFT_BEHIND} threads of agents do not end: start this process again"]
+
+
+@override_settings(BOTOS_METRICS_TOKEN=TOKEN)
+def test_it_shows_what_of_agents_does_not_end(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tally, "_counts", Counter())
+    monkeypatch.setattr(agents, "left_behind", lambda: Counter(threads=2))
+    tally.up("left behind", "threads")
+    tally.up("left behind", "loops")
+    tally.write()
+    shown = client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).content.decode()
+
+    assert 'botos_agents_left_behind{kind="threads"} 2' in shown
+    assert 'botos_agents_left_behind_total{kind="loops"} 1' in shown
+    assert 'botos_agents_left_behind_total{kind="turns"} 0' in shown

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
-from django.db import OperationalError
+from asgiref.sync import SyncToAsync, async_to_sync
+from django.db import OperationalError, connections
 from django.test import override_settings
 
 from sessions_app import bridge, turns
@@ -369,6 +369,14 @@ class Interrupted:
         return Reply(f"You said {turn.text}")
 
 
+@pytest.fixture
+def _threads_of_agents() -> Iterator[None]:
+    """An agent's calls to the database run in a thread that outlives the test."""
+    yield
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result(5)
+
+
+@pytest.mark.usefixtures("_threads_of_agents")
 @override_settings(BOTOS_SWEEP_SECONDS=600)
 def test_it_looks_again_after_a_turn_where_others_are_told_too() -> None:
     async def talk() -> None:

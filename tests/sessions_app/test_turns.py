@@ -195,6 +195,45 @@ def test_it_puts_a_message_aside_that_took_the_process_down_three_times() -> Non
     assert [event.text for event in claim(conversation).events] == ["harmless"]
 
 
+@pytest.mark.parametrize(
+    ("met", "crashes", "is_bad_luck"),
+    [
+        (["bob", "carol"], lanes.CRASHES_BEFORE_QUARANTINE, True),
+        (["bob", "bob"], lanes.CRASHES_BEFORE_QUARANTINE, False),  # one conversation may be to blame itself
+        (["bob", "carol"], lanes.MOST_CRASHES, False),
+    ],
+)
+def test_it_takes_crashes_for_bad_luck_where_they_met_others_before(
+    met: list[str], crashes: int, is_bad_luck: bool
+) -> None:
+    for who in met:
+        say(who, "answered after a crash")
+    InboundEvent.objects.update(starts=2, done_at=clock.seconds_from_now(-10))
+    conversation = receive("alice", "hello")
+    InboundEvent.objects.filter(conversation=conversation).update(starts=crashes)
+
+    assert turns.is_bad_luck(claim(conversation)) is is_bad_luck
+
+
+def test_it_blames_a_message_for_crashes_that_met_others_beside_it() -> None:
+    conversation = receive("mallory", "poison")
+    for who in ("bob", "carol"):
+        say(who, "answered after a crash")
+    InboundEvent.objects.filter(status=InboundEvent.Status.DONE).update(starts=2)
+    InboundEvent.objects.filter(conversation=conversation).update(starts=lanes.CRASHES_BEFORE_QUARANTINE)
+
+    assert not turns.is_bad_luck(claim(conversation))
+
+
+def test_it_blames_nobody_in_the_words_about_a_quarantine() -> None:
+    conversation = receive("alice", "hello")
+    turns.quarantine(claim(conversation))
+
+    [text] = OutboundDelivery.objects.values_list("text", flat=True)
+    assert text.startswith("I was interrupted several times")
+    assert "other words" not in text
+
+
 def test_it_does_not_count_a_turn_that_was_given_back() -> None:
     conversation = receive("alice", "hello")
 
