@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import functools
 import logging
 import sys
@@ -33,6 +34,7 @@ LEAST_STANDSTILL = 1.0  # seconds
 TICKS = 10  # looks at the loop until it counts as standing still
 MORE_TICKS = 4  # and until an interrupted one is abandoned
 GRACE = 1.0  # seconds in which a cancelled turn should end
+SWITCH_SECONDS = 0.0005
 FAREWELL = 1.0  # seconds that the turns of an abandoned loop have to end when it turns again
 
 
@@ -55,6 +57,11 @@ class NoLoopLeft(Exception):
     """Too many loops stand still. Only a new process helps."""
 
 
+def share_fairly() -> None:
+    """Have threads hand on the interpreter sooner: beside an agent that computes, each step of the others waits."""
+    sys.setswitchinterval(min(SWITCH_SECONDS, sys.getswitchinterval()))
+
+
 def standstill() -> float:
     """Seconds without a turn after which the loop counts as standing still.
 
@@ -63,6 +70,22 @@ def standstill() -> float:
     if not settings.configured:
         return 30.0
     return max(LEAST_STANDSTILL, min(settings.BOTOS_LEASE_SECONDS, settings.BOTOS_TURN_SECONDS / 4))
+
+
+def end_if_silent(seconds: float) -> None:
+    """End the process, to be started again, unless this is called again before the time is up.
+
+    For code that keeps the interpreter to itself, so that no watch in Python runs. This one is in C; it shows where
+    every thread is, without values.
+    """
+    if sys.__stderr__ is not None:
+        with suppress(OSError, ValueError):  # it may be closed
+            faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+
+
+def may_be_silent() -> None:
+    """Take `end_if_silent` back."""
+    faulthandler.cancel_dump_traceback_later()
 
 
 class LeftBehind:

@@ -15,7 +15,7 @@ from django.conf import settings
 
 from identity.outages import is_away, sqlstate
 from identity.resolvers import IdentityUnavailable, Resolves
-from sessions_app import agents, bridge, drafts, duties, lanes, tally, turns
+from sessions_app import agent_loop, agents, bridge, drafts, duties, lanes, tally, turns
 from sessions_app.lanes import Claim
 from sessions_app.messages import Agent
 from sessions_app.models import InboundEvent
@@ -28,6 +28,7 @@ MOST_AT_ONCE = 20  # lanes that are claimed in one transaction
 MOST_LOSSES = 2  # leases that a message may cost this process before it is held against it
 MOST_TROUBLES = 20  # and turns that the database did not take, which may be for what they hold
 
+LEAST_SILENCE = 60.0  # seconds that the whole process may stand still
 OTHERS_FIRST = 0.5  # seconds until a message counts as not heard of by the worker that was told of it
 
 
@@ -91,6 +92,7 @@ class TurnPool:
 
         Raises AgentsStandStill if agents block so many threads that only a new process helps.
         """
+        agent_loop.share_fairly()
         finding = [asyncio.create_task(job()) for job in (self._start_hinted, self._sweep)]
         keeping = asyncio.create_task(self._keep_leases())
         reasons = [asyncio.create_task(event.wait()) for event in (stop, self._is_hopeless)]
@@ -100,11 +102,13 @@ class TurnPool:
             self._is_stopping = True
             for job in (*finding, *reasons):
                 job.cancel()
-        await asyncio.gather(*finding, *reasons, return_exceptions=True)
-        if self._claiming:
-            await self._claiming
-        await self._drain()
-        keeping.cancel()
+        try:
+            await asyncio.gather(*finding, *reasons, return_exceptions=True)
+            if self._claiming:
+                await self._claiming
+            await self._drain()
+        finally:
+            keeping.cancel()
         if self._is_hopeless.is_set():
             raise agents.AgentsStandStill("the agents' loops stand still; a new process must take over")
 
@@ -279,13 +283,21 @@ class TurnPool:
                 self.notify(conversation_id)
 
     async def _keep_leases(self) -> None:
-        while True:
-            await asyncio.sleep(settings.BOTOS_LEASE_SECONDS / 3)
-            try:
-                await bridge.call(lanes.renew, list(self._leases.values()))
-                duties.succeeded("renew leases")
-            except Exception as error:  # noqa: BLE001 - a lost lease shows when the turn is written
-                duties.failed("renew leases", error, then="the fence decides who may write the turns")
+        longest = settings.BOTOS_TURN_SECONDS + settings.BOTOS_LEASE_SECONDS
+        try:
+            while True:
+                agent_loop.end_if_silent(max(longest, LEAST_SILENCE))
+                await asyncio.sleep(settings.BOTOS_LEASE_SECONDS / 3)
+                await self._renew()
+        finally:
+            agent_loop.may_be_silent()
+
+    async def _renew(self) -> None:
+        try:
+            await bridge.call(lanes.renew, list(self._leases.values()))
+            duties.succeeded("renew leases")
+        except Exception as error:  # noqa: BLE001 - a lost lease shows when the turn is written
+            duties.failed("renew leases", error, then="the fence decides who may write the turns")
 
 
 def _is_of_the_database(error: Exception) -> bool:

@@ -294,3 +294,16 @@ async def test_it_refuses_at_once_when_too_many_loops_stand_still(
     release.set()
     await until(lambda: not left_behind())
     assert await asked(lambda turn: "fine") == "fine"
+
+
+def test_it_ends_a_process_whose_interpreter_is_kept_by_one_thread() -> None:
+    program = """
+import ctypes
+from sessions_app.agent_loop import end_if_silent
+end_if_silent(0.2)
+ctypes.PyDLL(None).sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr

@@ -103,23 +103,6 @@ async def test_it_closes_a_stream_that_it_stops() -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_lets_others_go_on_at_each_piece_of_a_stream() -> None:
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counting = asyncio.create_task(count())
-    await text_of(pieces(*"octarine"))
-    counting.cancel()
-
-    assert turns >= len("octarine")
-
-
-@pytest.mark.asyncio
 async def test_it_makes_no_copies_of_a_huge_answer() -> None:
     huge = "o" * 20_000_000
     tracemalloc.start()
