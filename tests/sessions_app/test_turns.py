@@ -216,10 +216,11 @@ def test_it_takes_crashes_for_bad_luck_where_they_met_others_before(
 
 
 def test_it_blames_a_message_for_crashes_that_met_others_beside_it() -> None:
-    conversation = receive("mallory", "poison")
     for who in ("bob", "carol"):
         say(who, "answered after a crash")
-    InboundEvent.objects.filter(status=InboundEvent.Status.DONE).update(starts=2)
+    InboundEvent.objects.update(starts=2)
+    conversation = receive("mallory", "poison")
+    InboundEvent.objects.filter(status=InboundEvent.Status.DONE).update(done_at=clock.seconds_from_now(10))
     InboundEvent.objects.filter(conversation=conversation).update(starts=lanes.CRASHES_BEFORE_QUARANTINE)
 
     assert not turns.is_bad_luck(claim(conversation))
