@@ -179,7 +179,7 @@ async def _joined(pieces: AsyncIterator[str], heard: Hear | None) -> str:
 def _visible(text: str) -> str:
     # UTF-16 joins surrogates that a stream tore apart and replaces lone ones: neither a database nor a platform
     # takes those, nor NUL. Only so much is looked at, since an answer may be as large as the memory.
-    head = text[: 2 * LONGEST_ANSWER]
+    head = text.lstrip()[: 2 * LONGEST_ANSWER]
     whole = head.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "").strip()
     if not any(char.isprintable() and not char.isspace() for char in whole):
         raise EmptyReply("the agent answered only blanks")

@@ -4,8 +4,15 @@ import asyncio
 from typing import Any
 
 import pytest
+from channels.layers import channel_layers
 
 from botos_project.asgi import application
+
+
+@pytest.fixture(autouse=True)
+def _own_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal asks the channel layer, whose locks belong to the event loop of an earlier test."""
+    monkeypatch.setattr(channel_layers, "backends", {})
 
 
 async def answers_to_websocket(path: str, *, origin: str) -> list[str]:

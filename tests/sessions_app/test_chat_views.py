@@ -174,7 +174,7 @@ def test_it_shows_what_was_put_aside(client: Client, page: Browser, alice: Platf
     turns.quarantine(claim(alice))
 
     assert words(get(client))[-2] == "poison"
-    assert words(get(client))[-1].startswith("Something in that message")
+    assert words(get(client))[-1].startswith("I was interrupted several times")
 
 
 def test_it_shows_no_notes_of_other_browsers(client: Client, page: Browser, alice: PlatformAccount) -> None:
