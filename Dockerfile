@@ -4,8 +4,8 @@ FROM ${BASE}
 
 RUN useradd --system --uid 10001 --create-home botos && install -d -o botos -m 0700 /data
 WORKDIR /opt/botos
-COPY requirements.txt constraints.txt ./
-RUN pip install --no-cache-dir -r requirements.txt
+COPY requirements.lock ./
+RUN pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock
 COPY manage.py ./
 COPY botos_project botos_project
 COPY identity identity

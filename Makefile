@@ -8,6 +8,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BIN := .venv/bin
+UV := uv==0.13.9  # only for make lock
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 CHECKED := manage.py botos_project identity sessions_app adapters tests
 
@@ -15,7 +16,7 @@ CHECKED := manage.py botos_project identity sessions_app adapters tests
 DEPLOY := env -i PATH="$$PATH" HOME="$$HOME" BOTOS_ENV_FILE= BOTOS_PUBLIC_URL=https://bots.example.org \
 	SECRET_KEY=$$($(BIN)/python -c "import secrets; print(secrets.token_urlsafe(50))")
 
-.PHONY: help run test check static bench faults audit constraints
+.PHONY: help run test check static bench faults audit lock
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -48,22 +49,20 @@ faults: .venv/.installed-dev ## Kill, stall and flood it, and count what was los
 audit: .venv/.installed-dev ## Look for known holes in what is pinned
 	@.ci/audit
 
-constraints: ## Resolve requirements-dev.txt anew and pin all of it
-	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; $(PYTHON) -m venv "$$fresh"; \
-	cat requirements.txt requirements-dev.txt | grep -vE '^-' > "$$fresh/all.txt"; \
-	"$$fresh/bin/pip" install --quiet -r "$$fresh/all.txt"; head -n 1 constraints.txt > "$$fresh/new.txt"; \
-	"$$fresh/bin/pip" freeze --exclude pip --exclude setuptools | LC_ALL=C sort -f >> "$$fresh/new.txt"; \
-	cp "$$fresh/new.txt" constraints.txt
+lock: ## Resolve the requirements and pin all of them by hash, for every platform
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; $(PYTHON) -m venv "$$fresh"; "$$fresh/bin/pip" install --quiet $(UV); \
+	for name in requirements requirements-dev; do "$$fresh/bin/uv" pip compile --quiet --no-config --universal \
+	--python-version 3.11 --generate-hashes --custom-compile-command "make lock" $$name.txt --output-file $$name.lock; done
 
 # Installed again only when what is asked for has changed.
-.venv/.installed: requirements.txt constraints.txt | .venv/bin/pip
+.venv/.installed: requirements.lock | .venv/bin/pip
 	@echo "Installing what BotOS needs ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@touch $@
 
-.venv/.installed-dev: requirements.txt requirements-dev.txt constraints.txt | .venv/bin/pip
+.venv/.installed-dev: requirements-dev.lock | .venv/bin/pip
 	@echo "Installing what BotOS and its tests need ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
 	@touch $@ .venv/.installed
 
 .venv/bin/pip:

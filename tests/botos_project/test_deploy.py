@@ -16,6 +16,7 @@ import pytest
 import yaml
 from django.conf import settings
 from django.core.management import get_commands
+from packaging.requirements import Requirement
 
 from sessions_app.commands import COMMANDS as BOT_COMMANDS
 from tests.botos_project.test_settings import PROJECT
@@ -169,10 +170,25 @@ def test_it_says_under_which_licence_it_is() -> None:
     )
 
 
-PINNED = re.findall(r"(?m)^([\w.-]+)==(\S+)", (PROJECT / "constraints.txt").read_text(encoding="utf-8"))
+LOCKED = {name: (PROJECT / f"{name}.lock").read_text(encoding="utf-8") for name in ("requirements", "requirements-dev")}
+NAMED = [Requirement(line) for line in re.findall(r"(?m)^[a-z0-9].*?(?= \\$)", LOCKED["requirements-dev"])]
+PINNED = [(one.name, str(one.specifier)) for one in NAMED if one.marker is None or one.marker.evaluate()]
 AUDITED = [{"name": name, "version": version, "vulns": []} for name, version in PINNED]
 SKIPPED = [{"name": name, "skip_reason": "not found"} for name, _ in PINNED]
 HOLE: dict[str, Any] = AUDITED[0] | {"vulns": [{"id": "PYSEC-1"}]}
+
+
+@pytest.mark.parametrize("name", sorted(LOCKED))
+def test_it_installs_only_files_whose_hashes_are_known(name: str) -> None:
+    packages = re.split(r"(?m)^(?=[a-z0-9])", LOCKED[name])[1:]
+    wanted = re.findall(r"(?m)^([\w.-]+)(?:\[\S+\])?==(\S+)", (PROJECT / f"{name}.txt").read_text(encoding="utf-8"))
+
+    assert all("--hash=sha256:" in package for package in packages)
+    locked = {re.split(r"[ ;]", package, maxsplit=1)[0] for package in packages}
+    assert {f"{one.lower().replace('.', '-').replace('_', '-')}=={version}" for one, version in wanted} <= {
+        re.sub(r"\[.*\]", "", one) for one in locked
+    }
+    assert f"--require-hashes --no-deps -r {name}.lock" in (PROJECT / "Makefile").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
