@@ -10,7 +10,7 @@ from identity import called, clock, codes, keys, wording
 from identity.limits import limits
 from identity.models import PlatformAccount
 from identity.wording import Notice
-from sessions_app import texts
+from sessions_app import forget_report, texts
 from sessions_app.models import ForgetRequest
 
 TEMPLATE = "forget_number"
@@ -32,11 +32,10 @@ def notice(account: PlatformAccount, subject: Mapping[str, Any]) -> Notice:
     request = ForgetRequest.objects.filter(pk=subject["request"], account=account, state="asked").first()
     if request is None or request.expires_at <= clock.read():
         return Notice(called.with_commands(str(texts.FORGET_ENDED), on=account.platform))
-    accounts = PlatformAccount.objects.filter(pk__in=request.accounts).order_by("pk")
     values = {
         "number": codes.shown_number(number_of(request)),
-        "accounts": ", ".join(called.described(one, on=account.platform) for one in accounts),
         "lasting": wording.lasting(limits().number_seconds),
     }
-    text = str(texts.FORGET_NUMBER_ON_PAGE if request.browser else texts.FORGET_NUMBER) % values
-    return Notice(called.with_commands(text, on=account.platform))
+    report = forget_report.look([account], on=account.platform).before()
+    text = texts.FORGET_NUMBER_ON_PAGE if request.browser else texts.FORGET_NUMBER
+    return Notice(called.with_commands(report.said(text, texts.FORGET_WARNED, **values), on=account.platform))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -20,7 +20,8 @@ from identity import forgetting as identities
 from identity.limits import limits
 from identity.models import Browser, PlatformAccount
 from identity.notices import Template
-from sessions_app import database_files, forget_number, forgotten, outbox, texts, watermarks
+from sessions_app import database_files, forget_number, forget_report, forgotten, outbox, texts, watermarks
+from sessions_app.forget_report import Outlook
 from sessions_app.messages import Address
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery
 
@@ -47,13 +48,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a number; with WRONG, how many tries are `left`; with CONFIRMED, which accounts are `kept`, as
-    their chats could not be warned.
+    """What came of a number; with WRONG, how many tries are `left`; with CONFIRMED, the `request`, and which accounts
+    are `kept`, as their chats could not be warned.
     """
 
     outcome: Outcome
     left: int = 0
     kept: tuple[PlatformAccount, ...] = ()
+    request: ForgetRequest | None = field(default=None, compare=False)
 
 
 # --- Asking
@@ -86,8 +88,7 @@ def ask(*, account: PlatformAccount, browser: Browser | None = None) -> ForgetRe
 
 def awaited(account: PlatformAccount) -> ForgetRequest | None:
     """The request of the account whose number may be typed now."""
-    live = ForgetRequest.objects.filter(account=account, state=State.ASKED, expires_at__gt=clock.now())
-    return live.select_related("account").first()
+    return next(iter(forget_report.awaited([account])), None)
 
 
 def awaits_number(account: PlatformAccount) -> bool:
@@ -121,30 +122,23 @@ def _confirm(request: ForgetRequest) -> Answer:
     warned.
     """
     reached = [one for one in linking.reach(request.account) if one.pk in request.accounts]
-    warnings = OutboundDelivery.objects.filter(template=Template.FORGET_ASKED, created_at__gte=request.created_at)
-    sent = warnings.filter(account__in=reached, subject__by=request.account_id, status=OutboundDelivery.Status.SENT)
-    unaware = {one.pk for one in reached} - {request.account_id, *sent.values_list("account", flat=True)}
+    unaware = forget_report.unwarned(request)
     accounts = [one.pk for one in reached if one.pk not in unaware]
     mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ASKED)
     mine.update(state=State.CONFIRMED, accounts=accounts, confirmed_at=clock.now())
     audit.record(kind="forget_confirmed", actor=audit.actor(request.account), account=request.account)
-    return Answer(Outcome.CONFIRMED, kept=tuple(one for one in reached if one.pk in unaware))
+    request.refresh_from_db(fields=["state", "accounts"])
+    return Answer(Outcome.CONFIRMED, kept=tuple(one for one in reached if one.pk in unaware), request=request)
 
 
-def words_for(answer: Answer, *, on: str) -> object:
-    """The answer in a chat of the platform `on`."""
+def words_for(answer: Answer, outlook: Outlook | None = None) -> object:
+    """The answer in a chat. `outlook`: what stood around the account before its number was looked at."""
     if answer.outcome == Outcome.WRONG:
         return wording.wrong_number(answer.left)
-    if answer.kept:
-        return f"{texts.FORGETTING}\n\n{words_about_kept(answer, on=on)}"
-    said = {Outcome.CONFIRMED: texts.FORGETTING, Outcome.LOCKED: texts.FORGET_LOCKED}
-    return said.get(answer.outcome, texts.FORGET_ENDED)
-
-
-def words_about_kept(answer: Answer, *, on: str = "") -> str:
-    """What is said of accounts that are not forgotten with the others; empty if there are none. `on` as in `called`."""
-    names = ", ".join(called.described(one, on=on) for one in answer.kept)
-    return str(texts.KEPT_UNTOLD) % {"accounts": names} if names else ""
+    if answer.request and outlook:
+        report = outlook.after(answer.request.accounts, untold=[one.pk for one in answer.kept])
+        return report.said(texts.FORGETTING, texts.FORGETTING_TOGETHER)
+    return texts.FORGET_LOCKED if answer.outcome == Outcome.LOCKED else texts.FORGET_ENDED
 
 
 def say(account: PlatformAccount, text: object) -> None:

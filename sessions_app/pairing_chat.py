@@ -17,7 +17,7 @@ from identity.limits import limits
 from identity.models import PlatformAccount
 from identity.notices import Template
 from identity.pairing_rows import Outcome
-from sessions_app import forgetting, outbox, texts
+from sessions_app import forget_report, forgetting, outbox, texts
 from sessions_app.commands import parse
 from sessions_app.messages import InboundMessage, MessageEdit
 from sessions_app.models import Conversation, InboundEvent
@@ -289,10 +289,11 @@ def _forget(account: PlatformAccount, text: str) -> bool:
 
 
 def _forget_number(account: PlatformAccount, text: str) -> bool:
+    outlook = forget_report.look([account], on=account.platform)
     answer = forgetting.confirm(account=account, number=codes.read_number(text) or "")
     if answer.outcome == forgetting.Outcome.ELSEWHERE:
         return _say(account, Template.TYPE_IN_BROWSER)
-    forgetting.say(account, forgetting.words_for(answer, on=account.platform))
+    forgetting.say(account, forgetting.words_for(answer, outlook))
     return True
 
 

@@ -71,14 +71,24 @@ FORGET_NUMBER_ON_PAGE = _(
     "A browser in which you are signed in asks to delete all that I know of %(accounts)s: what was said, names and "
     "ids. This cannot be undone. If you want that, type %(number)s on the page (%(lasting)s). Else do nothing."
 )
+FORGET_WARNED = _("I write to the other accounts first. One that I cannot write to is kept.")
 FORGET_ENDED = _("That request has ended. Send /forget for a new number.")
 FORGET_LOCKED = _("Too many wrong numbers, so nothing is deleted. Send /forget for a new one.")
 FORGETTING = _(
-    "I am deleting all that I know of you; it takes a minute or two. This is the last you will hear from me."
+    "I am deleting all that I know of %(accounts)s: what was said, names and ids. It takes a minute or two. This is "
+    "the last you will hear from me here."
 )
-KEPT_UNTOLD = _(
-    "Not deleted: %(accounts)s. I could not write there, and nobody is forgotten without knowing it. Send /forget "
-    "there."
+FORGETTING_TOGETHER = _("An account that is unlinked before I begin is kept.")
+KEPT = _("Not deleted: %(account)s. Why: %(why)s.")
+KEPT_ELSEWHERE = _(
+    "Accounts that are not linked with the deleted ones, also those that were linked earlier. Send /forget in their "
+    "chats."
 )
+KEPT_GROUPS = _("What others said in groups, what I answered them, and what I sent there unasked.")
+KEPT_ANSWERS = _("What I said in the chats that are kept, also where it repeats your words.")
+KEPT_LOG = _("The log of what was done and when. It has a keyed hash in place of an account's id, and no names.")
+KEPT_BACKUPS = _("Backups that the operator has made, and what the platforms and the model's provider keep.")
+ALWAYS_KEPT = (KEPT_ELSEWHERE, KEPT_GROUPS, KEPT_ANSWERS, KEPT_LOG, KEPT_BACKUPS)
+KEPT_ANYWAY = _("I also keep:")
 FORGET_NOT_HERE = _("I cannot do that by myself here. Ask whoever runs this bot to delete what it keeps of you.")
 FORGET_NOT_NOW = _("You have asked for that often. Try again in an hour.")

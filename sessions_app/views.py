@@ -21,7 +21,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from identity import audit, browsers, called, codes, linking, live, wording
-from sessions_app import export, forgetting, my_page, search
+from sessions_app import export, forget_report, forgetting, my_page, search, texts
 from sessions_app.forgetting import Answer, Outcome
 from sessions_app.models import ForgetRequest
 from sessions_app.my_page import Here
@@ -266,7 +266,8 @@ def forget(request: HttpRequest, here: Here) -> HttpResponse:
     values = {
         "here": here,
         "browser": here.browser,
-        "reach": [called.described(one) for one in linking.reach(here.account)],
+        "report": forget_report.look([here.account], browser=here.browser).before(),
+        "always_kept": texts.ALWAYS_KEPT,
         "title": called.title(here.account.platform),
         "is_asked": asked is not None and asked.browser == here.browser.pk,
     }
@@ -295,22 +296,27 @@ def forget_confirm(request: HttpRequest, here: Here) -> HttpResponse:
     if digits is None or asked is None:
         messages.error(request, _("The number has six digits.") if asked else _("That request has ended."))
         return redirect(f"{reverse('me-forget')}?as={here.account.pk}")
+    outlook = forget_report.look([here.account], browser=here.browser)
     answer = forgetting.confirm(account=here.account, number=digits, browser=here.browser)
-    if answer.outcome == Outcome.CONFIRMED:
+    if answer.request:
         request.session.flush()
-        kept = forgetting.words_about_kept(answer)
-        return render(request, "sessions_app/forgotten.html", {"is_done": _erase(asked), "kept": kept})
+        is_done = _erase(answer.request)
+        report = outlook.after(answer.request.accounts, untold=[one.pk for one in answer.kept])
+        values = {"is_done": is_done, "report": report, "always_kept": texts.ALWAYS_KEPT}
+        return render(request, "sessions_app/forgotten.html", values)
     messages.error(request, _wrong(answer))
     return redirect(f"{reverse('me-forget')}?as={here.account.pk}")
 
 
 def _erase(asked: ForgetRequest) -> bool:
-    """Housekeeping goes on with what cannot be done at once."""
+    """Whether it is done: housekeeping goes on with what is not. `asked` then has the accounts that are deleted."""
     try:
-        return forgetting.erase(asked.pk, most=PORTIONS_ON_A_PAGE)
+        is_done = forgetting.erase(asked.pk, most=PORTIONS_ON_A_PAGE)
     except Exception as error:  # noqa: BLE001 - the request was confirmed, and its end does not depend on this page
         log.warning("forgetting goes on later: %s", type(error).__name__)
-        return False
+        is_done = False
+    asked.refresh_from_db(fields=["accounts"])
+    return is_done
 
 
 def _wrong(answer: Answer) -> str:

@@ -229,7 +229,7 @@ def test_it_counts_the_tries_that_the_operator_allows(two: None, settings: LazyS
     right = forget_number.number_of(asked())
     wrong = f"{(int(right) + 1) % 1_000_000:06d}"
 
-    told = [forgetting.words_for(forgetting.confirm(account=account(), number=wrong), on="telegram") for _ in range(2)]
+    told = [forgetting.words_for(forgetting.confirm(account=account(), number=wrong)) for _ in range(2)]
 
     assert told == ["That is not the number. 4 tries left.", "That is not the number. 3 tries left."]
 

@@ -1,0 +1,262 @@
+"""What "Forget me" says of accounts, before and after, is what a search of all tables finds."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+import pytest
+from django.apps import apps
+from django.test import Client
+from django.urls import reverse
+
+from identity import browsers, clock, linking
+from identity.models import AccountLink, BrowserAccount, PlatformAccount
+from sessions_app import forget_number, history, inbox, outbox, turns
+from sessions_app.models import Conversation, ForgetRequest, HistoryEntry
+from tests.identity import pairs
+from tests.sessions_app import browsing
+from tests.sessions_app.talk import DATABASE, claim, message
+from tests.sessions_app.test_forgetting import deliver, step_to_the_end
+
+pytestmark = pytest.mark.django_db
+
+PLATFORMS = ("telegram", "discord", "slack")
+TELEGRAM, DISCORD, SLACK = (one.title() for one in PLATFORMS)
+
+
+def words_of(platform: str) -> str:
+    """What stands in every row of this account and in no other."""
+    return f"quokka{platform}"
+
+
+def account(platform: str) -> PlatformAccount:
+    return PlatformAccount.objects.get(platform=platform, platform_user_id=words_of(platform))
+
+
+def talks(platform: str, *, group: str = "") -> None:
+    words = words_of(platform)
+    conversation = inbox.receive(message(words, f"I say {words}", platform=platform, group=group), resolver=DATABASE)
+    assert conversation is not None
+    turns.finish(claim(conversation), f"you said {words}", limit=outbox.TEXT_LIMIT)
+
+
+def found() -> set[str]:
+    """The platforms whose account is found in any row of any table."""
+    rows = "".join(
+        str([bytes(one) if isinstance(one, memoryview) else one for one in row]).casefold()
+        for model in apps.get_models()
+        for row in model._default_manager.values_list(*(one.attname for one in model._meta.concrete_fields))
+    )
+    return {platform.title() for platform in PLATFORMS if words_of(platform) in rows}
+
+
+def listed(page: str, which: str) -> dict[str, str]:
+    """The platforms of the accounts in one of the page's lists, each with the reason, if any."""
+    part = re.search(f'<ul id="{which}">(.*?)</ul>', page, re.DOTALL)
+    items = re.findall(r'<li(?: data-why="(\w+)")?>(\w+) account', unescape(part[1])) if part else []
+    return {platform: why for why, platform in items}
+
+
+class Person:
+    """Somebody with a browser in which their accounts are attached."""
+
+    def __init__(self, client: Client, *platforms: str) -> None:
+        self.client = client
+        for platform in platforms:
+            talks(platform)
+        self.browser = browsing.browser_of(*map(account, platforms))
+        session = client.session
+        session[browsers.SESSION_KEY] = str(self.browser.pk)
+        session.save()
+        for platform in platforms:
+            browsing.converse(self.browser, account(platform), f"page {words_of(platform)}", "heard")
+        deliver()
+
+    def link(self, *platforms: str, days: float = 0) -> None:
+        pairs.linked(*map(account, platforms))
+        pairs.later(days * 86_400, AccountLink.objects.all())
+        deliver()
+
+    def opens(self, platform: str) -> str:
+        return self.client.get(reverse("me-forget"), {"as": account(platform).pk}).content.decode()
+
+    def asks(self, platform: str, **fields: object) -> str:
+        values = {"as": account(platform).pk} | fields
+        return self.client.post(reverse("me-forget-ask"), values, follow=True).content.decode()
+
+    def types(self, platform: str, **fields: object) -> str:
+        values = {"as": account(platform).pk} | fields
+        return self.client.post(reverse("me-forget-number"), values, follow=True).content.decode()
+
+
+def number(platform: str) -> str:
+    return forget_number.number_of(ForgetRequest.objects.get(account=account(platform), state="asked"))
+
+
+def says_what_is_so(page: str, *, deleted: set[str], kept: dict[str, str]) -> None:
+    assert (set(listed(page, "deleted")), listed(page, "kept")) == (deleted, kept)
+    step_to_the_end()
+    assert found() == set(kept)
+
+
+def forget(person: Person, platform: str, *, deleted: set[str], kept: dict[str, str]) -> None:
+    """The whole flow from one tab; the page before the number says the same as the one after it."""
+    for page in (person.opens(platform), person.asks(platform)):
+        assert (set(listed(page, "deleted")), listed(page, "kept")) == (deleted, kept)
+    deliver()
+    says_what_is_so(person.types(platform, number=number(platform)), deleted=deleted, kept=kept)
+
+
+def test_it_keeps_an_account_that_was_linked_today_and_says_so(client: Client) -> None:
+    person = Person(client, "telegram", "discord")
+    person.link("telegram", "discord")
+
+    forget(person, "discord", deleted={DISCORD}, kept={TELEGRAM: "new"})
+
+    assert texts_of("telegram")[-2:] == ["page quokkatelegram", "heard"]
+
+
+def texts_of(platform: str) -> list[str]:
+    lines = history.window_for(Conversation.objects.get(account=account(platform)), limit=100)
+    return [line.text for line in lines]
+
+
+def test_it_deletes_all_that_have_been_linked_for_long(client: Client) -> None:
+    person = Person(client, "telegram", "discord")
+    person.link("telegram", "discord", days=2)
+
+    forget(person, "discord", deleted={TELEGRAM, DISCORD}, kept={})
+
+
+def test_it_keeps_an_account_of_the_browser_that_is_linked_to_nobody(client: Client) -> None:
+    person = Person(client, "telegram", "discord")
+
+    forget(person, "telegram", deleted={TELEGRAM}, kept={DISCORD: "apart"})
+
+
+def test_it_names_an_account_that_has_not_confirmed_lately(client: Client) -> None:
+    person = Person(client, "telegram", "discord")
+    BrowserAccount.objects.filter(account=account("discord")).update(confirmed_at=clock.seconds_from_now(-901))
+
+    forget(person, "telegram", deleted={TELEGRAM}, kept={DISCORD: "apart"})
+
+
+def test_it_says_that_accounts_stay_that_were_linked_once(client: Client) -> None:
+    person = Person(client, "telegram", "discord")
+    person.link("telegram", "discord", days=2)
+    linking.leave(account=account("discord"))
+    deliver()
+
+    page = person.opens("telegram")
+    assert "also those that were linked earlier" in page
+    person.asks("telegram")
+    page = person.types("telegram", number=number("telegram"))
+    assert (set(listed(page, "deleted")), listed(page, "kept")) == ({TELEGRAM}, {})
+    assert found() == {DISCORD}
+    assert "also those that were linked earlier" in page
+
+
+def test_it_says_which_account_was_unlinked_meanwhile(client: Client) -> None:
+    person = Person(client, "telegram", "discord")
+    person.link("telegram", "discord", days=2)
+    person.asks("telegram")
+    linking.leave(account=account("discord"))
+    deliver()
+
+    page = person.opens("telegram")
+    assert (set(listed(page, "deleted")), listed(page, "kept")) == ({TELEGRAM}, {DISCORD: "left"})
+    says_what_is_so(person.types("telegram", number=number("telegram")), deleted={TELEGRAM}, kept={DISCORD: "left"})
+
+
+def test_it_says_which_account_could_not_be_warned(client: Client) -> None:
+    person = Person(client, "telegram", "discord")
+    person.link("telegram", "discord", days=2)
+    person.asks("telegram")
+    deliver("telegram")
+
+    page = person.types("telegram", number=number("telegram"))
+    says_what_is_so(page, deleted={TELEGRAM}, kept={DISCORD: "untold"})
+
+
+def test_it_says_beforehand_which_account_cannot_be_warned(client: Client) -> None:
+    person = Person(client, "telegram", "discord")
+    person.link("telegram", "discord", days=2)
+    Conversation.objects.filter(account=account("discord")).update(chat_id="")
+
+    forget(person, "telegram", deleted={TELEGRAM}, kept={DISCORD: "untold"})
+
+
+def test_it_says_that_words_of_others_in_groups_stay(client: Client) -> None:
+    person = Person(client, "telegram")
+    talks("telegram", group="pub")
+    other = inbox.receive(message("bob", "I am bob", group="pub"), resolver=DATABASE)
+    assert other
+    turns.finish(claim(other), "hello bob", limit=outbox.TEXT_LIMIT)
+    deliver()
+
+    assert "What others said in groups" in person.opens("telegram")
+    forget(person, "telegram", deleted={TELEGRAM}, kept={})
+    assert set(HistoryEntry.objects.values_list("text", flat=True)) == {"I am bob", "hello bob"}
+
+
+def test_it_deletes_what_was_mirrored_to_a_deleted_account(client: Client) -> None:
+    person = Person(client, "telegram", "discord")
+    person.link("telegram", "discord")
+    for platform in ("telegram", "discord"):
+        conversation = Conversation.objects.get(account=account(platform))
+        said = {"role": "assistant", "source": "mirror", "text": f"mirrored {words_of(platform)}"}
+        history.entry(conversation, **said).save()
+
+    forget(person, "discord", deleted={DISCORD}, kept={TELEGRAM: "new"})
+    assert HistoryEntry.objects.get(source="mirror").text == "mirrored quokkatelegram"
+
+
+def test_it_signs_out_an_older_browser_and_says_so(client: Client) -> None:
+    person = Person(client, "telegram", "discord")
+    older = browsing.browser_of(account("telegram"))
+    deliver()
+
+    forget(person, "telegram", deleted={TELEGRAM}, kept={DISCORD: "apart"})
+    assert browsers.alive([older.pk, person.browser.pk]) == set()
+
+
+def test_it_says_the_same_in_the_chat(client: Client) -> None:
+    person = Person(client, "telegram", "discord", "slack")
+    person.link("telegram", "discord", days=2)
+    person.link("telegram", "slack")
+    inbox.receive(message(words_of("telegram"), "/forget"), resolver=DATABASE)
+    asked = next(text for text in deliver() if "Type " in text)
+    inbox.receive(message(words_of("telegram"), number("telegram")), resolver=DATABASE)
+    [farewell] = deliver()
+
+    for text in (asked, farewell):
+        first, kept = text.split("Not deleted: ")
+        assert (re.findall(r"(\w+) account \"", first), kept.split()[0]) == ([TELEGRAM, DISCORD], SLACK)
+        assert "less than a day old" in kept
+        assert "What others said in groups" in kept
+    step_to_the_end()
+    assert found() == {SLACK}
+
+
+def test_it_forgets_a_stranger_who_was_forgotten_before(client: Client) -> None:
+    person = Person(client, "telegram")
+    forget(person, "telegram", deleted={TELEGRAM}, kept={})
+    ForgetRequest.objects.all().delete()
+
+    again = Person(Client(), "telegram")
+    assert account("telegram").display_name
+    forget(again, "telegram", deleted={TELEGRAM}, kept={})
+
+
+def test_it_deletes_nothing_for_a_wrong_number(client: Client) -> None:
+    person = Person(client, "telegram", "discord")
+    person.asks("telegram")
+    wrong = f"{(int(number('telegram')) + 1) % 1_000_000:06d}"
+
+    page = person.types("telegram", number=wrong)
+
+    assert "2 tries left" in page
+    assert listed(page, "deleted") == {TELEGRAM: ""}
+    step_to_the_end()
+    assert found() == {TELEGRAM, DISCORD}
