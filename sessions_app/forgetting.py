@@ -6,7 +6,7 @@ A step that fails is done again: housekeeping goes on with every request that wa
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -40,6 +40,7 @@ class Outcome(StrEnum):
     """What came of a number."""
 
     CONFIRMED = "confirmed"
+    RIGHT = "right"
     WRONG = "wrong"
     LOCKED = "locked"
     ELSEWHERE = "elsewhere"
@@ -48,8 +49,9 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a number; with WRONG, how many tries are `left`; with CONFIRMED, the `request`, and which accounts
-    are `kept`, as their chats could not be warned.
+    """What came of a number; with WRONG, how many tries are `left`; with RIGHT, it was right, but another number that
+    was typed with it was not; with CONFIRMED, the `request`, and which accounts are `kept`, as their chats could not be
+    warned.
     """
 
     outcome: Outcome
@@ -86,6 +88,16 @@ def ask(*, account: PlatformAccount, browser: Browser | None = None) -> ForgetRe
     return request
 
 
+def ask_each(*, accounts: Sequence[PlatformAccount], browser: Browser) -> int:
+    """Ask for each account that none before it reaches: each gets a number of its own. How many could be asked."""
+    covered, asked = set[int](), 0
+    for one in accounts:
+        if one.pk not in covered:
+            covered |= {other.pk for other in linking.reach(one)}
+            asked += ask(account=one, browser=browser) is not None
+    return asked
+
+
 def awaited(account: PlatformAccount) -> ForgetRequest | None:
     """The request of the account whose number may be typed now."""
     return next(iter(forget_report.awaited([account])), None)
@@ -95,11 +107,29 @@ def awaits_number(account: PlatformAccount) -> bool:
     return awaited(account) is not None
 
 
-@transaction.atomic
 def confirm(*, account: PlatformAccount, number: str, browser: Browser | None = None) -> Answer:
     """A number was typed, in the account's chat or in a browser: only where it was asked for does it count."""
-    locks.lock_person(account.pk)
-    request = awaited(account)
+    return confirm_each({account: number}, browser=browser)[account]
+
+
+@transaction.atomic
+def confirm_each(
+    numbers: Mapping[PlatformAccount, str], *, browser: Browser | None = None
+) -> dict[PlatformAccount, Answer]:
+    """The same for several accounts at once: if one of the numbers is not right nothing is confirmed, and the right
+    ones have lost no try.
+    """
+    locks.lock_people(one.pk for one in numbers)
+    requests = {one.account_id: one for one in forget_report.awaited(numbers)}
+    answers = {one: _try(requests.get(one.pk), number, browser) for one, number in numbers.items()}
+    right = [answer.request for answer in answers.values() if answer.request]
+    if len(right) == len(answers):
+        return {request.account: _confirm(request) for request in right}
+    ForgetRequest.objects.filter(pk__in=[one.pk for one in right]).update(tries=F("tries") - 1)
+    return {one: Answer(Outcome.RIGHT) if answer.request else answer for one, answer in answers.items()}
+
+
+def _try(request: ForgetRequest | None, number: str, browser: Browser | None) -> Answer:
     if request is None:
         return Answer(Outcome.NOTHING)
     if request.browser != (browser.pk if browser else None):
@@ -109,7 +139,7 @@ def confirm(*, account: PlatformAccount, number: str, browser: Browser | None = 
     if not mine.filter(tries__lt=tries).update(tries=F("tries") + 1):  # counted before it is looked at
         return Answer(Outcome.NOTHING)
     if codes.is_same(number, forget_number.number_of(request)):
-        return _confirm(request)
+        return Answer(Outcome.RIGHT, request=request)
     left = tries - request.tries - 1
     if left > 0:
         return Answer(Outcome.WRONG, left)

@@ -21,6 +21,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from identity import audit, browsers, called, codes, linking, live, wording
+from identity.models import PlatformAccount
 from sessions_app import export, forget_report, forgetting, my_page, search, texts
 from sessions_app.forgetting import Answer, Outcome
 from sessions_app.models import ForgetRequest
@@ -262,24 +263,37 @@ def _back(here: Here) -> HttpResponse:
 @_for_reader
 def forget(request: HttpRequest, here: Here) -> HttpResponse:
     """What would be deleted, and how."""
-    asked = forgetting.awaited(here.account)
+    asked = _asked(here)
+    outlook = forget_report.look(asked or [here.account], browser=here.browser)
     values = {
         "here": here,
         "browser": here.browser,
-        "report": forget_report.look([here.account], browser=here.browser).before(),
+        "report": outlook.before(),
         "always_kept": texts.ALWAYS_KEPT,
+        "asked": [(one, called.described(one)) for one in asked],
         "title": called.title(here.account.platform),
-        "is_asked": asked is not None and asked.browser == here.browser.pk,
+        "may_ask_each": any(one.pk not in outlook.reached for one in here.accounts),
     }
     return render(request, "sessions_app/forget.html", values)
+
+
+def _asked(here: Here) -> list[PlatformAccount]:
+    """The accounts here whose numbers are awaited in this browser, that of the page first."""
+    awaited = {one.account_id for one in forget_report.awaited(here.accounts) if one.browser == here.browser.pk}
+    return [one for one in _here_first(here) if one.pk in awaited]
+
+
+def _here_first(here: Here) -> list[PlatformAccount]:
+    return sorted(here.accounts, key=lambda one: one != here.account)
 
 
 @require_POST
 @never_cache
 @_for_reader
 def forget_ask(request: HttpRequest, here: Here) -> HttpResponse:
-    """Send a number to the chat."""
-    if forgetting.ask(account=here.account, browser=here.browser) is None:
+    """Send a number to the chat, or to each that is signed in and fresh here."""
+    accounts = _here_first(here) if request.POST.get("each") else [here.account]
+    if not forgetting.ask_each(accounts=accounts, browser=here.browser):
         messages.error(request, _("You have asked for that often. Try again in an hour."))
     return redirect(f"{reverse('me-forget')}?as={here.account.pk}")
 
@@ -290,22 +304,31 @@ def forget_ask(request: HttpRequest, here: Here) -> HttpResponse:
 @never_cache
 @_for_reader
 def forget_confirm(request: HttpRequest, here: Here) -> HttpResponse:
-    """The number that the chat was sent."""
-    digits = codes.read_number(request.POST.get("number", ""))
-    asked = forgetting.awaited(here.account)
-    if digits is None or asked is None:
-        messages.error(request, _("The number has six digits.") if asked else _("That request has ended."))
+    """The numbers that the chats were sent. An account whose field is empty is kept."""
+    typed = {one: request.POST.get(_field(one, here), "").strip() for one in here.accounts}
+    numbers = {one: codes.read_number(text) or "" for one, text in typed.items() if text}
+    if not numbers or not all(numbers.values()):
+        messages.error(request, _("The number has six digits.") if _asked(here) else _("That request has ended."))
         return redirect(f"{reverse('me-forget')}?as={here.account.pk}")
-    outlook = forget_report.look([here.account], browser=here.browser)
-    answer = forgetting.confirm(account=here.account, number=digits, browser=here.browser)
-    if answer.request:
+    outlook = forget_report.look(numbers, browser=here.browser)
+    answers = forgetting.confirm_each(numbers, browser=here.browser)
+    confirmed = [answer.request for answer in answers.values() if answer.request]
+    if confirmed:
         request.session.flush()
-        is_done = _erase(answer.request)
-        report = outlook.after(answer.request.accounts, untold=[one.pk for one in answer.kept])
-        values = {"is_done": is_done, "report": report, "always_kept": texts.ALWAYS_KEPT}
+        erased = [_erase(one) for one in confirmed]  # each, also after one that takes longer
+        deleted = {pk for one in confirmed for pk in one.accounts}
+        report = outlook.after(deleted, untold=[one.pk for answer in answers.values() for one in answer.kept])
+        values = {"is_done": all(erased), "report": report, "always_kept": texts.ALWAYS_KEPT}
         return render(request, "sessions_app/forgotten.html", values)
-    messages.error(request, _wrong(answer))
+    for account, answer in answers.items():
+        if answer.outcome != Outcome.RIGHT:
+            about = f"{called.described(account)}: " if len(answers) > 1 else ""
+            messages.error(request, f"{about}{_wrong(answer)}")
     return redirect(f"{reverse('me-forget')}?as={here.account.pk}")
+
+
+def _field(account: PlatformAccount, here: Here) -> str:
+    return "number" if account == here.account else f"number-{account.pk}"
 
 
 def _erase(asked: ForgetRequest) -> bool:

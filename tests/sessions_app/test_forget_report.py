@@ -260,3 +260,69 @@ def test_it_deletes_nothing_for_a_wrong_number(client: Client) -> None:
     assert listed(page, "deleted") == {TELEGRAM: ""}
     step_to_the_end()
     assert found() == {TELEGRAM, DISCORD}
+
+
+def numbers(first: str, *others: str) -> dict[str, str]:
+    """The fields of the form on the page of the first one."""
+    return {"number": number(first)} | {f"number-{account(one).pk}": number(one) for one in others}
+
+
+def wrong(platform: str) -> str:
+    return f"{(int(number(platform)) + 1) % 1_000_000:06d}"
+
+
+def test_it_forgets_all_that_are_signed_in_here_at_once(client: Client) -> None:
+    person = Person(client, "telegram", "discord", "slack")
+    person.link("telegram", "discord")
+
+    page = person.asks("discord", each="yes")
+    assert (len(listed(page, "deleted")), listed(page, "kept")) == (3, {})
+    deliver()
+    page = person.types("discord", **numbers("discord", "telegram", "slack"))
+
+    says_what_is_so(page, deleted={TELEGRAM, DISCORD, SLACK}, kept={})
+
+
+def test_it_keeps_an_account_whose_field_is_left_empty(client: Client) -> None:
+    person = Person(client, "telegram", "discord", "slack")
+    person.link("telegram", "discord")
+    person.asks("discord", each="yes")
+
+    page = person.types("discord", **numbers("discord", "telegram"))
+
+    says_what_is_so(page, deleted={TELEGRAM, DISCORD}, kept={SLACK: "untyped"})
+
+
+def test_it_asks_no_account_here_that_another_one_reaches_and_none_that_is_stale(client: Client) -> None:
+    person = Person(client, "telegram", "discord", "slack")
+    person.link("telegram", "discord", days=2)
+    BrowserAccount.objects.update(confirmed_at=clock.now())
+    BrowserAccount.objects.filter(account=account("slack")).update(confirmed_at=clock.seconds_from_now(-901))
+
+    person.asks("discord", each="yes")
+
+    assert ForgetRequest.objects.get(state="asked").account == account("discord")
+
+
+def test_it_confirms_nothing_if_one_number_is_wrong_and_counts_that_one_alone(client: Client) -> None:
+    person = Person(client, "telegram", "discord")
+    person.asks("telegram", each="yes")
+
+    page = person.types("telegram", **numbers("telegram", "discord") | {"number": wrong("telegram")})
+
+    assert "2 tries left" in page
+    assert listed(page, "deleted") == {TELEGRAM: "", DISCORD: ""}
+    tries = dict(ForgetRequest.objects.values_list("account__platform", "tries"))
+    assert tries == {"telegram": 1, "discord": 0}
+    step_to_the_end()
+    assert found() == {TELEGRAM, DISCORD}
+
+
+def test_it_takes_no_number_of_an_account_that_is_stale_here(client: Client) -> None:
+    person = Person(client, "telegram", "discord")
+    person.asks("telegram", each="yes")
+    BrowserAccount.objects.filter(account=account("discord")).update(confirmed_at=clock.seconds_from_now(-901))
+
+    page = person.types("telegram", **numbers("telegram", "discord"))
+
+    says_what_is_so(page, deleted={TELEGRAM}, kept={DISCORD: "untyped"})
