@@ -265,10 +265,12 @@ def forget(request: HttpRequest, here: Here) -> HttpResponse:
     """What would be deleted, and how."""
     asked = _asked(here)
     outlook = forget_report.look(asked or [here.account], browser=here.browser)
+    report = outlook.before()
     values = {
         "here": here,
         "browser": here.browser,
-        "report": outlook.before(),
+        "report": report,
+        "warns_others": len(report.deleted) > max(len(asked), 1),
         "always_kept": texts.ALWAYS_KEPT,
         "asked": [(one, called.described(one)) for one in asked],
         "title": called.title(here.account.platform),
