@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html import unescape
+from typing import Any
 
 import pytest
 from django.apps import apps
@@ -12,7 +13,7 @@ from django.urls import reverse
 
 from identity import browsers, clock, linking
 from identity.models import AccountLink, BrowserAccount, PlatformAccount
-from sessions_app import forget_number, history, inbox, outbox, turns
+from sessions_app import forget_number, forgetting, history, inbox, outbox, turns
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry
 from tests.identity import pairs
 from tests.sessions_app import browsing
@@ -327,3 +328,22 @@ def test_it_takes_no_number_of_an_account_that_is_stale_here(client: Client) -> 
     page = person.types("telegram", **numbers("telegram", "discord"))
 
     says_what_is_so(page, deleted={TELEGRAM}, kept={DISCORD: "untyped"})
+
+
+def test_it_says_which_account_was_unlinked_just_before_it_began(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = Person(client, "telegram", "discord")
+    person.link("telegram", "discord", days=2)
+    person.asks("telegram")
+    deliver()
+    erase = forgetting.erase
+
+    def erase_late(*args: Any, **options: Any) -> bool:
+        linking.leave(account=account("discord"))
+        return erase(*args, **options)
+
+    monkeypatch.setattr(forgetting, "erase", erase_late)
+    page = person.types("telegram", number=number("telegram"))
+
+    says_what_is_so(page, deleted={TELEGRAM}, kept={DISCORD: "left"})
