@@ -188,9 +188,9 @@ def end_old() -> int:
 
     Whence a browser came is kept for an hour after its end: who signs out and begins again is still counted.
     """
-    long_ago = clock.seconds_from_now(-3600)
+    long_ago = clock.bound(-3600)
     Browser.objects.filter(address__gt=Literal(""), ended_at__lte=long_ago).update(address="")
-    idle, old = (clock.seconds_from_now(-one) for one in (limits().browser_idle_seconds, limits().browser_seconds))
+    idle, old = (clock.bound(-one) for one in (limits().browser_idle_seconds, limits().browser_seconds))
     open_ones = Browser.objects.filter(ended_at=None)
     ended = portions.handle("ending a browser", open_ones.filter(seen_at__lte=idle).order_by("seen_at"), sign_out)
     return ended + portions.handle(

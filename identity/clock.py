@@ -28,9 +28,9 @@ def _moment(seconds: float) -> tuple[str, Any]:
 class _Moment(Func):
     output_field = DateTimeField()
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, once: bool = False) -> None:
         super().__init__()
-        self._seconds = seconds
+        self._seconds, self._once = seconds, once
 
     def as_sql(
         self,
@@ -42,7 +42,7 @@ class _Moment(Func):
         **extra: Any,
     ) -> Any:
         statement, value = _moment(self._seconds)
-        return statement, [value]
+        return f"(SELECT {statement})" if self._once else statement, [value]
 
 
 def now() -> Func:
@@ -53,6 +53,14 @@ def now() -> Func:
 def seconds_from_now(seconds: float) -> Func:
     """The moment `seconds` ahead (or behind, if negative), as an expression."""
     return _Moment(seconds)
+
+
+def bound(seconds: float = 0.0) -> Func:
+    """The moment `seconds` ahead (or behind), read once in a statement, so that an index finds what is due.
+
+    PostgreSQL asks `clock_timestamp()` for each row, and so reads all of an index that it is compared with.
+    """
+    return _Moment(seconds, once=True)
 
 
 def read() -> datetime:

@@ -90,7 +90,7 @@ def _silent() -> Q:
 def _to_be_looked_at() -> tuple[QuerySet[AccountLink], QuerySet[AccountLink]]:
     """Two questions, as SQLite answers one with an OR by reading all links."""
     live = AccountLink.objects.live()
-    return live.filter(look_at=None), live.filter(look_at__lte=clock.now()).order_by("look_at")
+    return live.filter(look_at=None), live.filter(look_at__lte=clock.bound()).order_by("look_at")
 
 
 @transaction.atomic
@@ -108,7 +108,7 @@ def remind() -> int:
 
     One transaction each, as in `suspend_silent`.
     """
-    due = AccountLink.objects.live().filter(remind_at__lte=clock.now()).select_related("user")
+    due = AccountLink.objects.live().filter(remind_at__lte=clock.bound()).select_related("user")
     return portions.handle("a reminder of a link", due.order_by("remind_at"), _remind_of, most=ENDED_AT_ONCE)
 
 

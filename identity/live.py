@@ -69,7 +69,7 @@ def announce(topic: str | Iterable[str], kind: str) -> None:
 
 def forget_old() -> int:
     """Delete events that no page can want any more. How many there were."""
-    return LiveEvent.objects.filter(at__lt=clock.seconds_from_now(-KEPT_SECONDS)).delete()[0]
+    return LiveEvent.objects.filter(at__lt=clock.bound(-KEPT_SECONDS)).delete()[0]
 
 
 def position() -> int:

@@ -353,7 +353,7 @@ def burn(*, found: Iterable[str]) -> bool:
 @transaction.atomic
 def expire() -> int:
     """End what has run out, so that no hash of it remains. How many there were."""
-    over = Pairing.objects.filter(ended_at=None, expires_at__lte=clock.now()).order_by("expires_at")
+    over = Pairing.objects.filter(ended_at=None, expires_at__lte=clock.bound()).order_by("expires_at")
     return portions.handle(
         "ending a request", over, lambda one: pairing_rows.expire(Pairing.objects.filter(pk=one.pk)) > 0
     )

@@ -18,7 +18,7 @@ def forget_old_requests() -> int:
 
     At least a day ago, however short the operator wants it: starts and strikes are counted for as long.
     """
-    old = clock.seconds_from_now(-max(1, settings.BOTOS_KEEP_PAIRINGS_DAYS) * DAY)
+    old = clock.bound(-max(1, settings.BOTOS_KEEP_PAIRINGS_DAYS) * DAY)
     in_browsers = BrowserAccount.objects.filter(ended_at__lt=old).order_by("ended_at")
     gone = portions.delete("forgetting accounts in browsers", in_browsers)
     is_attached = Exists(BrowserAccount.objects.filter(pairing=OuterRef("pk")))

@@ -62,7 +62,7 @@ def _delete(rows: QuerySet[Any], since: str, days: int) -> int:
 
 
 def _ago(days: int) -> Any:
-    return clock.seconds_from_now(-days * DAY)
+    return clock.bound(-days * DAY)
 
 
 DUTIES = (forget_words, forget_keys, forget_deliveries, forget_requests, forget_history)
