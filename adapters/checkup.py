@@ -15,7 +15,6 @@ import httpx
 from django.conf import settings
 from django.core import checks
 from django.db import DatabaseError, connection
-from django.db.models import Exists, OuterRef
 from redis.exceptions import RedisError
 
 from adapters import registry, vitals
@@ -191,10 +190,10 @@ def _clock() -> Finding:
 
 
 def _leases() -> Finding:
-    held = Lane.objects.filter(lease_until__gt=clock.now())
     # What nothing waits for, such as the lane of a program that ended while it asked the agent, nobody needs to take.
-    waiting = InboundEvent.objects.filter(conversation=OuterRef("pk"), done_at=None)
-    left = Lane.objects.exclude(owner="").filter(Exists(waiting), lease_until__lte=clock.now())
+    waited_for = Lane.objects.filter(pk__in=InboundEvent.objects.filter(done_at=None).values("conversation"))
+    held = waited_for.filter(lease_until__gt=clock.now())
+    left = waited_for.exclude(owner="").filter(lease_until__lte=clock.now())
     hint = "no worker takes over: is one running?" if left.exists() else ""
     holders = held.values("owner").distinct().count()
     return Finding("leases", f"{held.count()} held by {holders} workers, {left.count()} run out", hint)

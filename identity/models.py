@@ -291,6 +291,8 @@ class Pairing(models.Model):
             models.Index(fields=["initiator_hash", "created_at"], name="requests_of_an_initiator"),
             models.Index(fields=["initiator_browser", "created_at"], name="requests_of_a_browser"),
             models.Index(fields=["expires_at"], condition=Q(ended_at=None), name="requests_that_may_expire"),
+            # the operators' list
+            models.Index(fields=["created_at", "id"], name="requests_by_age"),
             # retention
             models.Index(fields=["ended_at"], condition=Q(ended_at__isnull=False), name="requests_by_end"),
         ]

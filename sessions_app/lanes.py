@@ -92,12 +92,13 @@ def waiting(platforms: Collection[str], *, longer_than: float = 0.0) -> list[int
 
 def overdue() -> QuerySet[InboundEvent]:
     """What waits although its lane is free: nobody works on any conversation of the person, nor is to try one later."""
-    held = Q(lease_until__gt=clock.now()) | Q(not_before__gt=clock.now())
-    own = Lane.objects.filter(held, conversation=OuterRef("conversation"))
+    now = clock.now()
+    own = Lane.objects.filter(Q(lease_until__gt=now) | Q(not_before__gt=now), conversation=OuterRef("conversation"))
+    theirs = "user__links__account__conversation__lane__"
     same_person = AccountLink.objects.live().filter(
+        Q(**{f"{theirs}lease_until__gt": now}) | Q(**{f"{theirs}not_before__gt": now}),
         account=OuterRef("conversation__account"),
         user__links__ended_at=None,
-        user__links__account__conversation__lane__in=Lane.objects.filter(held),
     )
     return InboundEvent.objects.filter(~Exists(own), ~Exists(same_person), done_at=None)
 

@@ -73,7 +73,7 @@ class RequestAdmin(OperatorAdmin):
         "=responder__platform_user_id",
     )
     search_help_text = gettext_lazy("By a person's id, an operator, or the id of an account.")
-    ordering = ("-created_at",)
+    ordering = ("-created_at", "-pk")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Pairing]:
         requests: QuerySet[Pairing] = super().get_queryset(request)
