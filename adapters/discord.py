@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import discord
+from discord.http import handle_message_parameters
 
 from adapters.discord_link import Connection, Memory
 from adapters.discord_sdk import Busy, buttons_of, delivery_error, new_client, point_sdk_at, refusal
@@ -103,10 +104,16 @@ class DiscordAdapter:
         if earlier:
             return earlier
         text = message.text if earlier is not None else marked(message.text, LONGEST_TEXT)
-        about: dict[str, Any] = {"nonce": message.nonce, "suppress_embeds": True}
+        about: dict[str, Any] = {"nonce": message.nonce, "flags": discord.MessageFlags(suppress_embeds=True)}
         if message.buttons:
             about["view"] = buttons_of(message.buttons)
-        return str((await channel.send(text, **about)).id)
+        # The answer as it is: what the SDK cannot make a message of was posted all the same.
+        with handle_message_parameters(text, previous_allowed_mentions=client.allowed_mentions, **about) as params:
+            sent: object = await client.http.send_message(channel.id, params=params)
+        sent_id = sent.get("id") if isinstance(sent, dict) else None
+        if not isinstance(sent_id, str) or not sent_id.isdecimal():
+            raise DeliveryError("discord's answer names no message", ambiguous=True)
+        return sent_id
 
     async def _earlier(
         self, client: discord.Client, channel: discord.PartialMessageable, message: OutgoingMessage

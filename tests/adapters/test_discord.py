@@ -16,6 +16,7 @@ from typing import Any
 import discord
 import pytest
 import pytest_asyncio
+from aiohttp import web
 
 from adapters import discord_link, registry
 from adapters.discord import DiscordAdapter
@@ -425,6 +426,30 @@ async def test_it_says_what_a_failure_means(
     assert (error.permanent, error.retry_after, error.ambiguous) == meaning
     assert time.monotonic() - started < 0.9  # the SDK alone would wait
     assert (server.token in everything_in(error), error.__context__) == (False, None)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_named", [True, False])
+async def test_it_takes_a_message_for_sent_that_the_sdk_cannot_read(
+    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch, *, is_named: bool
+) -> None:
+    """Only an answer that names no message leaves open whether it was sent."""
+    chat, answer = server.private_chat(ALICE), server.rest._answer
+
+    async def spoilt(request: web.Request, handler: discord_rest.Handler) -> web.Response:
+        response = await answer(request, handler)
+        if not request.path.endswith("/messages"):
+            return response
+        said = json.loads(response.text or "")
+        return discord_rest._json({"id": said["id"], "author": "new"} if is_named else {})
+
+    monkeypatch.setattr(server.rest, "_answer", spoilt)
+    if is_named:
+        sent = await run.adapter.send(to(chat))
+        assert [said.message_id for said in await server.wait_for(1, chat=chat)] == [sent]
+        return
+    error = await refused(run, to(chat))
+    assert (error.ambiguous, error.permanent) == (True, False)
 
 
 @pytest.mark.asyncio
