@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 import time_machine
+from aiohttp import web
 
 import adapters.slack
 import adapters.slack_directory
@@ -726,6 +727,16 @@ async def test_it_is_unsure_after_a_lost_answer_and_does_not_repeat_by_itself(ru
     error = await refused(run, to(chat, "once"))
     assert (error.permanent, error.ambiguous) == (False, True)
     assert len(await server.wait_for(1, chat=chat)) == 1
+
+
+async def test_it_says_so_when_something_on_the_way_answers_in_plain_text(
+    run: Run, server: SlackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK takes it for the content of a file, and fails with an AttributeError."""
+    monkeypatch.setattr(web, "json_response", lambda *_, **__: web.Response(text="Welcome to the proxy"))
+    error = await refused(run, to(server.private_chat(ALICE), "hello"))
+    assert str(error) == "slack did not answer: the answer is not JSON; check SLACK_API_URL and any proxy on the way"
+    assert (error.permanent, error.ambiguous) == (False, True)
 
 
 async def test_it_is_sure_when_nobody_listened(run: Run, server: SlackServer) -> None:

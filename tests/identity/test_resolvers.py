@@ -55,6 +55,7 @@ class BrokenResolver:
 def test_it_answers_an_unlinked_pair_with_its_own_key(resolver: IdentityResolverProtocol) -> None:
     assert resolver.resolve("telegram", "12345") == "telegram:12345"
     assert resolver.links_for("alice") == []
+    assert resolver.links_for("telegram:12345") == []
 
 
 @pytest.mark.django_db
