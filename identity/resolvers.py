@@ -76,6 +76,11 @@ def stranger_key(platform: str, platform_user_id: str) -> str:
     return f"{platform}:{platform_user_id}"
 
 
+def key_without_resolver(platform: str, platform_user_id: str) -> str:
+    """The key of an account's private conversation where no resolver is configured."""
+    return f"bot_{platform}_{platform_user_id}"
+
+
 def resolve_with(resolver: Resolves, platform: str, platform_user_id: str) -> str:
     """Ask any resolver, a deployer's own included, and fail closed: whatever goes wrong is an IdentityUnavailable."""
     try:
@@ -86,6 +91,9 @@ def resolve_with(resolver: Resolves, platform: str, platform_user_id: str) -> st
         raise IdentityUnavailable(f"{type(resolver).__name__}.resolve failed: {error!r}") from error
     if not isinstance(answer, str) or not answer.strip():
         raise IdentityUnavailable(f"{type(resolver).__name__}.resolve returned {answer!r} instead of an id.")
+    if answer.startswith("bot_") and answer != key_without_resolver(*_pair(platform, platform_user_id)):
+        # What is said under such a key is shown to the account that it names.
+        raise IdentityUnavailable(f"{type(resolver).__name__}.resolve returned {answer!r}, the key of another account.")
     return answer
 
 

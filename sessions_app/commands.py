@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from identity import called, linking
 from identity.models import AccountLink, PlatformAccount
 from identity.names import literal
+from identity.resolvers import Pair
 from sessions_app import history, redrive, search, texts
 from sessions_app.context import SessionContext
 from sessions_app.messages import Line
@@ -68,6 +69,10 @@ def _argument_of(claim: Claim) -> str:
     return (parse(claim.head.text) or ("", ""))[1]
 
 
+def _speaker(claim: Claim) -> Pair:
+    return claim.account.platform, claim.account.platform_user_id
+
+
 def _start(claim: Claim, context: SessionContext) -> str:
     return str(texts.WELCOME)
 
@@ -96,7 +101,7 @@ def _whoami(claim: Claim, context: SessionContext) -> str:
 
 
 def _history(claim: Claim, context: SessionContext) -> str:
-    lines = history.readable(claim.lease.conversation, limit=_LINES_OF_HISTORY)
+    lines = history.readable(claim.lease.conversation, limit=_LINES_OF_HISTORY, speaker=_speaker(claim))
     who = {"user": texts.YOU, "assistant": texts.ME}
     return "\n".join(f"{who[line.role]}: {_shortened(line.text)}" for line in lines) or str(texts.NO_HISTORY)
 
@@ -105,7 +110,7 @@ def _search(claim: Claim, context: SessionContext) -> str:
     words = _argument_of(claim)
     if not words:
         return called.with_commands(str(texts.SEARCH_FOR_WHAT), on=claim.head.platform)
-    hits = search.find(claim.lease.conversation, words, limit=_LINES_OF_HISTORY)
+    hits = search.find(claim.lease.conversation, words, limit=_LINES_OF_HISTORY, speaker=_speaker(claim))
     return "\n".join(_found(hit.line, claim.head.platform) for hit in reversed(hits)) or str(texts.NOTHING_FOUND)
 
 

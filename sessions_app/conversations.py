@@ -10,13 +10,36 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from django.db.models import F, OuterRef, QuerySet, Subquery
+from django.db.models import CharField, F, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce, Concat, Length, Substr
 
 from identity import linking
 from identity.models import AccountLink, PlatformAccount
-from identity.resolvers import DatabaseIdentityResolver, Resolves, resolve_with, stranger_key
+from identity.resolvers import DatabaseIdentityResolver, Resolves, key_without_resolver, resolve_with, stranger_key
 from sessions_app.messages import Address, InboundMessage
 from sessions_app.models import Conversation, HistoryEntry, Lane
+
+
+def _without_resolver(platform: str | OuterRef, platform_user_id: str | OuterRef) -> Concat:
+    """`key_without_resolver` of columns."""
+    return Concat(Value("bot_"), platform, Value("_"), platform_user_id, output_field=CharField())
+
+
+# Of a row with an `account`: the conversation that the account had while no resolver was configured.
+_BEFORE_RESOLVERS = Subquery(
+    Conversation.objects.filter(
+        kind=Conversation.Kind.DM,
+        account=None,
+        platform=OuterRef("account__platform"),
+        key=_without_resolver(OuterRef("account__platform"), OuterRef("account__platform_user_id")),
+    ).values("pk")[:1]
+)
+# Of such a conversation: its account. The id is cut out of the key, so that the account is found in its index.
+_BY_KEY = PlatformAccount.objects.annotate(own_key=_without_resolver("platform", "platform_user_id")).filter(
+    platform=OuterRef("platform"),
+    platform_user_id=Substr(OuterRef("key"), Length(OuterRef("platform")) + len("bot__") + 1),
+    own_key=OuterRef("key"),
+)
 
 
 def conversation_for(
@@ -58,7 +81,7 @@ def storage_key(platform: str, platform_user_id: str, resolver: Resolves | None)
     resolved.
     """
     if resolver is None:
-        return f"bot_{platform}_{platform_user_id}"
+        return key_without_resolver(platform, platform_user_id)
     if is_computed(resolver):
         return stranger_key(platform, platform_user_id)
     return resolve_with(resolver, platform, platform_user_id)
@@ -95,6 +118,20 @@ def find_direct(key: str, resolver: Resolves | None) -> Conversation | None:
     """The private conversation under `key`, if `resolver` has one there."""
     kept = Conversation.objects.filter(kind=Conversation.Kind.DM, key=key, account__isnull=not is_computed(resolver))
     return kept.select_related("account").first()
+
+
+def before_resolvers(platform: str, platform_user_id: str) -> Conversation | None:
+    """The private conversation that an account had while no resolver was configured, if it had one."""
+    return find_direct(key_without_resolver(platform, platform_user_id), None)
+
+
+def of_accounts(account_ids: Collection[int]) -> QuerySet[Conversation]:
+    """The private conversations of these accounts, with those that they had while no resolver was configured."""
+    pairs = PlatformAccount.objects.filter(pk__in=account_ids).values_list("platform", "platform_user_id")
+    before = Q(pk__in=())
+    for platform, user_id in pairs:
+        before |= Q(account=None, platform=platform, key=key_without_resolver(platform, user_id))
+    return Conversation.objects.filter(Q(account__in=account_ids) | before, kind=Conversation.Kind.DM)
 
 
 def last_used_by(unified_user_id: str) -> Conversation | None:
@@ -147,11 +184,24 @@ def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) 
 
 
 def of_people(user_ids: Collection[int]) -> dict[int, tuple[int, ...]]:
-    """The ids of the private conversations that these people have now, by person: served one turn at a time."""
-    live = {"account__links__user__in": set(user_ids), "account__links__ended_at": None}
-    theirs: dict[int, tuple[int, ...]] = {}
+    """The ids of the private conversations that these people have now, by person: served one turn at a time. With those
+    that their accounts had while no resolver was configured.
+    """
+    theirs: dict[int, tuple[int, ...]] = dict.fromkeys(user_ids, ())
     if user_ids:
-        linked = Conversation.objects.filter(**live).order_by("pk")
-        for user_id, pk in linked.values_list("account__links__user", "pk"):
-            theirs[user_id] = (*theirs.get(user_id, ()), pk)
-    return theirs
+        linked = AccountLink.objects.live().filter(user__in=set(user_ids)).annotate(before=_BEFORE_RESOLVERS)
+        for user_id, *pks in linked.values_list("user", "account__conversation", "before"):
+            theirs[user_id] = (*theirs[user_id], *filter(None, pks))
+    return {user_id: tuple(sorted(pks)) for user_id, pks in theirs.items()}
+
+
+def places_of(conversation_ids: Collection[int]) -> dict[int, tuple[int | None, tuple[int, ...]]]:
+    """Whose each of these conversations is (the account, None for a group), and the ids of the one or two private
+    conversations of that account. One that is gone is left out.
+    """
+    asked = Conversation.objects.filter(pk__in=conversation_ids).annotate(
+        owner=Coalesce("account_id", _BY_KEY.values("pk")[:1]),
+        twin=Coalesce(_BEFORE_RESOLVERS, _BY_KEY.values("conversation")[:1]),
+    )
+    rows = asked.values_list("pk", "owner", "twin")
+    return {pk: (owner, tuple(sorted(filter(None, (pk, twin))))) for pk, owner, twin in rows}

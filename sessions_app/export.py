@@ -51,7 +51,7 @@ def _page(account: PlatformAccount, *, is_all: bool, before: str) -> Page:
     conversation = Conversation.objects.filter(account=account).first()
     if conversation is None:
         return Page(())
-    return _filled(partial(history.page, conversation, only=None if is_all else conversation.pk), before)
+    return _filled(partial(history.page if is_all else history.own_page, conversation), before)
 
 
 def _filled(read: Read, before: str = "") -> Page:

@@ -20,7 +20,16 @@ from identity import forgetting as identities
 from identity.limits import limits
 from identity.models import Browser, PlatformAccount
 from identity.notices import Template
-from sessions_app import database_files, forget_number, forget_report, forgotten, outbox, texts, watermarks
+from sessions_app import (
+    conversations,
+    database_files,
+    forget_number,
+    forget_report,
+    forgotten,
+    outbox,
+    texts,
+    watermarks,
+)
 from sessions_app.forget_report import Outlook
 from sessions_app.messages import Address
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery
@@ -267,7 +276,7 @@ def _forget_some(accounts: Sequence[int], *, is_theirs: bool = True) -> bool:
     `is_theirs`: nobody else has their chats by now, so all that is sent there goes too.
     Each question has an index of its own: asked at once, they would be answered by reading whole tables.
     """
-    chats = list(Conversation.objects.filter(account__in=accounts).values_list("pk", "platform", "chat_id"))
+    chats = list(conversations.of_accounts(accounts).values_list("pk", "platform", "chat_id"))
     events = list(InboundEvent.objects.filter(account__in=accounts)[:AT_ONCE])
     entries = _some(HistoryEntry.objects.all(), Q(author__in=accounts), Q(conversation__in=[pk for pk, _, _ in chats]))
     addresses = [Q(platform=platform, chat_id=chat_id) for _, platform, chat_id in chats if is_theirs]
@@ -293,7 +302,7 @@ def _forget_late_ones(accounts: Sequence[int]) -> bool:
     """
     while _forget_some(accounts, is_theirs=False):
         pass
-    Conversation.objects.filter(account__in=accounts).delete()
+    conversations.of_accounts(accounts).delete()
     PlatformAccount.objects.filter(pk__in=accounts).update(display_name="", username="")
     return True
 
@@ -317,7 +326,7 @@ def _forget_account(account: PlatformAccount) -> None:
     identities.leave(account, [account.pk])
     while _forget_some([account.pk]):
         pass
-    for chat in Conversation.objects.filter(account=account):
+    for chat in conversations.of_accounts([account.pk]):
         watermarks.forget(platform=chat.platform, chat_id=chat.chat_id)
-    Conversation.objects.filter(account=account).delete()
+    conversations.of_accounts([account.pk]).delete()
     identities.make_nameless(account)

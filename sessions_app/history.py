@@ -14,6 +14,7 @@ from django.db.models.functions import Greatest
 
 from identity import clock, linking, live
 from identity.models import PlatformAccount
+from identity.resolvers import Pair, key_without_resolver, stranger_key
 from sessions_app.messages import Line
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent
 
@@ -22,22 +23,37 @@ from sessions_app.models import Conversation, HistoryEntry, InboundEvent
 # grows with `limit` and the number of linked accounts, never with history, except that a disowned link is read over.
 # CROSS JOIN keeps SQLite from reading the entries first, NOT MATERIALIZED from reading all links or entries.
 _READ = """
-WITH own AS NOT MATERIALIZED (
+WITH twin AS (
+{twin}
+),
+own AS NOT MATERIALIZED (
     SELECT c.id, c.account_id, l.user_id, l.since, {put_behind} AS put_behind
     FROM sessions_app_conversation c
     LEFT JOIN identity_platformaccount a ON a.id = c.account_id
     LEFT JOIN identity_accountlink l ON l.account_id = c.account_id AND l.ended_at IS NULL
     WHERE c.id = %(conversation)s
 ),
-readable AS (
-    SELECT own.id, own.account_id, own.put_behind AS after FROM own
-    UNION ALL
-    SELECT c.id, c.account_id, CASE WHEN other.shares_past THEN own.put_behind
-                      ELSE {latest}(own.put_behind, own.since, other.since) END
+others AS (
+    SELECT other.account_id, CASE WHEN other.shares_past THEN own.put_behind
+                      ELSE {latest}(own.put_behind, own.since, other.since) END AS after
     FROM own
     JOIN identity_accountlink other
         ON other.user_id = own.user_id AND other.ended_at IS NULL AND other.account_id <> own.account_id
-    JOIN sessions_app_conversation c ON c.account_id = other.account_id
+),
+readable AS (
+    SELECT own.id, own.account_id, own.put_behind AS after FROM own
+    UNION ALL
+    SELECT twin.id, twin.account_id, own.put_behind FROM own CROSS JOIN twin
+    UNION ALL
+    SELECT c.id, others.account_id, others.after
+    FROM others JOIN sessions_app_conversation c ON c.account_id = others.account_id
+    UNION ALL
+    SELECT before.id, before.account_id, before.after
+    FROM (SELECT (SELECT (SELECT c.id FROM sessions_app_conversation c WHERE {is_without_resolver})
+                  FROM identity_platformaccount a WHERE a.id = others.account_id) AS id,
+                 others.account_id, others.after
+          FROM others) before
+    WHERE before.id IS NOT NULL
 ),
 disowned AS (
     SELECT readable.id, {latest}(mine.since, wrong.since) AS since,
@@ -69,7 +85,7 @@ WHERE {is_chosen}
 """
 # SQLite has no LATERAL: from where the n-th newest begins, in a subquery of its own.
 _NEWEST_ON_SQLITE = """
-FROM readable CROSS JOIN sessions_app_historyentry e
+FROM readable CROSS JOIN sessions_app_historyentry e INDEXED BY entries_in_order
 WHERE {is_chosen} AND e.conversation_id = readable.id
   AND e.said_at >= COALESCE((
         SELECT nth.said_at FROM sessions_app_historyentry nth
@@ -92,7 +108,31 @@ _FUNCTIONS = {
         "newest": _NEWEST_ON_SQLITE,
     },
 }
-_WINDOW = {"put_behind": "COALESCE(a.window_from, c.window_from)", "is_window": "TRUE"}
+# An account's private chat goes on in another conversation when a resolver is configured, or taken away: where no
+# resolver is, its key is the account's own, which no other account can have (see resolve_with). Both are read as one.
+_IS_WITHOUT_RESOLVER = """c.kind = 'dm' AND c.account_id IS NULL AND c.platform = a.platform
+        AND c.key = 'bot_' || a.platform || '_' || a.platform_user_id"""
+_TWIN_OF_ACCOUNT = """
+    SELECT c.id, a.id AS account_id, c.window_from
+    FROM sessions_app_conversation mine
+    JOIN identity_platformaccount a ON a.id = mine.account_id
+    JOIN sessions_app_conversation c ON {is_without_resolver}
+    WHERE mine.id = %(conversation)s"""
+_TWIN_BY_KEY = """
+    SELECT c.id, c.account_id, c.window_from
+    FROM sessions_app_conversation c
+    WHERE c.kind = 'dm' AND c.account_id IS NULL AND c.platform = %(platform)s AND c.key = %(twin)s"""
+_TWIN_WITH_ACCOUNT = """
+    UNION ALL
+    SELECT c.id, c.account_id, a.window_from
+    FROM identity_platformaccount a
+    JOIN sessions_app_conversation c ON c.account_id = a.id
+    WHERE a.platform = %(platform)s AND a.platform_user_id = %(user)s"""
+_WINDOW = {
+    "put_behind": "{latest}(COALESCE(a.window_from, c.window_from),"
+    " COALESCE((SELECT MAX(twin.window_from) FROM twin), %(epoch)s))",
+    "is_window": "TRUE",
+}
 _EVERYTHING = {"put_behind": "%(epoch)s", "is_window": "FALSE"}
 # Also where a page begins the statement reads from the index on, so that old pages cost no more than new ones.
 _BEFORE = """AND {entry}.said_at <= %(before_at)s
@@ -127,19 +167,23 @@ class Page:
     end: str = ""
 
 
-def readable(conversation: Conversation, *, limit: int) -> tuple[Line, ...]:
-    """The newest `limit` entries that may be read in `conversation`, oldest first, `/new` or not."""
-    return tuple(line(row) for row in _read(conversation, limit, _EVERYTHING))
+def readable(conversation: Conversation, *, limit: int, speaker: Pair | None = None) -> tuple[Line, ...]:
+    """The newest `limit` entries that may be read in `conversation`, oldest first, `/new` or not.
+
+    `speaker`: the account that asks (platform and id). Where a resolver's string is the conversation of several
+    accounts, what this one said while no resolver was configured may be read, too.
+    """
+    return tuple(line(row) for row in _read(conversation, limit, _EVERYTHING, speaker=speaker))
 
 
-def window_for(conversation: Conversation, *, limit: int) -> tuple[Line, ...]:
+def window_for(conversation: Conversation, *, limit: int, speaker: Pair | None = None) -> tuple[Line, ...]:
     """What an agent gets in `conversation`, the newest `limit`, oldest first.
 
     That is the readable entries, less what `/new` put behind, and less what anybody of a person said or was answered
     while a link of that person lived that was disowned later. An answer from then to an earlier message is left out,
-    too: it may say what was said in the link.
+    too: it may say what was said in the link. `speaker` as in `readable`.
     """
-    return tuple(line(row) for row in _read(conversation, limit, _WINDOW))
+    return tuple(line(row) for row in _read(conversation, limit, _WINDOW, speaker=speaker))
 
 
 def page(conversation: Conversation, *, limit: int, before: str = "", only: int | None = None) -> Page:
@@ -147,7 +191,14 @@ def page(conversation: Conversation, *, limit: int, before: str = "", only: int 
 
     `only` one conversation of those in `places`. A `before` that nobody gave means the newest.
     """
-    return _page(_read(conversation, limit + 1, _EVERYTHING, before=_read_cursor(before), only=only), limit)
+    is_chosen = "TRUE" if only is None else "readable.id = %(only)s"
+    return _page(_read(conversation, limit + 1, _EVERYTHING, before=before, is_chosen=is_chosen, only=only), limit)
+
+
+def own_page(conversation: Conversation, *, limit: int, before: str = "") -> Page:
+    """The same of what the account of a private `conversation` said itself, and was answered."""
+    own, account = "readable.account_id = %(only)s", conversation.account_id
+    return _page(_read(conversation, limit + 1, _EVERYTHING, before=before, is_chosen=own, only=account), limit)
 
 
 def _page(rows: list[Any], limit: int) -> Page:
@@ -183,19 +234,22 @@ def groups_of(account: PlatformAccount, *, limit: int) -> list[Group]:
     return [Group(pk, platform, name or "", moment(at)) for pk, platform, name, at in rows]
 
 
-def places(conversation: Conversation) -> list[Place]:
+def places(conversation: Conversation, *, speaker: Pair | None = None) -> list[Place]:
     """What may be read in `conversation`: itself, and what others of the person share with it, as `readable` says."""
     wanted = "SELECT readable.id, readable.account_id, readable.after FROM readable ORDER BY readable.id"
-    return [Place(pk, account, moment(after)) for pk, account, after in select(conversation, wanted, {})]
+    rows = select(conversation, wanted, {}, speaker=speaker)
+    return [Place(pk, account, moment(after)) for pk, account, after in rows]
 
 
-def select(conversation: Conversation, wanted: str, values: Mapping[str, Any]) -> list[Any]:
+def select(
+    conversation: Conversation, wanted: str, values: Mapping[str, Any], *, speaker: Pair | None = None
+) -> list[Any]:
     """Rows of a statement that begins with what may be read in `conversation`.
 
     `wanted` reads from `readable (id, account_id, after)`: an entry may be read if it is in that conversation and was
-    said after that. Nothing else decides about it.
+    said after that. Nothing else decides about it. `speaker` as in `readable`.
     """
-    return _select(conversation, wanted, values, _EVERYTHING)
+    return _select(conversation, wanted, values, _EVERYTHING, speaker)
 
 
 def _read(
@@ -203,27 +257,51 @@ def _read(
     limit: int,
     terms: dict[str, str],
     *,
-    before: tuple[datetime, int] | None = None,
+    before: str = "",
+    is_chosen: str = "TRUE",
     only: int | None = None,
+    speaker: Pair | None = None,
 ) -> list[Any]:
     """Rows, oldest first."""
+    place = _read_cursor(before)
     newest = _FUNCTIONS[connection.vendor]["newest"].format(
-        is_chosen="TRUE" if only is None else "readable.id = %(only)s",
-        **{f"before_{one}": _BEFORE.format(entry=one) if before else "" for one in ("e", "nth", "entry")},
+        is_chosen=is_chosen,
+        **{f"before_{one}": _BEFORE.format(entry=one) if place else "" for one in ("e", "nth", "entry")},
     )
     values: dict[str, Any] = {"skip": limit - 1, "limit": limit, "only": only}
-    if before:
-        at = connection.ops.adapt_datetimefield_value(before[0])
-        values |= {"before_at": at, "before_id": before[1]}
-    return _select(conversation, ENTRIES + newest + NEWEST_FIRST, values, terms)[::-1]
+    if place:
+        at = connection.ops.adapt_datetimefield_value(place[0])
+        values |= {"before_at": at, "before_id": place[1]}
+    return _select(conversation, ENTRIES + newest + NEWEST_FIRST, values, terms, speaker)[::-1]
 
 
-def _select(conversation: Conversation, wanted: str, values: Mapping[str, Any], terms: dict[str, str]) -> list[Any]:
+def _select(
+    conversation: Conversation, wanted: str, values: Mapping[str, Any], terms: dict[str, str], speaker: Pair | None
+) -> list[Any]:
     epoch = connection.ops.adapt_datetimefield_value(clock.EPOCH)
-    statement = _READ.format(**terms, **_FUNCTIONS[connection.vendor], wanted=wanted)
+    twin, about_twin = _twin_of(conversation, speaker)
+    functions = _FUNCTIONS[connection.vendor]
+    put_behind = terms["put_behind"].format(**functions)
+    fixed = {"is_without_resolver": _IS_WITHOUT_RESOLVER, "wanted": wanted}
+    statement = _READ.format(**terms | functions | fixed | {"put_behind": put_behind, "twin": twin.format(**fixed)})
     with connection.cursor() as database:
-        database.execute(statement, {"conversation": conversation.pk, "epoch": epoch, **values})
+        database.execute(statement, {"conversation": conversation.pk, "epoch": epoch, **about_twin, **values})
         return list(database.fetchall())
+
+
+def _twin_of(conversation: Conversation, speaker: Pair | None) -> tuple[str, dict[str, str]]:
+    """What finds the other conversation of an account whose private chat this is, and its values."""
+    if conversation.account_id is not None or conversation.kind != Conversation.Kind.DM:
+        return _TWIN_OF_ACCOUNT, {}
+    platform = conversation.platform
+    user = conversation.key.removeprefix(key_without_resolver(platform, ""))
+    if user != conversation.key:  # no resolver: what others said under a resolver stays theirs
+        return _TWIN_BY_KEY + _TWIN_WITH_ACCOUNT, {"platform": platform, "user": user, "twin": f"{platform}:{user}"}
+    own = conversation.key.removeprefix(stranger_key(platform, ""))
+    asker = speaker or ((platform, own) if own != conversation.key else None)
+    if asker is None:
+        return _TWIN_OF_ACCOUNT, {}
+    return _TWIN_BY_KEY, {"platform": asker[0], "twin": key_without_resolver(*asker)}
 
 
 def line(row: Any) -> Line:

@@ -155,13 +155,15 @@ def _look(conversation_ids: Collection[int]) -> dict[_Lane, list[int]]:
     """The lanes of these conversations, locked, and who of them is in which: accounts and people are held in the order
     of linking, so that no link changes until commit. A conversation that is gone is in none.
     """
-    accounts = dict(Conversation.objects.filter(pk__in=conversation_ids).values_list("pk", "account_id"))
+    places = conversations.places_of(conversation_ids)
+    accounts = {pk: account_id for pk, (account_id, _) in places.items()}
     people = locks.lock_people(filter(None, accounts.values()))
     theirs = conversations.of_people(people.values())
     lanes: dict[_Lane, list[int]] = defaultdict(list)
     for pk in filter(accounts.__contains__, conversation_ids):
-        user_id = people.get(accounts[pk])
-        lanes[_Lane(user_id, (pk,) if user_id is None else theirs[user_id])].append(pk)
+        account_id = accounts[pk]
+        user_id = people.get(account_id) if account_id else None
+        lanes[_Lane(user_id, places[pk][1] if user_id is None else theirs[user_id])].append(pk)
     return lanes
 
 

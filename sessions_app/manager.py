@@ -14,7 +14,7 @@ from django.db import transaction
 
 from identity import called, clock, lookup
 from identity.models import PlatformAccount, UnifiedUser
-from identity.resolvers import Resolves, resolve_with, stranger_key
+from identity.resolvers import Pair, Resolves, resolve_with, stranger_key
 from sessions_app import agents, bridge, conversations, history, lanes, texts, turns
 from sessions_app.context import SessionContext
 from sessions_app.lanes import Lease
@@ -137,7 +137,8 @@ class BotSessionManager:
             context.user_name,
             person,
         )
-        lines = history.window_for(lease.conversation, limit=self.max_history)
+        speaker = (self.platform, context.user_id)
+        lines = history.window_for(lease.conversation, limit=self.max_history, speaker=speaker)
         return Turn(f"chat-{secrets.token_hex(8)}", prompt, lines, known)
 
     async def _ask(self, agent: Agent, turn: Turn) -> str:
@@ -158,7 +159,8 @@ class BotSessionManager:
         conversation = self._conversation_at(str(user_id), chat_id, thread_id, scope)
         if conversation is None:
             return []
-        return [_as_dict(line) for line in history.window_for(conversation, limit=self.max_history)]
+        speaker = self._speaker(str(user_id), conversation)
+        return [_as_dict(line) for line in history.window_for(conversation, limit=self.max_history, speaker=speaker)]
 
     async def ahistory(
         self, user_id: str, chat_id: str = "", thread_id: str = "", *, scope: Scope = ""
@@ -181,8 +183,13 @@ class BotSessionManager:
 
     def _conversation_at(self, user_id: str, chat_id: str, thread_id: str, scope: Scope) -> Conversation | None:
         if self._is_private(user_id, chat_id, scope):
-            return self.conversation_of(user_id)
+            return self.conversation_of(user_id) or conversations.before_resolvers(self.platform, user_id)
         return conversations.find_group(Address(self.platform, chat_id, thread_id))
+
+    def _speaker(self, user_id: str, conversation: Conversation) -> Pair | None:
+        """The account that a user id of ours means; None where it is a unified user id."""
+        is_own = conversation.key == conversations.storage_key(self.platform, user_id, self.identity_resolver)
+        return (self.platform, user_id) if is_own else None
 
     def _is_private(self, user_id: str, chat_id: str, scope: Scope) -> bool:
         if scope not in {"", "private", "group"}:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django.db import connection
 
+from identity.resolvers import Pair
 from sessions_app import history
+from sessions_app.history import Place
 from sessions_app.messages import Line
 from sessions_app.models import Conversation
 
@@ -38,20 +41,21 @@ class Hit:
     place: str
 
 
-def find(conversation: Conversation, words: str, *, limit: int) -> list[Hit]:
+def find(conversation: Conversation, words: str, *, limit: int, speaker: Pair | None = None) -> list[Hit]:
     """The newest `limit` entries that may be read in `conversation` and have words beginning with all of `words`.
 
-    Whatever is typed is taken for words: nothing in it is an operator, and nothing raises.
+    Whatever is typed is taken for words: nothing in it is an operator, and nothing raises. `speaker` as in
+    `history.readable`.
     """
     asked = _words(words)
     if not asked:
         return []
     is_sqlite = connection.vendor == "sqlite"
-    values = {"words": _for_sqlite(asked, conversation) if is_sqlite else _for_postgresql(asked), "limit": limit}
+    places = history.places(conversation, speaker=speaker) if is_sqlite else []
+    values = {"words": _for_sqlite(asked, places) if is_sqlite else _for_postgresql(asked), "limit": limit}
     wanted = history.ENTRIES + (_SQLITE if is_sqlite else _POSTGRESQL) + history.NEWEST_FIRST
-    return [
-        Hit(history.line(row), history.cursor(row, behind=True)) for row in history.select(conversation, wanted, values)
-    ]
+    rows = history.select(conversation, wanted, values, speaker=speaker)
+    return [Hit(history.line(row), history.cursor(row, behind=True)) for row in rows]
 
 
 def _words(text: str) -> list[str]:
@@ -60,11 +64,11 @@ def _words(text: str) -> list[str]:
     return list(itertools.islice(words, MOST_WORDS))
 
 
-def _for_sqlite(words: list[str], conversation: Conversation) -> str:
+def _for_sqlite(words: list[str], places: Iterable[Place]) -> str:
     """With the conversations, so that the index gives none of all the others' entries."""
     quoted = " AND ".join(f'"{word.replace(chr(34), chr(34) * 2)}" *' for word in words)
-    places = " OR ".join(f'"{place.conversation_id}"' for place in history.places(conversation))
-    return f"conversation_id : ({places}) AND text : ({quoted})"
+    conversations = " OR ".join(f'"{place.conversation_id}"' for place in places)
+    return f"conversation_id : ({conversations}) AND text : ({quoted})"
 
 
 def _for_postgresql(words: list[str]) -> str:

@@ -40,7 +40,8 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
         user_name=account.display_name or account.username,
         unified_user_id=_person(claim, resolver),
     )
-    lines = history.window_for(claim.lease.conversation, limit=settings.BOTOS_WINDOW)
+    speaker = (account.platform, account.platform_user_id)
+    lines = history.window_for(claim.lease.conversation, limit=settings.BOTOS_WINDOW, speaker=speaker)
     return Turn(f"event-{head.pk}", "\n".join(event.text for event in claim.events), lines, context)
 
 

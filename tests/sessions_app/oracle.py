@@ -11,8 +11,8 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One entry. `place` is the account whose private chat it was said in, or the name of a group. An answer is
-    `written` later than it is said `at`.
+    """One entry. `place` is the account whose private chat it was said in, whether a resolver was configured then or
+    not, or the name of a group. An answer is `written` later than it is said `at`.
     """
 
     place: str
@@ -62,6 +62,10 @@ class Oracle:
     def start_anew(self, place: str, at: datetime, *, now: datetime) -> None:
         for one in {place, *self._accounts_that_follow(place, now)}:
             self.behind[one] = max(at, self.behind.get(one, at))
+
+    def start_anew_alone(self, place: str, at: datetime) -> None:
+        """Where no resolver is configured, nobody follows."""
+        self.behind[place] = max(at, self.behind.get(place, at))
 
     def live(self, account: str) -> Link | None:
         return next((link for link in self.links if link.account == account and link.ended is None), None)

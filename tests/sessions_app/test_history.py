@@ -60,6 +60,7 @@ class Histories(RuleBasedStateMachine):
         self.example.__enter__()
         self.oracle = Oracle(frozenset(GROUPS))
         self.conversations: dict[str, Conversation] = {}
+        self.without_resolver: dict[str, Conversation] = {}
         self.count = 0
 
     def teardown(self) -> None:
@@ -83,6 +84,14 @@ class Histories(RuleBasedStateMachine):
     def says_new(self, account: str, move: float) -> None:
         self._hear(account, "/new", move)
         self._serve(account)
+
+    @rule(account=accounts, move=moves, words=st.sampled_from(["", "", "/new"]))
+    def says_without_a_resolver(self, account: str, move: float, words: str) -> None:
+        self.still.move(move)
+        platform, who = account.split(":")
+        pk = receive(who, words or self._words(), platform=platform, resolver=None)
+        self.without_resolver[account] = Conversation.objects.get(pk=pk)
+        self._serve_in(self.without_resolver[account])
 
     @rule(account=st.sampled_from(ACCOUNTS[:3]), move=moves, words=st.sampled_from(["", "", "/new"]))
     def says_in_a_group(self, account: str, move: float, words: str) -> None:
@@ -137,13 +146,18 @@ class Histories(RuleBasedStateMachine):
                 assert _words(history.window_for(conversation, limit=limit)) == self.oracle.window(place, limit)
                 assert _words(history.readable(conversation, limit=limit)) == self.oracle.readable(place, limit)
             assert _paged(conversation) == self.oracle.readable(place, 10_000)
-            assert self._listed(conversation) == self.oracle.places(place, self.conversations)
+            known = {*self.conversations, *self.without_resolver}
+            listed = self.oracle.places(place, known)
+            assert self._listed(conversation) == {one: sorted(words) for one, words in listed.items()}
 
     def _listed(self, conversation: Conversation) -> dict[str, list[str]]:
-        """What the pages of each conversation in the list show."""
-        names = {one.pk: place for place, one in self.conversations.items()}
-        listed = history.places(conversation)
-        return {names[one.conversation_id]: _paged(conversation, only=one.conversation_id) for one in listed}
+        """What the pages of each conversation in the list show, both of an account together, sorted."""
+        theirs = [*self.conversations.items(), *self.without_resolver.items()]
+        names = {one.pk: place for place, one in theirs}
+        listed: dict[str, list[str]] = {}
+        for one in history.places(conversation):
+            listed.setdefault(names[one.conversation_id], []).extend(_paged(conversation, only=one.conversation_id))
+        return {place: sorted(words) for place, words in listed.items()}
 
     def _words(self) -> str:
         self.count += 1
@@ -161,18 +175,25 @@ class Histories(RuleBasedStateMachine):
 
     def _serve(self, place: str) -> None:
         """Do what waits longest in the lane that `place` is in, if anything does."""
-        if place not in self.conversations:
-            return
-        claims = lanes.claim([self.conversations[place].pk], owner="test", platforms=PLATFORMS).claims
+        if place in self.conversations:
+            self._serve_in(self.conversations[place])
+
+    def _serve_in(self, conversation: Conversation) -> None:
+        claims = lanes.claim([conversation.pk], owner="test", platforms=PLATFORMS).claims
         if not claims:
             return
         (claimed,) = claims
-        served = claimed.lease.conversation.key
+        served, without_resolver = claimed.lease.conversation.key, self.without_resolver.items()
+        alone = next((account for account, one in without_resolver if one == claimed.lease.conversation), "")
+        if alone and claimed.head.kind == InboundEvent.Kind.COMMAND:
+            turns.answer_command(claimed, turns.begin(claimed, resolver=None), limit=outbox.TEXT_LIMIT)
+            self.oracle.start_anew_alone(alone, claimed.head.received_at)
+            return
         if claimed.head.kind == InboundEvent.Kind.COMMAND:
             turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=outbox.TEXT_LIMIT)
             self.oracle.start_anew(served, claimed.head.received_at, now=self.still.now)
             return
-        answer = self._words()
+        served, answer = alone or served, self._words()
         turns.finish(claimed, answer, limit=outbox.TEXT_LIMIT)
         for event in claimed.events:
             self.oracle.say(served, event.text, event.received_at)
