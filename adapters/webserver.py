@@ -11,6 +11,8 @@ import uvicorn
 from channels.routing import get_default_application
 from django.conf import settings
 
+from adapters.http_connections import BACKLOG, Connection
+
 REQUESTS = 8  # pages at once, so that the bots in the same process go on
 
 
@@ -24,6 +26,8 @@ class WebServer:
         # Access logs would name people's pages; errors are logged by Django.
         config = uvicorn.Config(
             site.bounded(settings.BOTOS_WEB_REQUESTS or REQUESTS),
+            http=Connection,
+            backlog=BACKLOG,
             log_config=None,
             access_log=False,
             lifespan="off",

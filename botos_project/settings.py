@@ -244,7 +244,10 @@ LOGGING: dict[str, Any] = {
         "text": {"()": "botos_project.logs.RedactingFormatter", "secrets": ENV.secrets},
         "json": {"()": "botos_project.logs.JSONFormatter", "secrets": ENV.secrets},
     },
-    "filters": {"refusals": {"()": "botos_project.refusals.WithoutTraceback"}},
+    "filters": {
+        "refusals": {"()": "botos_project.refusals.WithoutTraceback"},
+        "once a minute": {"()": "botos_project.refusals.OnceAMinute"},
+    },
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": BOTOS_LOG_FORMAT, "filters": ["refusals"]},
     },
@@ -263,6 +266,8 @@ LOGGING: dict[str, Any] = {
         },
         # Its own command line takes its lines away from us, and they would be printed unredacted.
         "uvicorn": {"level": "WARNING", "propagate": True},
+        # Of one accept without free file handles, asyncio writes more than a hundred lines with tracebacks.
+        **{name: {"filters": ["once a minute"]} for name in ("asyncio", "uvicorn.error")},
         # It tells of each attempt while the database is away, and so does whoever asked for a connection.
         "psycopg.pool": {"level": "ERROR"},
     },
