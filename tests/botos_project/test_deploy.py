@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from configparser import ConfigParser, SectionProxy
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import pytest
 import yaml
 from django.conf import settings
 from django.core.management import get_commands
+from django.utils.module_loading import import_string
 from packaging.requirements import Requirement
 
+from adapters.http_connections import BACKLOG, Connection
 from sessions_app.commands import COMMANDS as BOT_COMMANDS
 from tests.botos_project.test_settings import PROJECT
 
@@ -94,6 +97,21 @@ def test_it_bounds_what_a_unit_may_use(unit: Path) -> None:
     assert int(service["LimitNOFILE"]) >= 4096
     assert service["MemoryMax"].endswith("G")
     assert int(service["TasksMax"]) >= 256  # 128 agents may each have a thread
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        service_of(PROJECT / "deploy" / "systemd" / "botos-web.service")["ExecStart"].split(),
+        COMPOSE["services"]["web"]["command"],
+    ],
+    ids=["unit", "container"],
+)
+def test_it_bounds_the_connections_of_pages_apart(command: list[str]) -> None:
+    given = dict(pairwise(command))
+
+    assert import_string(given["--http"].replace(":", ".")) is Connection
+    assert int(given["--backlog"]) == BACKLOG
 
 
 @pytest.mark.parametrize("name", sorted(COMPOSE["services"]))
