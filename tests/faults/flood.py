@@ -51,7 +51,7 @@ async def loads(port: int, *, count: int, at_once: int) -> Counter[int]:
 
 
 async def idle(port: int, *, count: int, seconds: float) -> None:
-    """So many who connect, say nothing, and come back a second after they were thrown out."""
+    """So many who connect, say nothing, and come back five seconds after they were thrown out."""
     end = monotonic() + seconds
 
     async def one() -> None:
@@ -59,7 +59,7 @@ async def idle(port: int, *, count: int, seconds: float) -> None:
             with contextlib.suppress(ConnectionError, TimeoutError):
                 async with asyncio.timeout(max(end - monotonic(), 0)), connected(port) as (reader, _):
                     await reader.read()
-            await asyncio.sleep(1)
+            await asyncio.sleep(5)
 
     async with asyncio.TaskGroup() as strangers:
         for _ in range(count):

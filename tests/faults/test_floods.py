@@ -109,7 +109,8 @@ def test_it_goes_on_while_strangers_load_pages(site: Site) -> None:
         again = monotonic() - ended
     talking.result(timeout=120)
     site.place.quiet()
-    until(lambda: site.connections() <= 10, 60, "connections stay open")
+    is_sqlite = site.place.database.name == "sqlite"  # of which each thread of the bots keeps its own connection
+    until(lambda: is_sqlite or site.connections() <= 10, 60, "connections stay open")
 
     refused = sum(one != 200 for one in site.place.town.slack.http.statuses)
     verdict = site.place.verdict(
@@ -117,8 +118,7 @@ def test_it_goes_on_while_strangers_load_pages(site: Site) -> None:
         f" connections {max(connections)} then {site.connections()}, webhooks refused {refused}"
     )
     assert set(statuses) <= {200, 503}
-    assert max(connections) <= 30 or site.place.database.name == "sqlite"  # a connection of SQLite has three handles
-    assert max(connections) <= 3 * 30
+    assert max(connections) <= (HANDLES // 2 if is_sqlite else 30)
     assert verdict.is_clean, verdict
 
 
