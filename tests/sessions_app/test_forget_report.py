@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.conf import settings
 from django.test import Client
 from django.urls import reverse
+from redis import Redis
 
 from identity import browsers, clock, linking
 from identity.models import AccountLink, BrowserAccount, PlatformAccount
@@ -18,7 +20,7 @@ from sessions_app.models import Conversation, ForgetRequest, HistoryEntry
 from tests.identity import pairs
 from tests.sessions_app import browsing
 from tests.sessions_app.talk import DATABASE, claim, message
-from tests.sessions_app.test_forgetting import deliver, step_to_the_end
+from tests.sessions_app.test_forgetting import clean_later, deliver, everything, step_to_the_end
 
 pytestmark = pytest.mark.django_db
 
@@ -47,6 +49,7 @@ def found() -> set[str]:
     rows = "".join(
         str([bytes(one) if isinstance(one, memoryview) else one for one in row]).casefold()
         for model in apps.get_models()
+        if model._meta.managed
         for row in model._default_manager.values_list(*(one.attname for one in model._meta.concrete_fields))
     )
     return {platform.title() for platform in PLATFORMS if words_of(platform) in rows}
@@ -116,6 +119,30 @@ def test_it_keeps_an_account_that_was_linked_today_and_says_so(client: Client) -
     forget(person, "discord", deleted={DISCORD}, kept={TELEGRAM: "new"})
 
     assert texts_of("telegram")[-2:] == ["page quokkatelegram", "heard"]
+
+
+@pytest.mark.django_db(transaction=True)  # what is deleted must leave the files, which only a commit changes
+def test_files_log_and_redis_hold_what_is_kept_and_nothing_more(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    person = Person(client, "telegram", "discord")
+    person.link("telegram", "discord")
+
+    forget(person, "discord", deleted={DISCORD}, kept={TELEGRAM: "new"})
+
+    assert clean_later() == 1
+    places = {"files": everything().decode("latin-1"), "log": caplog.text, "redis": all_of_redis()}
+    held = {place: {one for one in PLATFORMS if words_of(one) in text.casefold()} for place, text in places.items()}
+    assert held == {"files": {"telegram"}, "log": set(), "redis": set()}
+
+
+def all_of_redis() -> str:
+    """Every key of the run's database, as Redis would write it to disk."""
+    if not settings.REDIS_URL:
+        return ""
+    with Redis.from_url(settings.REDIS_URL) as redis:
+        return "".join(f"{key!r} {redis.dump(key)!r}" for key in redis.scan_iter())
 
 
 def texts_of(platform: str) -> list[str]:
