@@ -208,8 +208,8 @@ def _forget_asked(account: PlatformAccount, subject: Subject) -> Notice:
     if asker not in _beside(account):
         return Notice(_("That request has ended."))
     text = _(
-        "%(who)s asked me to forget all that was said, names and ids, of every account that shares this conversation, "
-        "this one too. That happens once the number that I sent there is typed. /unlink %(app)s prevents it."
+        "%(who)s asked me to forget this account too: everything we said here, your name and your id. That happens "
+        "once the number that I sent there is typed. /unlink %(app)s prevents it."
     )
     values = {"who": called.described(asker, on=account.platform), "app": asker.platform}
     unlink = Button(_("Unlink %(app)s") % {"app": called.title(asker.platform)}, f"/unlink {asker.platform}")
