@@ -14,6 +14,7 @@ from pydantic_ai import RunContext
 from pydantic_ai.models.openai import OpenAIResponsesModel
 from pydantic_ai.models.test import TestModel
 
+from sessions_app.agent_loop import Call
 from sessions_app.answering import AgentError, AgentFailure, AgentMisconfigured, AgentTimeout, ask
 from sessions_app.context import get_session_context
 from sessions_app.messages import Turn
@@ -26,8 +27,9 @@ from tests.sessions_app.model_server import KEY, ModelServer, calls, says
 async def server() -> AsyncIterator[ModelServer]:
     async with ModelServer().running() as running:
         yield running
-        # Those who were no longer waited for close their connections while there is a loop.
-        left_behind = [task for task in asyncio.all_tasks() if "_think" in str(task.get_coro())]
+        # Turns that nobody waits for any more close their connections while there is a loop.
+        turn = Call._run.__qualname__
+        left_behind = [task for task in asyncio.all_tasks() if turn in str(task.get_coro())]
         await asyncio.gather(*left_behind, return_exceptions=True)
 
 
