@@ -175,7 +175,7 @@ class BotOS:
 
     def check_connected(self, platforms: Iterable[str]) -> None:
         """Raises ImproperlyConfigured if every one of these refused its configuration."""
-        ends = [health.state for health in self.health() if health.platform in platforms]
+        ends = [end.state for end in self.health() if end.platform in platforms]
         if ends and all(state == State.NEEDS_CONFIGURATION for state in ends):
             raise ImproperlyConfigured("No platform could be connected. Hint: the lines above say what to set.")
 

@@ -220,7 +220,7 @@ def _deliveries() -> Finding:
 
 
 def _dead_letters() -> Finding:
-    count = vitals.dead_letters()
+    count = vitals.dead_deliveries()
     hint = "manage.py deliveries list says why; deliveries redrive sends them after all, deliveries dismiss does not."
     return Finding("dead letters", str(count), hint if count else "")
 

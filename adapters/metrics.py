@@ -26,7 +26,7 @@ def _gauges() -> Iterable[str]:
     yield from _one("botos_deliveries_pending", "Deliveries that are not settled", waiting.deliveries)
     yield from _one("botos_delivery_oldest_seconds", "Age of the oldest of these", waiting.oldest_delivery)
     yield from _one("botos_deliveries_ambiguous", "Those of these that may have been sent already", waiting.ambiguous)
-    yield from _one("botos_dead_letters", "Deliveries that were given up", vitals.dead_letters())
+    yield from _one("botos_dead_letters", "Deliveries that were given up", vitals.dead_deliveries())
     yield from _one("botos_quarantined", "Messages that were put aside", vitals.quarantined())
     yield from _one("botos_given_up", "Messages at which the agent failed to the last", vitals.given_up())
     receiving = {name: int(bool(owner)) for name, owner in vitals.receivers().items()}

@@ -83,7 +83,7 @@ def _age(since: datetime | None, now: datetime) -> float:
     return max(0.0, (now - since).total_seconds()) if since else 0.0
 
 
-def dead_letters() -> int:
+def dead_deliveries() -> int:
     return redrive.dead_deliveries().count()
 
 

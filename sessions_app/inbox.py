@@ -146,12 +146,12 @@ def _see(account: PlatformAccount, sender: Sender) -> None:
     """Note new labels, and that the account is in use. Last of all, since deciding takes locks in an order of its own;
     and not while somebody else holds the account, as they may wait for one of those. The next message brings the same.
     """
-    labels = _labels(sender)
+    fresh = _labels(sender)
     is_stale = account.seen_at < clock.read() - timedelta(days=1)
-    if is_stale or labels != {"display_name": account.display_name, "username": account.username}:
+    if is_stale or fresh != {"display_name": account.display_name, "username": account.username}:
         free = PlatformAccount.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=account.pk)
         held = list(free.values_list("pk", flat=True))
-        PlatformAccount.objects.filter(pk__in=held).update(seen_at=clock.now(), **labels)
+        PlatformAccount.objects.filter(pk__in=held).update(seen_at=clock.now(), **fresh)
 
 
 def _labels(sender: Sender) -> dict[str, str]:
