@@ -19,13 +19,9 @@ from django.db.models.functions import Greatest
 from identity import clock, locks
 from identity.models import AccountLink, PlatformAccount
 from sessions_app import conversations
-from sessions_app.models import Conversation, InboundEvent, Lane
+from sessions_app.models import CRASHES_BEFORE_QUARANTINE, Conversation, InboundEvent, Lane
 
 MOST_IN_A_TURN = 20
-CRASHES_BEFORE_QUARANTINE = 3
-MOST_CRASHES = 5  # the same where processes end by another cause, too
-UNRELATED = 2  # conversations that show that they do
-LOOKED_BACK = 500  # messages that are looked through for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from django.utils.translation import gettext_lazy as _
 from identity import clock, keys
 from identity.models import PlatformAccount
 
+CRASHES_BEFORE_QUARANTINE = 3  # of processes, while they answered a message
+
 
 class Conversation(models.Model):
     """Where things are said: the private chat of one account with the bot, or a group chat or thread.

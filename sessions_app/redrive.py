@@ -16,8 +16,7 @@ from django.db.models import F, Q, QuerySet
 from identity import audit, clock
 from identity.literals import Literal
 from identity.models import PlatformAccount
-from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE
-from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
+from sessions_app.models import CRASHES_BEFORE_QUARANTINE, Conversation, HistoryEntry, InboundEvent, OutboundDelivery
 
 GIVEN_UP = (InboundEvent.Status.QUARANTINED, InboundEvent.Status.GIVEN_UP)
 _GIVEN_UP = Q(status__in=[Literal(one) for one in GIVEN_UP], emptied_at=None)

@@ -16,12 +16,15 @@ from identity import called, clock
 from identity.resolvers import Resolves, resolve_with
 from sessions_app import commands, drafts, history, outbox, texts
 from sessions_app.context import SessionContext
-from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE, LOOKED_BACK, MOST_CRASHES, UNRELATED, Claim, Lease
+from sessions_app.lanes import Claim, Lease
 from sessions_app.messages import Address, Turn
-from sessions_app.models import HistoryEntry, InboundEvent, Lane
+from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent, Lane
 
 Role, Source, Status = HistoryEntry.Role, HistoryEntry.Source, InboundEvent.Status
 RETRY_AFTER = (1.0, 5.0, 30.0)  # seconds, after each failure of the agent
+MAX_CRASHES = 5  # until quarantine where processes end by another cause, too
+UNRELATED = 2  # conversations that show that they do
+LOOKED_BACK = 500  # messages that are looked through for it
 
 
 class LeaseLost(Exception):
@@ -160,7 +163,7 @@ def is_bad_luck(claim: Claim) -> bool:
     Messages show it that a crash had met and that were answered before this one came. There is a limit all the same.
     """
     head = claim.head
-    if head.starts - head.failures >= MOST_CRASHES:
+    if head.starts - head.failures >= MAX_CRASHES:
         return False
     earlier = InboundEvent.objects.filter(pk__lt=head.pk, pk__gte=head.pk - LOOKED_BACK, done_at__lt=head.received_at)
     met = earlier.filter(status=Status.DONE, starts__gt=F("failures") + 1)

@@ -13,9 +13,8 @@ from django.test import override_settings
 
 from sessions_app import bridge, turns
 from sessions_app.agents import AgentsStandStill, as_agent
-from sessions_app.lanes import CRASHES_BEFORE_QUARANTINE
 from sessions_app.messages import Agent, Reply, Turn
-from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
+from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent, Lane, OutboundDelivery
 from sessions_app.pool import MOST_LOSSES, MOST_TROUBLES, Service, TurnPool
 from tests.sessions_app.talk import DATABASE, PLATFORMS, Signal, receive
 

@@ -13,10 +13,10 @@ from django.urls import reverse
 
 from identity import clock, linking
 from identity.models import AuditEvent
-from sessions_app import inbox, lanes, outbox, redrive, turns
+from sessions_app import inbox, outbox, redrive, turns
 from sessions_app import texts as bot_texts
 from sessions_app.messages import Address, MessageEdit
-from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
+from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent, Lane, OutboundDelivery
 from tests.identity.desk import operator
 from tests.sessions_app.racing import at_once
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, receive, say, texts
@@ -44,7 +44,7 @@ def give_up(who: str, text: str, **place: Any) -> int:
 
 def put_aside(who: str, text: str) -> int:
     conversation = receive(who, text)
-    InboundEvent.objects.filter(text=text).update(starts=lanes.CRASHES_BEFORE_QUARANTINE)
+    InboundEvent.objects.filter(text=text).update(starts=CRASHES_BEFORE_QUARANTINE)
     turns.quarantine(claim(conversation))
     return conversation
 

@@ -9,7 +9,14 @@ from identity import clock, linking
 from identity.models import LiveEvent, PlatformAccount
 from sessions_app import inbox, lanes, outbox, turns
 from sessions_app.messages import Address, InboundMessage, MessageEdit
-from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane, OutboundDelivery
+from sessions_app.models import (
+    CRASHES_BEFORE_QUARANTINE,
+    Conversation,
+    HistoryEntry,
+    InboundEvent,
+    Lane,
+    OutboundDelivery,
+)
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, is_busy, message, receive, say, texts
 
 pytestmark = pytest.mark.django_db
@@ -198,9 +205,9 @@ def test_it_puts_a_message_aside_that_took_the_process_down_three_times() -> Non
 @pytest.mark.parametrize(
     ("met", "crashes", "is_bad_luck"),
     [
-        (["bob", "carol"], lanes.CRASHES_BEFORE_QUARANTINE, True),
-        (["bob", "bob"], lanes.CRASHES_BEFORE_QUARANTINE, False),  # one conversation may be to blame itself
-        (["bob", "carol"], lanes.MOST_CRASHES, False),
+        (["bob", "carol"], CRASHES_BEFORE_QUARANTINE, True),
+        (["bob", "bob"], CRASHES_BEFORE_QUARANTINE, False),  # one conversation may be to blame itself
+        (["bob", "carol"], turns.MAX_CRASHES, False),
     ],
 )
 def test_it_takes_crashes_for_bad_luck_where_they_met_others_before(
@@ -221,7 +228,7 @@ def test_it_blames_a_message_for_crashes_that_met_others_beside_it() -> None:
     InboundEvent.objects.update(starts=2)
     conversation = receive("mallory", "poison")
     InboundEvent.objects.filter(status=InboundEvent.Status.DONE).update(done_at=clock.seconds_from_now(10))
-    InboundEvent.objects.filter(conversation=conversation).update(starts=lanes.CRASHES_BEFORE_QUARANTINE)
+    InboundEvent.objects.filter(conversation=conversation).update(starts=CRASHES_BEFORE_QUARANTINE)
 
     assert not turns.is_bad_luck(claim(conversation))
 
