@@ -6,22 +6,21 @@ import asyncio
 import logging
 import signal
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
 
 from adapters import housekeeping, registry, vitals
 from adapters.courier import Courier
 from adapters.polling_lease import PollingLease
 from adapters.protocols import PlatformAdapter
+from adapters.services import configured_agent, services_of
 from adapters.supervisor import Health, State, Supervisor
 from identity.models import BotProfile
 from identity.resolvers import Resolves
 from sessions_app import agents, bridge, doorbell, inbox, jobs, outbox, tally, watermarks
 from sessions_app.manager import BotSessionManager
-from sessions_app.messages import Address, Agent, InboundMessage, MessageEdit
+from sessions_app.messages import Address, InboundMessage, MessageEdit, Unacceptable
 from sessions_app.pool import Service, TurnPool
 
 log = logging.getLogger(__name__)
@@ -272,7 +271,7 @@ class BotOS:
         if not others:
             return own
         agent = agents.as_agent(self.agent) if self.agent is not None else configured_agent()
-        return own | _services_of(others, agent, self.identity_resolver)
+        return own | services_of(others, agent, self.identity_resolver)
 
     def _adapters_that_are_up(self) -> dict[str, PlatformAdapter]:
         running = self._supervisors.items()
@@ -298,7 +297,7 @@ class _BotInbox:
     async def receive(self, message: InboundMessage) -> None:
         try:
             conversation_id = await bridge.call(inbox.receive, message, resolver=self._bot.identity_resolver)
-        except inbox.Unacceptable as error:
+        except Unacceptable as error:
             log.warning("%s: a message was refused: %s", self._bot.platform, error)
             return
         if conversation_id is None:
@@ -309,7 +308,7 @@ class _BotInbox:
     async def edit(self, edit: MessageEdit) -> None:
         try:
             await bridge.call(inbox.edit, edit)
-        except inbox.Unacceptable as error:
+        except Unacceptable as error:
             log.warning("%s: an edit was refused: %s", self._bot.platform, error)
 
 
@@ -319,18 +318,3 @@ def _remember_bot(platform: str, name: str, url: str) -> None:
         BotProfile.objects.update_or_create(platform=platform, defaults={"name": name[:150], "url": url[:300]})
     except Exception as error:  # noqa: BLE001 - the connection serves without it
         log.warning("%s: where the bot is found was not noted: %s", platform, type(error).__name__)
-
-
-def configured_agent() -> Any:
-    """The agent that the settings name."""
-    return agents.load_agent(settings.BOTOS_AGENT, instructions=settings.BOTOS_INSTRUCTIONS)
-
-
-def configured_services() -> dict[str, Service]:
-    """All platforms, with the agent and the resolver that the settings name. Raises AgentError."""
-    return _services_of(registry.names(), configured_agent(), import_string(settings.BOTOS_RESOLVER)())
-
-
-def _services_of(platforms: Iterable[str], agent: Agent, resolver: Resolves | None) -> dict[str, Service]:
-    known = {name: registry.get(name) for name in platforms}
-    return {name: Service(agent, resolver, one.text_limit, one.streams) for name, one in known.items()}

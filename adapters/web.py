@@ -8,13 +8,13 @@ import asyncio
 
 from adapters.protocols import DeliveryError, Inbox
 from sessions_app import bridge, browser_chat
-from sessions_app.messages import OutgoingMessage
+from sessions_app.messages import BROWSER, OutgoingMessage
 
 TEXT_LIMIT = 100_000  # UTF-16 code units; a page shows a text of any length
 
 
 class WebAdapter:
-    platform = browser_chat.PLATFORM
+    platform = BROWSER
     text_limit = TEXT_LIMIT
 
     async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:

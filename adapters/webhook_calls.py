@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
 from sessions_app import doorbell, inbox
-from sessions_app.messages import InboundMessage, MessageEdit
+from sessions_app.messages import InboundMessage, MessageEdit, Unacceptable
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def take(heard: InboundMessage | MessageEdit | None) -> None:
             inbox.edit(heard)
         elif heard is not None:
             _ring(inbox.receive(heard, resolver=import_string(settings.BOTOS_RESOLVER)()))
-    except inbox.Unacceptable as error:
+    except Unacceptable as error:
         log.warning("a message from a webhook was refused: %s", error)
 
 

@@ -24,7 +24,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from adapters import vitals
-from adapters.botos import configured_services
+from adapters.services import configured_services
 from sessions_app import bridge, jobs, tally
 from sessions_app.pool import TurnPool
 

@@ -10,9 +10,10 @@ class SessionsAppConfig(AppConfig):
 
     def ready(self) -> None:
         from identity import notices  # all these need the models, which are there from now on
-        from sessions_app import agent_loop, checks, outbox, tally
+        from sessions_app import agent_loop, checks, forget_number, outbox, tally
 
         agent_loop.count = tally.up
         notices.deliver_by(outbox.queue_notice)
+        outbox.render_by(forget_number.TEMPLATE, forget_number.notice)
         register(checks.check_agent)
         register(checks.check_resolver)

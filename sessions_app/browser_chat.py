@@ -17,14 +17,12 @@ from identity import attachments, browser_pairing, browsers, clock, codes, keys,
 from identity.models import Browser, PlatformAccount
 from identity.resolvers import DatabaseIdentityResolver
 from sessions_app import conversations, doorbell, inbox, pairing_chat
-from sessions_app.messages import Address, OutgoingMessage
+from sessions_app.messages import BROWSER, BROWSER_EVENT, Address, OutgoingMessage, Unacceptable, check_text
 from sessions_app.models import InboundEvent, OutboundDelivery
 
-PLATFORM = "web"
 MOST_A_SECOND = 10
 LONGEST = 64 * 1024  # bytes of one message
 LONGEST_KEY = 64
-KIND = "messages"  # of the live events
 
 
 class Answer(StrEnum):
@@ -50,7 +48,7 @@ def say(*, browser: Browser, account_id: int, text: str, key: str) -> Answer:
         return Answer.ENDED
     text = text.replace("\r\n", "\n").strip()
     native_key, *older = _native_keys(browser, key, text)
-    if known := InboundEvent.objects.filter(platform=PLATFORM, native_key__in=[native_key, *older]).first():
+    if known := InboundEvent.objects.filter(platform=BROWSER, native_key__in=[native_key, *older]).first():
         return Answer.SECRET if known.kind == InboundEvent.Kind.PAIRING else Answer.SENT
     if _has_said_too_much(browser):
         return Answer.TOO_OFTEN
@@ -70,7 +68,7 @@ def _native_keys(browser: Browser, key: str, text: str) -> list[str]:
 
 
 def _has_said_too_much(browser: Browser) -> bool:
-    lately = {"platform": PLATFORM, "chat_id": str(browser.pk), "received_at__gt": clock.seconds_from_now(-1)}
+    lately = {"platform": BROWSER, "chat_id": str(browser.pk), "received_at__gt": clock.seconds_from_now(-1)}
     return InboundEvent.objects.filter(**lately).count() >= MOST_A_SECOND
 
 
@@ -80,8 +78,8 @@ def _problem_with(text: str) -> Answer | None:
     if len(text.encode("utf-8", "surrogatepass")) > LONGEST:
         return Answer.TOO_LONG
     try:
-        inbox.check_text(text)
-    except inbox.Unacceptable:
+        check_text(text)
+    except Unacceptable:
         return Answer.UNACCEPTABLE
     return None
 
@@ -92,7 +90,7 @@ def _keep(browser: Browser, account: PlatformAccount, text: str, native_key: str
     conversation = conversations.direct(account, nowhere, DatabaseIdentityResolver())
     is_secret = pairing_chat.is_for_the_app(text, account) or _is_number_of_the_page(text, browser)
     InboundEvent.objects.create(
-        platform=PLATFORM,
+        platform=BROWSER,
         native_key=native_key,
         conversation=conversation,
         account=account,
@@ -102,7 +100,7 @@ def _keep(browser: Browser, account: PlatformAccount, text: str, native_key: str
     )
     if is_secret:
         return Answer.SECRET
-    live.announce(live.topics(browsers=[browser.pk]), KIND)
+    live.announce(live.topics(browsers=[browser.pk]), BROWSER_EVENT)
     transaction.on_commit(partial(doorbell.ring, conversation.pk), robust=True)
     return Answer.SENT
 
@@ -125,7 +123,7 @@ def arrive(message: OutgoingMessage) -> bool:
     browser = _named(message.address.chat_id)
     if browser is None:
         return False
-    live.announce(live.topics(browsers=[browser]), KIND)
+    live.announce(live.topics(browsers=[browser]), BROWSER_EVENT)
     delivery = OutboundDelivery.objects.filter(nonce=message.nonce).select_related("event").first()
     if delivery is None or delivery.event is None:
         return False

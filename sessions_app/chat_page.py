@@ -12,8 +12,7 @@ from django.db.models import Q, QuerySet
 from identity import browsers, called
 from identity.models import Browser, PlatformAccount
 from sessions_app import history
-from sessions_app.browser_chat import PLATFORM
-from sessions_app.messages import Line
+from sessions_app.messages import BROWSER, Line
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
 
 LINES = 50
@@ -80,24 +79,24 @@ def chat(browser: Browser | None, wanted: str = "") -> Chat:
 
 def _events(browser: Browser, account: PlatformAccount) -> QuerySet[InboundEvent]:
     """What the account wrote in this browser."""
-    return InboundEvent.objects.filter(platform=PLATFORM, chat_id=str(browser.pk), account=account)
+    return InboundEvent.objects.filter(platform=BROWSER, chat_id=str(browser.pk), account=account)
 
 
 def _written(events: Iterable[InboundEvent]) -> list[Said]:
-    return [Said(_key("user", one.received_at), "user", one.text, one.received_at, PLATFORM) for one in events]
+    return [Said(_key("user", one.received_at), "user", one.text, one.received_at, BROWSER) for one in events]
 
 
 def _noted(browser: Browser, account: PlatformAccount) -> list[Said]:
     """What was said here and is not history: commands, what was put aside, and the bot's own words about either."""
     events = _events(browser, account).filter(Q(kind=Kind.COMMAND) | Q(status=Status.QUARANTINED)).order_by("-id")
     told = _told(browser, account).exclude(status=OutboundDelivery.Status.DRAFTING).order_by("-id")
-    notes = [Said(f"note-{one.pk}", "note", one.text, one.created_at, PLATFORM) for one in told[:NOTES]]
+    notes = [Said(f"note-{one.pk}", "note", one.text, one.created_at, BROWSER) for one in told[:NOTES]]
     return [*_written(events[:NOTES]), *notes]
 
 
 def _told(browser: Browser, account: PlatformAccount) -> QuerySet[OutboundDelivery]:
     """What was said in this browser to the account and is not history."""
-    theirs = {"event__platform": PLATFORM, "event__chat_id": str(browser.pk), "event__account": account}
+    theirs = {"event__platform": BROWSER, "event__chat_id": str(browser.pk), "event__account": account}
     return OutboundDelivery.objects.filter(**theirs, entry=None)
 
 
@@ -105,7 +104,7 @@ def _drafted(browser: Browser, account: PlatformAccount) -> list[Said]:
     """Answers as far as they have come, each at the place and under the key that it will have."""
     drafts = _told(browser, account).filter(status=OutboundDelivery.Status.DRAFTING, settled_at=None)
     return [
-        Said(_key("assistant", one.created_at), "assistant draft", one.text, one.created_at, PLATFORM) for one in drafts
+        Said(_key("assistant", one.created_at), "assistant draft", one.text, one.created_at, BROWSER) for one in drafts
     ]
 
 

@@ -20,8 +20,9 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from identity import live
-from sessions_app import bridge, browser_chat
+from sessions_app import bridge
 from sessions_app.lanes import Claim
+from sessions_app.messages import BROWSER, BROWSER_EVENT
 from sessions_app.models import Lane, OutboundDelivery
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ def write(claim: Claim, text: str) -> bool:
         place = {"platform": head.platform, "chat_id": head.chat_id, "thread_id": head.thread_id}
         shown = {"text": text, "created_at": said_at, "status": OutboundDelivery.Status.DRAFTING}
         OutboundDelivery.objects.create(event=head, **place, **shown)
-    if head.platform == browser_chat.PLATFORM:
-        live.announce(live.topics(browsers=[UUID(head.chat_id)]), browser_chat.KIND)
+    if head.platform == BROWSER:
+        live.announce(live.topics(browsers=[UUID(head.chat_id)]), BROWSER_EVENT)
     return True
 
 

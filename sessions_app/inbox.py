@@ -15,18 +15,13 @@ from identity import called, clock
 from identity.models import PLATFORM_NAME, PlatformAccount
 from identity.resolvers import IdentityUnavailable, Resolves
 from sessions_app import commands, conversations, forgotten, outbox, pairing_chat, texts, watermarks
-from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
+from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable, check_text, is_storable
 from sessions_app.models import HistoryEntry, InboundEvent
 
 log = logging.getLogger(__name__)
-LONGEST_TEXT = 100_000  # characters; no platform lets a person write as much
 LONGEST_ID = 190
 LONGEST_PLATFORM = 40
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
-
-
-class Unacceptable(ValueError):
-    """A message that can never be stored: an id is missing or too long, or the text is. Retrying is useless."""
 
 
 def receive(message: InboundMessage, *, resolver: Resolves | None) -> int | None:
@@ -70,21 +65,8 @@ def _check(message: InboundMessage) -> None:
     if not re.fullmatch(PLATFORM_NAME, message.address.platform) or len(message.address.platform) > LONGEST_PLATFORM:
         raise Unacceptable("the platform has no proper name")
     check_text(message.text)
-    if not all(map(_is_storable, ids)):
+    if not all(map(is_storable, ids)):
         raise Unacceptable("an id has a character that no database keeps")
-
-
-def check_text(text: str) -> None:
-    """Raises Unacceptable for a text that can never be stored."""
-    if len(text) > LONGEST_TEXT:
-        raise Unacceptable(f"the text is longer than {LONGEST_TEXT} characters")
-    if not _is_storable(text):
-        raise Unacceptable("the text has a character that no database keeps")
-
-
-def _is_storable(text: str) -> bool:
-    """PostgreSQL has no NUL in text, and neither engine half a surrogate pair."""
-    return "\x00" not in text and not _HALF_PAIR.search(text)
 
 
 @transaction.atomic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,7 +17,6 @@ from identity import clock, link_upkeep, wording
 from identity.models import PlatformAccount
 from identity.notices import Template
 from identity.wording import Notice
-from sessions_app import forget_number
 from sessions_app.messages import Address, OutgoingMessage
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
 from sessions_app.splitting import split
@@ -30,6 +29,15 @@ AT_ONCE = 500  # rows in one statement: PostgreSQL takes 65,535 parameters
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 300.0
 TEXT_LIMIT = 2000  # UTF-16 code units, where a platform does not say
+
+
+Renderer = Callable[[PlatformAccount, Mapping[str, Any]], Notice]
+_renderers: dict[str, Renderer] = {}
+
+
+def render_by(template: str, renderer: Renderer) -> None:
+    """Register what makes the words of a template that is none of identity's."""
+    _renderers[template] = renderer
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +165,8 @@ def _notice_of(delivery: OutboundDelivery) -> Notice:
     """What is said about linking gets its words now."""
     if delivery.account is None:
         return Notice(delivery.text)
-    if delivery.template == forget_number.TEMPLATE:
-        return forget_number.notice(delivery.account, delivery.subject)
+    if render := _renderers.get(delivery.template):
+        return render(delivery.account, delivery.subject)
     return wording.render(Template(delivery.template), delivery.account, delivery.subject)
 
 

@@ -6,8 +6,8 @@ from django.db import transaction
 
 from identity import audit
 from identity.models import UnifiedUser
-from sessions_app import conversations, history, inbox, outbox
-from sessions_app.messages import Address
+from sessions_app import conversations, history, outbox
+from sessions_app.messages import Address, check_text
 from sessions_app.models import Conversation, HistoryEntry
 
 
@@ -16,9 +16,9 @@ def tell(*, person: UnifiedUser, text: str, label: str, actor: str) -> Conversat
     """Queue `text` for one private chat of the person and write it into that history, both or neither. Which chat.
 
     `label` says who speaks, such as "operator". Raises ValueError where there is nothing to say, or no chat to say it
-    in, and inbox.Unacceptable for what cannot be stored.
+    in, and messages.Unacceptable for what cannot be stored.
     """
-    inbox.check_text(text)
+    check_text(text)
     if not (text := text.strip()):
         raise ValueError("There is nothing to say.")
     chat = conversations.preferred_of(person.unified_user_id)

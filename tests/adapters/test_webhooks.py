@@ -17,7 +17,7 @@ from adapters.playground.telegram_api import BOT
 from adapters.telegram_updates import BotIdentity, parse_update
 from adapters.telegram_webhook import PATH
 from identity.models import BotProfile
-from sessions_app import doorbell, inbox
+from sessions_app import doorbell, inbox, messages
 from sessions_app.messages import InboundMessage
 from sessions_app.models import InboundEvent, OutboundDelivery
 
@@ -156,7 +156,7 @@ def test_it_skips_what_cannot_be_read_and_says_so_once(update: object, caplog: p
 def test_it_has_what_can_never_be_stored_not_told_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(inbox, "LONGEST_TEXT", 3)
+    monkeypatch.setattr(messages, "LONGEST_TEXT", 3)
 
     assert call().status_code == 200
 

@@ -13,8 +13,8 @@ from django.db import connection, transaction
 from identity import linking, pairing
 from identity.models import PlatformAccount, UnifiedUser
 from identity.resolvers import InMemoryIdentityResolver
-from sessions_app import inbox, lanes, outbox, turns
-from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
+from sessions_app import inbox, lanes, messages, outbox, turns
+from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane, OutboundDelivery
 from tests.identity import pairs
 from tests.sessions_app.racing import at_once
@@ -54,7 +54,7 @@ def test_it_stores_what_an_adapter_hands_in() -> None:
         {"address": Address("telegram", LONG)},
         {"address": Address("telegram", "c", LONG)},
         {"message_id": LONG},
-        {"text": "x" * (inbox.LONGEST_TEXT + 1)},
+        {"text": "x" * (messages.LONGEST_TEXT + 1)},
         {"text": "a\x00b"},
         {"native_key": "a\x00b"},
         {"sender": Sender("a\x00b")},
@@ -65,7 +65,7 @@ def test_it_stores_what_an_adapter_hands_in() -> None:
 def test_it_refuses_for_good_what_can_never_be_stored(bad: dict[str, Any]) -> None:
     impossible = replace(message("alice", "hello"), **bad)
 
-    with pytest.raises(inbox.Unacceptable) as refused:
+    with pytest.raises(Unacceptable) as refused:
         inbox.receive(impossible, resolver=DATABASE)
 
     assert "hello" not in str(refused.value)
@@ -80,7 +80,7 @@ def test_it_refuses_for_good_what_can_never_be_stored(bad: dict[str, Any]) -> No
         {"sender": Sender(LONG[1:], "n" * 500, "u" * 500)},
         {"address": Address("telegram", LONG[1:], LONG[1:]), "message_id": LONG[1:], "chat_name": "c" * 500},
         {"address": Address("telegram", LONG[1:], LONG[1:]), "is_private": False},
-        {"text": "😀" * inbox.LONGEST_TEXT},
+        {"text": "😀" * messages.LONGEST_TEXT},
         {"text": ""},
     ],
     ids=",".join,
@@ -237,11 +237,11 @@ def test_it_takes_no_edit_for_a_message_of_another_chat_or_platform() -> None:
     assert InboundEvent.objects.get().text == "one"
 
 
-@pytest.mark.parametrize("text", ["a\x00b", "x" * (inbox.LONGEST_TEXT + 1)])
+@pytest.mark.parametrize("text", ["a\x00b", "x" * (messages.LONGEST_TEXT + 1)])
 def test_it_refuses_an_edit_that_cannot_be_stored(text: str) -> None:
     receive("alice", "one")
 
-    with pytest.raises(inbox.Unacceptable):
+    with pytest.raises(Unacceptable):
         edit(text)
 
     assert InboundEvent.objects.get().text == "one"

@@ -19,10 +19,11 @@ from django.core.management.base import BaseCommand
 from django.utils.module_loading import import_string
 
 from adapters import registry, vitals
-from adapters.botos import BotOS, configured_agent
+from adapters.botos import BotOS
+from adapters.services import configured_agent
 from adapters.webserver import WebServer
 from identity.resolvers import Resolves
-from sessions_app import browser_chat
+from sessions_app.messages import BROWSER
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +48,10 @@ class Command(BaseCommand):
         _check_workers(options["workers"])
         web = None if options["web"] is None else _web(options["web"], playground=options["playground"])
         own = [] if options["playground"] else platforms
-        pages = [browser_chat.PLATFORM] if web and browser_chat.PLATFORM not in own else []
+        pages = [BROWSER] if web and BROWSER not in own else []
         botos = _botos([*own, *pages], options["workers"])
         asyncio.run(_serve(botos, platforms if options["playground"] else (), web))
-        botos.check_connected([name for name in botos.list_bots() if name != browser_chat.PLATFORM])
+        botos.check_connected([name for name in botos.list_bots() if name != BROWSER])
 
 
 def _check_workers(workers: int) -> None:
@@ -68,7 +69,7 @@ def _platforms(named: list[str] | None, *, playground: bool) -> list[str]:
         registry.get(name)
     if named or playground:
         return list(dict.fromkeys(named or ("telegram", "discord", "slack")))
-    chats = [name for name in registry.names() if name != browser_chat.PLATFORM]
+    chats = [name for name in registry.names() if name != BROWSER]
     configured = [name for name in chats if registry.is_configured(name)]
     if not configured:
         hint = "set TELEGRAM_BOT_TOKEN, DISCORD_BOT_TOKEN, or SLACK_BOT_TOKEN and SLACK_APP_TOKEN in .env"
