@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from adapters.discord_events import BOT_DM, COMPONENT, Interaction
 from adapters.protocols import DeliveryError, NeedsConfiguration
 from identity.buttons import Button
-from sessions_app.commands import COMMANDS
+from sessions_app import command_registry
 
 CREDENTIALS_REFUSED = "DISCORD_BOT_TOKEN is refused by Discord; reset it in the developer portal (Bot, Reset Token)"
 INTENTS_REFUSED = "DISCORD_BOT_TOKEN is refused by Discord; its application may not use the intents that are asked for"
@@ -77,8 +77,8 @@ async def register_commands(client: discord.Client) -> None:
     """Put the commands in the menu of the bot's own direct messages, and nowhere else."""
     words = {"type": TEXT_OPTION, "name": "text", "description": _("What else there is to say"), "required": False}
     commands = [
-        {"type": 1, "name": name, "description": str(line)[:100], "contexts": [BOT_DM], "options": [words]}
-        for name, line in COMMANDS
+        {"type": 1, "name": one.name, "description": str(one.summary)[:100], "contexts": [BOT_DM], "options": [words]}
+        for one in command_registry.menu()
     ]
     if client.application_id is not None:
         await client.http.bulk_upsert_global_commands(client.application_id, payload=commands)

@@ -22,7 +22,7 @@ from telegram.request import HTTPXRequest
 
 from adapters.repeats import marked
 from adapters.telegram_updates import BotIdentity
-from sessions_app.commands import COMMANDS
+from sessions_app import command_registry
 from sessions_app.messages import OutgoingMessage, storable
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ def _keyboard(message: OutgoingMessage) -> InlineKeyboardMarkup | None:
 
 async def register_commands(bot: Bot) -> None:
     """Put the commands in the menu of private chats."""
-    menu = [(name, str(description)) for name, description in COMMANDS]
+    menu = [(command.name, str(command.summary)) for command in command_registry.menu()]
     await bot.set_my_commands(menu, scope=BotCommandScopeAllPrivateChats())
 
 

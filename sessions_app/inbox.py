@@ -14,7 +14,7 @@ from django.db import DataError, IntegrityError, transaction
 from identity import called, clock
 from identity.models import PLATFORM_NAME, PlatformAccount
 from identity.resolvers import IdentityUnavailable, Resolves
-from sessions_app import commands, conversations, forgotten, outbox, pairing_chat, texts, watermarks
+from sessions_app import command_registry, conversations, forgotten, outbox, pairing_chat, texts, watermarks
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable, check_text, is_storable
 from sessions_app.models import HistoryEntry, InboundEvent
 
@@ -111,7 +111,7 @@ def decided() -> dict[str, Any]:
 
 def to_be_answered(text: str) -> dict[str, Any]:
     """The fields of an event that waits for its turn."""
-    kind = InboundEvent.Kind.COMMAND if commands.is_command(text) else InboundEvent.Kind.MESSAGE
+    kind = InboundEvent.Kind.COMMAND if command_registry.is_in_turn(text) else InboundEvent.Kind.MESSAGE
     return {"kind": kind, "text": text}
 
 

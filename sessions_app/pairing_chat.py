@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
+
+from django.utils.translation import gettext_lazy as _
 
 from identity import audit, browsers, clock, codes, linking, notices, pairing, wording
 from identity.limits import limits
@@ -18,7 +19,8 @@ from identity.models import PlatformAccount
 from identity.notices import Template
 from identity.pairing_rows import Outcome
 from sessions_app import forget_report, forgetting, outbox, texts
-from sessions_app.commands import parse
+from sessions_app.command_registry import ReceiptHandler as Step
+from sessions_app.command_registry import at_receipt, find, parse
 from sessions_app.messages import InboundMessage, MessageEdit
 from sessions_app.models import Conversation, InboundEvent
 
@@ -93,9 +95,6 @@ def is_for_the_app(text: str, account: PlatformAccount) -> bool:
     return bool(codes.found_in_private(text)) or _number_within(text, account) is not None
 
 
-Step = Callable[[PlatformAccount, str], bool]
-
-
 def _step_of(text: str) -> Step | None:
     """What a private text asks for; None for an ordinary message."""
     text = text.strip()
@@ -106,7 +105,8 @@ def _step_of(text: str) -> Step | None:
     name, argument = parse(text) or ("", "")
     if name == "start":
         return _claim_argument if codes.read_token(argument) else None
-    return _STEPS.get(name)
+    command = find(text)
+    return command.at_receipt if command else None
 
 
 def _step_of_number(account: PlatformAccount) -> Step | None:
@@ -159,7 +159,8 @@ def _warn_of_clocks(platform: str, late: timedelta) -> None:
 
 def _hear_in_public(message: InboundMessage, account: PlatformAccount) -> bool:
     """A live code that is posted in a group is spent. The group learns nothing."""
-    is_command = (parse(message.text) or ("",))[0] in _STEPS
+    command = find(message.text)
+    is_command = command is not None and command.private_only
     if burn_in(message.text) or codes.hyphenated_code_within(message.text):
         return True  # also a code that does not live: or else the bot's silence would tell which one does
     is_number = _number_within(message.text, account) is not None
@@ -228,6 +229,7 @@ def _number(account: PlatformAccount, text: str) -> bool:
     return pairing.confirm(account=account, number=codes.read_number(text) or "") != Outcome.NOTHING
 
 
+@at_receipt("link", _("Link another app, so that both share one conversation"), hint="code")
 def _link(account: PlatformAccount, text: str) -> bool:
     if _argument(text):
         return _claim_argument(account, text)
@@ -235,11 +237,37 @@ def _link(account: PlatformAccount, text: str) -> bool:
     return True
 
 
+@at_receipt("accounts", _("List the accounts that share this conversation"))
+def _accounts(account: PlatformAccount, text: str) -> bool:
+    return _say(account, Template.ACCOUNTS)
+
+
+@at_receipt("unlink", _("Unlink this account, or the one on another app"), hint="app")
+def _unlink(account: PlatformAccount, text: str) -> bool:
+    linking.leave(account=account, platform=_argument(text).lower())
+    return True
+
+
+@at_receipt("signout", _("Sign this account out of all browsers"))
+def _sign_out(account: PlatformAccount, text: str) -> bool:
+    notices.tell(account, Template.SIGNED_OUT, browsers=browsers.sign_out_everywhere(account))
+    return True
+
+
+@at_receipt("cancel", _("Cancel linking"))
 def _cancel(account: PlatformAccount, text: str) -> bool:
     pairing.cancel(account=account)
     return True
 
 
+@at_receipt("forget", _("Delete everything I know about you"))
+def _forget(account: PlatformAccount, text: str) -> bool:
+    if forgetting.ask(account=account) is None:
+        forgetting.say(account, texts.FORGET_NOT_NOW)
+    return True
+
+
+@at_receipt("notme")
 def _not_me(account: PlatformAccount, text: str) -> bool:
     request = _uuid(_argument(text))
     if request is None:
@@ -248,6 +276,7 @@ def _not_me(account: PlatformAccount, text: str) -> bool:
     return True
 
 
+@at_receipt("undo")
 def _undo(account: PlatformAccount, text: str) -> bool:
     request = _uuid(_argument(text))
     if request is None:
@@ -256,35 +285,17 @@ def _undo(account: PlatformAccount, text: str) -> bool:
     return True
 
 
+@at_receipt("wasntme")
 def _was_not_me(account: PlatformAccount, text: str) -> bool:
     named = _argument(text)
     linking.disown(account=account, link_id=int(named) if re.fullmatch(r"[0-9]{1,18}", named) else None)
     return True
 
 
+@at_receipt("share")
 def _share(account: PlatformAccount, text: str) -> bool:
     if not linking.share_past(account=account, actor=audit.actor(account)):
         notices.tell(account, Template.NOTHING_THERE)
-    return True
-
-
-def _unlink(account: PlatformAccount, text: str) -> bool:
-    linking.leave(account=account, platform=_argument(text).lower())
-    return True
-
-
-def _accounts(account: PlatformAccount, text: str) -> bool:
-    return _say(account, Template.ACCOUNTS)
-
-
-def _sign_out(account: PlatformAccount, text: str) -> bool:
-    notices.tell(account, Template.SIGNED_OUT, browsers=browsers.sign_out_everywhere(account))
-    return True
-
-
-def _forget(account: PlatformAccount, text: str) -> bool:
-    if forgetting.ask(account=account) is None:
-        forgetting.say(account, texts.FORGET_NOT_NOW)
     return True
 
 
@@ -307,17 +318,3 @@ def _uuid(text: str) -> UUID | None:
         return UUID(text)
     except ValueError:
         return None
-
-
-_STEPS: dict[str, Step] = {
-    "link": _link,
-    "cancel": _cancel,
-    "notme": _not_me,
-    "undo": _undo,
-    "wasntme": _was_not_me,
-    "share": _share,
-    "unlink": _unlink,
-    "accounts": _accounts,
-    "signout": _sign_out,
-    "forget": _forget,
-}

@@ -29,22 +29,7 @@ STARTED_ANEW_IN_GROUP = _("A new conversation starts here. I no longer look at w
 WHAT_IS_KEPT = _("Before we start: I keep what you write to me here and what I answer, so that I remember it.")
 WHAT_ABOUT_IT = _("/export gives you all of it, /forget deletes it.")
 WELCOME = _("Hello! Write to me and I answer. I remember what you tell me here. /help shows what else I can do.")
-HELP = _(
-    "Write to me and I answer.\n\n"
-    "/link - share one conversation with another app of yours\n"
-    "/accounts - which accounts share it\n"
-    "/unlink - take this account out\n"
-    "/signout - sign out the browsers that read and write here\n"
-    "/new - start a new conversation\n"
-    "/retry - ask again what I could not answer\n"
-    "/history - the last things that were said\n"
-    "/search words - find what was said\n"
-    "/prefer app - where I write to you when you have not asked\n"
-    "/export - get all of it as a file\n"
-    "/forget - delete all that I know of you\n"
-    "/whoami - who I think you are\n"
-    "/help - this text"
-)
+HELP = _("Write to me and I answer.")
 NO_HISTORY = _("Nothing has been said here yet.")
 WHOAMI = _('You are "%(name)s" on %(platform)s (ID %(id)s). To me you are %(person)s.')
 YOU = _("You")

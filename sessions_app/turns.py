@@ -14,7 +14,8 @@ from django.db.models import F, Q, QuerySet
 
 from identity import called, clock
 from identity.resolvers import Resolves, resolve_with
-from sessions_app import commands, drafts, history, outbox, texts
+from sessions_app import command_registry, drafts, history, outbox, texts
+from sessions_app.command_registry import Invocation
 from sessions_app.context import SessionContext
 from sessions_app.lanes import Claim, Lease
 from sessions_app.messages import Address, Turn
@@ -67,7 +68,8 @@ class Answer:
 @transaction.atomic
 def answer_command(claim: Claim, turn: Turn, *, limit: int) -> None:
     """Do what the claimed command says and queue its answer. Neither is part of the conversation. Raises LeaseLost."""
-    text = commands.answer(claim, turn.context)
+    conversation = claim.lease.conversation
+    text = command_registry.answer(Invocation(claim.head, claim.account, conversation, turn.context))
     _give_back([claim.lease])
     _end([claim], Status.DONE)
     outbox.queue(_address(claim), text, limit=limit, event=claim.head)

@@ -21,7 +21,7 @@ from adapters.discord_events import COMMAND, Interaction, parse_interaction
 from adapters.playground.discord import DiscordServer
 from adapters.protocols import DeliveryError, MalformedEvent
 from identity.buttons import Button
-from sessions_app.commands import COMMANDS
+from sessions_app import command_registry
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.discord_payloads import ALICE, ME
 from tests.adapters.recording import Run, running
@@ -322,7 +322,7 @@ async def test_it_survives_hostile_interactions_and_logs_each_once(
 async def test_it_registers_its_commands_for_its_own_direct_messages(server: DiscordServer, run: Run) -> None:
     registered = await commands(server)
 
-    assert [one["name"] for one in registered] == [name for name, _ in COMMANDS]
+    assert [one["name"] for one in registered] == [one.name for one in command_registry.menu()]
     assert {tuple(one["contexts"]) for one in registered} == {(1,)}
     assert {one["options"][0]["required"] for one in registered} == {False}
 

@@ -19,7 +19,7 @@ from adapters.protocols import MalformedEvent
 from adapters.telegram import TelegramAdapter
 from adapters.telegram_updates import BotIdentity, Press, parse_update
 from identity.buttons import Button
-from sessions_app.commands import COMMANDS
+from sessions_app import command_registry
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.recording import RecordingInbox, Run, StorageError, running
 
@@ -242,7 +242,7 @@ async def test_it_survives_hostile_presses_and_logs_each_once(
 async def test_it_registers_its_commands(server: TelegramServer, run: Run) -> None:
     await server._until(lambda: bool(server.api.commands), 5)
 
-    assert [command["command"] for command in server.api.commands] == [name for name, _ in COMMANDS]
+    assert [command["command"] for command in server.api.commands] == [one.name for one in command_registry.menu()]
     assert {"link", "accounts", "unlink", "cancel"} < {command["command"] for command in server.api.commands}
     [scope] = [json.loads(given["scope"]) for method, given in server.calls if method == "setMyCommands"]
     assert scope == {"type": "all_private_chats"}

@@ -21,7 +21,7 @@ from django.utils.module_loading import import_string
 from packaging.requirements import Requirement
 
 from adapters.http_connections import BACKLOG, Connection
-from sessions_app.commands import COMMANDS as BOT_COMMANDS
+from sessions_app import command_registry
 from tests.botos_project.test_settings import PROJECT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT / "compose.yaml").read_text(encoding="utf-8"))
@@ -157,9 +157,9 @@ def test_it_runs_commands_as_the_units_do(unit: Path) -> None:
 
 def test_it_tells_slack_of_every_command() -> None:
     manifest = yaml.safe_load((PROJECT / "deploy" / "slack-manifest.yaml").read_text(encoding="utf-8"))
-    listed = {one["command"]: one["description"] for one in manifest["features"]["slash_commands"]}
+    listed = [(one["command"], one["description"], one["usage_hint"]) for one in manifest["features"]["slash_commands"]]
 
-    assert listed == {f"/{name}": str(about) for name, about in BOT_COMMANDS}
+    assert listed == [(f"/{one.name}", str(one.summary), one.argument_hint) for one in command_registry.menu()]
     assert {"chat:write", "im:history", "commands"} <= set(manifest["oauth_config"]["scopes"]["bot"])
     assert {"message.im", "app_mention"} <= set(manifest["settings"]["event_subscriptions"]["bot_events"])
 

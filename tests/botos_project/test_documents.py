@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from sessions_app import command_registry
 from tests.botos_project.test_settings import PROJECT, load
 
 EXAMPLE = (PROJECT / ".env.example").read_text(encoding="utf-8")
@@ -58,6 +59,13 @@ def test_it_names_every_secret_as_one() -> None:
     assert set(re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \|.* Secret\. \|$", README)) == set(
         re.findall(r'ENV\.secret(?:_words)?\("([A-Z_]+)"\)', code)
     )
+
+
+def test_it_lists_the_commands() -> None:
+    start = README.index("| Command |")
+    listed = README[start : README.index("\n\n", start)].splitlines()[2:]
+
+    assert listed == [f"| `{command.usage}` | {command.summary} |" for command in command_registry.menu()]
 
 
 TOLD = [PROJECT / name for name in ("README.md", "ARCHITECTURE.md", "docs/running.md", "compose.yaml", "Dockerfile")]

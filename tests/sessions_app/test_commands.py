@@ -114,7 +114,7 @@ def test_it_says_names_as_they_are(platform: str, shown: str) -> None:
 def test_it_names_commands_as_they_are_typed_there(platform: str, mark: str) -> None:
     said = [answer(command, platform=platform) for command in ("/help", "/start", "/prefer", "/search", "/export")]
 
-    assert f"\n{mark}link - " in said[0]
+    assert f"\n{mark}link code - " in said[0]
     names = ("help", "link", "search", "link")
     assert [f"{mark}{name}" in one for one, name in zip(said[1:], names, strict=True)] == [True] * 4
     assert not any(f"{'/!'.replace(mark, '')}{name}" in one for one, name in zip(said[1:], names, strict=True))

@@ -11,10 +11,9 @@ from pytest_django import Settings
 from identity import browser_pairing, browsers, clock
 from identity.models import AccountLink, AuditEvent, Browser, Pairing, PlatformAccount
 from identity.pairing_secrets import secrets_of
-from sessions_app import commands, forget_number, inbox, outbox, pairing_chat
+from sessions_app import command_registry, forget_number, inbox, outbox, pairing_chat
 from sessions_app.messages import Address, MessageEdit
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery
-from sessions_app.texts import HELP
 from tests.sessions_app.talk import DATABASE, message, say, texts
 
 pytestmark = pytest.mark.django_db
@@ -233,8 +232,7 @@ def test_it_says_where_the_page_is_if_there_is_one(settings: Settings) -> None:
 
 
 def test_it_names_the_command_that_signs_browsers_out() -> None:
-    assert "/signout" in str(HELP)
-    assert "signout" in dict(commands.COMMANDS)
+    assert "signout" in [command.name for command in command_registry.menu()]
 
 
 def test_it_takes_the_number_of_forgetting_while_another_one_is_typed_elsewhere() -> None:
