@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
+from identity import backoff
 from sessions_app.watermarks import Mark
 
 log = logging.getLogger(__name__)
@@ -128,4 +129,4 @@ class Backfill(Generic[T]):
                 failures += 1
                 if failures == ATTEMPTS:
                     raise
-                await asyncio.sleep(min(FIRST_RETRY * 2**failures, LONGEST_RETRY))
+                await asyncio.sleep(backoff.seconds(failures, first=2 * FIRST_RETRY, longest=LONGEST_RETRY))

@@ -12,7 +12,9 @@ from contextlib import suppress
 
 from django.conf import settings
 
+from adapters.aio import is_set_within
 from adapters.protocols import DeliveryError, PlatformAdapter
+from identity.text import storable
 from sessions_app import bridge, duties, outbox, tally
 from sessions_app.messages import OutgoingMessage
 from sessions_app.models import OutboundDelivery
@@ -63,7 +65,7 @@ class Courier:
                 pause = settings.BOTOS_SWEEP_SECONDS
                 duties.failed("claim deliveries", error, then=f"trying again in {pause:g} s")
             if not stop.is_set():
-                await self._sleep(pause)
+                await is_set_within(self._wake, pause)
         with suppress(Exception):  # what the last turns queued; if the database is gone, it waits for the next start
             await self._send_what_is_due()
 
@@ -88,10 +90,6 @@ class Courier:
         besides = frozenset(self._in_hand)
         return await bridge.call(outbox.claim, owner=self.owner, platforms=platforms, besides=besides)
 
-    async def _sleep(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
-
     async def _send(self, adapter: PlatformAdapter, delivery: OutboundDelivery, since: float) -> None:
         """Send what was claimed after the moment `since`."""
         try:
@@ -107,7 +105,7 @@ class Courier:
             pause = _bounded(error.retry_after)
             if error.retry_after is not None:
                 tally.up("rate limits", delivery.platform)
-            failed = Failed(delivery, _plain(error), error.permanent, pause, error.ambiguous, error.gone)
+            failed = Failed(delivery, storable(str(error)), error.permanent, pause, error.ambiguous, error.gone)
             _log(logging.WARNING, delivery, f"not sent: {failed.reason}")
             self._outcomes.put_nowait(failed)
         except Exception as error:  # noqa: BLE001 - an adapter's bug, or no answer in time: it may have been sent
@@ -115,7 +113,7 @@ class Courier:
             self._outcomes.put_nowait(Failed(delivery, type(error).__name__, ambiguous=True))
         else:
             _log(logging.INFO, delivery, "sent")
-            self._outcomes.put_nowait(Sent(delivery, _plain(message_id)))
+            self._outcomes.put_nowait(Sent(delivery, storable(str(message_id))))
 
     async def _words_of(self, delivery: OutboundDelivery) -> OutgoingMessage:
         needs_database = delivery.template or delivery.may_be_repeat
@@ -165,11 +163,6 @@ def _log(level: int, delivery: OutboundDelivery, what: str) -> None:
     """With the id of the message that it answers, if it does."""
     about = {"event": delivery.event_id, "delivery": delivery.pk}
     log.log(level, "event %s: delivery %s: %s", delivery.event_id or "none", delivery.pk, what, extra=about)
-
-
-def _plain(said: object) -> str:
-    """What an adapter says, as it can be stored: an adapter of somebody's own may say anything."""
-    return str(said).encode("utf-8", "replace").decode().replace("\x00", "")
 
 
 def _bounded(seconds: float | None) -> float | None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from adapters.protocols import MalformedEvent, pressed
+from identity.text import storable
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
 
 LONGEST_TEXT = 100_000  # characters; a person can write 4000 at most
@@ -131,7 +132,7 @@ def _text(raw: Raw, key: str) -> str:
         raise MalformedEvent(f"{key} is not a text")
     if len(value) > LONGEST_TEXT:
         raise MalformedEvent(f"{key} is too long")
-    return _clean(value)
+    return storable(value)
 
 
 def _is_person(raw: Raw, author: Raw) -> bool:
@@ -177,19 +178,14 @@ def _words(raw: Raw, me: str) -> str:
         raise MalformedEvent("content is not a text")
     if len(text) > LONGEST_TEXT:
         raise MalformedEvent("content is too long")
-    return re.sub(rf"[ \t]*<@!?{me}>[ \t]*", " ", _clean(text)).strip()
-
-
-def _clean(text: str) -> str:
-    """Without what a database refuses: NUL (PostgreSQL) and halves of surrogate pairs (no UTF-8)."""
-    return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return re.sub(rf"[ \t]*<@!?{me}>[ \t]*", " ", storable(text)).strip()
 
 
 def _name(author: Raw, key: str) -> str:
     value = author.get(key) or ""
     if not isinstance(value, str):
         raise MalformedEvent(f"{key} is not a text")
-    return _clean(value[:LONGEST_NAME])
+    return storable(value[:LONGEST_NAME])
 
 
 def _sent_at(raw: Raw) -> datetime | None:

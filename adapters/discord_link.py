@@ -7,7 +7,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -15,10 +14,12 @@ from typing import Any, TypeVar
 import discord
 from discord.gateway import DiscordWebSocket
 
+from adapters.aio import is_set_within
 from adapters.backfill import AskLater, Backfill, start_of
 from adapters.discord_events import Interaction, parse_edit, parse_interaction, parse_message, position_at
 from adapters.discord_sdk import Busy, acknowledge, new_client, register_commands
 from adapters.protocols import Inbox, MalformedEvent
+from identity import backoff
 from sessions_app.messages import InboundMessage, MessageEdit
 from sessions_app.watermarks import Mark
 
@@ -76,7 +77,7 @@ class Connection:
     async def live(self, token: str, stop: asyncio.Event) -> None:
         """Until `stop` is set, or the connection is beyond repair."""
         reader = asyncio.create_task(self._store_all())
-        others = [asyncio.create_task(job) for job in (self._converse(token), self._watch(), _wait(stop))]
+        others = [asyncio.create_task(job) for job in (self._converse(token), self._watch(), stop.wait())]
         try:
             done, _ = await asyncio.wait([reader, *others], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -98,7 +99,7 @@ class Connection:
                 seen = time.monotonic()
         raise ConnectionError(f"discord: no gateway for {AWAY_LIMIT:.0f} s")
 
-    async def _end(self, reader: asyncio.Task[None], others: list[asyncio.Task[None]]) -> None:
+    async def _end(self, reader: asyncio.Task[None], others: list[asyncio.Task[Any]]) -> None:
         """However this is cut short, nothing goes on afterwards, and what was heard stays in its order."""
         try:
             await self._leave(reader)
@@ -228,7 +229,7 @@ class Connection:
 
     async def _insist(self, action: Callable[[], Awaitable[T]], problem: str) -> T:
         """Until it succeeds: Discord tells nothing twice. When the connection is over, one last attempt is made."""
-        delay = FIRST_RETRY
+        attempt = 0
         while True:
             try:
                 return await action()
@@ -236,8 +237,8 @@ class Connection:
                 if self._over.is_set():
                     raise
                 self._warn("%s (%s)", problem, type(exc).__name__)
-            await _wait(self._over, delay)
-            delay = min(2 * delay, LONGEST_RETRY)
+            attempt += 1
+            await is_set_within(self._over, backoff.seconds(attempt, first=FIRST_RETRY, longest=LONGEST_RETRY))
 
     async def _catch_up(self) -> None:
         """RESUME replays what was missed, a new session does not. Not for guilds: their history lacks the words."""
@@ -295,8 +296,3 @@ class Connection:
 
 def _chat_of(item: Said) -> str:
     return (item.message if isinstance(item, Interaction) else item).address.chat_id
-
-
-async def _wait(event: asyncio.Event, seconds: float | None = None) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)

@@ -18,6 +18,7 @@ from typing import Any
 
 from django.conf import settings
 
+from adapters.aio import is_set_within
 from adapters.protocols import Superseded
 from sessions_app import bridge, pollers
 
@@ -77,7 +78,7 @@ class PollingLease:
             if is_ours is False and not is_known:
                 is_known = True
                 on_wait()
-            await _wait(stop, settings.BOTOS_POLLER_SECONDS / 15)
+            await is_set_within(stop, settings.BOTOS_POLLER_SECONDS / 15)
         return False
 
     async def _keep(self, fence: Fence) -> None:
@@ -118,8 +119,3 @@ async def _first_of(working: asyncio.Future[None], stop: asyncio.Event, fence: F
 
 async def _end(working: asyncio.Future[None], within: float | None) -> None:
     await asyncio.wait({working}, timeout=within)
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sessions_app.splitting import utf16_length
+from identity.text import utf16_length
 
 MARK = "(sent again after an interruption)\n"
 ROOM = len(MARK)  # what the text limit of an adapter leaves of the platform's own

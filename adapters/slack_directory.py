@@ -12,7 +12,8 @@ import aiohttp
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web.async_client import AsyncWebClient
 
-from adapters.slack_events import Me, clean, parse_command, parse_event, parse_press
+from adapters.slack_events import Me, parse_command, parse_event, parse_press
+from identity.text import storable
 from sessions_app.messages import InboundMessage, MessageEdit
 
 NAME_SECONDS = 2.0  # how long a name may hold up a message
@@ -82,11 +83,11 @@ class Directory:
         user: dict[str, Any] = (await self.web.users_info(user=user_id.rpartition(":")[2])).get("user") or {}
         profile = user.get("profile") or {}
         name = profile.get("display_name") or profile.get("real_name") or user.get("real_name") or ""
-        return clean(str(name)), clean(str(user.get("name") or ""))
+        return storable(str(name)), storable(str(user.get("name") or ""))
 
     async def _ask_channel(self, channel_id: str) -> tuple[str, str]:
         channel: dict[str, Any] = (await self.web.conversations_info(channel=channel_id)).get("channel") or {}
-        return clean(str(channel.get("name") or "")), ""
+        return storable(str(channel.get("name") or "")), ""
 
     async def _ask_partner(self, key: str) -> tuple[str, str]:
         channel_id = key.partition(" ")[2]

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from adapters.protocols import MalformedEvent, pressed
+from identity.text import storable
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
 
 TEXT_CHARACTERS = 100_000  # Slack cuts at 40,000; what is far beyond was not written by a person
@@ -77,7 +78,7 @@ def parse_press(payload: object, me: Me) -> InboundMessage | None:
     action, message = _first(raw, "actions"), _object(raw, "message")
     if _string(action, "type") != "button":
         return None
-    command, stamp = pressed(clean(_string(action, "value"))), _timestamp(action, "action_ts")
+    command, stamp = pressed(storable(_string(action, "value"))), _timestamp(action, "action_ts")
     channel, sender = _id(_object(raw, "channel"), "id"), _presser(_object(raw, "user"), me)
     return InboundMessage(
         native_key=f"{channel}:{stamp}:{sender}",
@@ -105,14 +106,9 @@ def parse_command(payload: object, me: Me) -> InboundMessage:
         native_key=f"{channel}:{key}",
         address=Address(me.platform, channel),
         sender=Sender(_presser(user, me)),
-        text=f"{name} {plain(clean(words))}".strip(),
+        text=f"{name} {plain(storable(words))}".strip(),
         is_private=channel.startswith("D"),
     )
-
-
-def clean(text: str) -> str:
-    """Without NUL, which no database takes, and with U+FFFD for half a surrogate pair, which no UTF-8 can hold."""
-    return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def plain(text: str) -> str:
@@ -207,7 +203,7 @@ def _mention(me: Me) -> re.Pattern[str]:
 
 
 def _without_mention(words: str, me: Me) -> str:
-    return plain(_mention(me).sub("", clean(words))).strip()
+    return plain(_mention(me).sub("", storable(words))).strip()
 
 
 def _readable(token: re.Match[str]) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,11 +15,13 @@ from slack_sdk.socket_mode.aiohttp import SocketModeClient
 from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.socket_mode.response import SocketModeResponse
 
+from adapters.aio import is_set_within
 from adapters.backfill import Backfill
 from adapters.protocols import Inbox, MalformedEvent
 from adapters.slack_directory import Directory, hear
 from adapters.slack_events import Me, parse_history
 from adapters.slack_history import missed
+from identity import backoff
 from sessions_app.messages import InboundMessage, MessageEdit
 from sessions_app.watermarks import Mark
 
@@ -102,7 +103,7 @@ class Receiver:
 
         Meanwhile Slack may tell of it again, which is known by its key then.
         """
-        delay = FIRST_RETRY
+        attempt = 0
         while True:
             try:
                 await store()
@@ -113,14 +114,9 @@ class Receiver:
                 logger.error("%s: event %s not stored yet: %s", self._me.platform, label, kind)
             else:
                 return True
-            if await self._is_over_within(delay):
+            attempt += 1
+            if await is_set_within(self._closing, backoff.seconds(attempt, first=FIRST_RETRY, longest=LONGEST_RETRY)):
                 return False
-            delay = min(2 * delay, LONGEST_RETRY)
-
-    async def _is_over_within(self, seconds: float) -> bool:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._closing.wait(), seconds)
-        return self._closing.is_set()
 
     async def _store(self, request: SocketModeRequest) -> None:
         heard = await hear(request.type, request.payload, self._me, self._directory)

@@ -17,8 +17,9 @@ from slack_sdk.web.async_client import AsyncWebClient
 from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from adapters.protocols import DeliveryError, NeedsConfiguration
-from adapters.slack_events import Me, clean, escape
+from adapters.slack_events import Me, escape
 from identity.buttons import Button
+from identity.text import storable
 from sessions_app.messages import OutgoingMessage
 from sessions_app.splitting import split
 
@@ -98,7 +99,7 @@ async def introduce(bot: AsyncWebClient, platform: str) -> Me:
         raise NeedsConfiguration("SLACK_BOT_TOKEN does not belong to a bot; set the Bot User OAuth Token (xoxb-...)")
     teams = {known.get("team_id"), known.get("enterprise_id")}
     home = frozenset(str(team) for team in teams if team)
-    return Me(platform, str(known.get("user_id")), str(known["bot_id"]), home, clean(str(known.get("user") or "")))
+    return Me(platform, str(known.get("user_id")), str(known["bot_id"]), home, storable(str(known.get("user") or "")))
 
 
 async def ask_who(bot: AsyncWebClient) -> AsyncSlackResponse:

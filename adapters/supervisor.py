@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
+from adapters.aio import is_set_within
 from adapters.polling_lease import PollingLease
 from adapters.protocols import Inbox, NeedsConfiguration, PlatformAdapter, Superseded
+from identity import backoff
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Supervisor:
                 log.error("%s", self.health)
                 if not self._up_since:
                     return
-                await _wait(stop, REFUSED_PAUSE)
+                await is_set_within(stop, REFUSED_PAUSE)
             except Superseded as error:
                 log.error("%s: %s", self.health.platform, error)
                 await self._pause(error, stop)
@@ -113,11 +113,11 @@ class Supervisor:
         if self.is_up and time.monotonic() - self._up_since > STEADY_AFTER:
             self.health.restarts = 0
         self.health.restarts += 1
-        seconds = random.uniform(FIRST_PAUSE / 2, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self.health.restarts - 1)))  # noqa: S311 - jitter
+        seconds = backoff.seconds(self.health.restarts, first=FIRST_PAUSE, longest=LONGEST_PAUSE, least=FIRST_PAUSE / 2)
         self._be(State.RESTARTING, _described(error))
         log.warning("%s, again in %.1f s", self.health, seconds)
         log.debug("%s", self.health.platform, exc_info=error)
-        await _wait(stop, seconds)
+        await is_set_within(stop, seconds)
 
     def _be(self, state: State, detail: str = "") -> None:
         self.health.state, self.health.detail = state, detail
@@ -126,8 +126,3 @@ class Supervisor:
 
 def _described(error: Exception | None) -> str:
     return f"{type(error).__name__}: {error}" if error else "the connection ended"
-
-
-async def _wait(stop: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)

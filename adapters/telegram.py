@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from telegram.error import (
 )
 from telegram.request import BaseRequest
 
+from adapters.aio import is_set_within
 from adapters.protocols import DeliveryError, Inbox, MalformedEvent, NeedsConfiguration, Superseded
 from adapters.repeats import ROOM
 from adapters.telegram_sdk import (
@@ -45,6 +45,7 @@ from adapters.telegram_sdk import (
 )
 from adapters.telegram_updates import BotIdentity, Press, parse_update, update_id
 from adapters.telegram_webhook import Webhook, put_up, take_down, watch
+from identity import backoff
 from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
 
 os.environ.setdefault("PTB_TIMEDELTA", "1")  # without it the SDK warns at every 429; both types are read below
@@ -308,10 +309,10 @@ class _Polling:
         self.failures += 1
         if self.failures > PATIENCE:
             raise ConnectionError(f"{self.me.platform} is out of reach: {error}") from None
-        longest = min(FIRST_PAUSE * 2**self.failures, LONGEST_PAUSE)
-        seconds = error.retry_after or random.uniform(longest / 2, longest)  # noqa: S311 - jitter
+        pause = backoff.seconds(self.failures, first=2 * FIRST_PAUSE, longest=LONGEST_PAUSE, least=FIRST_PAUSE)
+        seconds = error.retry_after or pause
         log.info("%s: polling again in %.1f s: %s", self.me.platform, seconds, error)
-        await unless_stopped(asyncio.sleep(seconds), self.stop)
+        await is_set_within(self.stop, seconds)
 
 
 def _seconds(error: RetryAfter) -> float:

@@ -22,8 +22,9 @@ from telegram.request import HTTPXRequest
 
 from adapters.repeats import marked
 from adapters.telegram_updates import BotIdentity
+from identity.text import storable
 from sessions_app import command_registry
-from sessions_app.messages import OutgoingMessage, storable
+from sessions_app.messages import OutgoingMessage
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from adapters.protocols import MalformedEvent, pressed
-from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, storable
+from identity.text import storable
+from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
 
 JSON = dict[str, Any]
 T = TypeVar("T")

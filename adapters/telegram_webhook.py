@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from telegram import Bot
 
+from adapters.aio import is_set_within
 from adapters.protocols import Superseded
 
 log = logging.getLogger(__name__)
@@ -46,10 +46,7 @@ async def take_down(bot: Bot, webhook: Webhook) -> None:
 async def watch(bot: Bot, webhook: Webhook, platform: str, stop: asyncio.Event) -> None:
     """Until `stop` is set. Raises Superseded when somebody else set another webhook, and whatever the SDK does."""
     reported = datetime.now(tz=UTC) - timedelta(seconds=1)  # Telegram's moments are whole seconds
-    while not stop.is_set():
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), WATCH_SECONDS)
-            return
+    while not await is_set_within(stop, WATCH_SECONDS):
         info = await bot.get_webhook_info()
         if info.url != webhook.address:
             raise Superseded(f"another poller or webhook took the place of ours for the bot of {platform}")

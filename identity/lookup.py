@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from identity.models import PLATFORM_NAME, UNIFIED_USER_ID, PlatformAccount, UnifiedUser
+from identity.text import is_storable
 
 
 def account_for(*, platform: str, platform_user_id: str) -> PlatformAccount:
@@ -26,7 +27,7 @@ def check_account(platform: str, platform_user_id: str) -> None:
     """Raises ValueError for what no platform would send, or no database keep."""
     if not re.fullmatch(PLATFORM_NAME, platform) or len(platform) > 40:
         raise ValueError(f"{platform!r} is no platform name: up to 40 of a-z, 0-9 and -, and a letter first.")
-    if not platform_user_id.strip() or len(platform_user_id) > 190 or not _storable(platform_user_id):
+    if not platform_user_id.strip() or len(platform_user_id) > 190 or not is_storable(platform_user_id):
         raise ValueError(f"{platform_user_id!r} is no id on a platform: 1 to 190 characters.")
 
 
@@ -38,8 +39,3 @@ def check_person(unified_user_id: str) -> None:
             f"{unified_user_id!r} is no unified user id: 1 to 150 visible characters, "
             'without spaces and ":", and not starting with "bot_".'
         )
-
-
-def _storable(text: str) -> bool:
-    """PostgreSQL has no NUL in text, and neither engine half a surrogate pair."""
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)

@@ -21,6 +21,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from identity.text import storable
 from sessions_app import agent_loop, texts
 from sessions_app.agent_loop import MOST_LEFT_BEHIND, Blocked, Call, Displaced, NoLoopLeft, Rooms
 from sessions_app.context import clear_session_context, enter
@@ -177,10 +178,9 @@ async def _joined(pieces: AsyncIterator[str], heard: Hear | None) -> str:
 
 
 def _visible(text: str) -> str:
-    # UTF-16 joins surrogates that a stream tore apart and replaces lone ones: neither a database nor a platform
-    # takes those, nor NUL. Only so much is looked at, since an answer may be as large as the memory.
-    head = text.lstrip()[: 2 * LONGEST_ANSWER]
-    whole = head.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "").strip()
+    # Only so much is looked at, since an answer may be as large as the memory. A pair that a stream tore apart is whole
+    # again.
+    whole = storable(text.lstrip()[: 2 * LONGEST_ANSWER]).strip()
     if not any(char.isprintable() and not char.isspace() for char in whole):
         raise EmptyReply("the agent answered only blanks")
     return whole if len(whole) <= LONGEST_ANSWER else f"{whole[:LONGEST_ANSWER]}\n\n{texts.CUT_SHORT}"

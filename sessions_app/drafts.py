@@ -20,6 +20,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from identity import live
+from identity.text import storable
 from sessions_app import bridge
 from sessions_app.lanes import Claim
 from sessions_app.messages import BROWSER, BROWSER_EVENT
@@ -86,13 +87,8 @@ class _Draft:
             await self._is_new.wait()
             self._is_new.clear()
             try:
-                if text := _storable(self._text):
+                if text := storable(self._text, growing=True).strip():
                     is_ours = await bridge.call(write, self._claim, text)
             except Exception as error:  # noqa: BLE001 - the answer itself is still to come
                 log.warning("event %s: a draft was not written: %s", self._claim.head.pk, type(error).__name__)
             await asyncio.sleep(EVERY)
-
-
-def _storable(text: str) -> str:
-    """Without NUL, and without the half of a surrogate pair whose other half is still to come."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore").replace("\0", "").strip()

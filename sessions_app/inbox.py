@@ -14,14 +14,14 @@ from django.db import DataError, IntegrityError, transaction
 from identity import called, clock
 from identity.models import PLATFORM_NAME, PlatformAccount
 from identity.resolvers import IdentityUnavailable, Resolves
+from identity.text import is_storable, storable
 from sessions_app import command_registry, conversations, forgotten, outbox, pairing_chat, texts, watermarks
-from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable, check_text, is_storable
+from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable, check_text
 from sessions_app.models import HistoryEntry, InboundEvent
 
 log = logging.getLogger(__name__)
 LONGEST_ID = 190
 LONGEST_PLATFORM = 40
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def receive(message: InboundMessage, *, resolver: Resolves | None) -> int | None:
@@ -141,8 +141,8 @@ def _labels(sender: Sender) -> dict[str, str]:
 
 
 def _label(name: str) -> str:
-    """A name as it can be stored. It identifies nobody, so what no database keeps is left out of it."""
-    return _HALF_PAIR.sub("", name.replace("\x00", ""))[:150]
+    """A name as it can be stored: it is a label and identifies nobody."""
+    return storable(name)[:150]
 
 
 def _is_known(message: InboundMessage) -> bool:

@@ -15,10 +15,11 @@ from django.db import transaction
 from identity import called, clock, lookup
 from identity.models import PlatformAccount, UnifiedUser
 from identity.resolvers import Pair, Resolves, resolve_with, stranger_key
+from identity.text import storable
 from sessions_app import agents, bridge, conversations, history, lanes, texts, turns
 from sessions_app.context import SessionContext
 from sessions_app.lanes import Lease
-from sessions_app.messages import Address, Agent, Line, Turn, storable
+from sessions_app.messages import Address, Agent, Line, Turn
 from sessions_app.models import Conversation, HistoryEntry
 
 log = logging.getLogger(__name__)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from identity.buttons import Button
+from identity.text import is_storable
 from sessions_app.context import SessionContext
 
 LONGEST_TEXT = 100_000  # characters; no platform lets a person write as much
 BROWSER = "web"  # the platform of what is said in a browser
 BROWSER_EVENT = "messages"  # what the pages of a browser are told when there is something new to read
-_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 class Unacceptable(ValueError):
@@ -27,16 +26,6 @@ def check_text(text: str) -> None:
         raise Unacceptable(f"the text is longer than {LONGEST_TEXT} characters")
     if not is_storable(text):
         raise Unacceptable("the text has a character that no database keeps")
-
-
-def is_storable(text: str) -> bool:
-    """PostgreSQL has no NUL in text, and neither engine half a surrogate pair."""
-    return "\x00" not in text and not _HALF_PAIR.search(text)
-
-
-def storable(text: str) -> str:
-    """The text without what no database or wire takes: NUL is dropped, half a surrogate pair becomes U+FFFD."""
-    return text.replace("\x00", "").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
+from identity.text import storable
 from sessions_app import bridge, history
-from sessions_app.messages import storable
 from sessions_app.models import HistoryEntry
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _write(
 
 
 def _is_text(text: object) -> bool:
-    return isinstance(text, str) and bool(text.replace("\x00", "").strip())
+    return isinstance(text, str) and bool(storable(text).strip())
 
 
 def _storable(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +13,7 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from identity import clock, link_upkeep, wording
+from identity.backoff import seconds
 from identity.models import PlatformAccount
 from identity.notices import Template
 from identity.wording import Notice
@@ -217,7 +217,7 @@ def _settle_failure(mine: QuerySet[OutboundDelivery], failed: Failed) -> None:
 
 def backoff(attempts: int) -> float:
     """Seconds to wait after the `attempts`-th failure: full jitter under a ceiling that doubles."""
-    return random.uniform(0, min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (attempts - 1)))  # noqa: S311 - no secret
+    return seconds(attempts, first=FIRST_BACKOFF, longest=LONGEST_BACKOFF)
 
 
 def seconds_until_next(platforms: Collection[str]) -> float | None:

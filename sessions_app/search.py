@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django.db import connection
 
 from identity.resolvers import Pair
+from identity.text import storable
 from sessions_app import history
 from sessions_app.history import Place
 from sessions_app.messages import Line
@@ -59,8 +59,8 @@ def find(conversation: Conversation, words: str, *, limit: int, speaker: Pair | 
 
 
 def _words(text: str) -> list[str]:
-    storable = re.sub("[\ud800-\udfff]", " ", text[:2000]).translate(_APART)
-    words = (word[:LONGEST_WORD] for word in storable.split() if any(map(str.isalnum, word[:LONGEST_WORD])))
+    plain = storable(text[:2000]).translate(_APART)
+    words = (word[:LONGEST_WORD] for word in plain.split() if any(map(str.isalnum, word[:LONGEST_WORD])))
     return list(itertools.islice(words, MOST_WORDS))
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from identity.text import utf16_length
+
 _FENCE = re.compile(r"^ {0,3}(?P<fence>`{3,})(?P<info>[^`\n]*)$", re.MULTILINE)
 _PLACES_TO_SPLIT = ("\n\n", "\n", ". ", "! ", "? ", " ")
 
@@ -20,11 +22,6 @@ def split(text: str, limit: int) -> list[str]:
         part, text = _cut(text, limit)
         parts.append(part)
     return [part for part in (*parts, text) if part]
-
-
-def utf16_length(text: str) -> int:
-    """The length that the platforms count in: characters outside the basic plane count twice."""
-    return len(text.encode("utf-16-le", errors="surrogatepass")) // 2
 
 
 def _cut(text: str, limit: int) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from adapters.playground.server import Said
 from adapters.playground.telegram_queue import JSON, ApiError, UpdateQueue
 from adapters.playground.telegram_webhook import Caller
 from identity.buttons import Button
+from identity.text import utf16_length
 
 TEXT_LIMIT = 4096  # UTF-16 code units
 BOT: JSON = {"id": 777001, "is_bot": True, "first_name": "BotOS", "username": "BotosPlaygroundBot"}
@@ -25,10 +26,6 @@ WEBHOOKED = "can't use getUpdates method while webhook is active; use deleteWebh
 
 def bad_request(description: str) -> ApiError:
     return ApiError(400, f"Bad Request: {description}")
-
-
-def utf16_length(text: str) -> int:
-    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 class Parameters:

@@ -19,7 +19,8 @@ from adapters.playground.telegram import TelegramServer
 from adapters.protocols import MalformedEvent
 from adapters.telegram import TelegramAdapter
 from adapters.telegram_updates import BotIdentity, parse_update
-from sessions_app.messages import InboundMessage, MessageEdit, storable
+from identity.text import storable
+from sessions_app.messages import InboundMessage, MessageEdit
 from tests.adapters.recording import running
 
 JSON = dict[str, Any]

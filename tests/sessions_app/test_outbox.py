@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from identity.text import utf16_length
 from sessions_app import outbox, redrive, splitting
 from sessions_app.messages import Address
 from sessions_app.models import OutboundDelivery
@@ -117,7 +118,7 @@ def test_it_cuts_a_block_whose_fences_alone_would_fill_a_part() -> None:
     parts = splitting.split(text, 12)
 
     assert bare(parts) == bare([text])
-    assert max(map(splitting.utf16_length, parts)) <= 12
+    assert max(map(utf16_length, parts)) <= 12
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="`"), max_size=200), st.integers(2, 60))
@@ -126,7 +127,7 @@ def test_it_loses_nothing_but_blanks_at_the_cuts(text: str, limit: int) -> None:
     parts = splitting.split(text, limit)
 
     assert bare(parts) == bare([text])
-    assert all(0 < splitting.utf16_length(part) <= limit for part in parts)
+    assert all(0 < utf16_length(part) <= limit for part in parts)
 
 
 _line = st.text(st.sampled_from("ab😀 .(\t"), max_size=12)
@@ -141,7 +142,7 @@ def test_it_keeps_code_code_and_prose_prose(pieces: list[tuple[str, str]], limit
 
     parts = splitting.split(text, limit)
 
-    assert all(splitting.utf16_length(part) <= limit for part in parts)
+    assert all(utf16_length(part) <= limit for part in parts)
     assert all(len(re.findall("^```", part, re.MULTILINE)) % 2 == 0 for part in parts)
     assert _as_read(parts) == _as_read([text])
 
