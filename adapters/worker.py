@@ -1,6 +1,7 @@
-"""What `manage.py rqworker turns` runs: RQ hears the doorbell, and the pool of `runbots` does the work.
+"""What `manage.py rqworker turns` runs: the turn pool of `runbots`, which jobs of RQ wake up.
 
-The pool is there from start to end, so that it goes on looking for work while Redis is away.
+A job says that something waits in a conversation. It answers nothing: RQ works on one job at a time, and the pool on
+many turns. The pool does not depend on Redis, and looks for work by itself while Redis is away.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import threading
-import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 from django.conf import settings
-from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
-from rq.exceptions import DeserializationError, StopRequested
+from rq.exceptions import DequeueTimeout, DeserializationError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -30,114 +32,95 @@ from sessions_app.pool import TurnPool
 
 log = logging.getLogger(__name__)
 
-LONGEST_STOP = 28.0  # seconds; supervisors kill after 30
-
-
-class Room:
-    """A turn pool on an event loop in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._doorbell = jobs.Doorbell(settings.REDIS_URL)
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._pool = TurnPool(
-            configured_services(),
-            size=settings.BOTOS_WORKERS,
-            on_outgoing=self._doorbell.ring_for_couriers,
-            is_shared=True,
-        )
-        self._thread = threading.Thread(target=self._work, name="pool", daemon=True)
-        self._thread.start()
-
-    def notify(self, conversation_id: int) -> None:
-        """Something waits in this conversation."""
-        self._loop.call_soon_threadsafe(self._pool.notify, conversation_id)
-
-    def close(self) -> None:
-        """Finish what is under way, within BOTOS_DRAIN_SECONDS, and give the rest back."""
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(LONGEST_STOP)
-        if not self._thread.is_alive():
-            self._loop.close()
-        self._doorbell.close()
-
-    def _work(self) -> None:
-        try:
-            self._loop.run_until_complete(self._serve())
-        except BaseException:
-            log.exception("the pool ended; the process ends with it, to be started anew")
-            os._exit(1)
-
-    async def _serve(self) -> None:
-        async with tally.kept():
-            await self._pool.run(self._stop)
-            await bridge.drain()
+DEQUEUE_SECONDS = 1  # how long one look at the queue waits for a job
+GOODBYE_SECONDS = 2.0  # for the last look to end
 
 
 class TurnWorker(SimpleWorker):
-    """Passes on whom a bell is for. Of all that a job can say, nothing else is listened to, and nothing is called."""
-
-    max_connection_wait_time = 1  # seconds between tries to reach Redis
+    """A worker of RQ that runs the turn pool. It calls nothing that a job names: it takes a number from it."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options | {"serializer": JSONSerializer})  # the command's default is pickle
-        self._room: Room | None = None
+        # RQ would ask Redis for its address, and the command's default serializer is pickle.
+        super().__init__(*arguments, **options | {"serializer": JSONSerializer, "prepare_for_work": False})
+        self.hostname, self.pid = socket.gethostname(), os.getpid()
 
-    def work(self, *arguments: Any, **options: Any) -> bool:
-        """Work until SIGTERM. Without Redis too. Raises ImproperlyConfigured if the database is not ready for it."""
+    def work(self, burst: bool = False, *arguments: Any, **options: Any) -> bool:
+        """Work until SIGTERM or SIGINT, with and without Redis. `burst`: until the queue is empty.
+
+        Raises ImproperlyConfigured if the database is not ready.
+        """
         vitals.check_database()
-        self._room = Room()
-        log.info("worker: up")
-        try:
-            while not self._listen(*arguments, **options):
-                time.sleep(jobs.REST_SECONDS)
-                self.name = uuid4().hex  # Redis may remember the old one as alive
-        except StopRequested:
-            pass
-        finally:
-            self._room.close()
+        asyncio.run(self._run(burst))
         return True
 
-    def _listen(self, *arguments: Any, **options: Any) -> bool:
-        """Whether it ended because it was told to, and not because Redis did."""
-        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            # RQ itself does so only when Redis has answered.
-            self._install_signal_handlers()  # type: ignore[no-untyped-call]
-        try:
-            super().work(*arguments, **options)
-        except (RedisError, OSError) as error:
-            log.warning("Redis cannot be reached (%s); sweeps find what waits", type(error).__name__)
-            return self._shutdown_requested_date is not None
-        return self._shutdown_requested_date is not None or bool(options.get("burst"))
+    async def _run(self, burst: bool) -> None:
+        loop, stop, is_over = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        doorbell = jobs.Doorbell(settings.REDIS_URL)
+        services, size = configured_services(), settings.BOTOS_WORKERS
+        pool = TurnPool(services, size=size, on_outgoing=doorbell.ring_for_couriers, is_shared=True)
+        end = partial(loop.call_soon_threadsafe, stop.set)
 
-    def execute_job(self, job: Job, queue: Queue) -> None:
-        """Whoever can write to Redis can name any function and its arguments: only a number is taken from a job."""
+        def notify(conversation_id: int) -> None:
+            loop.call_soon_threadsafe(pool.notify, conversation_id)
+
+        listener = threading.Thread(target=self._listen, args=(notify, end, is_over, burst), name="queue", daemon=True)
+        listener.start()
+        log.info("worker: up")
+        try:
+            async with tally.kept():
+                await pool.run(stop)
+                await bridge.drain()
+        finally:
+            is_over.set()
+            await asyncio.to_thread(listener.join, GOODBYE_SECONDS)
+            await asyncio.to_thread(doorbell.close)
+
+    def _listen(
+        self, notify: Callable[[int], object], end: Callable[[], object], is_over: threading.Event, burst: bool
+    ) -> None:
+        """Pass on what jobs say, in a thread of its own."""
+        while not is_over.is_set():
+            try:
+                self._take_jobs(notify, is_over, burst)
+            except (RedisError, OSError) as error:
+                log.warning("Redis cannot be reached (%s); sweeps find what waits", type(error).__name__)
+                self.name = uuid4().hex  # Redis may remember the old one as alive
+                is_over.wait(jobs.REST_SECONDS)
+            except Exception as error:  # noqa: BLE001 - anybody's job may be in the queue
+                log.warning("a job cannot be read: %s", type(error).__name__)
+                is_over.wait(jobs.REST_SECONDS)
+            else:
+                break
+        with suppress(RuntimeError):  # the loop is closed: a stop came first
+            end()
+
+    def _take_jobs(self, notify: Callable[[int], object], is_over: threading.Event, burst: bool) -> None:
+        """Until the worker ends, and with `burst` until the queue is empty."""
+        self.register_birth()  # type: ignore[no-untyped-call]
+        try:
+            while not is_over.is_set():
+                self.heartbeat()
+                if self.should_run_maintenance_tasks:
+                    self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
+                timeout = None if burst else DEQUEUE_SECONDS
+                with suppress(DequeueTimeout):
+                    taken = Queue.dequeue_any(self.queues, timeout, self.connection, serializer=self.serializer)
+                    if taken is not None:
+                        self._hear(*taken, notify)
+                    elif burst:
+                        break
+        finally:
+            self.register_death()  # type: ignore[no-untyped-call]
+
+    def _hear(self, job: Job, queue: Queue, notify: Callable[[int], object]) -> None:
+        """Anyone who can write to Redis can name any function: a number is all that is taken from a job."""
         with suppress(DeserializationError, TypeError, ValueError, AttributeError):
             [conversation_id] = job.args if job.func_name == jobs.HEAR else [None]
-            if self._room and isinstance(conversation_id, int):
-                self._room.notify(conversation_id)
+            if isinstance(conversation_id, int):
+                notify(conversation_id)
         with self.connection.pipeline() as pipeline:
             pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
             pipeline.delete(job.key)
             pipeline.execute()
-
-    def _shutdown(self) -> None:
-        """What a signal does. RQ raises an exception out of its handler, which whatever it strikes may swallow, as
-        logging does: a worker that is told to end once would go on. So a flag is set, and looked at in safe places.
-        """
-        self._stop_requested = True
-
-    def heartbeat(self, *arguments: Any, **options: Any) -> None:
-        """Between any two things that it does: end here if that was asked for."""
-        if self._stop_requested:
-            raise StopRequested
-        super().heartbeat(*arguments, **options)
-
-    @property
-    def dequeue_timeout(self) -> int:
-        """Seconds to wait for a bell until the heart beats."""
-        return 1
-
-    def _set_ip_address(self, connection: Redis) -> None:
-        """Not asked for: that would need Redis before there is anything to do without it."""
-        self.ip_address = "unknown"

@@ -12,10 +12,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from pytest_django import Settings
 from redis import Redis
+from rq import Queue
+from rq.serializers import JSONSerializer
 
-from adapters import vitals
+from adapters import vitals, worker
 from adapters.worker import TurnWorker
 from sessions_app import jobs
+from sessions_app.pool import TurnPool
 from tests.journeys.redis_server import RedisServer, redis_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -45,38 +48,59 @@ def test_it_does_not_start_on_a_database_without_tables(
         TurnWorker([jobs.QUEUE], connection=client).work()
 
 
-class SignalledInTheMiddle:
-    """Where a log goes whose process is told to end while a line is written."""
+class SignalledInTheMiddle(logging.Handler):
+    """A log whose process is told to end while a line is written. What is raised there is lost in logging."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.lines: list[str] = []
 
-    def write(self, line: str) -> None:
-        self.lines.append(line)
-        if "warm shut down" not in line:
-            signal.raise_signal(signal.SIGTERM)
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        signal.raise_signal(signal.SIGTERM)
 
-    def flush(self) -> None:
-        pass
+
+def close_connections() -> None:
+    """Those of this thread, and those of the thread that the pool uses."""
+    connections.close_all()
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result(5)
 
 
 @pytest.mark.usefixtures("handlers")
 def test_it_ends_when_it_is_told_to_while_it_writes_a_line(own_redis: RedisServer) -> None:
-    """What a signal's handler raises there is lost: logging takes it for a failure of its own."""
-    logger = logging.getLogger("rq.worker")
-    stream = SignalledInTheMiddle()
-    handler = logging.StreamHandler(stream)
+    handler = SignalledInTheMiddle()
     with Redis.from_url(own_redis.url) as client:
-        worker = TurnWorker([jobs.QUEUE], connection=client)
+        worker.log.addHandler(handler)
+        try:
+            assert TurnWorker([jobs.QUEUE], connection=client).work()
+        finally:
+            worker.log.removeHandler(handler)
+            close_connections()
+
+    assert handler.lines == ["worker: up"]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_it_takes_numbers_out_of_the_queue_and_leaves_nothing_there(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(TurnPool, "notify", lambda _, conversation_id: told.append(conversation_id))
+    with Redis.from_url(own_redis.url, decode_responses=True) as client, Redis.from_url(own_redis.url) as raw:
+        queue = Queue(jobs.QUEUE, connection=raw, serializer=JSONSerializer)
+        queue.enqueue_call("os.getcwd")
+        queue.enqueue_call(jobs.HEAR, ("words",))
         doorbell = jobs.Doorbell(own_redis.url)
         doorbell.ring_for(7)
+        doorbell.ring_for(8)
         doorbell.close()
-        logger.addHandler(handler)
         try:
-            assert worker.work(logging_level="INFO")
+            assert TurnWorker([jobs.QUEUE], connection=raw).work(burst=True)
         finally:
-            logger.removeHandler(handler)
-            connections.close_all()
-            SyncToAsync.single_thread_executor.submit(connections.close_all).result(5)  # the pool's, in its thread
+            close_connections()
 
-    assert stream.lines
+        assert sorted(told) == [7, 8]
+        assert not client.keys("rq:job:*")
+        assert not client.llen(queue.key)
+        assert not client.llen(queue.intermediate_queue_key)
+        assert not client.smembers("rq:workers")
