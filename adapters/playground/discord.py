@@ -8,31 +8,25 @@ from secrets import token_urlsafe
 
 from aiohttp import web
 
-from adapters.playground.discord_gateway import ANY, DIRECT_MESSAGES, GUILD_MESSAGES, GUILDS, RECONNECT, Event, Gateway
+from adapters.playground.discord_gateway import ANY, DIRECT_MESSAGES, GUILD_MESSAGES, GUILDS, Event, Gateway
 from adapters.playground.discord_rest import API, BUTTON_CALLBACKS, MESSAGE_CALLBACKS, Rest
 from adapters.playground.discord_world import BUTTON, REPLY, Channel, Json, World, user_json
-from adapters.playground.faults import FaultPlan
 from adapters.playground.server import Person, Said, check_button
 
 HOST = "127.0.0.1"
 
 
 class DiscordServer:
-    """Fulfils PlatformServer. Groups are channels of one guild, by id or by name; a thread is a channel of its own.
-
-    Fault names are those of `discord_rest`, and `gateway` for opening the websocket. In an outage the next event cuts
-    the sockets that are still open.
-    """
+    """Fulfils PlatformServer. Groups are channels of one guild, by id or by name; a thread is a channel of its own."""
 
     platform = "discord"
 
     def __init__(self) -> None:
-        self.faults = FaultPlan()
         self.world = World()
         self.said: list[Said] = self.world.said
         self.token = _token(self.world.bot["id"])
-        self.gateway = Gateway(self.world, self.token, self.faults, self._welcome)
-        self.rest = Rest(self.world, self.token, self.faults, self._publish)
+        self.gateway = Gateway(self.world, self.token, self._welcome)
+        self.rest = Rest(self.world, self.token, self._publish)
         self._runner: web.AppRunner | None = None
         self._address = ""
 
@@ -63,14 +57,6 @@ class DiscordServer:
     def group_chat(self, name: str) -> str:
         """The id of a channel of the guild."""
         return self.world.guild_channel(name).id
-
-    def delete_account(self, person: Person) -> None:
-        """The person's account does not exist any more: code 10013."""
-        self.world.private_channel(person).deserted = True
-
-    def close_private_chat(self, person: Person, closed: bool = True) -> None:
-        """The person takes no direct messages of the bot: code 50007."""
-        self.world.private_channel(person).closed = closed
 
     async def say(
         self, person: Person, text: str, *, group: str = "", thread: str = "", mention: bool = False, reply_to: str = ""
@@ -116,34 +102,6 @@ class DiscordServer:
         await self.gateway.publish("INTERACTION_CREATE", {**ids, "data": about, **where, **more}, ANY)
         return key
 
-    async def answered(self, interaction_id: str, timeout: float = 10.0) -> Json:
-        """Wait until the bot has acknowledged an interaction; returns how."""
-
-        def answers() -> list[Json]:
-            return [one for one in self.rest.callbacks if one["interaction_id"] == interaction_id]
-
-        await self.world.changes.until(lambda: bool(answers()), timeout)
-        return answers()[0]
-
-    async def redeliver(self, message_id: str) -> None:
-        await self._publish("MESSAGE_CREATE", self.world.find(message_id))
-
-    async def push_raw(self, event: object) -> None:
-        """A dict with `op` is sent as a frame of its own, anything else as the data of a MESSAGE_CREATE event."""
-        await self.connected()
-        if isinstance(event, dict) and "op" in event:
-            await self.gateway.push_frame(event)
-        else:
-            await self.gateway.publish("MESSAGE_CREATE", event, DIRECT_MESSAGES)
-
-    async def connected(self, timeout: float = 10.0) -> None:
-        """Wait until the bot has an identified socket."""
-        await self.world.changes.until(self.gateway.is_live, timeout)
-
-    async def acknowledged(self, message_id: str, timeout: float = 10.0) -> None:
-        """Wait until the message was written to an identified socket, or read by the bot from a history."""
-        await self.world.changes.until(lambda: message_id in self.world.heard, timeout)
-
     async def wait_for(self, count: int, *, chat: str, timeout: float = 10.0) -> list[Said]:
         chat_id = chat if chat in self.world.channels else self.group_chat(chat)
 
@@ -152,21 +110,6 @@ class DiscordServer:
 
         await self.world.changes.until(lambda: len(answers()) >= count, timeout)
         return answers()
-
-    async def drop_connections(self) -> None:
-        self.gateway.cut()
-        if self._runner is not None and self._runner.server is not None:
-            for connection in self._runner.server.connections:
-                if connection.transport is not None:
-                    connection.transport.abort()
-
-    def lose_session(self) -> None:
-        """Forget all sessions: the next RESUME is answered with an invalid session, and what was missed is not told."""
-        self.gateway.lose_sessions()
-
-    async def reconnect(self) -> None:
-        """Ask the bot to connect anew and resume, as Discord does before it restarts a machine."""
-        await self.gateway.push_frame({"op": RECONNECT, "d": None})
 
     async def _place(self, person: Person, group: str) -> Channel:
         if not group:

@@ -16,7 +16,6 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from adapters.playground.discord_world import World
-from adapters.playground.faults import FaultPlan
 
 DISPATCH, HEARTBEAT, IDENTIFY, RESUME, RECONNECT, INVALID_SESSION, HELLO, HEARTBEAT_ACK = 0, 1, 2, 6, 7, 9, 10, 11
 IGNORED = (3, 4, 8)  # presence, voice state, request of members
@@ -67,39 +66,26 @@ class Session:
     pipe: Pipe | None
     events: list[Event] = field(default_factory=list)
     told: int = 0
-    lost: bool = False
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Gateway:
     """All sessions of the one bot. `welcome` makes the first events of a session, READY among them, from its id."""
 
-    def __init__(self, world: World, token: str, faults: FaultPlan, welcome: Callable[[str], list[Event]]) -> None:
+    def __init__(self, world: World, token: str, welcome: Callable[[str], list[Event]]) -> None:
         self._world = world
         self._token = token
-        self._faults = faults
         self._welcome = welcome
         self._sessions: dict[str, Session] = {}
-        self.identified = 0  # how often a new session began
-        self.resumed = 0
 
     def is_live(self) -> bool:
         return any(session.pipe for session in self._sessions.values())
 
     async def publish(self, name: str, data: object, intent: int) -> None:
         """Tell every session that asked for events of this kind; those without a socket get it when they resume."""
-        if self._faults.outage:
-            self.cut()
         for session in [session for session in self._sessions.values() if session.intents & intent]:
             session.events.append((name, data))
             await self._flush(session)
-
-    async def push_frame(self, frame: object) -> None:
-        """Send a frame as it stands, numbered by nobody and never replayed."""
-        for session in list(self._sessions.values()):
-            if session.pipe is not None:
-                async with session.writing:
-                    await session.pipe.send_frame(frame)
 
     def cut(self) -> None:
         """Break all sockets without a goodbye; the sessions live on."""
@@ -108,30 +94,20 @@ class Gateway:
                 session.pipe.cut()
                 session.pipe = None
 
-    def lose_sessions(self) -> None:
-        for session in self._sessions.values():
-            session.lost = True
-
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        fault = self._faults.take("gateway")
-        if fault and fault.status:
-            return web.Response(status=fault.status)
         pipe = Pipe(request)
         await pipe.open()
         try:
             await pipe.send(HELLO, {"heartbeat_interval": HEARTBEAT_INTERVAL})
-            await self._converse(pipe, hang_up=bool(fault))
+            await self._converse(pipe)
         except ConnectionError:
             pass  # the client learns it from its own end
         finally:
             self._forget(pipe)
         return pipe.socket
 
-    async def _converse(self, pipe: Pipe, hang_up: bool) -> None:
+    async def _converse(self, pipe: Pipe) -> None:
         async for message in pipe.socket:
-            if hang_up:
-                pipe.cut()
-                return
             frame = _decoded(message.data) if message.type is WSMsgType.TEXT else None
             if frame is None:
                 await pipe.socket.close(code=UNDECODABLE)
@@ -163,21 +139,22 @@ class Gateway:
             await pipe.socket.close(code=PRIVILEGED_INTENTS if isinstance(intents, int) else BAD_INTENTS)
             return
         session = Session(token_hex(16), intents, pipe)
-        session.events.extend(self._welcome(session.id))
         live = {key: other for key, other in self._sessions.items() if other.pipe is not None}
         self._sessions = {**live, session.id: session}  # whoever begins anew does not resume
-        self.identified += 1
-        await self._flush(session)
+        await self._greet(session, *self._welcome(session.id))
 
     async def _resume(self, pipe: Pipe, session_id: object, seq: object) -> None:
         session = self._sessions.get(str(session_id))
-        if session is None or session.lost or type(seq) is not int or not 0 <= seq <= len(session.events):
+        if session is None or type(seq) is not int or not 0 <= seq <= len(session.events):
             self._sessions.pop(str(session_id), None)
             await pipe.send(INVALID_SESSION, False)
             return
         session.pipe, session.told = pipe, seq
-        session.events.append(("RESUMED", {}))
-        self.resumed += 1
+        await self._greet(session, ("RESUMED", {}))
+
+    async def _greet(self, session: Session, *greeting: Event) -> None:
+        """Say that a session begins or goes on, then what is due."""
+        session.events.extend(greeting)
         await self._flush(session)
 
     async def _flush(self, session: Session) -> None:

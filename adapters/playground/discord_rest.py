@@ -1,14 +1,8 @@
-"""The local Discord's REST API, as strict as the real one. Rate limit headers are left out; they are optional.
-
-Names for the fault plan: `GET /users/@me`, `GET /oauth2/applications/@me`, `POST /users/@me/channels`,
-`POST /channels/messages`, `GET /channels/messages`, `PATCH /channels/messages`, `POST /channels/typing`,
-`PUT /applications/commands`, `POST /interactions/callback`.
-"""
+"""The local Discord's REST API, as strict as the real one. Rate limit headers are left out; they are optional."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -16,12 +10,10 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from adapters.playground.discord_world import ACTION_ROW, BUTTON, Channel, Json, World
-from adapters.playground.faults import Fault, FaultPlan
 from adapters.playground.server import Person
 
 API = "/api/v10"
 LONGEST_TEXT, LONGEST_NONCE, LARGEST_PAGE = 2000, 25, 100
-LIMIT_IS_GLOBAL = False  # of a planned 429: for the whole bot, or for one chat
 NONCE_LIFETIME = 300.0  # seconds; the real one says "the past few minutes"
 LONGEST_WAIT = 3.0  # seconds until an interaction counts as failed
 MESSAGE_CALLBACKS, BUTTON_CALLBACKS = (4, 5), (4, 5, 6, 7)
@@ -45,28 +37,22 @@ UNKNOWN_CHANNEL = RefusedError(404, 10003, "Unknown Channel")
 UNKNOWN_MESSAGE = RefusedError(404, 10008, "Unknown Message")
 EMPTY_MESSAGE = RefusedError(400, 50006, "Cannot send an empty message")
 NOT_THE_AUTHOR = RefusedError(403, 50005, "Cannot edit a message authored by another user")
-CLOSED_CHAT = RefusedError(403, 50007, "Cannot send messages to this user")
-UNKNOWN_USER = RefusedError(403, 10013, "Unknown User")
 UNKNOWN_INTERACTION = RefusedError(404, 10062, "Unknown interaction")
 ANSWERED_ALREADY = RefusedError(400, 40060, "Interaction has already been acknowledged.")
 NOT_JSON = RefusedError(400, 50109, "The request body contains invalid JSON.")
 
 
 class Rest:
-    """`posts` keeps every accepted body of a message, with buttons and all; `publish` tells the gateway.
+    """The routes. `publish` tells the gateway.
 
     `interactions` are those that may be answered, by id: token, callback types that fit, and when they came.
     """
 
-    def __init__(
-        self, world: World, token: str, faults: FaultPlan, publish: Callable[[str, Json], Awaitable[None]]
-    ) -> None:
+    def __init__(self, world: World, token: str, publish: Callable[[str, Json], Awaitable[None]]) -> None:
         self._world = world
         self._token = token
-        self._faults = faults
         self._publish = publish
         self._nonces: dict[str, tuple[float, Json]] = {}
-        self.posts: list[Json] = []
         self.commands: list[Json] = []
         self.callbacks: list[Json] = []
         self.interactions: dict[str, tuple[str, tuple[int, ...], float]] = {}
@@ -83,18 +69,12 @@ class Rest:
             ("PUT", "/applications/{application}/commands", self._register),
             ("POST", "/interactions/{interaction}/{token}/callback", self._callback),
         ):
-            app.router.add_route(method, API + path, self._checked(_fault_name(method, path), handler))
-        app.router.add_route("*", API + "/{rest:.*}", self._checked("unknown", self._unknown))
+            app.router.add_route(method, API + path, self._checked(handler))
+        app.router.add_route("*", API + "/{rest:.*}", self._checked(self._unknown))
 
-    def _checked(self, name: str, handler: Handler) -> Handler:
+    def _checked(self, handler: Handler) -> Handler:
         async def answer(request: web.Request) -> web.Response:
-            fault = self._faults.take(name)
-            if fault and fault.status:
-                return _faulty(fault)
-            response = await self._answer(request, handler)
-            if fault and fault.lose_response and request.transport is not None:
-                request.transport.abort()
-            return response
+            return await self._answer(request, handler)
 
         return answer
 
@@ -105,24 +85,26 @@ class Rest:
                 raise UNAUTHORIZED
             return await handler(request)
         except RefusedError as refusal:
-            return _json({"message": str(refusal), "code": refusal.code}, refusal.status)
+            return json_response({"message": str(refusal), "code": refusal.code}, refusal.status)
 
     async def _unknown(self, request: web.Request) -> web.Response:
         raise UNKNOWN_ROUTE
 
     async def _me(self, request: web.Request) -> web.Response:
-        return _json(self._world.bot)
+        return json_response(self._world.bot)
 
     async def _application(self, request: web.Request) -> web.Response:
         fields = {"description": "", "icon": None, "bot_public": True, "bot_require_code_grant": False, "flags": 0}
         owner = {**self._world.bot, "bot": False}
-        return _json({"id": self._world.bot["id"], "name": "BotOS", "owner": owner, "verify_key": "0" * 64, **fields})
+        return json_response(
+            {"id": self._world.bot["id"], "name": "BotOS", "owner": owner, "verify_key": "0" * 64, **fields}
+        )
 
     async def _open_private(self, request: web.Request) -> web.Response:
         recipient = str((await _body(request)).get("recipient_id"))
         if not recipient.isdecimal():
             raise _invalid("recipient_id", "NUMBER_TYPE_COERCE")
-        return _json(self._world.private_channel(Person(recipient, "Somebody")).as_json())
+        return json_response(self._world.private_channel(Person(recipient, "Somebody")).as_json())
 
     async def _post(self, request: web.Request) -> web.Response:
         channel, body = self._channel(request), await _body(request)
@@ -130,11 +112,7 @@ class Rest:
         if not content and not body.get("embeds"):
             raise EMPTY_MESSAGE
         _check_components(body.get("components", []))
-        if channel.closed:
-            raise CLOSED_CHAT
-        if channel.deserted:
-            raise UNKNOWN_USER
-        return _json(self._earlier(body, nonce) or await self._write(channel, body, content, nonce))
+        return json_response(self._earlier(body, nonce) or await self._write(channel, body, content, nonce))
 
     def _earlier(self, body: Json, nonce: str) -> Json | None:
         at, message = self._nonces.get(nonce, (0.0, None))
@@ -147,7 +125,6 @@ class Rest:
         answer = {**message, "nonce": nonce} if nonce else message  # a history does not tell it again
         if nonce:
             self._nonces[nonce] = (time.monotonic(), answer)
-        self.posts.append({**body, "channel_id": channel.id})
         await self._publish("MESSAGE_CREATE", answer)
         return answer
 
@@ -158,7 +135,7 @@ class Rest:
         ids = [key for key in channel.messages if int(key) > after and (not before or int(key) < before)]
         page = [channel.messages[key] for key in (ids[:limit] if after else ids[-limit:])]
         self._world.bot_heard(*page)
-        return _json([self._world.as_bot_sees(message) for message in reversed(page)])
+        return json_response([self._world.as_bot_sees(message) for message in reversed(page)])
 
     async def _edit(self, request: web.Request) -> web.Response:
         channel, body = self._channel(request), await _body(request)
@@ -171,7 +148,7 @@ class Rest:
             raise EMPTY_MESSAGE
         self._world.rewrite(message, content)
         await self._publish("MESSAGE_UPDATE", message)
-        return _json(message)
+        return json_response(message)
 
     async def _typing(self, request: web.Request) -> web.Response:
         self._channel(request)
@@ -186,7 +163,7 @@ class Rest:
         application = {"application_id": self._world.bot["id"], "version": "1"}
         self.commands = [{"type": 1, **command, **application, "id": self._world.snowflake()} for command in commands]
         self._world.changes.announce()
-        return _json(self.commands)
+        return json_response(self.commands)
 
     async def _callback(self, request: web.Request) -> web.Response:
         key, body = request.match_info["interaction"], await _body(request)
@@ -206,11 +183,6 @@ class Rest:
         if channel is None:
             raise UNKNOWN_CHANNEL
         return channel
-
-
-def _fault_name(method: str, path: str) -> str:
-    """`POST /channels/{channel}/messages` -> `POST /channels/messages`"""
-    return f"{method} /" + "/".join(part for part in path.split("/") if part and not part.startswith("{"))
 
 
 def _content(body: Json) -> str:
@@ -279,16 +251,6 @@ async def _parsed(request: web.Request) -> object:
         raise NOT_JSON from None
 
 
-def _json(data: object, status: int = 200) -> web.Response:
+def json_response(data: object, status: int = 200) -> web.Response:
     """Without a charset: discord.py reads a body as JSON only if the type is exactly `application/json`."""
     return web.Response(body=json.dumps(data).encode(), status=status, content_type="application/json")
-
-
-def _faulty(fault: Fault) -> web.Response:
-    if fault.status != 429:
-        return _json({"message": f"{fault.status}: planned", "code": 0}, fault.status)
-    body = {"message": "You are being rate limited.", "retry_after": fault.retry_after, "global": LIMIT_IS_GLOBAL}
-    response = _json(body, 429)
-    response.headers["Via"] = "1.1 google"  # what discord.py tells Discord's own limits by
-    response.headers["Retry-After"] = str(math.ceil(fault.retry_after))
-    return response

@@ -27,8 +27,6 @@ class Channel:
     id: str
     name: str = ""
     person: Person | None = None
-    closed: bool = False
-    deserted: bool = False  # the person's account is deleted
     messages: dict[str, Json] = field(default_factory=dict)
 
     def as_json(self) -> Json:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from adapters.playground.faults import FaultPlan
 from identity.buttons import Button
 
 
@@ -34,7 +33,6 @@ class PlatformServer(Protocol):
     """A local server that speaks one platform's protocol to the real SDK. Everything runs on one event loop."""
 
     platform: str
-    faults: FaultPlan
     said: list[Said]  # everything in every chat, in order, both sides
 
     def environment(self) -> dict[str, str]:
@@ -61,20 +59,8 @@ class PlatformServer(Protocol):
         Raises ValueError if there is no such button.
         """
 
-    async def redeliver(self, message_id: str) -> None:
-        """Tell the bot of a message once more, as the platform does when in doubt."""
-
-    async def push_raw(self, event: Any) -> None:
-        """Send the bot any JSON value in place of an event, however malformed."""
-
-    async def acknowledged(self, message_id: str, timeout: float = 10.0) -> None:
-        """Wait until the bot told the platform that it received a message. (On Discord: until it was told of it.)"""
-
     async def wait_for(self, count: int, *, chat: str, timeout: float = 10.0) -> list[Said]:
         """Wait until the bot has said `count` messages in a chat, and return all that it said there, in order."""
-
-    async def drop_connections(self) -> None:
-        """Cut every open connection, as a network does."""
 
 
 def check_button(said: list[Said], message_id: str, command: str) -> None:

@@ -9,39 +9,30 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from adapters.playground.faults import FaultPlan
 from adapters.playground.server import Person, Said, check_button
 from adapters.playground.slack_api import WebApi
-from adapters.playground.slack_http import HttpEvents
 from adapters.playground.slack_socket import Envelope, SocketMode
 from adapters.playground.slack_workspace import APP, BOT_USER, TEAM, Channel, Message, Workspace
 
 
 class SlackServer:
-    """A PlatformServer. `redeliver_after`: seconds until an event that is not acknowledged is sent again.
-
-    Events travel over the socket, or over HTTP where `http.url` is set. A lost one is repeated soon there, too.
-    """
+    """A PlatformServer. `redeliver_after`: seconds until an event that is not acknowledged is sent again."""
 
     platform = "slack"
 
     def __init__(self, redeliver_after: float = 3.0) -> None:
-        self.faults = FaultPlan()
         self.workspace = Workspace()
         self.said = self.workspace.said
         self.bot_token, self.app_token = f"xoxb-{uuid4().hex}", f"xapp-1-{uuid4().hex}"
-        self.api = WebApi(self.workspace, self.faults, {self.bot_token: "bot", self.app_token: "app"})
-        self.socket = SocketMode(self.workspace, self.faults, redeliver_after)
-        self.http = HttpEvents(self.workspace, self.faults, (0.1, redeliver_after, redeliver_after))
-        self.responses: list[Any] = []  # what the bot sent to response addresses
-        self._told: dict[str, list[dict[str, Any]]] = {}  # message id -> payloads
+        self.api = WebApi(self.workspace, {self.bot_token: "bot", self.app_token: "app"})
+        self.socket = SocketMode(self.workspace, redeliver_after)
         self._runner: web.AppRunner | None = None
         self._port = 0
 
     def environment(self) -> dict[str, str]:
         api_url = f"http://127.0.0.1:{self._port}/api/"
         tokens = {"SLACK_BOT_TOKEN": self.bot_token, "SLACK_APP_TOKEN": self.app_token, "SLACK_API_URL": api_url}
-        return tokens | {"BOTOS_SLACK_TRANSPORT": "socket", "SLACK_SIGNING_SECRET": self.http.secret}
+        return tokens | {"BOTOS_SLACK_TRANSPORT": "socket"}
 
     async def start(self, port: int = 0) -> None:
         app = web.Application(client_max_size=8 * 1024 * 1024)
@@ -56,17 +47,11 @@ class SlackServer:
 
     async def stop(self) -> None:
         self.socket.close()
-        await self.http.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
     def private_chat(self, person: Person) -> str:
         return self.workspace.private_chat(person).id
-
-    def guest(self, person: Person, team: str) -> None:
-        """Say that a person belongs to another workspace (Slack Connect)."""
-        self.workspace.meet(person)
-        self.workspace.teams[person.id] = team
 
     async def say(
         self, person: Person, text: str, *, group: str = "", thread: str = "", mention: bool = False, reply_to: str = ""
@@ -88,18 +73,8 @@ class SlackServer:
         before = await self.workspace.rewrite(message, html.escape(text, quote=False))
         await self._tell_change(channel, message, before)
 
-    async def redeliver(self, message_id: str) -> None:
-        for payload in self._told[message_id]:
-            await self._carrier.push(Envelope("events_api", payload, message_id, attempt=1, reason="timeout"))
-
-    async def push_raw(self, event: Any) -> None:
-        if isinstance(event, dict) and ("envelope_id" in event or event.get("type") == "events_api"):
-            await self._carrier.push(Envelope("", None, raw=event))
-        else:
-            await self._carrier.push(Envelope("events_api", self._payload(event)))
-
     async def command(self, person: Person, command: str, text: str, *, group: str = "") -> str:
-        """A person runs a slash command; returns the envelope id, under which `socket.answers` will hold the answer.
+        """A person runs a slash command; returns the envelope id.
 
         A `group` that starts with D is a private chat of two other people.
         """
@@ -107,7 +82,7 @@ class SlackServer:
         channel = self.workspace.channel(group) if group else self.workspace.private_chat(person)
         about = {"command": command, "text": text, "user_id": person.id, "user_name": person.username}
         where = {"channel_id": channel.id, "channel_name": channel.name if group else "directmessage"}
-        return await self._carrier.push(Envelope("slash_commands", {**self._request(), **about, **where}))
+        return await self._push(Envelope("slash_commands", {**self._request(), **about, **where}))
 
     async def press(self, person: Person, message_id: str, command: str) -> str:
         """A person presses a button of a message; returns the envelope id."""
@@ -122,22 +97,7 @@ class SlackServer:
             "user": {"id": person.id, "team_id": self.workspace.team_of(person.id)},
         }
         payload = {**self._request(), **about, **where, "team": {"id": TEAM, "domain": "play"}}
-        return await self._carrier.push(Envelope("interactive", payload))
-
-    async def answered(self, envelope_id: str, timeout: float = 10.0) -> None:
-        """Wait until the bot acknowledged a pressed button or a slash command."""
-        await self.workspace.until(lambda: envelope_id in self._carrier.answers, timeout)
-
-    async def acknowledged(self, message_id: str, timeout: float = 10.0) -> None:
-        await self.workspace.until(lambda: self._carrier.is_settled(message_id), timeout)
-
-    def is_told(self) -> bool:
-        """Whether nothing is left to tell."""
-        return self.socket.is_drained() and self.http.is_drained()
-
-    async def drained(self, timeout: float = 10.0) -> None:
-        """Wait until the bot acknowledged everything that it was told."""
-        await self.workspace.until(self.is_told, timeout)
+        return await self._push(Envelope("interactive", payload))
 
     async def wait_for(self, count: int, *, chat: str, timeout: float = 10.0) -> list[Said]:
         def by_bot() -> list[Said]:
@@ -146,12 +106,8 @@ class SlackServer:
         await self.workspace.until(lambda: len(by_bot()) >= count, timeout)
         return by_bot()
 
-    async def drop_connections(self) -> None:
-        self.socket.drop()
-
     async def _respond(self, request: web.Request) -> web.Response:
-        self.responses.append(await request.json())
-        await self.workspace.notify()
+        """What the bot sends to a response address, nobody sees here."""
         return web.Response(text="ok")
 
     async def _echo(self, channel: Channel, message: Message, before: Message | None) -> None:
@@ -163,8 +119,11 @@ class SlackServer:
 
     async def _tell(self, message_id: str, event: dict[str, Any], channel: Channel) -> None:
         payload = self._payload({**event, "channel": channel.id, "event_ts": event["ts"]})
-        self._told.setdefault(message_id, []).append(payload)
-        await self._carrier.push(Envelope("events_api", payload, message_id))
+        await self._push(Envelope("events_api", payload, message_id))
+
+    async def _push(self, envelope: Envelope) -> str:
+        """Tell the bot something; returns the envelope's id."""
+        return await self.socket.push(envelope)
 
     async def _tell_change(self, channel: Channel, message: Message, before: Message) -> None:
         ts = self.workspace.next_ts()
@@ -176,10 +135,6 @@ class SlackServer:
         if not thread:
             return {}
         return {"thread_ts": thread, "parent_user_id": self.workspace.message(thread)[1]["user"]}
-
-    @property
-    def _carrier(self) -> SocketMode | HttpEvents:
-        return self.http if self.http.url else self.socket
 
     def _payload(self, event: Any) -> dict[str, Any]:
         seat = {"enterprise_id": None, "team_id": TEAM, "user_id": BOT_USER, "is_bot": True}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
-from adapters.playground.faults import Fault, FaultPlan
 from adapters.playground.slack_workspace import APP, BOT, BOT_USER, TEAM, Channel, Message, Workspace
 
 TEXT_LIMIT = 40_000
@@ -46,34 +44,22 @@ POST: dict[str, type] = {
 
 
 class WebApi:
-    """Answers `/api/{method}`.
+    """Answers `/api/{method}`. `heard` is called with what the bot wrote, and what that was before."""
 
-    calls: the last methods and arguments, answered or not. posted: the arguments of each post, update and ephemeral
-    post that was carried out, blocks and all. heard: called with what the bot wrote, and what that was before.
-    """
-
-    def __init__(self, workspace: Workspace, faults: FaultPlan, tokens: dict[str, str]) -> None:
-        self.calls: deque[tuple[str, Args]] = deque(maxlen=5000)
-        self.posted: list[Args] = []
+    def __init__(self, workspace: Workspace, tokens: dict[str, str]) -> None:
         self.scopes = ["chat:write", "im:history", "im:read", "users:read"]  # of the bot's token
         self.socket_address: Callable[[], str] = str
         self.heard: Callable[[Channel, Message, Message | None], Awaitable[None]] | None = None
         self._workspace = workspace
-        self._faults = faults
         self._tokens = tokens  # token -> its kind, "bot" or "app"
         self._methods = self._table()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["method"]
-        fault = self._faults.take(name)
-        if fault is not None and not fault.lose_response:
-            return _broken(fault)
         try:
             answer = await self._call(name, request)
         except Refusal as refusal:
             answer = {"ok": False, "error": str(refusal)}
-        if fault is not None and request.transport is not None:
-            request.transport.abort()
         return web.json_response(answer, headers={"X-OAuth-Scopes": ",".join(self.scopes)})
 
     async def _call(self, name: str, request: web.Request) -> Answer:
@@ -83,12 +69,15 @@ class WebApi:
         args, typed = await _arguments(request)
         self._authorize(request, args, method)
         known = {key: value if typed else _typed(value, method.kinds.get(key, str)) for key, value in args.items()}
-        self.calls.append((name, known))
-        _check(known, method)
         try:
-            return {"ok": True, **await method.run(known)}
+            return {"ok": True, **await self._run(name, method, known)}
         except ValueError:  # a cursor or a timestamp that is none
             raise Refusal("invalid_arguments") from None
+
+    async def _run(self, name: str, method: Method, args: Args) -> Answer:
+        """Carry out a call with a good token. Raises Refusal."""
+        _check(args, method)
+        return await method.run(args)
 
     def _authorize(self, request: web.Request, args: Args, method: Method) -> None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -155,21 +144,17 @@ class WebApi:
 
     async def _post(self, args: Args) -> Answer:
         channel, text = self._channel(args["channel"]), _text(args)
-        if channel.refusal:
-            raise Refusal(channel.refusal)
         _check_blocks(args.get("blocks", []))
         kept: Message = {key: args[key] for key in ("thread_ts", "metadata", "blocks") if key in args}
         author = {"user": BOT_USER, "bot_id": BOT, "app_id": APP, "team": TEAM}
         message: Message = {"type": "message", "text": text, **author, **kept}
         written = await self._workspace.write(channel, message, author="bot")
-        self.posted.append(args)
         await self._tell(channel, written, None)
         return {"channel": channel.id, "ts": written["ts"], "message": written}
 
     async def _post_ephemeral(self, args: Args) -> Answer:
         self._channel(args["channel"])
         _text(args)
-        self.posted.append(args)
         return {"message_ts": self._workspace.next_ts()}
 
     async def _update(self, args: Args) -> Answer:
@@ -180,15 +165,11 @@ class WebApi:
         if message.get("bot_id") != BOT:
             raise Refusal("cant_update_message")
         before = await self._workspace.rewrite(message, text)
-        self.posted.append(args)
         await self._tell(channel, message, before)
         return {"channel": channel.id, "ts": message["ts"], "text": text, "message": message}
 
     def _messages(self, args: Args) -> list[Message]:
-        channel = self._channel(args["channel"])
-        if channel.hidden:
-            raise Refusal(channel.hidden)
-        return channel.messages
+        return self._channel(args["channel"]).messages
 
     def _channel(self, channel_id: str) -> Channel:
         """Slack takes a person's id for their private chat, too."""
@@ -294,14 +275,3 @@ def _page(messages: list[Message], args: Args) -> Answer:
 
 def _shown(message: Message, with_metadata: bool) -> Message:
     return message if with_metadata else {key: value for key, value in message.items() if key != "metadata"}
-
-
-def _broken(fault: Fault) -> web.Response:
-    if fault.status == 401:  # Slack says this with status 200
-        return web.json_response({"ok": False, "error": "invalid_auth"})
-    if fault.status == 429:
-        wait = {"Retry-After": f"{fault.retry_after:g}"}
-        return web.json_response({"ok": False, "error": "ratelimited"}, status=429, headers=wait)
-    if fault.status == 503:
-        return web.json_response({"ok": False, "error": "service_unavailable"}, status=503)
-    return web.Response(status=fault.status or 500, text="<html>Server Error</html>", content_type="text/html")

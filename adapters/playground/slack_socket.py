@@ -11,7 +11,6 @@ from uuid import uuid4
 
 from aiohttp import WSMsgType, web
 
-from adapters.playground.faults import FaultPlan
 from adapters.playground.slack_workspace import APP, Workspace
 
 
@@ -22,7 +21,6 @@ class Envelope:
     kind: str
     payload: Any
     message_id: str = ""
-    raw: dict[str, Any] | None = None  # sent as it is
     attempt: int = 0
     reason: str = ""
     ids: list[str] = field(default_factory=list)
@@ -30,17 +28,10 @@ class Envelope:
 
 
 class SocketMode:
-    """The sockets of the bot. `acks` lists the message ids in the order in which they were acknowledged.
+    """The sockets of the bot."""
 
-    `answers` holds what came with the acknowledgement of an envelope (slash commands), by envelope id.
-    """
-
-    def __init__(self, workspace: Workspace, faults: FaultPlan, redeliver_after: float) -> None:
-        self.acks: list[str] = []
-        self.answers: dict[str, Any] = {}
-        self.connections = 0
+    def __init__(self, workspace: Workspace, redeliver_after: float) -> None:
         self._workspace = workspace
-        self._faults = faults
         self._redeliver_after = redeliver_after
         self._tickets: set[str] = set()
         self._sockets: list[tuple[web.WebSocketResponse, web.Request]] = []
@@ -56,9 +47,6 @@ class SocketMode:
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         ticket = request.query.get("ticket", "")
-        if self._faults.take("websocket") is not None:
-            await self._workspace.notify()
-            return web.Response(status=503)
         if ticket not in self._tickets:
             return web.Response(status=404)
         self._tickets.remove(ticket)
@@ -78,10 +66,6 @@ class SocketMode:
             await self._send(envelope)
         return envelope.ids[-1] if envelope.ids else ""
 
-    async def refresh(self) -> None:
-        """Ask the bot to connect anew, as Slack does every few hours."""
-        await self._write({"type": "disconnect", "reason": "refresh_requested", "debug_info": {"host": "play"}})
-
     def drop(self) -> None:
         """Cut all sockets without a goodbye."""
         for _, request in self._sockets:
@@ -96,18 +80,9 @@ class SocketMode:
             _stop_timer(envelope)
         self._pending = []
 
-    def is_settled(self, message_id: str) -> bool:
-        """Whether the bot acknowledged a message, and everything that it was told of it."""
-        return message_id in self.acks and all(waiting.message_id != message_id for waiting in self._pending)
-
-    def is_drained(self) -> bool:
-        """Whether the bot acknowledged everything."""
-        return not self._pending
-
     async def _greet(self, socket: web.WebSocketResponse, request: web.Request) -> None:
         async with self._sending:
             self._sockets.append((socket, request))
-            self.connections += 1
             hello = {"type": "hello", "num_connections": len(self._sockets), "connection_info": {"app_id": APP}}
             await self._write(hello)
             for envelope in list(self._pending):
@@ -121,25 +96,23 @@ class SocketMode:
 
     async def _acknowledge(self, ack: dict[str, Any]) -> None:
         envelope = next((waiting for waiting in self._pending if ack.get("envelope_id") in waiting.ids), None)
-        if envelope is None:  # acknowledged before
-            return
+        if envelope is not None:  # otherwise acknowledged before
+            await self._settle(envelope, ack)
+
+    async def _settle(self, envelope: Envelope, _ack: dict[str, Any]) -> None:
+        """Take it that the bot received an envelope."""
         _stop_timer(envelope)
         self._pending.remove(envelope)
-        self.acks.append(envelope.message_id)
-        self.answers[ack["envelope_id"]] = ack.get("payload")
         await self._workspace.notify()
 
     async def _send(self, envelope: Envelope, retry_reason: str = "") -> None:
-        if not self._sockets or self._faults.outage:
+        if not self._sockets:
             return
         if retry_reason:
             envelope.attempt, envelope.reason = envelope.attempt + 1, retry_reason
-        body = envelope.raw or self._body(envelope)
-        if not isinstance(body.get("envelope_id"), str):  # nobody can acknowledge it
-            self._pending.remove(envelope)
-        else:
-            envelope.ids.append(body["envelope_id"])
-            self._arm(envelope)
+        body = self._body(envelope)
+        envelope.ids.append(body["envelope_id"])
+        self._arm(envelope)
         await self._write(body)
 
     def _body(self, envelope: Envelope) -> dict[str, Any]:

@@ -23,16 +23,12 @@ Message = dict[str, Any]
 
 @dataclass(slots=True)
 class Channel:
-    """A channel or a chat. `refusal` is the error code that every post meets, for example `is_archived`;
-    `hidden` is the one that every look at the messages meets, for example `missing_scope`.
-    """
+    """A channel or a chat."""
 
     id: str
     kind: str
     name: str = ""
     person: str = ""
-    refusal: str = ""
-    hidden: str = ""
     messages: list[Message] = field(default_factory=list)
 
 

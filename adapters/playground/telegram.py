@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import deque
 from collections.abc import Callable
 
 from aiohttp import web
 
-from adapters.playground.faults import Fault, FaultPlan
 from adapters.playground.server import Person, Said, check_button
 from adapters.playground.telegram_api import BOT, BotApi
-from adapters.playground.telegram_queue import JSON, TERMINATED, ApiError, Pending
-
-REMEMBERED_CALLS = 1000
-DESCRIPTIONS = {
-    401: "Unauthorized",
-    403: "Forbidden: bot was blocked by the user",
-    404: "Not Found",
-    409: f"Conflict: {TERMINATED}",
-    429: "Too Many Requests: retry after",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
+from adapters.playground.telegram_queue import JSON, ApiError
 
 
 class TelegramServer:
-    """Fulfils PlatformServer. `api` holds what the bot did: `api.sends`, `api.commands`; `calls` the latest calls.
+    """Fulfils PlatformServer. `api` holds the chats and what the bot did there.
 
     A person's private chat has the person's id, a group a negative one. Everything runs on one event loop.
     """
@@ -35,13 +22,10 @@ class TelegramServer:
     platform = "telegram"
 
     def __init__(self) -> None:
-        self.faults = FaultPlan()
         self.api = BotApi()
         self.said: list[Said] = self.api.said
-        self.calls: deque[tuple[str, JSON]] = deque(maxlen=REMEMBERED_CALLS)
         self.token = f"{BOT['id']}:AA{secrets.token_hex(17)}"[: len(str(BOT["id"])) + 36]
         self.port = 0
-        self._update_of: dict[str, JSON] = {}
         self._runner: web.AppRunner | None = None
 
     @property
@@ -65,7 +49,6 @@ class TelegramServer:
 
     async def stop(self) -> None:
         """End every connection and listen no more. What was said stays."""
-        await self.api.webhook.stop()
         await self.drop_connections()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -94,13 +77,7 @@ class TelegramServer:
             original = self.api.messages[int(reply_to)]  # which comes without what it replied to itself
             more["reply_to_message"] = {k: v for k, v in original.items() if k != "reply_to_message"}
         text = f"@{BOT['username']} {text}" if mention else text
-        message = self.api.new_message(_user(person), chat, text, **more)
-        return await self._tell("message", message)
-
-    async def forward(self, person: Person, text: str) -> str:
-        """A person passes on, in private, what somebody else wrote."""
-        origin = {"type": "hidden_user", "sender_user_name": "Somebody", "date": 1_700_000_000}
-        message = self.api.new_message(_user(person), self._private(person), text, forward_origin=origin)
+        message = self.api.new_message(user_json(person), chat, text, **more)
         return await self._tell("message", message)
 
     async def edit(self, person: Person, message_id: str, text: str) -> None:
@@ -116,31 +93,9 @@ class TelegramServer:
         check_button(self.said, message_id, command)
         query_id = secrets.token_hex(8)
         self.api.queries.add(query_id)
-        query = {"id": query_id, "from": _user(person), "chat_instance": "1", "data": command}
+        query = {"id": query_id, "from": user_json(person), "chat_instance": "1", "data": command}
         await self.api.updates.put({"callback_query": query | {"message": self.api.messages[int(message_id)]}})
         return query_id
-
-    async def redeliver(self, message_id: str) -> None:
-        """Tell of a message again, under the update id of the first time."""
-        update = self._update_of[message_id]
-        await self.api.updates.add(Pending(update, update["update_id"], again=True))
-
-    async def push_raw(self, event: object, *, number: bool = True) -> None:
-        """Queue any JSON value as an update; an object without an id gets the next one unless `number` is False."""
-        if number and isinstance(event, dict) and "update_id" not in event:
-            event = {"update_id": self.api.updates.next_id(), **event}
-        given = event.get("update_id") if isinstance(event, dict) else None
-        usable = isinstance(given, int) and not isinstance(given, bool) and 0 < given < 2**31
-        await self.api.updates.add(Pending(event, given if usable else None))
-
-    async def acknowledged(self, message_id: str, timeout: float = 10.0) -> None:
-        """Wait until an offset passed the update of a message, or a webhook took it. Raises TimeoutError."""
-        wanted = self._update_of[message_id]["update_id"]
-        await self._until(lambda: all(pending.update_id != wanted for pending in self.api.updates.pending), timeout)
-
-    async def answered(self, query_id: str, timeout: float = 10.0) -> None:
-        """Wait until the bot took note of a pressed button. Raises TimeoutError."""
-        await self._until(lambda: query_id in self.api.answered, timeout)
 
     async def wait_for(self, count: int, *, chat: str, timeout: float = 10.0) -> list[Said]:
         """Wait until the bot has said `count` messages in a chat; returns all of them. Raises TimeoutError."""
@@ -153,12 +108,11 @@ class TelegramServer:
             await self.api.updates.changed.wait_for(happened)
 
     async def _tell(self, kind: str, message: JSON) -> str:
-        message_id = str(message["message_id"])
-        self._update_of[message_id] = await self.api.updates.put({kind: dict(message)})
-        return message_id
+        await self.api.updates.put({kind: dict(message)})
+        return str(message["message_id"])
 
     def _private(self, person: Person) -> JSON:
-        user = _user(person)
+        user = user_json(person)
         chat = {"id": user["id"], "type": "private"} | {k: v for k, v in user.items() if k not in ("id", "is_bot")}
         return self.api.chats.setdefault(user["id"], chat)
 
@@ -176,30 +130,21 @@ class TelegramServer:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         method = request.match_info["method"]
         if not secrets.compare_digest(request.match_info["token"].encode(), self.token.encode()):
-            return _error(401, DESCRIPTIONS[401])
+            return error_response(401, "Unauthorized")
         if not self.api.knows(method):
-            return _error(404, "Not Found: method not found")
-        given = await _parameters(request)
-        self.calls.append((method, given))
-        fault = self.faults.take(method)
-        if fault is not None and fault.status:
-            return _planned(fault)
-        answer = await self._carry_out(method, given)
-        if fault is not None and fault.lose_response and request.transport is not None:
-            request.transport.abort()
-        return answer
+            return error_response(404, "Not Found: method not found")
+        return await self._carry_out(method, await _parameters(request))
 
     async def _carry_out(self, method: str, given: JSON) -> web.StreamResponse:
+        """Answer a call that names a token and a method of the bot."""
         try:
             result = await self.api.call(method, given)
         except ApiError as refusal:
-            return _error(refusal.status, str(refusal))
-        if self.faults.outage:  # began while a long poll was waiting
-            return _error(503, DESCRIPTIONS[503])
+            return error_response(refusal.status, str(refusal))
         return web.json_response({"ok": True, "result": result})
 
 
-def _user(person: Person) -> JSON:
+def user_json(person: Person) -> JSON:
     first, _space, last = person.name.partition(" ")
     optional = {"last_name": last, "username": person.username}
     user = {"id": int(person.id), "is_bot": False, "first_name": first}
@@ -213,15 +158,7 @@ async def _parameters(request: web.Request) -> JSON:
     return {**request.query, **await request.post()}
 
 
-def _planned(fault: Fault) -> web.Response:
-    description = DESCRIPTIONS.get(fault.status, "Error")
-    if not fault.retry_after:
-        return _error(fault.status, description)
-    seconds = int(fault.retry_after) if float(fault.retry_after).is_integer() else fault.retry_after
-    return _error(fault.status, f"{description} {seconds}", retry_after=seconds)
-
-
-def _error(status: int, description: str, **parameters: float) -> web.Response:
+def error_response(status: int, description: str, **parameters: float) -> web.Response:
     body: JSON = {"ok": False, "error_code": status, "description": description}
     if parameters:
         body["parameters"] = parameters

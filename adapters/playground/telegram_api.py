@@ -14,14 +14,12 @@ from typing import Any
 
 from adapters.playground.server import Said
 from adapters.playground.telegram_queue import JSON, ApiError, UpdateQueue
-from adapters.playground.telegram_webhook import Caller
 from identity.buttons import Button
 from identity.text import utf16_length
 
 TEXT_LIMIT = 4096  # UTF-16 code units
 BOT: JSON = {"id": 777001, "is_bot": True, "first_name": "BotOS", "username": "BotosPlaygroundBot"}
 ACTIONS = ("typing", "upload_photo", "upload_document", "record_voice", "upload_voice", "find_location")
-WEBHOOKED = "can't use getUpdates method while webhook is active; use deleteWebhook to delete the webhook first"
 
 
 def bad_request(description: str) -> ApiError:
@@ -65,7 +63,6 @@ class Parameters:
 class BotApi:
     """The state of the platform and the methods on it.
 
-    sends: every accepted sendMessage as it was given, with `chat_id` as a number and `reply_markup` decoded.
     said: what stands in the chats, both sides, in order. replies: the bot's share of it, by chat.
     """
 
@@ -73,16 +70,12 @@ class BotApi:
         self.updates = UpdateQueue()
         self.chats: dict[int, JSON] = {}
         self.threads: dict[int, set[int]] = {}
-        self.blocked: set[int] = set()
         self.messages: dict[int, JSON] = {}
         self._first_id = time.time_ns() // 1_000_000  # a server that starts again must not repeat ids
         self.said: list[Said] = []
         self.replies: dict[str, list[Said]] = {}
         self.queries: set[str] = set()  # of pressed buttons that the bot may answer
-        self.answered: list[str] = []
-        self.sends: list[JSON] = []
         self.commands: list[JSON] = []
-        self.webhook = Caller(self.updates, self.call)
         self._methods = self._table()
 
     def _table(self) -> dict[str, Callable[[Parameters], Awaitable[object]]]:
@@ -95,8 +88,6 @@ class BotApi:
             "sendchataction": self._send_chat_action,
             "answercallbackquery": self._answer_callback_query,
             "setmycommands": self._set_my_commands,
-            "setwebhook": self._set_webhook,
-            "deletewebhook": self._delete_webhook,
             "getwebhookinfo": self._get_webhook_info,
         }
 
@@ -139,8 +130,6 @@ class BotApi:
         return BOT | {"can_join_groups": True, "can_read_all_group_messages": True, "supports_inline_queries": False}
 
     async def _get_updates(self, given: Parameters) -> list[object]:
-        if self.webhook.url:
-            raise ApiError(409, f"Conflict: {WEBHOOKED}")
         if "allowed_updates" in given.given:
             self.updates.allowed = given.structure("allowed_updates", list)
         limit = min(max(given.integer("limit", 100), 1), 100)
@@ -154,7 +143,6 @@ class BotApi:
         if "message_thread_id" in given.given:
             more |= self._thread(chat, given.integer("message_thread_id"))
         message = self.new_message(BOT, chat, text, **more)
-        self.sends.append(given.given | {"chat_id": chat["id"], "reply_markup": markup or None})
         await self.updates.announce()
         return message
 
@@ -164,8 +152,6 @@ class BotApi:
         chat = self.chats.get(given.integer("chat_id"))
         if chat is None:
             raise bad_request("chat not found")
-        if chat["id"] in self.blocked:
-            raise ApiError(403, "Forbidden: bot was blocked by the user")
         return chat
 
     def _thread(self, chat: JSON, thread: int) -> JSON:
@@ -209,7 +195,6 @@ class BotApi:
         if query_id not in self.queries:
             raise bad_request("query is too old and response timeout expired or query ID is invalid")
         self.queries.remove(query_id)
-        self.answered.append(query_id)
         await self.updates.announce()
         return True
 
@@ -220,26 +205,9 @@ class BotApi:
         self.commands = commands
         return True
 
-    async def _set_webhook(self, given: Parameters) -> bool:
-        url, secret = str(given.given.get("url", "")), str(given.given.get("secret_token", ""))
-        if url and not re.match(r"https://|http://127\.0\.0\.1[:/]", url):
-            raise bad_request("bad webhook: An HTTPS URL must be provided for webhook")
-        if secret and not re.fullmatch(r"[A-Za-z0-9_-]{1,256}", secret):
-            raise bad_request("secret token contains unallowed characters")
-        if "allowed_updates" in given.given:
-            self.updates.allowed = given.structure("allowed_updates", list)
-        await self.webhook.set(url, secret)
-        return True
-
-    async def _delete_webhook(self, given: Parameters) -> bool:
-        await self.webhook.set("", "")
-        if str(given.given.get("drop_pending_updates", "")).lower() == "true":
-            self.updates.pending.clear()
-        return True
-
     async def _get_webhook_info(self, _given: Parameters) -> JSON:
-        about = {"url": self.webhook.url, "has_custom_certificate": False}
-        return about | {"pending_update_count": len(self.updates.pending)} | self.webhook.last_error
+        """The bot asks for updates here: the playground calls no address."""
+        return {"url": "", "has_custom_certificate": False, "pending_update_count": len(self.updates.pending)}
 
 
 def as_said(message: JSON) -> Said:

@@ -22,20 +22,17 @@ class ApiError(Exception):
 
 @dataclass(slots=True)
 class Pending:
-    """An update that waits to be confirmed. Without `update_id` no offset can name it: any offset takes it once seen.
-
-    `again` marks a redelivery, which an offset that is already beyond it must not remove unseen.
-    """
+    """An update that waits to be confirmed by an offset above its id."""
 
     event: object
-    update_id: int | None
-    again: bool = False
-    delivered: bool = False
+    update_id: int
+
+    def hand_out(self) -> object:
+        """What the bot is given."""
+        return self.event
 
     def is_confirmed_by(self, offset: int) -> bool:
-        if self.update_id is None:
-            return self.delivered
-        return self.update_id < offset and (self.delivered or not self.again)
+        return self.update_id < offset
 
 
 class UpdateQueue:
@@ -45,7 +42,6 @@ class UpdateQueue:
         self.changed = asyncio.Condition()
         self.pending: list[Pending] = []
         self.allowed: list[str] = []
-        self.conflicts = 0  # polls that another one ended
         self._pollers = 0
         self._last_id = time.time_ns() // 1_000_000  # a server that starts again must not repeat ids
 
@@ -66,13 +62,9 @@ class UpdateQueue:
         return self._last_id
 
     async def add(self, pending: Pending) -> None:
-        """At the end; a redelivery where its id belongs, since Telegram hands out in the order of ids."""
-        self.pending.insert(self._place_of(pending) if pending.again else len(self.pending), pending)
+        """Queue an update behind those that wait."""
+        self.pending.append(pending)
         await self.announce()
-
-    def _place_of(self, again: Pending) -> int:
-        ids = [pending.update_id or 0 for pending in self.pending]
-        return next((place for place, update_id in enumerate(ids) if update_id > (again.update_id or 0)), len(ids))
 
     async def poll(self, offset: int, limit: int, seconds: float) -> list[object]:
         """Confirm what is below the offset, then wait for updates. Raises ApiError for the older of two polls."""
@@ -85,9 +77,8 @@ class UpdateQueue:
         except TimeoutError:
             return []
         if mine != self._pollers:
-            self.conflicts += 1
             raise ApiError(409, f"Conflict: {TERMINATED}")
-        return [self._hand_out(pending) for pending in self.pending[:limit]]
+        return [pending.hand_out() for pending in self.pending[:limit]]
 
     async def _confirm(self, offset: int) -> None:
         if offset < 0:  # counts from the end, and forgets all before
@@ -95,7 +86,3 @@ class UpdateQueue:
         elif offset > 0:
             self.pending = [pending for pending in self.pending if not pending.is_confirmed_by(offset)]
         await self.announce()
-
-    def _hand_out(self, pending: Pending) -> object:
-        pending.delivered = True
-        return pending.event

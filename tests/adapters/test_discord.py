@@ -21,27 +21,28 @@ from aiohttp import web
 from adapters import discord_link, registry
 from adapters.discord import DiscordAdapter
 from adapters.playground import discord_gateway, discord_rest
-from adapters.playground.discord import DiscordServer
-from adapters.playground.faults import Fault, FaultPlan
-from adapters.playground.server import PlatformServer
 from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapter
 from adapters.repeats import MARK, ROOM
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.discord_payloads import ALICE, BOB, hostile_events
 from tests.adapters.quoting import NAMES, as_discord_shows, quoting
 from tests.adapters.recording import RecordingInbox, Run, running
+from tests.fakes import discord as fakes
+from tests.fakes.discord import FakeDiscord
+from tests.fakes.faults import Fault, FaultPlan
+from tests.fakes.server import FakeServer
 
 
 @pytest_asyncio.fixture
-async def server() -> AsyncIterator[DiscordServer]:
-    server = DiscordServer()
+async def server() -> AsyncIterator[FakeDiscord]:
+    server = FakeDiscord()
     await server.start()
     yield server
     await server.stop()
 
 
 @pytest_asyncio.fixture
-async def run(server: DiscordServer) -> AsyncIterator[Run]:
+async def run(server: FakeDiscord) -> AsyncIterator[Run]:
     async with running(adapter_for(server)) as run:
         yield run
 
@@ -59,7 +60,7 @@ def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discord_link, "LONGEST_RETRY", 0.02)
 
 
-def adapter_for(server: DiscordServer, *, token: str = "", platform: str = "discord") -> DiscordAdapter:
+def adapter_for(server: FakeDiscord, *, token: str = "", platform: str = "discord") -> DiscordAdapter:
     where = server.environment()
     urls = {"api_url": where["DISCORD_API_URL"], "gateway_url": where["DISCORD_GATEWAY_URL"]}
     return DiscordAdapter(token=token or where["DISCORD_BOT_TOKEN"], platform=platform, **urls)
@@ -112,7 +113,7 @@ def texts(run: Run) -> list[str]:
 
 
 def test_it_fulfils_the_contract() -> None:
-    platform: PlatformServer = DiscordServer()
+    platform: FakeServer = FakeDiscord()
     adapter: PlatformAdapter = DiscordAdapter(token="t", platform="discord-acme")
 
     assert (platform.platform, adapter.platform, adapter.text_limit) == ("discord", "discord-acme", 2000 - ROOM)
@@ -121,7 +122,7 @@ def test_it_fulfils_the_contract() -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_hears_a_private_message(server: DiscordServer, run: Run) -> None:
+async def test_it_hears_a_private_message(server: FakeDiscord, run: Run) -> None:
     said = await server.say(ALICE, "hello")
     await server.acknowledged(said)
     (message,) = await run.inbox.wait_for(1)
@@ -132,7 +133,7 @@ async def test_it_hears_a_private_message(server: DiscordServer, run: Run) -> No
 
 
 @pytest.mark.asyncio
-async def test_it_hears_where_it_is_mentioned_or_answered(server: DiscordServer, run: Run) -> None:
+async def test_it_hears_where_it_is_mentioned_or_answered(server: FakeDiscord, run: Run) -> None:
     await server.say(ALICE, "what time is it?", group="general", mention=True)
     (question,) = await run.inbox.wait_for(1)
     answer = await run.adapter.send(to(question.address.chat_id, "noon"))
@@ -144,7 +145,7 @@ async def test_it_hears_where_it_is_mentioned_or_answered(server: DiscordServer,
 
 
 @pytest.mark.asyncio
-async def test_it_does_not_hear_what_guild_members_tell_each_other(server: DiscordServer, run: Run) -> None:
+async def test_it_does_not_hear_what_guild_members_tell_each_other(server: FakeDiscord, run: Run) -> None:
     first = await server.say(ALICE, "hi Bob", group="general")
     await server.say(BOB, "hi Alice", group="general", reply_to=first)
     await server.say(BOB, "in private")
@@ -154,7 +155,7 @@ async def test_it_does_not_hear_what_guild_members_tell_each_other(server: Disco
 
 
 @pytest.mark.asyncio
-async def test_it_hears_an_edit(server: DiscordServer, run: Run) -> None:
+async def test_it_hears_an_edit(server: FakeDiscord, run: Run) -> None:
     said = await server.say(ALICE, "helo")
     await server.edit(ALICE, said, "hello")
     (edit,) = await run.inbox.wait_for_edits(1)
@@ -163,7 +164,7 @@ async def test_it_hears_an_edit(server: DiscordServer, run: Run) -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_keeps_the_order(server: DiscordServer, run: Run) -> None:
+async def test_it_keeps_the_order(server: FakeDiscord, run: Run) -> None:
     wanted = [f"message {number}" for number in range(50)]
     for number, text in enumerate(wanted):
         await server.say((ALICE, BOB)[number % 2], text)
@@ -173,7 +174,7 @@ async def test_it_keeps_the_order(server: DiscordServer, run: Run) -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_tries_again_to_store_a_message(server: DiscordServer, run: Run) -> None:
+async def test_it_tries_again_to_store_a_message(server: FakeDiscord, run: Run) -> None:
     run.inbox.fail_next = 5
     for text in ("first", "second"):
         await server.say(ALICE, text)
@@ -183,7 +184,7 @@ async def test_it_tries_again_to_store_a_message(server: DiscordServer, run: Run
 
 
 @pytest.mark.asyncio
-async def test_it_hears_a_message_twice_under_one_key(server: DiscordServer, run: Run) -> None:
+async def test_it_hears_a_message_twice_under_one_key(server: FakeDiscord, run: Run) -> None:
     said = await server.say(ALICE, "hello")
     await server.redeliver(said)
     messages = await run.inbox.wait_for(2)
@@ -192,7 +193,7 @@ async def test_it_hears_a_message_twice_under_one_key(server: DiscordServer, run
 
 
 @pytest.mark.asyncio
-async def test_it_survives_hostile_events(server: DiscordServer, run: Run, logged: pytest.LogCaptureFixture) -> None:
+async def test_it_survives_hostile_events(server: FakeDiscord, run: Run, logged: pytest.LogCaptureFixture) -> None:
     logged.set_level(logging.INFO, logger="discord")  # at DEBUG it logs each event, a megabyte too
     hostile = hostile_events(300)
     for raw in hostile:
@@ -209,7 +210,7 @@ async def test_it_survives_hostile_events(server: DiscordServer, run: Run, logge
 
 @pytest.mark.asyncio
 async def test_it_survives_unknown_and_malformed_events_of_other_kinds(
-    server: DiscordServer, run: Run, logged: pytest.LogCaptureFixture
+    server: FakeDiscord, run: Run, logged: pytest.LogCaptureFixture
 ) -> None:
     known = ("GUILD_CREATE", "CHANNEL_CREATE", "MESSAGE_UPDATE", "MESSAGE_DELETE", "INTERACTION_CREATE", "RESUMED")
     for kind in (*known, "NO_SUCH_EVENT", 5, ["READY"], {"t": 1}, None):
@@ -226,7 +227,7 @@ async def test_it_survives_unknown_and_malformed_events_of_other_kinds(
 
 
 @pytest.mark.asyncio
-async def test_it_resumes_without_loss_after_a_broken_connection(server: DiscordServer, run: Run) -> None:
+async def test_it_resumes_without_loss_after_a_broken_connection(server: FakeDiscord, run: Run) -> None:
     for number in range(5):
         await server.say(ALICE, f"before {number}")
         await server.drop_connections()
@@ -238,7 +239,7 @@ async def test_it_resumes_without_loss_after_a_broken_connection(server: Discord
 
 
 @pytest.mark.asyncio
-async def test_it_resumes_when_asked_to_reconnect(server: DiscordServer, run: Run) -> None:
+async def test_it_resumes_when_asked_to_reconnect(server: FakeDiscord, run: Run) -> None:
     await server.reconnect()
     await server.say(ALICE, "hello")
     await run.inbox.wait_for(1)
@@ -248,7 +249,7 @@ async def test_it_resumes_when_asked_to_reconnect(server: DiscordServer, run: Ru
 
 @pytest.mark.asyncio
 async def test_it_reads_what_a_lost_session_did_not_tell(
-    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
+    server: FakeDiscord, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(discord.Client, "before_identify_hook", _at_once)
     await server.say(ALICE, "first")
@@ -267,7 +268,7 @@ async def test_it_reads_what_a_lost_session_did_not_tell(
 
 
 @pytest.mark.asyncio
-async def test_it_comes_back_after_an_outage(server: DiscordServer, run: Run) -> None:
+async def test_it_comes_back_after_an_outage(server: FakeDiscord, run: Run) -> None:
     server.faults.outage = True
     await server.drop_connections()
     await server.say(ALICE, "anybody there?")
@@ -279,7 +280,7 @@ async def test_it_comes_back_after_an_outage(server: DiscordServer, run: Run) ->
 
 @pytest.mark.asyncio
 async def test_it_hands_over_to_the_supervisor_when_the_gateway_stays_away(
-    server: DiscordServer, monkeypatch: pytest.MonkeyPatch
+    server: FakeDiscord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(discord_link, "AWAY_LIMIT", 0.3)
     async with running(adapter_for(server)) as run:
@@ -295,7 +296,7 @@ async def test_it_hands_over_to_the_supervisor_when_the_gateway_stays_away(
 
 
 @pytest.mark.asyncio
-async def test_it_keeps_a_quiet_connection(server: DiscordServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_keeps_a_quiet_connection(server: FakeDiscord, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discord_link, "AWAY_LIMIT", 0.06)
     async with running(adapter_for(server)) as run:
         ended, _ = await asyncio.wait({run.task}, timeout=0.3)
@@ -305,7 +306,7 @@ async def test_it_keeps_a_quiet_connection(server: DiscordServer, monkeypatch: p
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("token", ["", "MTIz.wrong.token", "två ord", "a\nb"])
-async def test_it_needs_a_valid_token(server: DiscordServer, token: str, logged: pytest.LogCaptureFixture) -> None:
+async def test_it_needs_a_valid_token(server: FakeDiscord, token: str, logged: pytest.LogCaptureFixture) -> None:
     adapter = DiscordAdapter(token=token, **_urls(server))
     with pytest.raises(NeedsConfiguration, match="DISCORD_BOT_TOKEN") as caught:
         await adapter.run(RecordingInbox(), asyncio.Event())
@@ -316,7 +317,7 @@ async def test_it_needs_a_valid_token(server: DiscordServer, token: str, logged:
 
 @pytest.mark.asyncio
 async def test_it_needs_a_new_token_when_the_gateway_refuses_it(
-    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
+    server: FakeDiscord, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server.gateway, "_token", "another")
     await server.drop_connections()
@@ -326,14 +327,14 @@ async def test_it_needs_a_new_token_when_the_gateway_refuses_it(
 
 
 @pytest.mark.asyncio
-async def test_it_needs_permission_for_its_intents(server: DiscordServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_needs_permission_for_its_intents(server: FakeDiscord, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discord_gateway, "PRIVILEGED", discord_gateway.DIRECT_MESSAGES)
     with pytest.raises(NeedsConfiguration, match="intents"):
         await adapter_for(server).run(RecordingInbox(), asyncio.Event())
 
 
 @pytest.mark.asyncio
-async def test_it_stops_at_once(server: DiscordServer, run: Run) -> None:
+async def test_it_stops_at_once(server: FakeDiscord, run: Run) -> None:
     started = time.monotonic()
     run.stop.set()
     await run.ending()
@@ -343,9 +344,9 @@ async def test_it_stops_at_once(server: DiscordServer, run: Run) -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_stops_while_it_cannot_connect(server: DiscordServer) -> None:
+async def test_it_stops_while_it_cannot_connect(server: FakeDiscord) -> None:
     refusing = RefusingPlan()
-    server.gateway._faults = refusing
+    server.gateway.faults = refusing
     stop = asyncio.Event()
     task = asyncio.create_task(adapter_for(server).run(RecordingInbox(), stop))
     await refusing.noticed.wait()
@@ -354,7 +355,7 @@ async def test_it_stops_while_it_cannot_connect(server: DiscordServer) -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_stores_in_the_next_run_what_it_could_not_store_before(server: DiscordServer) -> None:
+async def test_it_stores_in_the_next_run_what_it_could_not_store_before(server: FakeDiscord) -> None:
     adapter, inbox = adapter_for(server), FullInbox(10_000)
     async with running(adapter, inbox):
         await server.say(ALICE, "first")
@@ -367,7 +368,7 @@ async def test_it_stores_in_the_next_run_what_it_could_not_store_before(server: 
 
 
 @pytest.mark.asyncio
-async def test_it_stores_what_it_heard_before_it_stops(server: DiscordServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_stores_what_it_heard_before_it_stops(server: FakeDiscord, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discord_link, "FIRST_RETRY", 100.0)
     inbox = FullInbox(1)
     async with running(adapter_for(server), inbox) as run:
@@ -381,7 +382,7 @@ async def test_it_stores_what_it_heard_before_it_stops(server: DiscordServer, mo
 
 
 @pytest.mark.asyncio
-async def test_it_sends_without_mentions_and_previews(server: DiscordServer, run: Run) -> None:
+async def test_it_sends_without_mentions_and_previews(server: FakeDiscord, run: Run) -> None:
     chat = server.private_chat(ALICE)
     sent = await run.adapter.send(to(chat, "@everyone https://example.org"))
     (said,) = await server.wait_for(1, chat=chat)
@@ -393,7 +394,7 @@ async def test_it_sends_without_mentions_and_previews(server: DiscordServer, run
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("name", NAMES)
-async def test_it_shows_a_name_and_no_mark_up(server: DiscordServer, run: Run, name: str) -> None:
+async def test_it_shows_a_name_and_no_mark_up(server: FakeDiscord, run: Run, name: str) -> None:
     chat = server.private_chat(ALICE)
     await run.adapter.send(to(chat, quoting(name, "discord")))
     (said,) = await server.wait_for(1, chat=chat)
@@ -417,7 +418,7 @@ async def test_it_shows_a_name_and_no_mark_up(server: DiscordServer, run: Run, n
     ids=str,
 )
 async def test_it_says_what_a_failure_means(
-    server: DiscordServer, run: Run, fault: dict[str, Any], meaning: tuple[bool, float | None, bool]
+    server: FakeDiscord, run: Run, fault: dict[str, Any], meaning: tuple[bool, float | None, bool]
 ) -> None:
     server.faults.inject("POST /channels/messages", **fault)
     started = time.monotonic()
@@ -431,7 +432,7 @@ async def test_it_says_what_a_failure_means(
 @pytest.mark.asyncio
 @pytest.mark.parametrize("is_named", [True, False])
 async def test_it_takes_a_message_for_sent_that_the_sdk_cannot_read(
-    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch, *, is_named: bool
+    server: FakeDiscord, run: Run, monkeypatch: pytest.MonkeyPatch, *, is_named: bool
 ) -> None:
     """Only an answer that names no message leaves open whether it was sent."""
     chat, answer = server.private_chat(ALICE), server.rest._answer
@@ -441,7 +442,7 @@ async def test_it_takes_a_message_for_sent_that_the_sdk_cannot_read(
         if not request.path.endswith("/messages"):
             return response
         said = json.loads(response.text or "")
-        return discord_rest._json({"id": said["id"], "author": "new"} if is_named else {})
+        return discord_rest.json_response({"id": said["id"], "author": "new"} if is_named else {})
 
     monkeypatch.setattr(server.rest, "_answer", spoilt)
     if is_named:
@@ -458,7 +459,7 @@ async def test_it_takes_a_message_for_sent_that_the_sdk_cannot_read(
     [("x" * 2001, "", 50035), (" \n", "", 50006), ("hi", "77", 10003), ("hi", "general", None)],
 )
 async def test_it_gives_up_what_discord_never_takes(
-    server: DiscordServer, run: Run, text: str, chat: str, code: int | None
+    server: FakeDiscord, run: Run, text: str, chat: str, code: int | None
 ) -> None:
     error = await refused(run, to(chat or server.private_chat(ALICE), text))
 
@@ -467,7 +468,7 @@ async def test_it_gives_up_what_discord_never_takes(
 
 
 @pytest.mark.asyncio
-async def test_it_gives_up_a_person_who_takes_no_direct_messages(server: DiscordServer, run: Run) -> None:
+async def test_it_gives_up_a_person_who_takes_no_direct_messages(server: FakeDiscord, run: Run) -> None:
     server.close_private_chat(ALICE)
     error = await refused(run, to(server.private_chat(ALICE)))
 
@@ -476,7 +477,7 @@ async def test_it_gives_up_a_person_who_takes_no_direct_messages(server: Discord
 
 
 @pytest.mark.asyncio
-async def test_it_sends_elsewhere_while_one_chat_must_wait(server: DiscordServer, run: Run) -> None:
+async def test_it_sends_elsewhere_while_one_chat_must_wait(server: FakeDiscord, run: Run) -> None:
     server.faults.inject("POST /channels/messages", status=429, retry_after=30.0)
     await refused(run, to(server.private_chat(ALICE)))
 
@@ -485,9 +486,9 @@ async def test_it_sends_elsewhere_while_one_chat_must_wait(server: DiscordServer
 
 @pytest.mark.asyncio
 async def test_it_asks_nothing_while_the_whole_bot_must_wait(
-    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
+    server: FakeDiscord, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discord_rest, "LIMIT_IS_GLOBAL", True)
+    monkeypatch.setattr(fakes, "LIMIT_IS_GLOBAL", True)
     server.faults.inject("POST /channels/messages", status=429, retry_after=30.0)
     await refused(run, to(server.private_chat(ALICE)))
     error = await refused(run, to(server.private_chat(BOB), nonce="n2"))
@@ -497,7 +498,7 @@ async def test_it_asks_nothing_while_the_whole_bot_must_wait(
 
 
 @pytest.mark.asyncio
-async def test_it_does_not_send_before_it_is_connected(server: DiscordServer) -> None:
+async def test_it_does_not_send_before_it_is_connected(server: FakeDiscord) -> None:
     with pytest.raises(DeliveryError, match="not connected") as caught:
         await adapter_for(server).send(to("1"))
 
@@ -505,7 +506,7 @@ async def test_it_does_not_send_before_it_is_connected(server: DiscordServer) ->
 
 
 @pytest.mark.asyncio
-async def test_it_knows_that_a_server_that_is_gone_got_nothing(server: DiscordServer, run: Run) -> None:
+async def test_it_knows_that_a_server_that_is_gone_got_nothing(server: FakeDiscord, run: Run) -> None:
     chat = server.private_chat(ALICE)
     await server.stop()
     error = await refused(run, to(chat))
@@ -514,7 +515,7 @@ async def test_it_knows_that_a_server_that_is_gone_got_nothing(server: DiscordSe
 
 
 @pytest.mark.asyncio
-async def test_it_does_not_post_twice_with_one_nonce(server: DiscordServer, run: Run) -> None:
+async def test_it_does_not_post_twice_with_one_nonce(server: FakeDiscord, run: Run) -> None:
     chat = server.private_chat(ALICE)
     server.faults.inject("POST /channels/messages", lose_response=True)
     await refused(run, to(chat))
@@ -525,7 +526,7 @@ async def test_it_does_not_post_twice_with_one_nonce(server: DiscordServer, run:
 
 @pytest.mark.asyncio
 async def test_it_finds_an_earlier_attempt_that_discord_forgot(
-    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
+    server: FakeDiscord, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(discord_rest, "NONCE_LIFETIME", 0.0)
     chat = server.private_chat(ALICE)
@@ -537,7 +538,7 @@ async def test_it_finds_an_earlier_attempt_that_discord_forgot(
 
 
 @pytest.mark.asyncio
-async def test_it_takes_no_other_message_for_its_earlier_attempt(server: DiscordServer, run: Run) -> None:
+async def test_it_takes_no_other_message_for_its_earlier_attempt(server: FakeDiscord, run: Run) -> None:
     chat = server.private_chat(ALICE)
     await server.say(ALICE, "Drink water")
     before = await run.adapter.send(to(chat, "Drink water", nonce="n1"))
@@ -549,7 +550,7 @@ async def test_it_takes_no_other_message_for_its_earlier_attempt(server: Discord
 
 
 @pytest.mark.asyncio
-async def test_it_finds_an_earlier_attempt_behind_many_messages(server: DiscordServer, run: Run) -> None:
+async def test_it_finds_an_earlier_attempt_behind_many_messages(server: FakeDiscord, run: Run) -> None:
     chat = server.private_chat(ALICE)
     before = await run.adapter.send(to(chat, nonce="n1"))
     for number in range(130):  # more than a page
@@ -562,7 +563,7 @@ async def test_it_finds_an_earlier_attempt_behind_many_messages(server: DiscordS
 
 
 @pytest.mark.asyncio
-async def test_it_finds_an_earlier_attempt_that_arrived_before_it_was_queued(server: DiscordServer, run: Run) -> None:
+async def test_it_finds_an_earlier_attempt_that_arrived_before_it_was_queued(server: FakeDiscord, run: Run) -> None:
     """By the database's clock, which is fast. Nothing was said before it that could be told by its id."""
     chat = server.private_chat(ALICE)
     arrived = await run.adapter.send(to(chat, "Got it!", nonce="n1"))
@@ -575,7 +576,7 @@ async def test_it_finds_an_earlier_attempt_that_arrived_before_it_was_queued(ser
 
 @pytest.mark.asyncio
 async def test_it_marks_a_repeat_where_there_is_too_much_to_look_through(
-    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
+    server: FakeDiscord, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.discord.LOOK_THROUGH", 3)
     chat, longest = server.private_chat(ALICE), "x" * run.adapter.text_limit
@@ -593,7 +594,7 @@ async def test_it_marks_a_repeat_where_there_is_too_much_to_look_through(
 
 
 @pytest.mark.asyncio
-async def test_it_takes_no_later_message_for_its_earlier_attempt(server: DiscordServer, run: Run) -> None:
+async def test_it_takes_no_later_message_for_its_earlier_attempt(server: FakeDiscord, run: Run) -> None:
     """A dead letter that never arrived is sent again, long after another with the same words."""
     chat = server.private_chat(ALICE)
     before = await run.adapter.send(to(chat, "Good morning", nonce="n1"))
@@ -608,7 +609,7 @@ async def test_it_takes_no_later_message_for_its_earlier_attempt(server: Discord
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("waited", "posts"), [(1.0, 2), (300.0, 1)])
 async def test_it_trusts_the_nonce_while_discord_remembers_it(
-    server: DiscordServer, run: Run, waited: float, posts: int
+    server: FakeDiscord, run: Run, waited: float, posts: int
 ) -> None:
     """By the seconds that it is told: this machine's clock, which `queued_at` would be held against, may be off."""
     chat = server.private_chat(ALICE)
@@ -622,7 +623,7 @@ async def test_it_trusts_the_nonce_while_discord_remembers_it(
 
 
 @pytest.mark.asyncio
-async def test_it_stays_in_doubt_when_it_cannot_look(server: DiscordServer, run: Run) -> None:
+async def test_it_stays_in_doubt_when_it_cannot_look(server: FakeDiscord, run: Run) -> None:
     server.faults.inject("GET /channels/messages", status=500)
     error = await refused(run, to(server.private_chat(ALICE), repeat=True))
 
@@ -634,7 +635,7 @@ async def test_it_stays_in_doubt_when_it_cannot_look(server: DiscordServer, run:
 
 
 @pytest.mark.asyncio
-async def test_it_tells_nobody_its_token(server: DiscordServer, logged: pytest.LogCaptureFixture) -> None:
+async def test_it_tells_nobody_its_token(server: FakeDiscord, logged: pytest.LogCaptureFixture) -> None:
     async with running(adapter_for(server)) as run:
         await server.say(ALICE, "hello")
         await run.inbox.wait_for(1)
@@ -653,6 +654,6 @@ def everything_in(error: BaseException) -> str:
     return shown + "".join(everything_in(other) for other in (error.__cause__, error.__context__) if other)
 
 
-def _urls(server: DiscordServer) -> dict[str, str]:
+def _urls(server: FakeDiscord) -> dict[str, str]:
     where = server.environment()
     return {"api_url": where["DISCORD_API_URL"], "gateway_url": where["DISCORD_GATEWAY_URL"]}

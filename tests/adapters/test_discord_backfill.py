@@ -14,19 +14,19 @@ import pytest_asyncio
 from adapters import backfill
 from adapters.discord_events import parse_message, position_at
 from adapters.discord_link import Connection
-from adapters.playground.discord import DiscordServer
 from adapters.playground.server import Person
 from sessions_app.watermarks import Mark
 from tests.adapters.discord_payloads import ALICE, BOB
 from tests.adapters.recording import RecordingInbox, running
 from tests.adapters.test_discord import adapter_for
+from tests.fakes.discord import FakeDiscord
 
 CAROL = Person("3003", "Carol", "carol")
 
 
 @pytest_asyncio.fixture
-async def server() -> AsyncIterator[DiscordServer]:
-    server = DiscordServer()
+async def server() -> AsyncIterator[FakeDiscord]:
+    server = FakeDiscord()
     await server.start()
     yield server
     await server.stop()
@@ -37,7 +37,7 @@ def inbox() -> RecordingInbox:
     return RecordingInbox()
 
 
-def known_until(server: DiscordServer, inbox: RecordingInbox, person: Person, message_id: str) -> None:
+def known_until(server: FakeDiscord, inbox: RecordingInbox, person: Person, message_id: str) -> None:
     inbox.known[server.private_chat(person)] = Mark(int(message_id))
 
 
@@ -46,7 +46,7 @@ def texts(inbox: RecordingInbox) -> list[str]:
 
 
 @pytest.mark.asyncio
-async def test_it_reads_what_was_said_before_it_started(server: DiscordServer, inbox: RecordingInbox) -> None:
+async def test_it_reads_what_was_said_before_it_started(server: FakeDiscord, inbox: RecordingInbox) -> None:
     known_until(server, inbox, ALICE, await server.say(ALICE, "seen"))
     missed = await server.say(ALICE, "missed")
     async with running(adapter_for(server), inbox):
@@ -57,7 +57,7 @@ async def test_it_reads_what_was_said_before_it_started(server: DiscordServer, i
 
 
 @pytest.mark.asyncio
-async def test_it_reads_no_chat_that_it_does_not_know(server: DiscordServer, inbox: RecordingInbox) -> None:
+async def test_it_reads_no_chat_that_it_does_not_know(server: FakeDiscord, inbox: RecordingInbox) -> None:
     known_until(server, inbox, ALICE, "1")
     await server.say(BOB, "to a bot that never met me")
     await server.say(ALICE, "missed")
@@ -69,7 +69,7 @@ async def test_it_reads_no_chat_that_it_does_not_know(server: DiscordServer, inb
 
 
 @pytest.mark.asyncio
-async def test_it_skips_its_own_messages(server: DiscordServer, inbox: RecordingInbox) -> None:
+async def test_it_skips_its_own_messages(server: FakeDiscord, inbox: RecordingInbox) -> None:
     known_until(server, inbox, ALICE, await server.say(ALICE, "seen"))
     channel = server.world.private_channel(ALICE)
     server.world.write(channel, server.world.bot, "what the bot said")
@@ -81,7 +81,7 @@ async def test_it_skips_its_own_messages(server: DiscordServer, inbox: Recording
 
 
 @pytest.mark.asyncio
-async def test_it_takes_an_edited_message_for_not_typed(server: DiscordServer, inbox: RecordingInbox) -> None:
+async def test_it_takes_an_edited_message_for_not_typed(server: FakeDiscord, inbox: RecordingInbox) -> None:
     known_until(server, inbox, ALICE, await server.say(ALICE, "seen"))
     missed = await server.say(ALICE, "befor")
     await server.edit(ALICE, missed, "before")
@@ -93,7 +93,7 @@ async def test_it_takes_an_edited_message_for_not_typed(server: DiscordServer, i
 
 @pytest.mark.asyncio
 async def test_it_reads_nothing_older_than_two_days(
-    server: DiscordServer, inbox: RecordingInbox, monkeypatch: pytest.MonkeyPatch
+    server: FakeDiscord, inbox: RecordingInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backfill, "HORIZON", timedelta(seconds=0.2))
     known_until(server, inbox, ALICE, "1")
@@ -107,7 +107,7 @@ async def test_it_reads_nothing_older_than_two_days(
 
 
 @pytest.mark.asyncio
-async def test_it_reads_nothing_that_is_forgotten(server: DiscordServer, inbox: RecordingInbox) -> None:
+async def test_it_reads_nothing_that_is_forgotten(server: FakeDiscord, inbox: RecordingInbox) -> None:
     await server.say(ALICE, "forgotten")
     await asyncio.sleep(0.01)
     inbox.known[server.private_chat(ALICE)] = Mark(0, since=datetime.now(tz=UTC))
@@ -120,9 +120,7 @@ async def test_it_reads_nothing_that_is_forgotten(server: DiscordServer, inbox: 
 
 
 @pytest.mark.asyncio
-async def test_it_lets_live_messages_wait_for_their_own_chat_alone(
-    server: DiscordServer, inbox: RecordingInbox
-) -> None:
+async def test_it_lets_live_messages_wait_for_their_own_chat_alone(server: FakeDiscord, inbox: RecordingInbox) -> None:
     known_until(server, inbox, ALICE, "1")
     await server.say(ALICE, "missed")
     server.faults.inject("GET /channels/messages", status=429, retry_after=1)
@@ -135,7 +133,7 @@ async def test_it_lets_live_messages_wait_for_their_own_chat_alone(
 
 
 @pytest.mark.asyncio
-async def test_it_lets_an_edit_wait_for_the_message(server: DiscordServer, inbox: RecordingInbox) -> None:
+async def test_it_lets_an_edit_wait_for_the_message(server: FakeDiscord, inbox: RecordingInbox) -> None:
     known_until(server, inbox, ALICE, "1")
     said = await server.say(ALICE, "missed")
     server.faults.inject("GET /channels/messages", status=429, retry_after=0.5)
@@ -147,7 +145,7 @@ async def test_it_lets_an_edit_wait_for_the_message(server: DiscordServer, inbox
 
 
 @pytest.mark.asyncio
-async def test_it_asks_once_in_a_pause_that_discord_named(server: DiscordServer, inbox: RecordingInbox) -> None:
+async def test_it_asks_once_in_a_pause_that_discord_named(server: FakeDiscord, inbox: RecordingInbox) -> None:
     people = [Person(f"4{number:03d}", f"Person {number}") for number in range(12)]
     for person in people:
         known_until(server, inbox, person, "1")
@@ -163,7 +161,7 @@ async def test_it_asks_once_in_a_pause_that_discord_named(server: DiscordServer,
 
 @pytest.mark.asyncio
 async def test_it_leaves_the_mark_where_a_history_cannot_be_read(
-    server: DiscordServer, inbox: RecordingInbox, monkeypatch: pytest.MonkeyPatch
+    server: FakeDiscord, inbox: RecordingInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backfill, "FIRST_RETRY", 0.001)
     known_until(server, inbox, ALICE, "1")
@@ -179,7 +177,7 @@ async def test_it_leaves_the_mark_where_a_history_cannot_be_read(
 
 
 @pytest.mark.asyncio
-async def test_it_keeps_what_waited_for_the_next_run(server: DiscordServer, inbox: RecordingInbox) -> None:
+async def test_it_keeps_what_waited_for_the_next_run(server: FakeDiscord, inbox: RecordingInbox) -> None:
     known_until(server, inbox, ALICE, "1")
     await server.say(ALICE, "missed")
     server.faults.inject("GET /channels/messages", status=429, retry_after=30)
@@ -198,7 +196,7 @@ async def test_it_keeps_what_waited_for_the_next_run(server: DiscordServer, inbo
 
 @pytest.mark.asyncio
 async def test_it_keeps_what_waited_when_its_end_is_cut_short(
-    server: DiscordServer, inbox: RecordingInbox, monkeypatch: pytest.MonkeyPatch
+    server: FakeDiscord, inbox: RecordingInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the loss of a lease does it: what is left behind must store nothing before what was missed."""
     asked, closing, close = asyncio.Event(), asyncio.Event(), Connection._close
@@ -242,7 +240,7 @@ async def test_it_keeps_what_waited_when_its_end_is_cut_short(
 
 @pytest.mark.asyncio
 async def test_it_passes_over_a_chat_that_is_gone(
-    server: DiscordServer, inbox: RecordingInbox, caplog: pytest.LogCaptureFixture
+    server: FakeDiscord, inbox: RecordingInbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     inbox.known["99"] = Mark(1)
     known_until(server, inbox, ALICE, "1")

@@ -18,13 +18,13 @@ import pytest_asyncio
 from adapters import discord_link
 from adapters.discord import DiscordAdapter
 from adapters.discord_events import COMMAND, Interaction, parse_interaction
-from adapters.playground.discord import DiscordServer
 from adapters.protocols import DeliveryError, MalformedEvent
 from identity.buttons import Button
 from sessions_app import command_registry
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.discord_payloads import ALICE, ME
 from tests.adapters.recording import Run, running
+from tests.fakes.discord import FakeDiscord
 
 JSON = dict[str, Any]
 CANCEL, NOT_ME = Button("Cancel", "/cancel"), Button("Not me", "/notme 6f1c2d3e-0000-4000-8000-0123456789ab")
@@ -33,15 +33,15 @@ TOKEN = "aW50ZXJhY3Rpb246c2VjcmV0"
 
 
 @pytest_asyncio.fixture
-async def server() -> AsyncIterator[DiscordServer]:
-    server = DiscordServer()
+async def server() -> AsyncIterator[FakeDiscord]:
+    server = FakeDiscord()
     await server.start()
     yield server
     await server.stop()
 
 
 @pytest_asyncio.fixture
-async def run(server: DiscordServer) -> AsyncIterator[Run]:
+async def run(server: FakeDiscord) -> AsyncIterator[Run]:
     async with running(adapter_for(server)) as run:
         yield run
 
@@ -59,7 +59,7 @@ def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discord_link, "LONGEST_RETRY", 0.02)
 
 
-def adapter_for(server: DiscordServer) -> DiscordAdapter:
+def adapter_for(server: FakeDiscord) -> DiscordAdapter:
     where = server.environment()
     urls = {"api_url": where["DISCORD_API_URL"], "gateway_url": where["DISCORD_GATEWAY_URL"]}
     return DiscordAdapter(token=where["DISCORD_BOT_TOKEN"], **urls)
@@ -77,7 +77,7 @@ def warnings(logged: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in logged.records if record.levelno >= logging.WARNING]
 
 
-async def commands(server: DiscordServer) -> list[JSON]:
+async def commands(server: FakeDiscord) -> list[JSON]:
     """What the bot registered, once it did."""
     await server.world.changes.until(lambda: bool(server.rest.commands), 5)
     return server.rest.commands
@@ -106,7 +106,7 @@ def parsed(raw: JSON) -> InboundMessage:
 
 
 @pytest.mark.asyncio
-async def test_it_shows_quiet_buttons_that_the_sdk_does_not_keep(server: DiscordServer, run: Run) -> None:
+async def test_it_shows_quiet_buttons_that_the_sdk_does_not_keep(server: FakeDiscord, run: Run) -> None:
     chat = server.private_chat(ALICE)
     await run.adapter.send(to(chat, CANCEL, NOT_ME))
     [said] = await server.wait_for(1, chat=chat)
@@ -124,7 +124,7 @@ async def test_it_shows_quiet_buttons_that_the_sdk_does_not_keep(server: Discord
 
 
 @pytest.mark.asyncio
-async def test_it_sends_no_components_without_buttons(server: DiscordServer, run: Run) -> None:
+async def test_it_sends_no_components_without_buttons(server: FakeDiscord, run: Run) -> None:
     await run.adapter.send(to(server.private_chat(ALICE)))
 
     assert not server.rest.posts[0].get("components")
@@ -134,7 +134,7 @@ async def test_it_sends_no_components_without_buttons(server: DiscordServer, run
 
 
 @pytest.mark.asyncio
-async def test_it_takes_a_press_for_its_command(server: DiscordServer, run: Run) -> None:
+async def test_it_takes_a_press_for_its_command(server: FakeDiscord, run: Run) -> None:
     chat = server.private_chat(ALICE)
     sent = await run.adapter.send(to(chat, CANCEL))
     key = await server.press(ALICE, sent, "/cancel")
@@ -149,7 +149,7 @@ async def test_it_takes_a_press_for_its_command(server: DiscordServer, run: Run)
 
 
 @pytest.mark.asyncio
-async def test_it_takes_a_registered_command_for_a_written_one(server: DiscordServer, run: Run) -> None:
+async def test_it_takes_a_registered_command_for_a_written_one(server: FakeDiscord, run: Run) -> None:
     await commands(server)
     key = await server.command(ALICE, "link", "wdjb mjht")
     message = await run.inbox.wait_for_text("/link wdjb mjht")
@@ -163,7 +163,7 @@ async def test_it_takes_a_registered_command_for_a_written_one(server: DiscordSe
 
 
 @pytest.mark.asyncio
-async def test_it_takes_a_command_elsewhere_for_no_private_one(server: DiscordServer, run: Run) -> None:
+async def test_it_takes_a_command_elsewhere_for_no_private_one(server: FakeDiscord, run: Run) -> None:
     await commands(server)
     await server.command(ALICE, "link", "one", group="general")
     await server.command(ALICE, "link", "two", context=2)
@@ -203,7 +203,7 @@ def test_it_reads_the_time_out_of_the_id() -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_answers_only_when_it_is_stored(server: DiscordServer, run: Run) -> None:
+async def test_it_answers_only_when_it_is_stored(server: FakeDiscord, run: Run) -> None:
     sent = await run.adapter.send(to(server.private_chat(ALICE), CANCEL))
     run.inbox.fail_next = 10_000
     key = await server.press(ALICE, sent, "/cancel")
@@ -217,7 +217,7 @@ async def test_it_answers_only_when_it_is_stored(server: DiscordServer, run: Run
 
 @pytest.mark.asyncio
 async def test_it_hears_on_while_an_answer_hangs(
-    server: DiscordServer, run: Run, monkeypatch: pytest.MonkeyPatch
+    server: FakeDiscord, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(*anything: object) -> None:
         await asyncio.Event().wait()
@@ -237,7 +237,7 @@ async def test_it_hears_on_while_an_answer_hangs(
 
 @pytest.mark.asyncio
 async def test_it_keeps_the_token_of_an_interaction_to_itself(
-    server: DiscordServer, run: Run, logged: pytest.LogCaptureFixture
+    server: FakeDiscord, run: Run, logged: pytest.LogCaptureFixture
 ) -> None:
     sent = await run.adapter.send(to(server.private_chat(ALICE), CANCEL))
     server.faults.inject("POST /interactions/callback", status=404)
@@ -254,7 +254,7 @@ async def test_it_keeps_the_token_of_an_interaction_to_itself(
 
 
 @pytest.mark.asyncio
-async def test_it_keeps_a_press_out_of_the_place_it_reads_history_from(server: DiscordServer, run: Run) -> None:
+async def test_it_keeps_a_press_out_of_the_place_it_reads_history_from(server: FakeDiscord, run: Run) -> None:
     said = await server.say(ALICE, "hello")
     sent = await run.adapter.send(to(server.private_chat(ALICE), CANCEL))
     await server.answered(await server.press(ALICE, sent, "/cancel"))
@@ -299,7 +299,7 @@ def test_it_calls_a_wrong_field_malformed() -> None:
 
 @pytest.mark.asyncio
 async def test_it_survives_hostile_interactions_and_logs_each_once(
-    server: DiscordServer, run: Run, logged: pytest.LogCaptureFixture
+    server: FakeDiscord, run: Run, logged: pytest.LogCaptureFixture
 ) -> None:
     hostile = hostile_interactions(60)
     for raw in hostile:
@@ -319,7 +319,7 @@ async def test_it_survives_hostile_interactions_and_logs_each_once(
 
 
 @pytest.mark.asyncio
-async def test_it_registers_its_commands_for_its_own_direct_messages(server: DiscordServer, run: Run) -> None:
+async def test_it_registers_its_commands_for_its_own_direct_messages(server: FakeDiscord, run: Run) -> None:
     registered = await commands(server)
 
     assert [one["name"] for one in registered] == [one.name for one in command_registry.menu()]
@@ -329,7 +329,7 @@ async def test_it_registers_its_commands_for_its_own_direct_messages(server: Dis
 
 @pytest.mark.asyncio
 async def test_it_registers_once_and_works_without(
-    server: DiscordServer, logged: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    server: FakeDiscord, logged: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(discord.Client, "before_identify_hook", _at_once)
     server.faults.inject("PUT /applications/commands", status=400, times=100)
@@ -348,16 +348,15 @@ async def test_it_registers_once_and_works_without(
 
 
 @pytest.mark.asyncio
-async def test_it_says_where_the_bot_is_found(server: DiscordServer, run: Run) -> None:
+async def test_it_says_where_the_bot_is_found(server: FakeDiscord, run: Run) -> None:
     assert run.inbox.found_at == ("botos", f"https://discord.com/users/{server.world.bot['id']}")
 
 
 @pytest.mark.asyncio
-async def test_it_knows_an_account_that_is_gone(server: DiscordServer, run: Run) -> None:
+async def test_it_knows_an_account_that_is_gone(server: FakeDiscord, run: Run) -> None:
     server.delete_account(ALICE)
     with pytest.raises(DeliveryError) as gone:
         await run.adapter.send(to(server.private_chat(ALICE)))
-    server.world.private_channel(ALICE).deserted = False
     server.close_private_chat(ALICE)
     with pytest.raises(DeliveryError) as closed:
         await run.adapter.send(to(server.private_chat(ALICE)))
@@ -378,7 +377,7 @@ def test_it_carries_what_it_needs_to_answer() -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_server_lets_an_interaction_be_answered_once(server: DiscordServer, run: Run) -> None:
+async def test_the_server_lets_an_interaction_be_answered_once(server: FakeDiscord, run: Run) -> None:
     sent = await run.adapter.send(to(server.private_chat(ALICE), CANCEL))
     with pytest.raises(ValueError, match="no such button"):
         await server.press(ALICE, sent, "/undo")
@@ -393,7 +392,7 @@ async def test_the_server_lets_an_interaction_be_answered_once(server: DiscordSe
 
 
 @pytest.mark.asyncio
-async def test_the_server_refuses_buttons_that_discord_refuses(server: DiscordServer, run: Run) -> None:
+async def test_the_server_refuses_buttons_that_discord_refuses(server: FakeDiscord, run: Run) -> None:
     for buttons in ([CANCEL, CANCEL], [Button("x" * 81, "/x" * 60)]):
         with pytest.raises(DeliveryError, match="50035") as refused:
             await run.adapter.send(to(server.private_chat(ALICE), *buttons))

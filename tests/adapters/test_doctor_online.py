@@ -21,10 +21,10 @@ from pytest_django import Settings
 
 from adapters import checkup, registry
 from adapters.discord_sdk import point_sdk_at
-from adapters.playground.slack import SlackServer
-from adapters.playground.telegram import TelegramServer
 from sessions_app import pollers
 from tests.adapters.recording import RecordingAdapter
+from tests.fakes.slack import FakeSlack
+from tests.fakes.telegram import FakeTelegram
 from tests.journeys.running import PLATFORMS, Platforms
 from tests.sessions_app.model_server import KEY, ModelServer, says
 
@@ -141,7 +141,7 @@ def test_it_waits_for_no_platform_longer_than_it_says(
 
 def test_it_sees_a_webhook_that_takes_the_messages(town: Platforms) -> None:
     server = town.servers["telegram"]
-    assert isinstance(server, TelegramServer)
+    assert isinstance(server, FakeTelegram)
     server.api.webhook.url = "https://elsewhere.example/hook"
     try:
         status, found = doctor()
@@ -155,7 +155,7 @@ def test_it_sees_a_webhook_that_takes_the_messages(town: Platforms) -> None:
 @pytest.mark.parametrize("transport", ["polling", "webhook"])
 def test_it_is_content_with_a_webhook_of_its_own(town: Platforms, settings: Settings, transport: str) -> None:
     server = town.servers["telegram"]
-    assert isinstance(server, TelegramServer)
+    assert isinstance(server, FakeTelegram)
     settings.BOTOS_PUBLIC_URL = "https://bots.example.org"
     settings.BOTOS_TELEGRAM_TRANSPORT, settings.TELEGRAM_WEBHOOK_SECRET = transport, "s" * 32
     server.api.webhook.url = "https://bots.example.org/hooks/telegram"
@@ -181,7 +181,7 @@ def test_it_needs_no_socket_where_slack_posts(town: Platforms, settings: Setting
 
 def test_it_sees_a_scope_that_the_slack_token_lacks(town: Platforms, monkeypatch: pytest.MonkeyPatch) -> None:
     server = town.servers["slack"]
-    assert isinstance(server, SlackServer)
+    assert isinstance(server, FakeSlack)
     monkeypatch.setattr(server.api, "scopes", ["im:history"])
     status, found = doctor()
 

@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 
 from adapters.playground.server import Person
-from adapters.playground.telegram import TelegramServer
 from identity.buttons import Button
+from tests.fakes.telegram import FakeTelegram
 
 ALICE = Person("1001", "Alice Liddell", "alice")
 JSON = dict[str, Any]
@@ -25,7 +25,7 @@ def keyboard(**button: object) -> JSON:
 class Caller:
     """A bot without an SDK: posts forms and reads answers."""
 
-    def __init__(self, server: TelegramServer, client: httpx.AsyncClient) -> None:
+    def __init__(self, server: FakeTelegram, client: httpx.AsyncClient) -> None:
         self.server, self.client = server, client
 
     async def __call__(self, method: str, **given: object) -> JSON:
@@ -39,21 +39,21 @@ class Caller:
 
 
 @pytest_asyncio.fixture
-async def server() -> AsyncIterator[TelegramServer]:
-    server = TelegramServer()
+async def server() -> AsyncIterator[FakeTelegram]:
+    server = FakeTelegram()
     await server.start()
     yield server
     await server.stop()
 
 
 @pytest_asyncio.fixture
-async def call(server: TelegramServer) -> AsyncIterator[Caller]:
+async def call(server: FakeTelegram) -> AsyncIterator[Caller]:
     async with httpx.AsyncClient() as client:
         yield Caller(server, client)
 
 
 @pytest.mark.asyncio
-async def test_it_knows_its_token_and_its_methods(server: TelegramServer, call: Caller) -> None:
+async def test_it_knows_its_token_and_its_methods(server: FakeTelegram, call: Caller) -> None:
     refused = await call.client.get(f"{server.url}/bot777001:wrong/getMe")
 
     assert (refused.status_code, refused.json()) == (
@@ -99,7 +99,7 @@ async def test_it_knows_its_token_and_its_methods(server: TelegramServer, call: 
     ],
 )
 async def test_it_refuses_bad_calls(
-    server: TelegramServer, call: Caller, method: str, given: JSON, description: str
+    server: FakeTelegram, call: Caller, method: str, given: JSON, description: str
 ) -> None:
     await server.say(ALICE, "hello")
 
@@ -111,7 +111,7 @@ async def test_it_refuses_bad_calls(
 
 
 @pytest.mark.asyncio
-async def test_it_lets_the_bot_edit_its_own_messages_only(server: TelegramServer, call: Caller) -> None:
+async def test_it_lets_the_bot_edit_its_own_messages_only(server: FakeTelegram, call: Caller) -> None:
     message_id = await server.say(ALICE, "hello")
 
     answer = await call("editMessageText", chat_id=1001, message_id=int(message_id), text="x")
@@ -120,7 +120,7 @@ async def test_it_lets_the_bot_edit_its_own_messages_only(server: TelegramServer
 
 
 @pytest.mark.asyncio
-async def test_it_keeps_what_the_bot_wrote_edited_and_deleted(server: TelegramServer, call: Caller) -> None:
+async def test_it_keeps_what_the_bot_wrote_edited_and_deleted(server: FakeTelegram, call: Caller) -> None:
     await server.say(ALICE, "hello")
     markup = {"inline_keyboard": [[{"text": "Yes", "callback_data": "y"}]]}
     first = (await call("sendMessage", chat_id=1001, text="Sure?", reply_markup=markup))["result"]
@@ -136,7 +136,7 @@ async def test_it_keeps_what_the_bot_wrote_edited_and_deleted(server: TelegramSe
 
 
 @pytest.mark.asyncio
-async def test_it_tells_of_a_pressed_button(server: TelegramServer, call: Caller) -> None:
+async def test_it_tells_of_a_pressed_button(server: FakeTelegram, call: Caller) -> None:
     await server.say(ALICE, "hello")
     markup = {"inline_keyboard": [[{"text": "Yes", "callback_data": "y"}]]}
     sent = (await call("sendMessage", chat_id=1001, text="Sure?", reply_markup=markup))["result"]
@@ -152,7 +152,7 @@ async def test_it_tells_of_a_pressed_button(server: TelegramServer, call: Caller
 
 
 @pytest.mark.asyncio
-async def test_it_drops_what_an_offset_confirms_and_nothing_else(server: TelegramServer, call: Caller) -> None:
+async def test_it_drops_what_an_offset_confirms_and_nothing_else(server: FakeTelegram, call: Caller) -> None:
     for text in "abc":
         await server.say(ALICE, text)
     first, second, third = await call.ids()
@@ -164,7 +164,7 @@ async def test_it_drops_what_an_offset_confirms_and_nothing_else(server: Telegra
 
 
 @pytest.mark.asyncio
-async def test_it_redelivers_even_what_is_confirmed(server: TelegramServer, call: Caller) -> None:
+async def test_it_redelivers_even_what_is_confirmed(server: FakeTelegram, call: Caller) -> None:
     message_id = await server.say(ALICE, "a")
     [first] = await call.ids()
     await call.ids(offset=first + 1)
@@ -175,7 +175,7 @@ async def test_it_redelivers_even_what_is_confirmed(server: TelegramServer, call
 
 
 @pytest.mark.asyncio
-async def test_it_queues_only_what_the_bot_asked_for(server: TelegramServer, call: Caller) -> None:
+async def test_it_queues_only_what_the_bot_asked_for(server: FakeTelegram, call: Caller) -> None:
     await call("getUpdates", allowed_updates=["message"])
     message_id = await server.say(ALICE, "a")
     await server.edit(ALICE, message_id, "b")
@@ -184,7 +184,7 @@ async def test_it_queues_only_what_the_bot_asked_for(server: TelegramServer, cal
 
 
 @pytest.mark.asyncio
-async def test_it_ends_the_older_of_two_polls(server: TelegramServer, call: Caller) -> None:
+async def test_it_ends_the_older_of_two_polls(server: FakeTelegram, call: Caller) -> None:
     older = asyncio.create_task(call("getUpdates", timeout=30))
     await server._until(lambda: server.api.updates._pollers == 1, 5)
     await call("getUpdates")
@@ -203,7 +203,7 @@ async def test_it_refuses_to_be_polled_beside_a_webhook(call: Caller) -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_shows_planned_faults(server: TelegramServer, call: Caller) -> None:
+async def test_it_shows_planned_faults(server: FakeTelegram, call: Caller) -> None:
     await server.say(ALICE, "hello")
     server.faults.inject("send*", status=429, retry_after=3)
     assert (await call("sendMessage", chat_id=1001, text="x"))["parameters"] == {"retry_after": 3}
@@ -218,7 +218,7 @@ async def test_it_shows_planned_faults(server: TelegramServer, call: Caller) -> 
 
 
 @pytest.mark.asyncio
-async def test_it_hands_nothing_out_when_an_outage_begins_during_a_poll(server: TelegramServer, call: Caller) -> None:
+async def test_it_hands_nothing_out_when_an_outage_begins_during_a_poll(server: FakeTelegram, call: Caller) -> None:
     poll = asyncio.create_task(call("getUpdates", timeout=30))
     await server._until(lambda: server.api.updates._pollers == 1, 5)
     server.faults.outage = True
@@ -228,7 +228,7 @@ async def test_it_hands_nothing_out_when_an_outage_begins_during_a_poll(server: 
 
 
 @pytest.mark.asyncio
-async def test_it_redelivers_in_the_order_of_ids(server: TelegramServer, call: Caller) -> None:
+async def test_it_redelivers_in_the_order_of_ids(server: FakeTelegram, call: Caller) -> None:
     await server.say(ALICE, "one")
     await server.redeliver(await server.say(ALICE, "two"))
 
@@ -239,7 +239,7 @@ async def test_it_redelivers_in_the_order_of_ids(server: TelegramServer, call: C
 
 
 @pytest.mark.asyncio
-async def test_it_fails_by_chance_as_often_as_it_is_told(server: TelegramServer, call: Caller) -> None:
+async def test_it_fails_by_chance_as_often_as_it_is_told(server: FakeTelegram, call: Caller) -> None:
     server.faults.expect("getMe", rate=0.5, status=500)
     server.faults.dice.seed(1)
 

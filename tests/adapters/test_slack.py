@@ -22,8 +22,7 @@ from aiohttp import web
 import adapters.slack
 import adapters.slack_directory
 import adapters.slack_web
-from adapters.playground.server import Person, PlatformServer
-from adapters.playground.slack import SlackServer
+from adapters.playground.server import Person
 from adapters.playground.slack_workspace import BOT, BOT_USER, TEAM
 from adapters.protocols import DeliveryError, MalformedEvent, NeedsConfiguration, PlatformAdapter
 from adapters.slack import SlackAdapter
@@ -35,6 +34,8 @@ from identity.buttons import Button
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.quoting import NAMES, quoting
 from tests.adapters.recording import RecordingInbox, Run, running
+from tests.fakes.server import FakeServer
+from tests.fakes.slack import FakeSlack
 
 ALICE = Person("U1ALICE", "Alice", "alice")
 BOB = Person("U2BOB", "Bob", "bob")
@@ -65,26 +66,26 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest_asyncio.fixture
-async def server() -> AsyncIterator[SlackServer]:
-    server = SlackServer(redeliver_after=60.0)  # a busy machine must not turn one message into two
+async def server() -> AsyncIterator[FakeSlack]:
+    server = FakeSlack(redeliver_after=60.0)  # a busy machine must not turn one message into two
     await server.start()
     yield server
     await server.stop()
 
 
 @pytest.fixture
-def impatient(server: SlackServer) -> None:
+def impatient(server: FakeSlack) -> None:
     """Slack tells again soon of what is not acknowledged."""
     server.socket._redeliver_after = 0.3
 
 
 @pytest_asyncio.fixture
-async def run(server: SlackServer) -> AsyncIterator[Run]:
+async def run(server: FakeSlack) -> AsyncIterator[Run]:
     async with running(adapter_for(server)) as run:
         yield run
 
 
-def adapter_for(server: SlackServer, **changes: str) -> SlackAdapter:
+def adapter_for(server: FakeSlack, **changes: str) -> SlackAdapter:
     env = server.environment()
     tokens = {"bot_token": env["SLACK_BOT_TOKEN"], "app_token": env["SLACK_APP_TOKEN"], "api_url": env["SLACK_API_URL"]}
     return SlackAdapter(**{**tokens, **changes})
@@ -100,7 +101,7 @@ def written(words: str, /, **changes: Any) -> dict[str, Any]:
     return {**event, "ts": "1700000000.000100", "team": TEAM, **changes}
 
 
-async def heard(run: Run, server: SlackServer, event: object) -> list[InboundMessage]:
+async def heard(run: Run, server: FakeSlack, event: object) -> list[InboundMessage]:
     """What the adapter hands in for one raw event."""
     before = len(run.inbox.messages)
     await server.push_raw(event)
@@ -119,7 +120,7 @@ async def refused(run: Run, message: OutgoingMessage) -> DeliveryError:
 
 async def test_it_fulfils_the_protocols() -> None:
     adapter = SlackAdapter(bot_token="xoxb-1", app_token="xapp-1", platform="slack-acme")
-    server: PlatformServer = SlackServer()
+    server: FakeServer = FakeSlack()
     assert isinstance(adapter, PlatformAdapter)
     assert (adapter.platform, adapter.text_limit, server.platform) == ("slack-acme", 4000, "slack")
 
@@ -127,7 +128,7 @@ async def test_it_fulfils_the_protocols() -> None:
 # Receiving
 
 
-async def test_it_hands_in_a_private_message(run: Run, server: SlackServer) -> None:
+async def test_it_hands_in_a_private_message(run: Run, server: FakeSlack) -> None:
     ts = await server.say(ALICE, "a < b & c")
     await server.acknowledged(ts)
     [message] = run.inbox.messages
@@ -139,27 +140,27 @@ async def test_it_hands_in_a_private_message(run: Run, server: SlackServer) -> N
     assert message.sent_at == datetime.fromtimestamp(float(ts), UTC)
 
 
-async def test_it_names_the_platform_as_it_was_told(server: SlackServer) -> None:
+async def test_it_names_the_platform_as_it_was_told(server: FakeSlack) -> None:
     async with running(adapter_for(server, platform="slack-acme")) as run:
         await server.say(ALICE, "hello")
         [message] = await run.inbox.wait_for(1)
     assert message.address.platform == "slack-acme"
 
 
-async def test_it_takes_a_group_chat_for_a_group(run: Run, server: SlackServer) -> None:
+async def test_it_takes_a_group_chat_for_a_group(run: Run, server: FakeSlack) -> None:
     await server.say(ALICE, "hello all", group="G1GROUP")
     [message] = await run.inbox.wait_for(1)
     assert (message.is_private, message.is_addressed) == (False, False)
 
 
-async def test_it_knows_a_private_chat_by_its_id_when_the_type_is_missing(run: Run, server: SlackServer) -> None:
+async def test_it_knows_a_private_chat_by_its_id_when_the_type_is_missing(run: Run, server: FakeSlack) -> None:
     [private] = await heard(run, server, written("hello", channel_type=None))
     [room] = await heard(run, server, written("hello", channel_type=None, channel=ROOM))
     [group] = await heard(run, server, written("hello", channel_type="mpim", channel="D9ODD"))
     assert (private.is_private, room.is_private, group.is_private) == (True, False, False)
 
 
-async def test_it_gives_both_events_of_a_mention_one_key(run: Run, server: SlackServer) -> None:
+async def test_it_gives_both_events_of_a_mention_one_key(run: Run, server: FakeSlack) -> None:
     ts = await server.say(ALICE, "what time is it?", group=ROOM, mention=True)
     await server.acknowledged(ts)
     first, second = run.inbox.messages
@@ -168,32 +169,32 @@ async def test_it_gives_both_events_of_a_mention_one_key(run: Run, server: Slack
     assert (first.is_private, first.is_addressed) == (False, True)
 
 
-async def test_it_takes_slacks_word_for_a_mention(run: Run, server: SlackServer) -> None:
+async def test_it_takes_slacks_word_for_a_mention(run: Run, server: FakeSlack) -> None:
     [message] = await heard(run, server, written("hello", type="app_mention", channel=ROOM, channel_type=None))
     assert (message.is_private, message.is_addressed) == (False, True)
 
 
-async def test_it_strips_its_mention_and_keeps_those_of_others(run: Run, server: SlackServer) -> None:
+async def test_it_strips_its_mention_and_keeps_those_of_others(run: Run, server: FakeSlack) -> None:
     text = f"<@{BOT_USER}>: ask <@U2BOB> or <@{BOT_USER}|botos> now"
     [message] = await heard(run, server, written(text, channel=ROOM, channel_type="channel"))
     assert (message.text, message.is_addressed) == ("ask <@U2BOB> or now", True)
 
 
-async def test_it_does_not_take_a_room_message_for_its_own(run: Run, server: SlackServer) -> None:
+async def test_it_does_not_take_a_room_message_for_its_own(run: Run, server: FakeSlack) -> None:
     await server.say(BOB, "not for you", group=ROOM)
     [message] = await run.inbox.wait_for(1)
     assert (message.is_private, message.is_addressed) == (False, False)
     assert "users.info" not in [method for method, _ in server.api.calls]
 
 
-async def test_it_keeps_the_thread_of_a_reply(run: Run, server: SlackServer) -> None:
+async def test_it_keeps_the_thread_of_a_reply(run: Run, server: FakeSlack) -> None:
     parent = await server.say(ALICE, "parent", group=ROOM)
     await server.say(BOB, "reply", group=ROOM, thread=parent)
     reply = await run.inbox.wait_for_text("reply")
     assert (reply.address.thread_id, reply.is_addressed) == (parent, False)
 
 
-async def test_it_takes_a_reply_to_its_own_message_as_addressed(run: Run, server: SlackServer) -> None:
+async def test_it_takes_a_reply_to_its_own_message_as_addressed(run: Run, server: FakeSlack) -> None:
     server.workspace.channel(ROOM)
     parent = await run.adapter.send(to(ROOM, "I am here"))
     await server.say(BOB, "good", group=ROOM, reply_to=parent)
@@ -201,19 +202,19 @@ async def test_it_takes_a_reply_to_its_own_message_as_addressed(run: Run, server
     assert (reply.address.thread_id, reply.is_addressed) == (parent, True)
 
 
-async def test_it_puts_the_parent_of_a_thread_in_no_thread(run: Run, server: SlackServer) -> None:
+async def test_it_puts_the_parent_of_a_thread_in_no_thread(run: Run, server: FakeSlack) -> None:
     [message] = await heard(run, server, written("parent", thread_ts="1700000000.000100"))
     assert message.address.thread_id == ""
 
 
-async def test_it_hands_in_an_edit(run: Run, server: SlackServer) -> None:
+async def test_it_hands_in_an_edit(run: Run, server: FakeSlack) -> None:
     ts = await server.say(ALICE, "before")
     await server.edit(ALICE, ts, "after & <now>")
     [edit] = await run.inbox.wait_for_edits(1)
     assert (edit.address, edit.message_id, edit.text) == (Address("slack", "DU1ALICE"), ts, "after & <now>")
 
 
-async def test_it_ignores_a_change_that_changes_no_words(run: Run, server: SlackServer) -> None:
+async def test_it_ignores_a_change_that_changes_no_words(run: Run, server: FakeSlack) -> None:
     message = written("look: <http://x.example>", attachments=[{"title": "unfurled"}])
     change = {"subtype": "message_changed", "message": message, "previous_message": written("look: <http://x.example>")}
     await heard(run, server, {"type": "message", "channel": "DU1ALICE", "ts": "1700000001.000100", **change})
@@ -236,7 +237,7 @@ async def test_it_ignores_a_change_that_changes_no_words(run: Run, server: Slack
         {"text": "  "},
     ],
 )
-async def test_it_ignores_what_no_person_wrote(run: Run, server: SlackServer, change: dict[str, str]) -> None:
+async def test_it_ignores_what_no_person_wrote(run: Run, server: FakeSlack, change: dict[str, str]) -> None:
     assert await heard(run, server, written("hello", **change)) == []
 
 
@@ -244,14 +245,14 @@ async def test_it_ignores_what_no_person_wrote(run: Run, server: SlackServer, ch
     "by", [{"bot_id": "B9OTHER"}, {"bot_id": "B9OTHER", "subtype": "bot_message", "username": "w"}]
 )
 async def test_it_hears_what_a_bot_posts_in_a_channel_and_answers_nothing(
-    run: Run, server: SlackServer, by: dict[str, Any]
+    run: Run, server: FakeSlack, by: dict[str, Any]
 ) -> None:
     posted = written(f"<@{BOT_USER}> ABCD-EFGH", channel="C1PUB", channel_type="channel", **by)
     [message] = await heard(run, server, {**posted, "type": "app_mention"})
     assert (message.text, message.is_addressed) == ("ABCD-EFGH", False)
 
 
-async def test_it_hears_what_a_bot_adds_to_its_post(run: Run, server: SlackServer) -> None:
+async def test_it_hears_what_a_bot_adds_to_its_post(run: Run, server: FakeSlack) -> None:
     message = written("ABCD-EFGH", bot_id="B9OTHER")
     change = {"subtype": "message_changed", "message": message, "previous_message": written("thinking ...")}
     await heard(run, server, {"type": "message", "channel": "C1PUB", "ts": "1700000001.000100", **change})
@@ -259,18 +260,18 @@ async def test_it_hears_what_a_bot_adds_to_its_post(run: Run, server: SlackServe
     assert edit.text == "ABCD-EFGH"
 
 
-async def test_it_does_not_hear_itself_in_a_channel(run: Run, server: SlackServer) -> None:
+async def test_it_does_not_hear_itself_in_a_channel(run: Run, server: FakeSlack) -> None:
     posted = written("ABCD-EFGH", channel="C1PUB", channel_type="channel", bot_id=BOT)
     assert await heard(run, server, posted) == []
 
 
 @pytest.mark.parametrize("subtype", ["thread_broadcast", "file_share"])
-async def test_it_hears_text_beside_a_file_and_broadcast_replies(run: Run, server: SlackServer, subtype: str) -> None:
+async def test_it_hears_text_beside_a_file_and_broadcast_replies(run: Run, server: FakeSlack, subtype: str) -> None:
     [message] = await heard(run, server, written("see this", subtype=subtype))
     assert message.text == "see this"
 
 
-async def test_it_keys_a_guest_by_team_and_user(run: Run, server: SlackServer) -> None:
+async def test_it_keys_a_guest_by_team_and_user(run: Run, server: FakeSlack) -> None:
     server.guest(MALLORY, "T9OTHER")
     await server.say(MALLORY, "hello", group=ROOM, mention=True)
     await server.say(ALICE, "hello too")
@@ -290,12 +291,12 @@ async def test_it_keys_a_guest_by_team_and_user(run: Run, server: SlackServer) -
         ("nul\0 and \ud83d half \ud83d\ude00", "nul and \ufffd half \U0001f600"),
     ],
 )
-async def test_it_reads_slacks_mark_up(run: Run, server: SlackServer, raw: str, read: str) -> None:
+async def test_it_reads_slacks_mark_up(run: Run, server: FakeSlack, raw: str, read: str) -> None:
     [message] = await heard(run, server, written(raw))
     assert message.text == read
 
 
-async def test_it_keeps_the_order_of_fast_messages(run: Run, server: SlackServer) -> None:
+async def test_it_keeps_the_order_of_fast_messages(run: Run, server: FakeSlack) -> None:
     texts = [f"message {number}" for number in range(50)]
     for text in texts:
         await server.say(ALICE, text)
@@ -306,14 +307,14 @@ async def test_it_keeps_the_order_of_fast_messages(run: Run, server: SlackServer
     assert len(asked) == 1
 
 
-async def test_it_delivers_without_a_name_when_slack_gives_none(run: Run, server: SlackServer) -> None:
+async def test_it_delivers_without_a_name_when_slack_gives_none(run: Run, server: FakeSlack) -> None:
     server.faults.inject("users.info", status=500)
     await server.say(ALICE, "hello")
     [message] = await run.inbox.wait_for(1)
     assert (message.sender.name, message.chat_name) == ("", "")
 
 
-async def test_it_waits_for_a_name_no_longer_than_it_may(server: SlackServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_waits_for_a_name_no_longer_than_it_may(server: FakeSlack, monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
@@ -342,7 +343,7 @@ async def test_it_forgets_the_oldest_names(monkeypatch: pytest.MonkeyPatch) -> N
 # Acknowledging
 
 
-async def test_it_acknowledges_only_what_is_stored(server: SlackServer) -> None:
+async def test_it_acknowledges_only_what_is_stored(server: FakeSlack) -> None:
     inbox = GatedInbox()
     async with running(adapter_for(server), inbox):
         ts = await server.say(ALICE, "hello")
@@ -356,7 +357,7 @@ async def test_it_acknowledges_only_what_is_stored(server: SlackServer) -> None:
 
 @pytest.mark.usefixtures("impatient")
 async def test_it_insists_on_a_message_that_was_not_stored_before_it_takes_the_next(
-    run: Run, server: SlackServer, caplog: pytest.LogCaptureFixture
+    run: Run, server: FakeSlack, caplog: pytest.LogCaptureFixture
 ) -> None:
     run.inbox.fail_next = 3
     first = await server.say(ALICE, "my secret")
@@ -371,7 +372,7 @@ async def test_it_insists_on_a_message_that_was_not_stored_before_it_takes_the_n
     assert "secret" not in caplog.text
 
 
-async def test_it_stops_while_a_message_cannot_be_stored_and_does_not_acknowledge_it(server: SlackServer) -> None:
+async def test_it_stops_while_a_message_cannot_be_stored_and_does_not_acknowledge_it(server: FakeSlack) -> None:
     inbox = RecordingInbox()
     async with running(adapter_for(server), inbox):
         inbox.fail_next = 1_000_000
@@ -381,7 +382,7 @@ async def test_it_stops_while_a_message_cannot_be_stored_and_does_not_acknowledg
         await server.acknowledged(ts, timeout=0.2)
 
 
-async def test_it_hands_in_a_repetition_under_the_same_key(run: Run, server: SlackServer) -> None:
+async def test_it_hands_in_a_repetition_under_the_same_key(run: Run, server: FakeSlack) -> None:
     ts = await server.say(ALICE, "hello")
     await server.acknowledged(ts)
     await server.redeliver(ts)
@@ -390,7 +391,7 @@ async def test_it_hands_in_a_repetition_under_the_same_key(run: Run, server: Sla
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_it_loses_nothing_when_the_socket_drops(run: Run, server: SlackServer) -> None:
+async def test_it_loses_nothing_when_the_socket_drops(run: Run, server: FakeSlack) -> None:
     for number in range(3):
         await server.drop_connections()
         await server.say(ALICE, f"in the dark {number}")
@@ -400,7 +401,7 @@ async def test_it_loses_nothing_when_the_socket_drops(run: Run, server: SlackSer
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_it_gets_again_what_a_drop_left_unacknowledged(server: SlackServer) -> None:
+async def test_it_gets_again_what_a_drop_left_unacknowledged(server: FakeSlack) -> None:
     inbox = GatedInbox()
     async with running(adapter_for(server), inbox):
         ts = await server.say(ALICE, "hello")
@@ -411,7 +412,7 @@ async def test_it_gets_again_what_a_drop_left_unacknowledged(server: SlackServer
     assert {message.native_key for message in inbox.messages} == {f"DU1ALICE:{ts}"}
 
 
-async def test_it_moves_to_a_new_socket_when_slack_asks(run: Run, server: SlackServer) -> None:
+async def test_it_moves_to_a_new_socket_when_slack_asks(run: Run, server: FakeSlack) -> None:
     await server.socket.refresh()
     await server.workspace.until(lambda: server.socket.connections == 2, 10)
     ts = await server.say(ALICE, "still there?")
@@ -420,7 +421,7 @@ async def test_it_moves_to_a_new_socket_when_slack_asks(run: Run, server: SlackS
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_it_comes_back_after_an_outage(run: Run, server: SlackServer) -> None:
+async def test_it_comes_back_after_an_outage(run: Run, server: FakeSlack) -> None:
     server.faults.outage = True
     await server.drop_connections()
     await server.say(ALICE, "anybody?")
@@ -432,7 +433,7 @@ async def test_it_comes_back_after_an_outage(run: Run, server: SlackServer) -> N
 
 
 async def test_it_gives_up_a_connection_that_does_not_come_back(
-    server: SlackServer, monkeypatch: pytest.MonkeyPatch
+    server: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapters.slack, "LOST_SECONDS", 0.5)
     async with running(adapter_for(server)) as run:
@@ -473,7 +474,7 @@ def is_malformed(event: object) -> bool:
 
 
 async def test_it_survives_hostile_events_and_logs_each_once(
-    run: Run, server: SlackServer, caplog: pytest.LogCaptureFixture
+    run: Run, server: FakeSlack, caplog: pytest.LogCaptureFixture
 ) -> None:
     events = hostile(300)
     for event in events:
@@ -509,7 +510,7 @@ async def test_it_survives_hostile_events_and_logs_each_once(
     ],
 )
 async def test_it_says_what_is_wrong_with_an_event(
-    run: Run, server: SlackServer, caplog: pytest.LogCaptureFixture, event: object, reason: str
+    run: Run, server: FakeSlack, caplog: pytest.LogCaptureFixture, event: object, reason: str
 ) -> None:
     assert await heard(run, server, event) == []
     [record] = caplog.records
@@ -519,7 +520,7 @@ async def test_it_says_what_is_wrong_with_an_event(
 
 @pytest.mark.parametrize("payload", [None, 5, "text", [], {}, {"event": None}])
 async def test_it_acknowledges_an_envelope_without_an_event(
-    run: Run, server: SlackServer, caplog: pytest.LogCaptureFixture, payload: object
+    run: Run, server: FakeSlack, caplog: pytest.LogCaptureFixture, payload: object
 ) -> None:
     await server.push_raw({"envelope_id": "e-1", "type": "events_api", "payload": payload})
     await server.push_raw({"envelope_id": "e-2", "type": "events_api"})
@@ -527,7 +528,7 @@ async def test_it_acknowledges_an_envelope_without_an_event(
     assert [record.getMessage().split()[2] for record in caplog.records] == ["'e-1'", "'e-2'"]
 
 
-async def test_it_takes_the_longest_text_that_a_person_may_write(run: Run, server: SlackServer) -> None:
+async def test_it_takes_the_longest_text_that_a_person_may_write(run: Run, server: FakeSlack) -> None:
     [message] = await heard(run, server, written("x" * 100_000))
     assert len(message.text) == 100_000
 
@@ -537,7 +538,7 @@ async def test_it_takes_the_longest_text_that_a_person_may_write(run: Run, serve
 
 @pytest.mark.parametrize("token", ["xoxb-wrong", "", "app"])
 async def test_it_says_that_the_bot_token_is_wrong(
-    server: SlackServer, caplog: pytest.LogCaptureFixture, token: str
+    server: FakeSlack, caplog: pytest.LogCaptureFixture, token: str
 ) -> None:
     wrong = server.app_token if token == "app" else token
     with pytest.raises(NeedsConfiguration, match="SLACK_BOT_TOKEN is refused by Slack") as caught:
@@ -548,7 +549,7 @@ async def test_it_says_that_the_bot_token_is_wrong(
 
 @pytest.mark.parametrize("token", ["xapp-wrong", "", "bot"])
 async def test_it_says_that_the_app_token_is_wrong(
-    server: SlackServer, caplog: pytest.LogCaptureFixture, token: str
+    server: FakeSlack, caplog: pytest.LogCaptureFixture, token: str
 ) -> None:
     wrong, inbox = server.bot_token if token == "bot" else token, RecordingInbox()
     with pytest.raises(NeedsConfiguration, match="SLACK_APP_TOKEN is refused by Slack") as caught:
@@ -558,24 +559,24 @@ async def test_it_says_that_the_app_token_is_wrong(
     assert not wrong or wrong not in str(caught.value) + caplog.text
 
 
-async def test_it_connects_to_the_address_that_it_checked(run: Run, server: SlackServer) -> None:
+async def test_it_connects_to_the_address_that_it_checked(run: Run, server: FakeSlack) -> None:
     assert [method for method, _ in server.api.calls] == ["auth.test", "apps.connections.open"]
 
 
-async def test_it_does_not_blame_the_tokens_for_an_outage(server: SlackServer) -> None:
+async def test_it_does_not_blame_the_tokens_for_an_outage(server: FakeSlack) -> None:
     server.faults.outage = True
     with pytest.raises(ConnectionError):
         await adapter_for(server).run(RecordingInbox(), asyncio.Event())
 
 
-async def test_it_does_not_blame_the_tokens_when_nobody_listens(server: SlackServer) -> None:
+async def test_it_does_not_blame_the_tokens_when_nobody_listens(server: FakeSlack) -> None:
     adapter = adapter_for(server)
     await server.stop()
     with pytest.raises(ConnectionError, match="cannot be reached"):
         await adapter.run(RecordingInbox(), asyncio.Event())
 
 
-async def test_it_ends_when_the_bot_token_is_refused_on_a_send(run: Run, server: SlackServer) -> None:
+async def test_it_ends_when_the_bot_token_is_refused_on_a_send(run: Run, server: FakeSlack) -> None:
     server.faults.inject("chat.postMessage", status=401)
     error = await refused(run, to(server.private_chat(ALICE), "hello"))
     with pytest.raises(ConnectionError):
@@ -584,7 +585,7 @@ async def test_it_ends_when_the_bot_token_is_refused_on_a_send(run: Run, server:
 
 
 async def test_it_connects_directly_to_loopback_whatever_the_proxy(
-    server: SlackServer, monkeypatch: pytest.MonkeyPatch
+    server: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     async with running(adapter_for(server)) as run:
@@ -609,9 +610,7 @@ def logged(words: str) -> Iterator[asyncio.Event]:
     adapters.slack_web.quiet.removeHandler(listening)
 
 
-async def test_it_keeps_tokens_and_tickets_out_of_the_log(
-    server: SlackServer, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_it_keeps_tokens_and_tickets_out_of_the_log(server: FakeSlack, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with running(adapter_for(server)) as run:
         ts = await server.say(ALICE, "hello")
@@ -632,7 +631,7 @@ async def test_it_keeps_tokens_and_tickets_out_of_the_log(
 # Sending
 
 
-async def test_it_sends_plain_text_with_its_nonce(run: Run, server: SlackServer) -> None:
+async def test_it_sends_plain_text_with_its_nonce(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     ts = await run.adapter.send(to(chat, "a < b & <!channel>", nonce="n-42"))
     [said] = await server.wait_for(1, chat=chat)
@@ -646,7 +645,7 @@ async def test_it_sends_plain_text_with_its_nonce(run: Run, server: SlackServer)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("buttons", [(), (Button("Not me", "/notme"),)])
 async def test_it_shows_a_name_and_no_mark_up(
-    run: Run, server: SlackServer, name: str, buttons: tuple[Button, ...]
+    run: Run, server: FakeSlack, name: str, buttons: tuple[Button, ...]
 ) -> None:
     text = quoting(name, "slack")
 
@@ -660,7 +659,7 @@ async def test_it_shows_a_name_and_no_mark_up(
     assert shown == [{"type": "plain_text", "text": text, "emoji": False}] * len(buttons)
 
 
-async def test_it_sends_into_a_thread(run: Run, server: SlackServer) -> None:
+async def test_it_sends_into_a_thread(run: Run, server: FakeSlack) -> None:
     parent = await server.say(ALICE, "parent", group=ROOM)
     await run.adapter.send(to(ROOM, "reply", thread=parent))
     [said] = await server.wait_for(1, chat=ROOM)
@@ -669,22 +668,22 @@ async def test_it_sends_into_a_thread(run: Run, server: SlackServer) -> None:
 
 @pytest.mark.parametrize(("may_be_repeat", "mark"), [(False, ""), (True, REPEAT)])
 async def test_it_sends_the_longest_text_however_much_is_escaped(
-    run: Run, server: SlackServer, may_be_repeat: bool, mark: str
+    run: Run, server: FakeSlack, may_be_repeat: bool, mark: str
 ) -> None:
-    server.workspace.channel(ROOM).hidden = "missing_scope"
+    server.api.hidden[server.workspace.channel(ROOM).id] = "missing_scope"
     longest = "&" * run.adapter.text_limit
     await run.adapter.send(to(ROOM, longest, may_be_repeat=may_be_repeat))
     [said] = await server.wait_for(1, chat=ROOM)
     assert said.text == longest + mark
 
 
-async def test_it_does_not_hear_itself(run: Run, server: SlackServer) -> None:
+async def test_it_does_not_hear_itself(run: Run, server: FakeSlack) -> None:
     ts = await run.adapter.send(to(server.private_chat(ALICE), "hello"))
     await server.acknowledged(ts)
     assert run.inbox.messages == []
 
 
-async def test_it_refuses_to_send_while_it_is_not_connected(server: SlackServer) -> None:
+async def test_it_refuses_to_send_while_it_is_not_connected(server: FakeSlack) -> None:
     adapter = adapter_for(server)
     with pytest.raises(DeliveryError, match="slack is not connected"):
         await adapter.send(to("DU1ALICE", "early"))
@@ -694,21 +693,21 @@ async def test_it_refuses_to_send_while_it_is_not_connected(server: SlackServer)
         await adapter.send(to("DU1ALICE", "late"))
 
 
-async def test_it_waits_as_long_as_slack_asks(run: Run, server: SlackServer) -> None:
+async def test_it_waits_as_long_as_slack_asks(run: Run, server: FakeSlack) -> None:
     server.faults.inject("chat.postMessage", status=429, retry_after=7.5)
     error = await refused(run, to(server.private_chat(ALICE), "hello"))
     assert (error.permanent, error.retry_after, error.ambiguous) == (False, 7.5, False)
 
 
 @pytest.mark.parametrize("code", ["is_archived", "not_in_channel", "user_disabled", "channel_not_found"])
-async def test_it_gives_up_what_slack_will_never_take(run: Run, server: SlackServer, code: str) -> None:
-    server.workspace.channel(ROOM).refusal = code
+async def test_it_gives_up_what_slack_will_never_take(run: Run, server: FakeSlack, code: str) -> None:
+    server.api.refusals[server.workspace.channel(ROOM).id] = code
     error = await refused(run, to(ROOM, "hello"))
     assert (error.permanent, error.ambiguous, str(error)) == (True, False, f"slack refuses the message: {code}")
     assert error.gone is (code == "user_disabled")
 
 
-async def test_it_gives_up_unknown_channels_and_impossible_texts(run: Run, server: SlackServer) -> None:
+async def test_it_gives_up_unknown_channels_and_impossible_texts(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     errors = [await refused(run, to(*what)) for what in (("C9", "x"), (chat, " \n"), (chat, "x" * 40_001))]
     assert [str(error).split()[-1] for error in errors] == ["channel_not_found", "no_text", "msg_too_long"]
@@ -716,22 +715,20 @@ async def test_it_gives_up_unknown_channels_and_impossible_texts(run: Run, serve
 
 
 @pytest.mark.parametrize(("code", "ambiguous"), [("fatal_error", True), ("internal_error", True), ("new_error", False)])
-async def test_it_tries_again_after_a_failure_of_slack(
-    run: Run, server: SlackServer, code: str, ambiguous: bool
-) -> None:
-    server.workspace.channel(ROOM).refusal = code
+async def test_it_tries_again_after_a_failure_of_slack(run: Run, server: FakeSlack, code: str, ambiguous: bool) -> None:
+    server.api.refusals[server.workspace.channel(ROOM).id] = code
     error = await refused(run, to(ROOM, "hello"))
     assert (error.permanent, error.ambiguous) == (False, ambiguous)
 
 
 @pytest.mark.parametrize("status", [500, 503])
-async def test_it_is_unsure_after_a_server_error(run: Run, server: SlackServer, status: int) -> None:
+async def test_it_is_unsure_after_a_server_error(run: Run, server: FakeSlack, status: int) -> None:
     server.faults.inject("chat.postMessage", status=status)
     error = await refused(run, to(server.private_chat(ALICE), "hello"))
     assert (error.permanent, error.retry_after, error.ambiguous) == (False, None, True)
 
 
-async def test_it_is_unsure_after_a_lost_answer_and_does_not_repeat_by_itself(run: Run, server: SlackServer) -> None:
+async def test_it_is_unsure_after_a_lost_answer_and_does_not_repeat_by_itself(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     server.faults.inject("chat.postMessage", lose_response=True)
     error = await refused(run, to(chat, "once"))
@@ -740,7 +737,7 @@ async def test_it_is_unsure_after_a_lost_answer_and_does_not_repeat_by_itself(ru
 
 
 async def test_it_says_so_when_something_on_the_way_answers_in_plain_text(
-    run: Run, server: SlackServer, monkeypatch: pytest.MonkeyPatch
+    run: Run, server: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The SDK takes it for the content of a file, and fails with an AttributeError."""
     monkeypatch.setattr(web, "json_response", lambda *_, **__: web.Response(text="Welcome to the proxy"))
@@ -749,14 +746,14 @@ async def test_it_says_so_when_something_on_the_way_answers_in_plain_text(
     assert (error.permanent, error.ambiguous) == (False, True)
 
 
-async def test_it_is_sure_when_nobody_listened(run: Run, server: SlackServer) -> None:
+async def test_it_is_sure_when_nobody_listened(run: Run, server: FakeSlack) -> None:
     await server.stop()
     error = await refused(run, to("DU1ALICE", "hello"))
     assert (error.permanent, error.ambiguous) == (False, False)
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
-async def test_it_finds_an_earlier_attempt_by_its_nonce(run: Run, server: SlackServer, in_thread: bool) -> None:
+async def test_it_finds_an_earlier_attempt_by_its_nonce(run: Run, server: FakeSlack, in_thread: bool) -> None:
     thread = await server.say(ALICE, "parent") if in_thread else ""
     chat = server.private_chat(ALICE)
     server.faults.inject("chat.postMessage", lose_response=True)
@@ -767,14 +764,14 @@ async def test_it_finds_an_earlier_attempt_by_its_nonce(run: Run, server: SlackS
     assert [(one.message_id == ts, one.text) for one in said] == [(True, "once"), (False, "another")]
 
 
-async def test_it_sends_a_repeat_that_did_not_get_through(run: Run, server: SlackServer) -> None:
+async def test_it_sends_a_repeat_that_did_not_get_through(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     await run.adapter.send(to(chat, "other", nonce="n-1"))
     await run.adapter.send(to(chat, "again", nonce="n-2", may_be_repeat=True))
     assert [said.text for said in await server.wait_for(2, chat=chat)] == ["other", "again"]
 
 
-async def test_it_looks_on_the_next_pages(run: Run, server: SlackServer) -> None:
+async def test_it_looks_on_the_next_pages(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     ts = await run.adapter.send(to(chat, "once", nonce="n-7"))
     for number in range(250):
@@ -782,7 +779,7 @@ async def test_it_looks_on_the_next_pages(run: Run, server: SlackServer) -> None
     assert await run.adapter.send(to(chat, "once", nonce="n-7", may_be_repeat=True)) == ts
 
 
-async def test_it_looks_as_far_back_as_the_message_is_old(run: Run, server: SlackServer) -> None:
+async def test_it_looks_as_far_back_as_the_message_is_old(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     ts = await run.adapter.send(to(chat, "once", nonce="n-7"))
     repeat = replace(to(chat, "once", nonce="n-7", may_be_repeat=True), waited=60 * 3600.0)
@@ -791,7 +788,7 @@ async def test_it_looks_as_far_back_as_the_message_is_old(run: Run, server: Slac
 
 
 async def test_it_marks_a_repeat_where_there_is_too_much_to_look_through(
-    run: Run, server: SlackServer, monkeypatch: pytest.MonkeyPatch
+    run: Run, server: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adapters.slack_web.LOOK_BACK_PAGES", 1)
     chat = server.private_chat(ALICE)
@@ -802,7 +799,7 @@ async def test_it_marks_a_repeat_where_there_is_too_much_to_look_through(
     assert [said.text for said in await server.wait_for(2, chat=chat)] == ["once", "once" + REPEAT]
 
 
-async def test_it_is_not_fooled_by_a_nonce_of_another_app(run: Run, server: SlackServer) -> None:
+async def test_it_is_not_fooled_by_a_nonce_of_another_app(run: Run, server: FakeSlack) -> None:
     channel = server.workspace.channel(ROOM)
     metadata = {"event_type": "botos_delivery", "event_payload": {"id": "n-7"}}
     forged = {"text": "mine", "user": MALLORY.id, "bot_id": "B9OTHER", "metadata": metadata}
@@ -811,15 +808,15 @@ async def test_it_is_not_fooled_by_a_nonce_of_another_app(run: Run, server: Slac
     assert [said.text for said in await server.wait_for(1, chat=ROOM)] == ["ours"]
 
 
-async def test_it_stays_unsure_when_it_cannot_look(run: Run, server: SlackServer) -> None:
+async def test_it_stays_unsure_when_it_cannot_look(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     server.faults.inject("conversations.history", status=429, retry_after=3)
     error = await refused(run, to(chat, "hello", may_be_repeat=True))
     assert (error.retry_after, error.ambiguous, server.said) == (3.0, True, [])
 
 
-async def test_it_marks_a_repeat_where_it_may_not_look(run: Run, server: SlackServer) -> None:
-    server.workspace.channel(ROOM).hidden = "missing_scope"
+async def test_it_marks_a_repeat_where_it_may_not_look(run: Run, server: FakeSlack) -> None:
+    server.api.hidden[server.workspace.channel(ROOM).id] = "missing_scope"
     await run.adapter.send(to(ROOM, "hello", may_be_repeat=True))
     assert [said.text for said in await server.wait_for(1, chat=ROOM)] == ["hello" + REPEAT]
 
@@ -827,7 +824,7 @@ async def test_it_marks_a_repeat_where_it_may_not_look(run: Run, server: SlackSe
 # Stopping
 
 
-async def test_it_stops_promptly_and_may_run_again(server: SlackServer) -> None:
+async def test_it_stops_promptly_and_may_run_again(server: FakeSlack) -> None:
     adapter = adapter_for(server)
     for _ in range(2):
         async with running(adapter) as run:
@@ -841,9 +838,7 @@ async def test_it_stops_promptly_and_may_run_again(server: SlackServer) -> None:
     assert not [task for task in asyncio.all_tasks() if "ModeClient" in str(task.get_coro())]
 
 
-async def test_it_finishes_the_event_in_hand_when_it_stops(
-    server: SlackServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_it_finishes_the_event_in_hand_when_it_stops(server: FakeSlack, monkeypatch: pytest.MonkeyPatch) -> None:
     inbox, queued, put = GatedInbox(), asyncio.Semaphore(0), Receiver.put
 
     def watched(self: Receiver, *envelope: Any) -> None:
@@ -866,7 +861,7 @@ async def test_it_finishes_the_event_in_hand_when_it_stops(
     assert server.socket.acks == [in_hand]
 
 
-async def test_it_stops_while_it_cannot_connect(server: SlackServer) -> None:
+async def test_it_stops_while_it_cannot_connect(server: FakeSlack) -> None:
     server.faults.inject("websocket", status=503, times=1000)
     stop = asyncio.Event()
     task = asyncio.create_task(adapter_for(server).run(RecordingInbox(), stop))
@@ -879,14 +874,14 @@ async def test_it_stops_while_it_cannot_connect(server: SlackServer) -> None:
 # The local server is strict
 
 
-async def call(server: SlackServer, method: str, token: str, **kinds: Any) -> dict[str, Any]:
+async def call(server: FakeSlack, method: str, token: str, **kinds: Any) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     url = server.environment()["SLACK_API_URL"] + method
     async with aiohttp.ClientSession() as session, session.post(url, headers=headers, **kinds) as response:
         return dict(await response.json())
 
 
-async def test_the_server_refuses_tokens_and_arguments_as_slack_does(server: SlackServer) -> None:
+async def test_the_server_refuses_tokens_and_arguments_as_slack_does(server: FakeSlack) -> None:
     chat, bot = server.private_chat(ALICE), server.bot_token
     answers = [
         await call(server, "auth.test", ""),
@@ -910,7 +905,7 @@ async def test_the_server_refuses_tokens_and_arguments_as_slack_does(server: Sla
     ]
 
 
-async def test_the_server_takes_forms_and_json_alike(server: SlackServer) -> None:
+async def test_the_server_takes_forms_and_json_alike(server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     form = {"channel": chat, "text": "form", "mrkdwn": "false", "blocks": "[]"}
     posted = await call(server, "chat.postMessage", server.bot_token, data=form)

@@ -15,12 +15,12 @@ import pytest_asyncio
 import adapters.slack
 from adapters import backfill, slack_history
 from adapters.playground.server import Person
-from adapters.playground.slack import SlackServer
 from adapters.slack import SlackAdapter
 from adapters.slack_events import stamp_at
 from sessions_app.messages import Address, OutgoingMessage
 from sessions_app.watermarks import Mark
 from tests.adapters.recording import RecordingInbox, running
+from tests.fakes.slack import FakeSlack
 
 ALICE = Person("U1ALICE", "Alice", "alice")
 BOB = Person("U2BOB", "Bob", "bob")
@@ -34,8 +34,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest_asyncio.fixture
-async def server() -> AsyncIterator[SlackServer]:
-    server = SlackServer()
+async def server() -> AsyncIterator[FakeSlack]:
+    server = FakeSlack()
     await server.start()
     yield server
     await server.stop()
@@ -46,7 +46,7 @@ def inbox() -> RecordingInbox:
     return RecordingInbox()
 
 
-def adapter_for(server: SlackServer) -> SlackAdapter:
+def adapter_for(server: FakeSlack) -> SlackAdapter:
     where = server.environment()
     tokens = {"bot_token": where["SLACK_BOT_TOKEN"], "app_token": where["SLACK_APP_TOKEN"]}
     return SlackAdapter(**tokens, api_url=where["SLACK_API_URL"])
@@ -56,14 +56,14 @@ def position_of(message_id: str) -> int:
     return int(message_id.replace(".", ""))
 
 
-async def say_unheard(server: SlackServer, person: Person, text: str) -> str:
+async def say_unheard(server: FakeSlack, person: Person, text: str) -> str:
     """A person writes, and Slack has given up telling of it."""
     message_id = await server.say(person, text)
     server.socket.close()
     return message_id
 
 
-def known_until(server: SlackServer, inbox: RecordingInbox, person: Person, message_id: str = "") -> None:
+def known_until(server: FakeSlack, inbox: RecordingInbox, person: Person, message_id: str = "") -> None:
     inbox.known[server.private_chat(person)] = Mark(position_of(message_id) if message_id else 1)
 
 
@@ -71,7 +71,7 @@ def texts(inbox: RecordingInbox) -> list[str]:
     return list(dict.fromkeys(message.text for message in inbox.messages))
 
 
-async def test_it_reads_what_was_said_before_it_started(server: SlackServer, inbox: RecordingInbox) -> None:
+async def test_it_reads_what_was_said_before_it_started(server: FakeSlack, inbox: RecordingInbox) -> None:
     known_until(server, inbox, ALICE, await say_unheard(server, ALICE, "seen"))
     missed = await say_unheard(server, ALICE, "missed")
     async with running(adapter_for(server), inbox):
@@ -85,7 +85,7 @@ async def test_it_reads_what_was_said_before_it_started(server: SlackServer, inb
 
 
 async def test_it_reads_page_after_page_in_order(
-    server: SlackServer, inbox: RecordingInbox, monkeypatch: pytest.MonkeyPatch
+    server: FakeSlack, inbox: RecordingInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slack_history, "PAGE", 4)
     known_until(server, inbox, ALICE)
@@ -97,7 +97,7 @@ async def test_it_reads_page_after_page_in_order(
     assert [message.text for message in inbox.messages] == [f"missed {number}" for number in range(10)]
 
 
-async def test_it_has_one_key_for_what_is_read_and_what_is_told(server: SlackServer, inbox: RecordingInbox) -> None:
+async def test_it_has_one_key_for_what_is_read_and_what_is_told(server: FakeSlack, inbox: RecordingInbox) -> None:
     known_until(server, inbox, ALICE)
     said = await server.say(ALICE, "both")
     async with running(adapter_for(server), inbox):
@@ -107,7 +107,7 @@ async def test_it_has_one_key_for_what_is_read_and_what_is_told(server: SlackSer
     assert len({message.native_key for message in inbox.messages}) == 1
 
 
-async def test_it_lets_live_messages_wait_for_their_own_chat_alone(server: SlackServer, inbox: RecordingInbox) -> None:
+async def test_it_lets_live_messages_wait_for_their_own_chat_alone(server: FakeSlack, inbox: RecordingInbox) -> None:
     known_until(server, inbox, ALICE)
     await say_unheard(server, ALICE, "missed")
     server.faults.inject("conversations.history", status=429, retry_after=1)
@@ -120,7 +120,7 @@ async def test_it_lets_live_messages_wait_for_their_own_chat_alone(server: Slack
     assert texts(inbox) == ["elsewhere", "missed", "live"]
 
 
-async def test_it_asks_once_in_a_pause_that_slack_named(server: SlackServer, inbox: RecordingInbox) -> None:
+async def test_it_asks_once_in_a_pause_that_slack_named(server: FakeSlack, inbox: RecordingInbox) -> None:
     people = [Person(f"U3P{number}", f"Person {number}") for number in range(12)]
     for person in people:
         await say_unheard(server, person, "missed")
@@ -135,7 +135,7 @@ async def test_it_asks_once_in_a_pause_that_slack_named(server: SlackServer, inb
 
 
 async def test_it_skips_its_own_messages_and_takes_edited_ones_for_not_typed(
-    server: SlackServer, inbox: RecordingInbox
+    server: FakeSlack, inbox: RecordingInbox
 ) -> None:
     known_until(server, inbox, ALICE)
     missed = await say_unheard(server, ALICE, "befor")
@@ -151,7 +151,7 @@ async def test_it_skips_its_own_messages_and_takes_edited_ones_for_not_typed(
 
 
 async def test_it_reads_nothing_older_than_two_days(
-    server: SlackServer, inbox: RecordingInbox, monkeypatch: pytest.MonkeyPatch
+    server: FakeSlack, inbox: RecordingInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backfill, "HORIZON", timedelta(seconds=0.2))
     known_until(server, inbox, ALICE)
@@ -165,16 +165,16 @@ async def test_it_reads_nothing_older_than_two_days(
 
 
 async def test_it_goes_on_at_once_where_it_may_not_look_and_leaves_the_mark(
-    server: SlackServer, inbox: RecordingInbox
+    server: FakeSlack, inbox: RecordingInbox
 ) -> None:
     known_until(server, inbox, ALICE)
     await say_unheard(server, ALICE, "missed")
-    channel = server.workspace.private_chat(ALICE)
-    channel.hidden = "missing_scope"
+    chat = server.private_chat(ALICE)
+    server.api.hidden[chat] = "missing_scope"
     async with running(adapter_for(server), inbox):
         await server.acknowledged(await server.say(ALICE, "live"))
 
-    assert inbox.known[channel.id] == Mark(1)
-    channel.hidden = ""
+    assert inbox.known[chat] == Mark(1)
+    server.api.hidden.clear()
     async with running(adapter_for(server), inbox):
         await inbox.wait_for_text("missed")

@@ -16,7 +16,6 @@ import pytest_asyncio
 import adapters.slack
 import adapters.slack_directory
 from adapters.playground.server import Person
-from adapters.playground.slack import SlackServer
 from adapters.playground.slack_workspace import BOT, BOT_USER, TEAM
 from adapters.protocols import DeliveryError, MalformedEvent
 from adapters.slack import SlackAdapter
@@ -25,6 +24,7 @@ from adapters.slack_events import Me, parse_command, parse_press
 from identity.buttons import Button
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.recording import RecordingInbox, Run, running
+from tests.fakes.slack import FakeSlack
 
 JSON = dict[str, Any]
 ALICE = Person("U1ALICE", "Alice", "alice")
@@ -43,20 +43,20 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest_asyncio.fixture
-async def server() -> AsyncIterator[SlackServer]:
-    server = SlackServer(redeliver_after=3.0)
+async def server() -> AsyncIterator[FakeSlack]:
+    server = FakeSlack(redeliver_after=3.0)
     await server.start()
     yield server
     await server.stop()
 
 
 @pytest_asyncio.fixture
-async def run(server: SlackServer) -> AsyncIterator[Run]:
+async def run(server: FakeSlack) -> AsyncIterator[Run]:
     async with running(adapter_for(server)) as run:
         yield run
 
 
-def adapter_for(server: SlackServer) -> SlackAdapter:
+def adapter_for(server: FakeSlack) -> SlackAdapter:
     env = server.environment()
     tokens = {"bot_token": env["SLACK_BOT_TOKEN"], "app_token": env["SLACK_APP_TOKEN"], "api_url": env["SLACK_API_URL"]}
     return SlackAdapter(**tokens)
@@ -91,7 +91,7 @@ def pressed(**changed: object) -> InboundMessage:
 # Outgoing
 
 
-async def test_it_shows_the_text_above_the_buttons(run: Run, server: SlackServer) -> None:
+async def test_it_shows_the_text_above_the_buttons(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     await run.adapter.send(to(chat, CANCEL, NOT_ME, text='"<!channel>" & *co*'))
     [said] = await server.wait_for(1, chat=chat)
@@ -105,7 +105,7 @@ async def test_it_shows_the_text_above_the_buttons(run: Run, server: SlackServer
     assert [element["value"] for element in actions["elements"]] == ["/cancel", NOT_ME.command]
 
 
-async def test_it_splits_what_a_section_does_not_hold(run: Run, server: SlackServer) -> None:
+async def test_it_splits_what_a_section_does_not_hold(run: Run, server: FakeSlack) -> None:
     await run.adapter.send(to(server.private_chat(ALICE), CANCEL, text="word " * 800))
     *sections, actions = server.api.posted[0]["blocks"]
 
@@ -114,7 +114,7 @@ async def test_it_splits_what_a_section_does_not_hold(run: Run, server: SlackSer
     assert actions["type"] == "actions"
 
 
-async def test_it_sends_no_blocks_without_buttons(run: Run, server: SlackServer) -> None:
+async def test_it_sends_no_blocks_without_buttons(run: Run, server: FakeSlack) -> None:
     await run.adapter.send(to(server.private_chat(ALICE)))
 
     assert "blocks" not in server.api.posted[0]
@@ -123,7 +123,7 @@ async def test_it_sends_no_blocks_without_buttons(run: Run, server: SlackServer)
 # Buttons
 
 
-async def test_it_takes_a_press_for_its_command(run: Run, server: SlackServer) -> None:
+async def test_it_takes_a_press_for_its_command(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     sent = await run.adapter.send(to(chat, CANCEL))
     envelope = await server.press(ALICE, sent, "/cancel")
@@ -138,7 +138,7 @@ async def test_it_takes_a_press_for_its_command(run: Run, server: SlackServer) -
     assert abs((datetime.now(UTC) - message.sent_at).total_seconds()) < 5
 
 
-async def test_it_gives_each_press_a_key_of_its_own(run: Run, server: SlackServer) -> None:
+async def test_it_gives_each_press_a_key_of_its_own(run: Run, server: FakeSlack) -> None:
     sent = await run.adapter.send(to(server.private_chat(ALICE), CANCEL))
     for _ in range(2):
         await server.press(ALICE, sent, "/cancel")
@@ -149,7 +149,7 @@ async def test_it_gives_each_press_a_key_of_its_own(run: Run, server: SlackServe
     assert [message.text for message in messages] == ["/cancel", "/cancel", "hello"]
 
 
-async def test_it_answers_in_the_thread_of_the_message(run: Run, server: SlackServer) -> None:
+async def test_it_answers_in_the_thread_of_the_message(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     parent = await server.say(ALICE, "in a thread")
     sent = await run.adapter.send(to(chat, CANCEL, thread=parent))
@@ -190,7 +190,7 @@ async def test_it_ignores_what_is_no_button(other: JSON) -> None:
 # Commands
 
 
-async def test_it_takes_a_slash_command_for_a_written_one(run: Run, server: SlackServer) -> None:
+async def test_it_takes_a_slash_command_for_a_written_one(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     envelope = await server.command(ALICE, "/link", "wdjb mjht")
     message = await run.inbox.wait_for_text("/link wdjb mjht")
@@ -205,14 +205,14 @@ async def test_it_takes_a_slash_command_for_a_written_one(run: Run, server: Slac
 
 
 @pytest.mark.parametrize("place", [ROOM, "G1GROUP", TWO_PEOPLE])
-async def test_it_takes_a_command_elsewhere_for_no_private_one(run: Run, server: SlackServer, place: str) -> None:
+async def test_it_takes_a_command_elsewhere_for_no_private_one(run: Run, server: FakeSlack, place: str) -> None:
     await server.command(ALICE, "/link", "WDJB-MJHT", group=place)
     [message] = await run.inbox.wait_for(1)
 
     assert (message.text, message.is_private, message.is_addressed) == ("/link WDJB-MJHT", False, True)
 
 
-async def test_it_does_not_take_somebody_elses_chat_with_the_bot_for_private(run: Run, server: SlackServer) -> None:
+async def test_it_does_not_take_somebody_elses_chat_with_the_bot_for_private(run: Run, server: FakeSlack) -> None:
     await server.command(ALICE, "/link", "WDJB-MJHT", group=server.private_chat(BOB))
     [message] = await run.inbox.wait_for(1)
 
@@ -220,7 +220,7 @@ async def test_it_does_not_take_somebody_elses_chat_with_the_bot_for_private(run
 
 
 async def test_it_takes_no_command_for_private_when_slack_does_not_say(
-    server: SlackServer, monkeypatch: pytest.MonkeyPatch
+    server: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapters.slack_directory, "NAME_SECONDS", 0.2)
     server.faults.inject("conversations.info", status=500, times=1)
@@ -231,7 +231,7 @@ async def test_it_takes_no_command_for_private_when_slack_does_not_say(
     assert not message.is_private
 
 
-async def test_it_takes_no_chat_of_several_for_private(run: Run, server: SlackServer) -> None:
+async def test_it_takes_no_chat_of_several_for_private(run: Run, server: FakeSlack) -> None:
     server.workspace.private_chat(ALICE).kind = "mpim"
     await server.command(ALICE, "/link", "WDJB-MJHT")
     [message] = await run.inbox.wait_for(1)
@@ -239,7 +239,7 @@ async def test_it_takes_no_chat_of_several_for_private(run: Run, server: SlackSe
     assert not message.is_private
 
 
-async def test_it_asks_both_questions_at_once(run: Run, server: SlackServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_asks_both_questions_at_once(run: Run, server: FakeSlack, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other might take longer than the three seconds in which Slack wants to hear."""
     asked, ask_person, ask_partner = asyncio.Event(), Directory._ask_person, Directory._ask_partner
 
@@ -259,7 +259,7 @@ async def test_it_asks_both_questions_at_once(run: Run, server: SlackServer, mon
     assert message.is_private
 
 
-async def test_it_asks_once_whose_chat_it_is(run: Run, server: SlackServer) -> None:
+async def test_it_asks_once_whose_chat_it_is(run: Run, server: FakeSlack) -> None:
     for number in range(3):
         await server.command(ALICE, "/link", str(number))
     messages = await run.inbox.wait_for(3)
@@ -276,7 +276,7 @@ async def test_it_reads_the_text_as_it_was_typed() -> None:
 # Acknowledging
 
 
-async def test_it_acknowledges_only_what_is_stored(server: SlackServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_it_acknowledges_only_what_is_stored(server: FakeSlack, caplog: pytest.LogCaptureFixture) -> None:
     inbox = RecordingInbox()
     async with running(adapter_for(server), inbox) as run:
         sent = await run.adapter.send(to(server.private_chat(ALICE), CANCEL))
@@ -289,7 +289,7 @@ async def test_it_acknowledges_only_what_is_stored(server: SlackServer, caplog: 
     assert [message.text for message in inbox.messages] == ["/cancel"]  # Slack tells of a press once
 
 
-async def test_it_acknowledges_in_time_when_slack_names_nobody(server: SlackServer) -> None:
+async def test_it_acknowledges_in_time_when_slack_names_nobody(server: FakeSlack) -> None:
     for method in ("users.info", "conversations.info"):
         server.faults.inject(method, status=429, retry_after=60, times=100)
     async with running(adapter_for(server)) as run:
@@ -300,7 +300,7 @@ async def test_it_acknowledges_in_time_when_slack_names_nobody(server: SlackServ
 
 
 async def test_it_keeps_no_trigger_and_no_response_address(
-    run: Run, server: SlackServer, caplog: pytest.LogCaptureFixture
+    run: Run, server: FakeSlack, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     kept = repr([parse_command(command(), ME), pressed()])
@@ -357,7 +357,7 @@ async def test_it_calls_a_wrong_field_malformed() -> None:
 
 
 async def test_it_survives_hostile_payloads_and_logs_each_once(
-    run: Run, server: SlackServer, caplog: pytest.LogCaptureFixture
+    run: Run, server: FakeSlack, caplog: pytest.LogCaptureFixture
 ) -> None:
     envelopes = hostile(60)
     for envelope in envelopes:
@@ -380,7 +380,7 @@ async def test_it_says_what_the_bot_is_called(run: Run) -> None:
     assert run.inbox.found_at == ("botos", "")
 
 
-async def test_the_server_refuses_blocks_that_slack_refuses(run: Run, server: SlackServer) -> None:
+async def test_the_server_refuses_blocks_that_slack_refuses(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     for button in (Button("", "/x"), Button("Yes", "")):
         with pytest.raises(DeliveryError, match="invalid_blocks"):

@@ -10,13 +10,13 @@ from aiohttp import web
 
 from adapters import registry
 from adapters.playground.server import Person
-from adapters.playground.slack import SlackServer
 from adapters.protocols import NeedsConfiguration
 from adapters.slack_http import SlackHttpAdapter
 from adapters.telegram import TelegramAdapter
 from sessions_app.messages import Address, OutgoingMessage
 from sessions_app.watermarks import Mark
 from tests.adapters.recording import RecordingInbox, running
+from tests.fakes.slack import FakeSlack
 
 ALICE = Person("U1ALICE", "Alice", "alice")
 HTTP = {"BOTOS_SLACK_TRANSPORT": "http"}
@@ -25,20 +25,20 @@ pytestmark = pytest.mark.asyncio
 
 
 @pytest_asyncio.fixture
-async def server() -> AsyncIterator[SlackServer]:
-    server = SlackServer(redeliver_after=0.1)
+async def server() -> AsyncIterator[FakeSlack]:
+    server = FakeSlack(redeliver_after=0.1)
     await server.start()
     yield server
     await server.stop()
 
 
-def adapter_for(server: SlackServer) -> SlackHttpAdapter:
+def adapter_for(server: FakeSlack) -> SlackHttpAdapter:
     made = registry.build("slack", server.environment() | HTTP | {"SLACK_APP_TOKEN": ""})
     assert isinstance(made, SlackHttpAdapter)
     return made
 
 
-async def test_it_sends_without_a_socket(server: SlackServer) -> None:
+async def test_it_sends_without_a_socket(server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     async with running(adapter_for(server)) as run:
         await run.adapter.send(OutgoingMessage(Address("slack", chat), "Good morning", nonce="n1"))
@@ -47,7 +47,7 @@ async def test_it_sends_without_a_socket(server: SlackServer) -> None:
     assert server.socket.connections == 0
 
 
-async def test_it_reads_what_was_missed_in_chats_that_it_knows(server: SlackServer) -> None:
+async def test_it_reads_what_was_missed_in_chats_that_it_knows(server: FakeSlack) -> None:
     inbox = RecordingInbox()
     inbox.known = {server.private_chat(ALICE): Mark()}
     await server.say(ALICE, "while nobody served the pages")
@@ -62,7 +62,7 @@ async def test_it_reads_what_was_missed_in_chats_that_it_knows(server: SlackServ
     )
 
 
-async def test_it_needs_a_signing_secret_in_place_of_an_app_token(server: SlackServer) -> None:
+async def test_it_needs_a_signing_secret_in_place_of_an_app_token(server: FakeSlack) -> None:
     given = server.environment() | HTTP | {"SLACK_SIGNING_SECRET": ""}
     with pytest.raises(NeedsConfiguration, match="set SLACK_SIGNING_SECRET"):
         registry.build("slack", given)
@@ -77,7 +77,7 @@ async def test_it_makes_telegram_poll_unless_a_webhook_is_chosen() -> None:
         assert (adapter._webhook.address, adapter._webhook.secret) == ("https://b/hooks/telegram", secret)
 
 
-async def test_the_local_slack_repeats_an_event_three_times_and_a_button_never(server: SlackServer) -> None:
+async def test_the_local_slack_repeats_an_event_three_times_and_a_button_never(server: FakeSlack) -> None:
     told: list[str | None] = []
 
     async def refuse(request: web.Request) -> web.Response:

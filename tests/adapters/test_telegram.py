@@ -18,9 +18,7 @@ from telegram.request import HTTPXRequest
 
 from adapters import registry, telegram_webhook
 from adapters import telegram as module
-from adapters.playground.faults import Fault
-from adapters.playground.server import Person, PlatformServer
-from adapters.playground.telegram import TelegramServer
+from adapters.playground.server import Person
 from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapter, Superseded
 from adapters.repeats import ROOM
 from adapters.telegram import Credentials, TelegramAdapter
@@ -29,6 +27,9 @@ from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from sessions_app.splitting import split
 from tests.adapters.quoting import NAMES, quoting
 from tests.adapters.recording import RecordingInbox, StorageError, running
+from tests.fakes.faults import Fault
+from tests.fakes.server import FakeServer
+from tests.fakes.telegram import FakeTelegram
 
 ALICE = Person("1001", "Alice Liddell", "alice")
 BOB = Person("1002", "Bob")
@@ -36,8 +37,8 @@ GROUP = "-100200300"
 
 
 @pytest_asyncio.fixture
-async def server() -> AsyncIterator[TelegramServer]:
-    server = TelegramServer()
+async def server() -> AsyncIterator[FakeTelegram]:
+    server = FakeTelegram()
     await server.start()
     yield server
     await server.stop()
@@ -59,7 +60,7 @@ def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONGEST_PAUSE", 0.05)
 
 
-def adapter_for(server: TelegramServer, webhook: Webhook | None = None, **changed: str) -> TelegramAdapter:
+def adapter_for(server: FakeTelegram, webhook: Webhook | None = None, **changed: str) -> TelegramAdapter:
     return TelegramAdapter(**{"token": server.token, "api_url": server.url} | changed, webhook=webhook)
 
 
@@ -77,8 +78,8 @@ def everything_in(error: BaseException) -> str:
 
 
 @pytest.mark.asyncio
-async def test_it_fulfils_the_contract(server: TelegramServer) -> None:
-    platform: PlatformServer = server
+async def test_it_fulfils_the_contract(server: FakeTelegram) -> None:
+    platform: FakeServer = server
     adapter: PlatformAdapter = adapter_for(server, platform="telegram-acme")
 
     assert (platform.platform, adapter.platform, adapter.text_limit) == ("telegram", "telegram-acme", 4096 - ROOM)
@@ -87,7 +88,7 @@ async def test_it_fulfils_the_contract(server: TelegramServer) -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_hears_a_private_message(server: TelegramServer) -> None:
+async def test_it_hears_a_private_message(server: FakeTelegram) -> None:
     async with running(adapter_for(server)) as run:
         message_id = await server.say(ALICE, "My colour is octarine 😀")
         [message] = await run.inbox.wait_for(1)
@@ -106,7 +107,7 @@ async def test_it_hears_a_private_message(server: TelegramServer) -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_tells_addressed_group_messages_from_others(server: TelegramServer) -> None:
+async def test_it_tells_addressed_group_messages_from_others(server: FakeTelegram) -> None:
     async with running(adapter_for(server)) as run:
         await server.say(BOB, "nobody in particular", group=GROUP)
         await server.say(BOB, "what is new?", group=GROUP, mention=True)
@@ -127,7 +128,7 @@ async def test_it_tells_addressed_group_messages_from_others(server: TelegramSer
 
 
 @pytest.mark.asyncio
-async def test_it_answers_in_the_topic_that_it_heard(server: TelegramServer) -> None:
+async def test_it_answers_in_the_topic_that_it_heard(server: FakeTelegram) -> None:
     async with running(adapter_for(server, platform="telegram-acme")) as run:
         await server.say(BOB, "here", group=GROUP, thread="7")
         [message] = await run.inbox.wait_for(1)
@@ -139,7 +140,7 @@ async def test_it_answers_in_the_topic_that_it_heard(server: TelegramServer) -> 
 
 
 @pytest.mark.asyncio
-async def test_it_hears_edits(server: TelegramServer) -> None:
+async def test_it_hears_edits(server: FakeTelegram) -> None:
     async with running(adapter_for(server)) as run:
         message_id = await server.say(ALICE, "teh")
         await server.edit(ALICE, message_id, "the")
@@ -149,7 +150,7 @@ async def test_it_hears_edits(server: TelegramServer) -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_marks_forwarded_messages(server: TelegramServer) -> None:
+async def test_it_marks_forwarded_messages(server: FakeTelegram) -> None:
     async with running(adapter_for(server)) as run:
         await server.forward(ALICE, "/link ABCD")
         [message] = await run.inbox.wait_for(1)
@@ -158,7 +159,7 @@ async def test_it_marks_forwarded_messages(server: TelegramServer) -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_hands_over_a_redelivery_under_the_same_key(server: TelegramServer) -> None:
+async def test_it_hands_over_a_redelivery_under_the_same_key(server: FakeTelegram) -> None:
     async with running(adapter_for(server)) as run:
         message_id = await server.say(ALICE, "once")
         await server.acknowledged(message_id)
@@ -172,7 +173,7 @@ async def test_it_hands_over_a_redelivery_under_the_same_key(server: TelegramSer
 
 
 @pytest.mark.asyncio
-async def test_it_confirms_only_what_the_inbox_stored(server: TelegramServer) -> None:
+async def test_it_confirms_only_what_the_inbox_stored(server: FakeTelegram) -> None:
     adapter, inbox = adapter_for(server), RecordingInbox()
     inbox.fail_next = 1
     lost = await server.say(ALICE, "first")
@@ -191,7 +192,7 @@ async def test_it_confirms_only_what_the_inbox_stored(server: TelegramServer) ->
 
 
 @pytest.mark.asyncio
-async def test_it_does_not_confirm_while_the_inbox_is_still_storing(server: TelegramServer) -> None:
+async def test_it_does_not_confirm_while_the_inbox_is_still_storing(server: FakeTelegram) -> None:
     waiting, release = asyncio.Event(), asyncio.Event()
 
     class SlowInbox(RecordingInbox):
@@ -211,7 +212,7 @@ async def test_it_does_not_confirm_while_the_inbox_is_still_storing(server: Tele
 
 @pytest.mark.asyncio
 async def test_it_does_not_spin_on_what_cannot_be_confirmed(
-    server: TelegramServer, monkeypatch: pytest.MonkeyPatch
+    server: FakeTelegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.2)
     monkeypatch.setattr(module, "LONGEST_PAUSE", 0.4)
@@ -230,7 +231,7 @@ async def test_it_does_not_spin_on_what_cannot_be_confirmed(
 
 
 @pytest.mark.asyncio
-async def test_it_stops_a_running_poll_at_once(server: TelegramServer) -> None:
+async def test_it_stops_a_running_poll_at_once(server: FakeTelegram) -> None:
     async with running(adapter_for(server)) as run:
         message_id = await server.say(ALICE, "hello")
         await server.acknowledged(message_id)  # so the next poll is waiting
@@ -244,7 +245,7 @@ async def test_it_stops_a_running_poll_at_once(server: TelegramServer) -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_lets_a_message_on_its_way_arrive_before_it_ends(server: TelegramServer) -> None:
+async def test_it_lets_a_message_on_its_way_arrive_before_it_ends(server: FakeTelegram) -> None:
     arrived, release, carry_out = asyncio.Event(), asyncio.Event(), server.api.call
 
     async def slow_call(method: str, given: dict[str, object]) -> object:
@@ -267,7 +268,7 @@ async def test_it_lets_a_message_on_its_way_arrive_before_it_ends(server: Telegr
 
 
 @pytest.mark.asyncio
-async def test_it_asks_for_configuration_when_the_token_is_refused(server: TelegramServer) -> None:
+async def test_it_asks_for_configuration_when_the_token_is_refused(server: FakeTelegram) -> None:
     for token in ("", "no token", "12:ab\n", f"{server.token}x"):
         with pytest.raises(NeedsConfiguration, match="TELEGRAM_BOT_TOKEN is"):
             async with running(adapter_for(server, token=token)):
@@ -275,7 +276,7 @@ async def test_it_asks_for_configuration_when_the_token_is_refused(server: Teleg
 
 
 @pytest.mark.asyncio
-async def test_it_asks_for_configuration_when_the_token_is_revoked(server: TelegramServer) -> None:
+async def test_it_asks_for_configuration_when_the_token_is_revoked(server: FakeTelegram) -> None:
     async with running(adapter_for(server)) as run:
         server.faults.inject("getUpdates", status=401)
         await server.say(ALICE, "wakes the poll that is waiting")
@@ -286,7 +287,7 @@ async def test_it_asks_for_configuration_when_the_token_is_revoked(server: Teleg
 
 
 @pytest.mark.asyncio
-async def test_it_ends_when_somebody_else_polls(server: TelegramServer) -> None:
+async def test_it_ends_when_somebody_else_polls(server: FakeTelegram) -> None:
     async with running(adapter_for(server)) as run, httpx.AsyncClient() as other:
         await server.acknowledged(await server.say(ALICE, "so the next poll is waiting"))
         await other.post(f"{server.url}/bot{server.token}/getUpdates")
@@ -295,7 +296,7 @@ async def test_it_ends_when_somebody_else_polls(server: TelegramServer) -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_ends_when_a_webhook_is_set_and_leaves_it_alone(server: TelegramServer) -> None:
+async def test_it_ends_when_a_webhook_is_set_and_leaves_it_alone(server: FakeTelegram) -> None:
     await server.api.webhook.set("https://example.org/hook", "")
 
     async with running(adapter_for(server)) as run:
@@ -306,7 +307,7 @@ async def test_it_ends_when_a_webhook_is_set_and_leaves_it_alone(server: Telegra
 
 
 @pytest.mark.asyncio
-async def test_it_polls_on_after_a_blip(server: TelegramServer) -> None:
+async def test_it_polls_on_after_a_blip(server: FakeTelegram) -> None:
     server.faults.inject("getUpdates", status=500, times=2)
     server.faults.inject("getUpdates", status=429, retry_after=0.01)
     server.faults.inject("getUpdates", lose_response=True)
@@ -321,7 +322,7 @@ async def test_it_polls_on_after_a_blip(server: TelegramServer) -> None:
 
 @pytest.mark.asyncio
 async def test_it_rests_between_polls_that_a_server_answers_at_once(
-    server: TelegramServer, monkeypatch: pytest.MonkeyPatch
+    server: FakeTelegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     polls: asyncio.Queue[float] = asyncio.Queue()
     poll = server.api.updates.poll
@@ -341,7 +342,7 @@ async def test_it_rests_between_polls_that_a_server_answers_at_once(
 
 
 @pytest.mark.asyncio
-async def test_it_gives_up_when_telegram_stays_away(server: TelegramServer) -> None:
+async def test_it_gives_up_when_telegram_stays_away(server: FakeTelegram) -> None:
     async with running(adapter_for(server)) as run:
         await server.stop()
         with pytest.raises(ConnectionError, match="telegram is out of reach"):
@@ -355,7 +356,7 @@ async def test_it_gives_up_when_telegram_stays_away(server: TelegramServer) -> N
 
 
 @pytest.mark.asyncio
-async def test_it_sends_plain_text_without_link_preview(server: TelegramServer) -> None:
+async def test_it_sends_plain_text_without_link_preview(server: FakeTelegram) -> None:
     async with running(adapter_for(server)) as run:
         await server.say(ALICE, "hello")
         message_id = await run.adapter.send(to("1001", "<b>5 < 6</b> _and_ https://example.org\x00"))
@@ -368,7 +369,7 @@ async def test_it_sends_plain_text_without_link_preview(server: TelegramServer) 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("name", NAMES)
-async def test_it_shows_a_name_and_no_mark_up(server: TelegramServer, name: str) -> None:
+async def test_it_shows_a_name_and_no_mark_up(server: FakeTelegram, name: str) -> None:
     text = quoting(name, "telegram")
     await server.say(ALICE, "hello")
 
@@ -384,7 +385,7 @@ async def test_it_shows_a_name_and_no_mark_up(server: TelegramServer, name: str)
 @pytest.mark.asyncio
 @pytest.mark.parametrize("character", ["x", "😀"])
 async def test_it_marks_a_possible_repeat_of_any_part_and_cuts_nothing_off(
-    server: TelegramServer, character: str
+    server: FakeTelegram, character: str
 ) -> None:
     parts = split(character * 5000, registry.get("telegram").text_limit)
     async with running(adapter_for(server)) as run:
@@ -397,7 +398,7 @@ async def test_it_marks_a_possible_repeat_of_any_part_and_cuts_nothing_off(
 
 
 @pytest.mark.asyncio
-async def test_it_rather_sends_a_repeat_unmarked_than_without_its_end(server: TelegramServer) -> None:
+async def test_it_rather_sends_a_repeat_unmarked_than_without_its_end(server: FakeTelegram) -> None:
     """Without room for the mark: not a part of an answer, but what a program of somebody's own may hand in."""
     async with running(adapter_for(server)) as run:
         await server.say(ALICE, "hello")
@@ -408,7 +409,7 @@ async def test_it_rather_sends_a_repeat_unmarked_than_without_its_end(server: Te
 
 
 @pytest.mark.asyncio
-async def test_it_passes_on_how_long_to_wait(server: TelegramServer) -> None:
+async def test_it_passes_on_how_long_to_wait(server: FakeTelegram) -> None:
     async with running(adapter_for(server)) as run:
         await server.say(ALICE, "hello")
         server.faults.inject("sendMessage", status=429, retry_after=7)
@@ -430,7 +431,7 @@ async def test_it_passes_on_how_long_to_wait(server: TelegramServer) -> None:
 )
 @pytest.mark.asyncio
 async def test_it_believes_a_proxy_that_refuses_a_call(
-    server: TelegramServer,
+    server: FakeTelegram,
     monkeypatch: pytest.MonkeyPatch,
     status: int,
     headers: dict[str, str],
@@ -439,7 +440,7 @@ async def test_it_believes_a_proxy_that_refuses_a_call(
     def refusal(fault: Fault) -> web.Response:
         return web.Response(status=fault.status, headers=headers, text="<html>no</html>", content_type="text/html")
 
-    monkeypatch.setattr("adapters.playground.telegram._planned", refusal)
+    monkeypatch.setattr("tests.fakes.telegram._planned", refusal)
     async with running(adapter_for(server)) as run:
         await server.say(ALICE, "hello")
         server.faults.inject("sendMessage", status=status)
@@ -451,7 +452,7 @@ async def test_it_believes_a_proxy_that_refuses_a_call(
 
 
 @pytest.mark.asyncio
-async def test_it_knows_when_a_message_may_have_arrived(server: TelegramServer) -> None:
+async def test_it_knows_when_a_message_may_have_arrived(server: FakeTelegram) -> None:
     async with running(adapter_for(server)) as run:
         await server.say(ALICE, "hello")
         server.faults.inject("sendMessage", lose_response=True)
@@ -490,7 +491,7 @@ async def test_it_takes_a_message_for_sent_that_the_sdk_cannot_read(result: obje
 
 
 @pytest.mark.asyncio
-async def test_it_knows_when_a_message_can_never_arrive(server: TelegramServer) -> None:
+async def test_it_knows_when_a_message_can_never_arrive(server: FakeTelegram) -> None:
     server.api.blocked.add(1001)
     async with running(adapter_for(server)) as run:
         await server.say(ALICE, "hello")
@@ -544,7 +545,7 @@ def test_it_reads_the_wait_in_both_types_of_the_sdk(as_timedelta: str, monkeypat
 
 
 @pytest.mark.asyncio
-async def test_it_never_shows_the_token(server: TelegramServer, logged: pytest.LogCaptureFixture) -> None:
+async def test_it_never_shows_the_token(server: FakeTelegram, logged: pytest.LogCaptureFixture) -> None:
     errors: list[BaseException] = []
     server.faults.inject("getMe", status=401)
     server.faults.inject("getMe", status=500)
@@ -626,7 +627,7 @@ class Page:
 
 @pytest.mark.asyncio
 async def test_it_has_telegram_call_with_the_secret_and_the_kinds_that_polling_asks_for(
-    server: TelegramServer, page: Page
+    server: FakeTelegram, page: Page
 ) -> None:
     early = await server.say(ALICE, "before the bot was there")
     async with running(adapter_for(server, page.webhook)):
@@ -641,7 +642,7 @@ async def test_it_has_telegram_call_with_the_secret_and_the_kinds_that_polling_a
 
 
 @pytest.mark.asyncio
-async def test_it_sends_while_it_is_called(server: TelegramServer, page: Page) -> None:
+async def test_it_sends_while_it_is_called(server: FakeTelegram, page: Page) -> None:
     async with running(adapter_for(server, page.webhook)) as run:
         await server.say(ALICE, "hello")
         await run.adapter.send(to("1001"))
@@ -650,7 +651,7 @@ async def test_it_sends_while_it_is_called(server: TelegramServer, page: Page) -
 
 
 @pytest.mark.asyncio
-async def test_it_takes_its_own_webhook_down_to_poll(server: TelegramServer, page: Page) -> None:
+async def test_it_takes_its_own_webhook_down_to_poll(server: FakeTelegram, page: Page) -> None:
     await server.api.webhook.set(page.webhook.address, "s" * 32)
     page.status = 503
     early = await server.say(ALICE, "hello")
@@ -664,7 +665,7 @@ async def test_it_takes_its_own_webhook_down_to_poll(server: TelegramServer, pag
 
 
 @pytest.mark.asyncio
-async def test_it_leaves_a_webhook_elsewhere_alone_whatever_its_own_address_would_be(server: TelegramServer) -> None:
+async def test_it_leaves_a_webhook_elsewhere_alone_whatever_its_own_address_would_be(server: FakeTelegram) -> None:
     await server.api.webhook.set("https://example.org/hooks/telegram", "")
 
     async with running(adapter_for(server, Webhook("https://bots.example.org/hooks/telegram"))) as run:
@@ -676,7 +677,7 @@ async def test_it_leaves_a_webhook_elsewhere_alone_whatever_its_own_address_woul
 
 @pytest.mark.asyncio
 async def test_it_ends_when_its_webhook_was_replaced(
-    server: TelegramServer, page: Page, monkeypatch: pytest.MonkeyPatch
+    server: FakeTelegram, page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(telegram_webhook, "WATCH_SECONDS", 0.01)
     async with running(adapter_for(server, page.webhook)) as run:
@@ -688,7 +689,7 @@ async def test_it_ends_when_its_webhook_was_replaced(
 
 @pytest.mark.asyncio
 async def test_it_says_that_telegram_cannot_call(
-    server: TelegramServer, page: Page, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+    server: FakeTelegram, page: Page, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(telegram_webhook, "WATCH_SECONDS", 0.01)
     page.status = 503
@@ -702,7 +703,7 @@ async def test_it_says_that_telegram_cannot_call(
 
 
 @pytest.mark.asyncio
-async def test_it_says_why_telegram_does_not_take_the_webhook_and_not_its_secret(server: TelegramServer) -> None:
+async def test_it_says_why_telegram_does_not_take_the_webhook_and_not_its_secret(server: FakeTelegram) -> None:
     webhook = Webhook("http://bots.example.org/hooks/telegram", "secret-hunter2")
 
     async with running(adapter_for(server, webhook)) as run:

@@ -14,7 +14,6 @@ import pytest_asyncio
 from telegram.error import BadRequest, Forbidden
 
 from adapters.playground.server import Person
-from adapters.playground.telegram import TelegramServer
 from adapters.protocols import MalformedEvent
 from adapters.telegram import TelegramAdapter
 from adapters.telegram_updates import BotIdentity, Press, parse_update
@@ -22,6 +21,7 @@ from identity.buttons import Button
 from sessions_app import command_registry
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.recording import RecordingInbox, Run, StorageError, running
+from tests.fakes.telegram import FakeTelegram
 
 JSON = dict[str, Any]
 ALICE = Person("1001", "Alice Liddell", "alice")
@@ -32,20 +32,20 @@ CANCEL, NOT_ME = Button("Cancel", "/cancel"), Button("Not me", "/notme 6f1c2d3e-
 
 
 @pytest_asyncio.fixture
-async def server() -> AsyncIterator[TelegramServer]:
-    server = TelegramServer()
+async def server() -> AsyncIterator[FakeTelegram]:
+    server = FakeTelegram()
     await server.start()
     yield server
     await server.stop()
 
 
 @pytest_asyncio.fixture
-async def run(server: TelegramServer) -> AsyncIterator[Run]:
+async def run(server: FakeTelegram) -> AsyncIterator[Run]:
     async with running(adapter_for(server)) as run:
         yield run
 
 
-def adapter_for(server: TelegramServer) -> TelegramAdapter:
+def adapter_for(server: FakeTelegram) -> TelegramAdapter:
     return TelegramAdapter(token=server.token, api_url=server.url)
 
 
@@ -53,7 +53,7 @@ def to(chat: str, *buttons: Button, copy: str = "") -> OutgoingMessage:
     return OutgoingMessage(Address("telegram", chat), "Well?", "n1", buttons=buttons, copy=copy)
 
 
-async def shown(server: TelegramServer, run: Run, person: Person, *buttons: Button) -> str:
+async def shown(server: FakeTelegram, run: Run, person: Person, *buttons: Button) -> str:
     """The id of a message with buttons in somebody's private chat."""
     await server.say(person, "hello")
     await run.inbox.wait_for_text("hello")
@@ -83,7 +83,7 @@ def in_chat(**chat: object) -> JSON:
 
 
 @pytest.mark.asyncio
-async def test_it_shows_one_button_a_row_and_one_that_copies(server: TelegramServer, run: Run) -> None:
+async def test_it_shows_one_button_a_row_and_one_that_copies(server: FakeTelegram, run: Run) -> None:
     await server.say(ALICE, "hello")
     await run.adapter.send(to("1001", CANCEL, NOT_ME, copy="WDJB-MJHT"))
     [said] = await server.wait_for(1, chat="1001")
@@ -97,7 +97,7 @@ async def test_it_shows_one_button_a_row_and_one_that_copies(server: TelegramSer
 
 
 @pytest.mark.asyncio
-async def test_it_sends_no_keyboard_without_buttons(server: TelegramServer, run: Run) -> None:
+async def test_it_sends_no_keyboard_without_buttons(server: FakeTelegram, run: Run) -> None:
     await server.say(ALICE, "hello")
     await run.adapter.send(to("1001"))
 
@@ -108,7 +108,7 @@ async def test_it_sends_no_keyboard_without_buttons(server: TelegramServer, run:
 
 
 @pytest.mark.asyncio
-async def test_it_takes_a_press_for_its_command(server: TelegramServer, run: Run) -> None:
+async def test_it_takes_a_press_for_its_command(server: FakeTelegram, run: Run) -> None:
     query = await server.press(ALICE, await shown(server, run, ALICE, CANCEL), "/cancel")
     message = await run.inbox.wait_for_text("/cancel")
     await server.answered(query)
@@ -122,7 +122,7 @@ async def test_it_takes_a_press_for_its_command(server: TelegramServer, run: Run
 
 
 @pytest.mark.asyncio
-async def test_it_does_not_take_a_press_in_a_group_for_private(server: TelegramServer, run: Run) -> None:
+async def test_it_does_not_take_a_press_in_a_group_for_private(server: FakeTelegram, run: Run) -> None:
     await server.say(BOB, "hello", group=GROUP)
     sent = await run.adapter.send(to(GROUP, CANCEL))
     await server.press(BOB, sent, "/cancel")
@@ -156,7 +156,7 @@ def test_it_ignores_what_nobody_pressed(ignored: JSON) -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_answers_a_press_only_when_it_is_stored(server: TelegramServer) -> None:
+async def test_it_answers_a_press_only_when_it_is_stored(server: FakeTelegram) -> None:
     adapter, inbox = adapter_for(server), RecordingInbox()
     async with running(adapter, inbox) as run:
         sent = await shown(server, run, ALICE, CANCEL)
@@ -175,7 +175,7 @@ async def test_it_answers_a_press_only_when_it_is_stored(server: TelegramServer)
 
 @pytest.mark.asyncio
 async def test_it_goes_on_when_a_press_cannot_be_answered(
-    server: TelegramServer, run: Run, caplog: pytest.LogCaptureFixture
+    server: FakeTelegram, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent = await shown(server, run, ALICE, CANCEL)
     server.faults.inject("answerCallbackQuery", status=400)
@@ -219,7 +219,7 @@ def is_malformed(raw: JSON) -> bool:
 
 @pytest.mark.asyncio
 async def test_it_survives_hostile_presses_and_logs_each_once(
-    server: TelegramServer, run: Run, caplog: pytest.LogCaptureFixture
+    server: FakeTelegram, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     hostile = hostile_presses(60)
     assert len(hostile) >= 60
@@ -239,7 +239,7 @@ async def test_it_survives_hostile_presses_and_logs_each_once(
 
 
 @pytest.mark.asyncio
-async def test_it_registers_its_commands(server: TelegramServer, run: Run) -> None:
+async def test_it_registers_its_commands(server: FakeTelegram, run: Run) -> None:
     await server._until(lambda: bool(server.api.commands), 5)
 
     assert [command["command"] for command in server.api.commands] == [one.name for one in command_registry.menu()]
@@ -249,7 +249,7 @@ async def test_it_registers_its_commands(server: TelegramServer, run: Run) -> No
 
 
 @pytest.mark.asyncio
-async def test_it_works_without_its_commands(server: TelegramServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_it_works_without_its_commands(server: FakeTelegram, caplog: pytest.LogCaptureFixture) -> None:
     server.faults.inject("setMyCommands", status=500, times=100)
     async with running(adapter_for(server)) as run:
         await server.say(ALICE, "hello")
@@ -264,7 +264,7 @@ async def test_it_works_without_its_commands(server: TelegramServer, caplog: pyt
 
 @pytest.mark.asyncio
 async def test_it_polls_while_an_answer_to_its_commands_hangs(
-    server: TelegramServer, monkeypatch: pytest.MonkeyPatch
+    server: FakeTelegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, carry_out = asyncio.Event(), server.api.call
 

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.playground.server import Person
-from adapters.playground.telegram import TelegramServer
 from adapters.protocols import MalformedEvent
 from adapters.telegram import TelegramAdapter
 from adapters.telegram_updates import BotIdentity, parse_update
 from identity.text import storable
 from sessions_app.messages import InboundMessage, MessageEdit
 from tests.adapters.recording import running
+from tests.fakes.telegram import FakeTelegram
 
 JSON = dict[str, Any]
 ME = BotIdentity(777001, "BotosPlaygroundBot")
@@ -294,7 +294,7 @@ async def test_it_logs_each_malformed_update_once_and_goes_on(caplog: pytest.Log
     without_id = [5, "x", None, [], 1.5, True, {"update_id": "x"}, {"update_id": -5}, {"update_id": 10**400}]
     hostile = hostile_updates()
     malformed = [is_malformed(raw) for raw in hostile]
-    server = TelegramServer()
+    server = FakeTelegram()
     await server.start()
     first = int(server.api.updates.next_id()) + 1
     for raw in [*hostile[:10], *without_id, *hostile[10:]]:

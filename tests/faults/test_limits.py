@@ -7,7 +7,7 @@ from time import monotonic
 
 import pytest
 
-from adapters.playground.faults import Fault, FaultPlan
+from tests.fakes.faults import Fault, FaultPlan
 from tests.faults.arena import Arena
 
 pytestmark = pytest.mark.faults

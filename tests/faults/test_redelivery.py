@@ -71,7 +71,7 @@ class Beside:
         """Tell of every message, on Telegram and Slack."""
         for message in said:
             if message.platform == "telegram":
-                update = self._town.telegram._update_of[message.id]
+                update = self._town.telegram.api.updates.update_of[message.id]
                 self._post("telegram", json.dumps(update), {"X-Telegram-Bot-Api-Secret-Token": SECRET})
             elif message.platform == "slack":
                 body = json.dumps(self._town.slack._told[message.id][0])

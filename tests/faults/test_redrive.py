@@ -17,13 +17,10 @@ def test_it_delivers_once_what_two_operators_redrive_at_once(place: Arena) -> No
     place.start()
     for platform, method in (("telegram", "sendMessage"), ("discord", "POST /channels/messages")):
         place.town.servers[platform].faults.expect(method, rate=1.0, status=403)
-    channels = [place.town.slack.workspace.channels[one.chat] for one in load.accounts if one.platform == "slack"]
-    for channel in channels:
-        channel.refusal = "is_archived"
+    place.town.slack.api.refusals = {one.chat: "is_archived" for one in load.accounts if one.platform == "slack"}
     place.town.do(load.run(), 60)
     until(lambda: place.database.count(DEAD) == LETTERS, 60, "not all are dead")
-    for channel in channels:
-        channel.refusal = ""
+    place.town.slack.api.refusals = {}
     place.town.calm()
     operators = [place.manage("deliveries", "redrive", "--all") for _ in range(2)]
     assert [operator.wait(60) for operator in operators] == [0, 0]

@@ -10,10 +10,10 @@ from random import Random
 from time import time
 from typing import Any, TypeVar
 
-from adapters.playground.discord import DiscordServer
 from adapters.playground.server import Said
-from adapters.playground.slack import SlackServer
-from adapters.playground.telegram import TelegramServer
+from tests.fakes.discord import FakeDiscord
+from tests.fakes.slack import FakeSlack
+from tests.fakes.telegram import FakeTelegram
 
 T = TypeVar("T")
 SENDS = {"telegram": "sendMessage", "discord": "POST /channels/messages", "slack": "chat.postMessage"}
@@ -39,7 +39,7 @@ class Town:
 
     def __init__(self, seed: int) -> None:
         self.listeners: list[Callable[[str, Said], None]] = []
-        self.telegram, self.discord, self.slack = TelegramServer(), DiscordServer(), SlackServer(redeliver_after=2.0)
+        self.telegram, self.discord, self.slack = FakeTelegram(), FakeDiscord(), FakeSlack(redeliver_after=2.0)
         self.servers: dict[str, Any] = {one.platform: one for one in (self.telegram, self.discord, self.slack)}
         self.telegram.said = self.telegram.api.said = self._ledger("telegram")
         self.discord.said = self.discord.world.said = self._ledger("discord")

@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 from django.db import connection
 
-from adapters.playground.discord import DiscordServer
-from adapters.playground.server import Person, PlatformServer, Said
-from adapters.playground.slack import SlackServer
-from adapters.playground.telegram import TelegramServer
+from adapters.playground.server import Person, Said
+from tests.fakes.discord import FakeDiscord
+from tests.fakes.server import FakeServer
+from tests.fakes.slack import FakeSlack
+from tests.fakes.telegram import FakeTelegram
 
 T = TypeVar("T")
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -36,7 +37,7 @@ class Platforms:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        servers: tuple[PlatformServer, ...] = (TelegramServer(), DiscordServer(), SlackServer())
+        servers: tuple[FakeServer, ...] = (FakeTelegram(), FakeDiscord(), FakeSlack())
         self.servers = {server.platform: server for server in servers}
         for server in servers:
             self.do(server.start())

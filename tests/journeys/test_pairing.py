@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from django.db.models import QuerySet
 
-from adapters.playground.discord import DiscordServer
-from adapters.playground.slack import SlackServer
-from adapters.playground.telegram import TelegramServer
 from identity import clock, link_upkeep, lookup, pairing
 from identity.models import AccountLink, BotProfile, Pairing
 from identity.pairing_secrets import secrets_of
 from sessions_app.models import HistoryEntry, InboundEvent, OutboundDelivery
+from tests.fakes.discord import FakeDiscord
+from tests.fakes.slack import FakeSlack
+from tests.fakes.telegram import FakeTelegram
 from tests.journeys.chats import Chat, claimed, code_in, linked, number_in
 from tests.journeys.running import PLATFORMS, TO_BE_KILLED, Bots, Platforms, eventually, running
 
@@ -50,21 +50,21 @@ def named(chat: Chat) -> str:
     return f'{TITLES[chat.platform]} account "{who.name}" ({at}{who.username}, ID ..{who.id[-4:]})'
 
 
-def telegram_server(platforms: Platforms) -> TelegramServer:
+def telegram_server(platforms: Platforms) -> FakeTelegram:
     server = platforms.servers["telegram"]
-    assert isinstance(server, TelegramServer)
+    assert isinstance(server, FakeTelegram)
     return server
 
 
-def discord_server(platforms: Platforms) -> DiscordServer:
+def discord_server(platforms: Platforms) -> FakeDiscord:
     server = platforms.servers["discord"]
-    assert isinstance(server, DiscordServer)
+    assert isinstance(server, FakeDiscord)
     return server
 
 
-def slack_server(platforms: Platforms) -> SlackServer:
+def slack_server(platforms: Platforms) -> FakeSlack:
     server = platforms.servers["slack"]
-    assert isinstance(server, SlackServer)
+    assert isinstance(server, FakeSlack)
     return server
 
 

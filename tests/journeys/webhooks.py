@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
-from adapters.playground.slack import SlackServer
-from adapters.playground.telegram import TelegramServer
+from tests.fakes.slack import FakeSlack
+from tests.fakes.telegram import FakeTelegram
 from tests.journeys.running import Bots, Platforms, environment, eventually
 
 SECRET = "of-the-webhook-and-of-this-test-alone"
@@ -28,8 +28,8 @@ class Site:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         telegram, slack = platforms.servers["telegram"], platforms.servers["slack"]
-        assert isinstance(telegram, TelegramServer)
-        assert isinstance(slack, SlackServer)
+        assert isinstance(telegram, FakeTelegram)
+        assert isinstance(slack, FakeSlack)
         self.telegram, self.slack = telegram, slack
         self.slack.http.url = f"{self.url}/hooks/slack"
 

@@ -13,9 +13,10 @@ from uuid import uuid4
 import aiohttp
 from slack_sdk.signature import Clock, SignatureVerifier
 
-from adapters.playground.faults import FaultPlan
 from adapters.playground.slack_socket import Envelope
 from adapters.playground.slack_workspace import Workspace
+from tests.fakes.faults import FaultPlan
+from tests.fakes.slack_socket import RawEnvelope
 
 CALL_SECONDS = 3.0  # how long Slack waits for an answer
 JSON_TYPE, FORM_TYPE = "application/json", "application/x-www-form-urlencoded"
@@ -138,7 +139,7 @@ def _written(envelope: Envelope) -> tuple[str, str]:
         return urlencode({"payload": json.dumps(envelope.payload)}), FORM_TYPE
     if envelope.kind == "slash_commands":
         return urlencode(envelope.payload), FORM_TYPE
-    return json.dumps(envelope.raw or envelope.payload), JSON_TYPE
+    return json.dumps(envelope.raw if isinstance(envelope, RawEnvelope) else envelope.payload), JSON_TYPE
 
 
 def _chat_of(envelope: Envelope) -> str:

@@ -6,6 +6,10 @@ import fnmatch
 from dataclasses import dataclass, field
 from random import Random
 
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web_request import BaseRequest
+
 
 @dataclass(slots=True)
 class Fault:
@@ -61,3 +65,12 @@ class FaultPlan:
             if fnmatch.fnmatchcase(method, fault.method) and self.dice.random() < rate:
                 return fault
         return None
+
+
+class LostResponse(web.Response):
+    """Breaks the connection in place of an answer."""
+
+    async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError
