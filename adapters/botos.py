@@ -6,21 +6,23 @@ import asyncio
 import logging
 import signal
 from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from adapters import housekeeping, registry, vitals
+from adapters.aio import in_background
+from adapters.bot_inbox import BotInbox
 from adapters.courier import Courier
 from adapters.polling_lease import PollingLease
 from adapters.protocols import PlatformAdapter
 from adapters.services import configured_agent, services_of
 from adapters.supervisor import Health, State, Supervisor
-from identity.models import BotProfile
 from identity.resolvers import Resolves
-from sessions_app import agents, bridge, doorbell, inbox, jobs, outbox, tally, watermarks
+from sessions_app import agents, bridge, doorbell, jobs, outbox, tally
 from sessions_app.manager import BotSessionManager
-from sessions_app.messages import Address, InboundMessage, MessageEdit, Unacceptable
+from sessions_app.messages import Address
 from sessions_app.pool import Service, TurnPool
 
 log = logging.getLogger(__name__)
@@ -216,45 +218,41 @@ class BotOS:
             self._doorbell.ring_for_couriers()
 
     async def _serve(self, stop: asyncio.Event) -> None:
-        """Stop in the order in which messages flow: turns, then deliveries, then the connections that carry them."""
+        """Serve until `stop` is set, then end in the order in which messages flow: turns, deliveries, connections."""
         stop_sending, stop_connecting = asyncio.Event(), asyncio.Event()
         for bot in self._bots.values():
             self._supervisors[bot.platform] = Supervisor(
                 bot.platform, bot.build_adapter, lease=bot.lease(), on_change=self.courier.wake
             )
-        connections = [
-            asyncio.create_task(supervisor.run(_BotInbox(self, self._bots[name], supervisor), stop_connecting))
-            for name, supervisor in self._supervisors.items()
-        ]
-        for connection in connections:
-            connection.add_done_callback(lambda _: self._stop_without(connections))
-        sending = asyncio.create_task(self.courier.run(stop_sending))
-        beside = [asyncio.create_task(job) for job in (housekeeping.keep(self.courier.wake), vitals.keep_writing())]
-        if settings.REDIS_URL:
-            beside.append(asyncio.create_task(jobs.listen(settings.REDIS_URL, self.courier.wake)))
-        with doorbell.answered_by(self.pool.notify, self._wake_all):
-            try:
-                await self.pool.run(stop)
-            finally:  # in the same order where agents leave no way but to end
-                for job in beside:
-                    job.cancel()
-                await asyncio.gather(*beside, return_exceptions=True)
-                await bridge.drain()
-                stop_sending.set()
-                await sending
-                stop_connecting.set()
-                await self._disconnect(connections)
+        async with AsyncExitStack() as ending:  # what is entered first ends last, also where agents end the process
+            connections = [
+                asyncio.create_task(supervisor.run(self._inbox_of(self._bots[name], supervisor), stop_connecting))
+                for name, supervisor in self._supervisors.items()
+            ]
+            for connection in connections:
+                connection.add_done_callback(lambda _: self._stop_without(connections))
+            ending.push_async_callback(_disconnect, connections)
+            ending.callback(stop_connecting.set)
+
+            sending = asyncio.create_task(self.courier.run(stop_sending))
+            ending.push_async_callback(lambda: sending)
+            ending.callback(stop_sending.set)
+
+            ending.push_async_callback(bridge.drain)
+            await ending.enter_async_context(in_background(housekeeping.keep(self.courier.wake)))
+            await ending.enter_async_context(in_background(vitals.keep_writing()))
+            if settings.REDIS_URL:
+                await ending.enter_async_context(in_background(jobs.listen(settings.REDIS_URL, self.courier.wake)))
+            ending.enter_context(doorbell.answered_by(self.pool.notify, self._wake_all))
+            await self.pool.run(stop)
+
+    def _inbox_of(self, bot: Bot, supervisor: Supervisor) -> BotInbox:
+        notify, wake = self.pool.notify, self.courier.wake
+        return BotInbox(bot.platform, bot.identity_resolver, supervisor, on_turn=notify, on_outgoing=wake)
 
     def _stop_without(self, connections: list[asyncio.Task[None]]) -> None:
         if all(connection.done() for connection in connections):
             self._stop.set()
-
-    async def _disconnect(self, connections: list[asyncio.Task[None]]) -> None:
-        if connections:
-            _, clinging = await asyncio.wait(connections, timeout=LAST_GOODBYES)
-            for connection in clinging:
-                connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
 
     def request_stop(self) -> None:
         """Make `start` return, without waiting for it."""
@@ -278,43 +276,9 @@ class BotOS:
         return {name: one.adapter for name, one in running if one.is_up and one.adapter is not None}
 
 
-class _BotInbox:
-    """What an adapter hands its messages to."""
-
-    def __init__(self, botos: BotOS, bot: Bot, supervisor: Supervisor) -> None:
-        self._botos = botos
-        self._bot = bot
-        self._supervisor = supervisor
-
-    def connected(self, *, name: str = "", url: str = "") -> None:
-        self._supervisor.connected()
-        if name or url:
-            bridge.call_soon(_remember_bot, self._bot.platform, name, url)
-
-    async def marks(self) -> Mapping[str, watermarks.Mark]:
-        return await bridge.call(watermarks.known, self._bot.platform)
-
-    async def receive(self, message: InboundMessage) -> None:
-        try:
-            conversation_id = await bridge.call(inbox.receive, message, resolver=self._bot.identity_resolver)
-        except Unacceptable as error:
-            log.warning("%s: a message was refused: %s", self._bot.platform, error)
-            return
-        if conversation_id is None:
-            self._botos.courier.wake()
-        else:
-            self._botos.pool.notify(conversation_id)
-
-    async def edit(self, edit: MessageEdit) -> None:
-        try:
-            await bridge.call(inbox.edit, edit)
-        except Unacceptable as error:
-            log.warning("%s: an edit was refused: %s", self._bot.platform, error)
-
-
-def _remember_bot(platform: str, name: str, url: str) -> None:
-    """Where the bot is found, for people who are told to open it there."""
-    try:
-        BotProfile.objects.update_or_create(platform=platform, defaults={"name": name[:150], "url": url[:300]})
-    except Exception as error:  # noqa: BLE001 - the connection serves without it
-        log.warning("%s: where the bot is found was not noted: %s", platform, type(error).__name__)
+async def _disconnect(connections: list[asyncio.Task[None]]) -> None:
+    if connections:
+        _, clinging = await asyncio.wait(connections, timeout=LAST_GOODBYES)
+        for connection in clinging:
+            connection.cancel()
+    await asyncio.gather(*connections, return_exceptions=True)

@@ -23,9 +23,9 @@ CRASHED = 66  # exit status at a named point
 
 def without_commit_before_acknowledgement() -> None:
     """The platform is told "received" while the message is still on its way to the disk."""
-    from adapters import botos
+    from adapters import bot_inbox
 
-    receive, under_way = botos._BotInbox.receive, set()
+    receive, under_way = bot_inbox.BotInbox.receive, set()
 
     async def promise(inbox: Any, message: Any) -> None:
         async def later() -> None:
@@ -36,7 +36,7 @@ def without_commit_before_acknowledgement() -> None:
         under_way.add(task)
         task.add_done_callback(under_way.discard)
 
-    setattr(botos._BotInbox, "receive", promise)  # noqa: B010 - a method, which mypy guards
+    setattr(bot_inbox.BotInbox, "receive", promise)  # noqa: B010 - a method, which mypy guards
 
 
 def without_fence() -> None:
