@@ -16,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 BACKLOG = 128  # asyncio accepts so many sockets before it tells any of them from the others
 MAX_CONNECTIONS = 1000
 HEAD_SECONDS = 10.0  # for the head of a request, counted from the connection or the last answer
+ABORT = "botos.abort"  # the ASGI extension by which an application ends its connection at once
 LINGER_SECONDS = 2.0  # for reading the answer of a connection that ends
 
 
@@ -27,6 +28,11 @@ class Connection(H11Protocol):
         # Of this server, the longest waiting first: those whose client has not sent a whole request.
         self._incomplete: dict[Connection, None] = vars(self.server_state).setdefault("incomplete", {})
         self._timer: asyncio.TimerHandle | None = None
+        self._application, self.app = self.app, self._serve
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        scope.setdefault("extensions", {})[ABORT] = self.drop
+        await self._application(scope, receive, send)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Make room for it, if need be in place of another one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from django.core.exceptions import BadRequest, SuspiciousOperation
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase
 from django.http.multipartparser import MultiPartParserError
 from django.utils.deprecation import MiddlewareMixin
 
@@ -28,12 +28,8 @@ class BadRequestMiddleware(MiddlewareMixin):
             is_readable = all("\0" not in text for text in fields)
         except UNREADABLE as error:
             log.warning("a request to %s cannot be read: %s", ascii(request.path), type(error).__name__)
-            return _page()
+            return ingress.page(400, request)
         if is_readable:
             return None
         log.warning("a request to %s cannot be read: NUL in a field", ascii(request.path))
-        return _page()
-
-
-def _page() -> HttpResponse:
-    return ingress.page(400)
+        return ingress.page(400, request)

@@ -9,12 +9,16 @@ import asyncio
 import http
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from io import BytesIO
 from typing import Any
 
 from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template.loader import render_to_string
 from django.utils.module_loading import import_string
+
+from adapters.http_connections import ABORT
 
 Send = Callable[[Any], Awaitable[None]]
 Receive = Callable[[], Awaitable[Any]]
@@ -60,13 +64,14 @@ class Ingress:
         """Answer one request."""
         send = _in_time(send)
         try:
-            limit = _of_path(scope["path"], MAX_BODY_AT, MAX_BODY)
-            async with self._body(scope, receive, limit) as body, self._place(scope["path"]):
-                await self._application(scope, _replay(body, receive), send)
-        except Refused as refused:
-            await _answer(refused.status, scope, send)
+            try:
+                limit = _of_path(scope["path"], MAX_BODY_AT, MAX_BODY)
+                async with self._body(scope, receive, limit) as body, self._place(scope["path"]):
+                    await self._application(scope, _replay(body, receive), send)
+            except Refused as refused:
+                await _answer(refused.status, scope, send)
         except NotRead:
-            pass
+            await _abort(scope, receive)
 
     @asynccontextmanager
     async def _body(self, scope: Any, receive: Receive, limit: int) -> AsyncIterator[bytes]:
@@ -146,21 +151,30 @@ def _in_time(send: Send) -> Send:
     return bounded
 
 
+async def _abort(scope: Any, receive: Receive) -> None:
+    """End the connection, and return when the server knows: it reports an incomplete answer as an error of ours."""
+    abort = scope.get("extensions", {}).get(ABORT)
+    if abort is not None:
+        abort()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
 async def _answer(status: int, scope: Any, send: Send) -> None:
     """Our page with the headers that every page has, without a thread or the database."""
-    response = page(status)
+    request = ASGIRequest(scope | {"query_string": b""}, BytesIO())  # a query may hold bytes that cannot be decoded
+    response = page(status, request)
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.items()]
     headers.append((b"content-length", str(len(response.content)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.content})
 
 
-def page(status: int) -> HttpResponse:
+def page(status: int, request: HttpRequest) -> HttpResponse:
     """The page of a refused request."""
     response = HttpResponse(render_to_string(_TEMPLATES[status]), status=status, reason=http.HTTPStatus(status).phrase)
     if status == 503:
         response["Retry-After"] = RETRY_SECONDS
-    request = HttpRequest()
     for name in reversed(settings.SECURITY_MIDDLEWARE):
         response = _secured(import_string(name), request, response)
     return response

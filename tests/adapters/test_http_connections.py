@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import resource
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +14,8 @@ import uvicorn
 
 from adapters import http_connections
 from adapters.http_connections import Connection, most_connections
+from botos_project import ingress
+from botos_project.ingress import Ingress
 
 pytestmark = pytest.mark.asyncio
 
@@ -78,9 +81,9 @@ class Client:
 class Place:
     """A server, and those who come."""
 
-    def __init__(self) -> None:
+    def __init__(self, application: Any = site) -> None:
         self.server = uvicorn.Server(
-            uvicorn.Config(site, http=Connection, log_config=None, lifespan="off", timeout_keep_alive=60)
+            uvicorn.Config(application, http=Connection, log_config=None, lifespan="off", timeout_keep_alive=60)
         )
         self._port = 0
         self._clients: list[Client] = []
@@ -104,8 +107,8 @@ class Place:
 
 
 @contextlib.asynccontextmanager
-async def serving() -> AsyncIterator[Place]:
-    place = Place()
+async def serving(application: Any = site) -> AsyncIterator[Place]:
+    place = Place(application)
     await place.open()
     try:
         yield place
@@ -253,3 +256,85 @@ async def test_it_keeps_half_of_the_file_handles(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(resource, "getrlimit", lambda _: (handles, handles))
 
     assert most_connections() == most
+
+
+MIB = 1024 * 1024
+UNREAD = 64 * MIB  # more than the buffers of two sockets hold
+
+
+async def pages(scope: Any, receive: Any, send: Any) -> None:
+    """/parts is long and comes in parts, / is long and comes at once, /wait begins and does not end."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    if scope["path"] == "/wait":
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return
+    for _ in range(2 if scope["path"] == "/parts" else 0):
+        await send({"type": "http.response.body", "body": b"x" * UNREAD, "more_body": True})
+    await send({"type": "http.response.body", "body": b"x" * UNREAD})
+
+
+class Site:
+    """The pages behind the ingress. `ended` has the requests that are over."""
+
+    def __init__(self) -> None:
+        self._ingress = Ingress(pages, requests=9)
+        self.begun: asyncio.Queue[str] = asyncio.Queue()
+        self.ended: asyncio.Queue[str] = asyncio.Queue()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.begun.put(scope["path"])
+        try:
+            await self._ingress(scope, receive, send)
+        finally:
+            await self.ended.put(scope["path"])
+
+
+def get(path: bytes) -> bytes:
+    return GET.replace(b" / ", b" %b " % path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [get(b"/parts"), BODY, get(b"/wait")],
+    ids=["a long answer", "before its body", "an answer that goes on"],
+)
+async def test_it_reports_no_error_when_a_client_goes(words: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    application = Site()
+    async with serving(application) as place:
+        client = await place.client()
+        await client.say(words)
+        await asyncio.wait_for(application.begun.get(), PATIENCE)
+        client.writer.transport.abort()
+        await ends(application, place, 1)
+
+    assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    ("words", "requests"),
+    [(get(b"/parts"), 1), (GET + POST, 2)],
+    ids=["a long answer", "a refusal behind a long answer"],
+)
+async def test_it_reports_no_error_when_a_client_does_not_read(
+    words: bytes, requests: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the connection at once: a close would wait for the client to read."""
+    monkeypatch.setattr(ingress, "SEND_SECONDS", 0.05)
+    application = Site()
+    async with serving(application) as place:
+        client = await place.client()
+        await client.say(words)
+        await ends(application, place, requests)
+
+        assert not place.server.server_state.connections
+
+    assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def ends(application: Site, place: Place, requests: int) -> None:
+    """Wait until so many requests are over, for the server, too."""
+    for _ in range(requests):
+        await asyncio.wait_for(application.ended.get(), PATIENCE)
+    await asyncio.wait_for(asyncio.gather(*place.server.server_state.tasks), PATIENCE)

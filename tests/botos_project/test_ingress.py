@@ -6,6 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
+from django.core.handlers.asgi import ASGIHandler
 
 from botos_project import ingress
 from botos_project.ingress import Ingress
@@ -31,7 +33,7 @@ class Caller:
 
     async def send(self, message: Any) -> None:
         self.status = message.get("status", self.status)
-        self.headers |= dict(message.get("headers", ()))
+        self.headers |= {name.lower(): value for name, value in message.get("headers", ())}
         self.body += message.get("body", b"")
 
     async def call(self, application: Any) -> Caller:
@@ -85,6 +87,46 @@ async def test_it_shows_our_page_with_the_headers_of_every_page() -> None:
     assert b"That is too much" in caller.body
     for name in (b"content-security-policy", b"x-frame-options", b"x-content-type-options", b"cache-control"):
         assert caller.headers[name]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("status", [400, 408, 413, 503])
+@pytest.mark.parametrize(
+    ("scheme", "proxies", "forwarded", "is_secure"),
+    [
+        ("https", 0, None, True),
+        ("http", 0, None, False),
+        ("http", 0, b"https", False),
+        ("http", 1, b"https", True),
+        ("http", 1, b"http", False),
+        ("https", 1, b"http", False),
+    ],
+)
+async def test_its_pages_have_the_security_headers_of_the_others(
+    *, status: int, scheme: str, proxies: int, forwarded: bytes | None, is_secure: bool, settings: LazySettings
+) -> None:
+    """Also the one that only pages over TLS have, by the word of a proxy of ours and of no other."""
+    settings.SECURE_HSTS_SECONDS = 31_536_000
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if proxies else None
+    refused, other = Caller("/pair/"), Caller("/healthz")
+    for caller in (refused, other):
+        caller.scope |= {"scheme": scheme, "query_string": b"\xff"}
+        caller.scope["headers"] = [(b"host", b"localhost")]
+        caller.scope["headers"] += [(b"x-forwarded-proto", forwarded)] if forwarded else []
+    other.scope |= {"method": "GET", "query_string": b""}
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        raise ingress.Refused(status)
+
+    await refused.call(Ingress(refuse, requests=1))
+    await other.call(ASGIHandler())
+
+    assert (refused.status, other.status) == (status, 200)
+    own = {b"content-type", b"content-length", b"expires", b"retry-after", b"vary"}
+    assert {name: refused.headers[name] for name in refused.headers.keys() - own} == {
+        name: other.headers[name] for name in other.headers.keys() - own
+    }
+    assert (b"strict-transport-security" in refused.headers) == is_secure
 
 
 @pytest.mark.asyncio
