@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import register
 
 log = logging.getLogger(__name__)
+
+# Commands without a warning about unknown settings: the first runs just before runbots, the second lists them itself.
+WITHOUT_WARNING = {"bootstrap", "doctor"}
 
 
 class AdaptersConfig(AppConfig):
@@ -16,5 +20,7 @@ class AdaptersConfig(AppConfig):
         from adapters import checks  # needs the settings and the models, which are there from now on
 
         register(checks.check_tokens)
+        if WITHOUT_WARNING.intersection(sys.argv[1:2]):
+            return
         for sentence in settings.ENV.unknown():
             log.warning("%s", sentence)

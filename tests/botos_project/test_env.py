@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import shlex
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 
 from botos_project import databases, dotenv
 from botos_project.env import BadSetting, Environment
+from tests.botos_project.test_settings import PROJECT
 
 # --- the file
 
@@ -359,3 +364,35 @@ def test_it_names_the_setting_that_a_misspelt_one_is_nearest_to() -> None:
         "BOTOS_X is not a setting of BotOS. Hint: .env.example lists them all.",
         "TELEGRM_TOKEN is not a setting of BotOS. Hint: did you mean TELEGRAM_TOKEN?",
     ]
+
+
+def test_make_run_warns_once_of_a_misspelt_setting(tmp_path: Path) -> None:
+    """A platform that does not exist ends the bots before they start."""
+    recipe = re.search(r"(?m)^run:.*\n((?:\t.+\n)+)", (PROJECT / "Makefile").read_text(encoding="utf-8"))
+    assert recipe
+    commands = re.findall(r"\$\(BIN\)/python (.+)", recipe[1])
+    values = {"BOTOS_ENV_FILE": "", "SECRET_KEY": "k" * 50, "BOTOS_DATA_DIR": str(tmp_path), "BOTOS_WOKERS": "1"}
+    done = [
+        subprocess.run(
+            [sys.executable, *shlex.split(command), *(["--platforms", "icq"] if "runbots" in command else [])],
+            cwd=PROJECT,
+            env={"PATH": os.environ["PATH"], **values},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for command in commands
+    ]
+
+    assert [one.returncode for one in done] == [0, 0, 2], [one.stderr for one in done]
+    assert ["BOTOS_WOKERS is not a setting" in one.stderr for one in done] == [False, False, True]
+    assert done[-1].stderr.count("BOTOS_WOKERS") == 1
+
+
+def test_the_doctor_names_a_misspelt_setting_once(tmp_path: Path) -> None:
+    values = {"BOTOS_ENV_FILE": "", "SECRET_KEY": "k" * 50, "BOTOS_DATA_DIR": str(tmp_path), "BOTOS_WOKERS": "1"}
+    environment = {"PATH": os.environ["PATH"], **values}
+    program = [sys.executable, "manage.py", "doctor"]
+    done = subprocess.run(program, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+
+    assert (done.stdout + done.stderr).count("BOTOS_WOKERS") == 1
