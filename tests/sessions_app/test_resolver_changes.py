@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from identity import linking
-from identity.models import PlatformAccount
+from identity import called, clock, linking
+from identity.models import AccountLink, PlatformAccount
 from identity.resolvers import (
     FileIdentityResolver,
     IdentityResolverProtocol,
@@ -16,10 +16,11 @@ from identity.resolvers import (
     InMemoryIdentityResolver,
     Resolves,
 )
-from sessions_app import conversations, export, forgetting, history, outbox, search, turns
+from sessions_app import conversations, export, forget_number, forget_report, forgetting, history, outbox, search, turns
+from sessions_app.forget_report import Why
 from sessions_app.manager import BotSessionManager
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, OutboundDelivery
-from tests.sessions_app.talk import DATABASE, claim, is_busy, receive, texts
+from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, is_busy, receive, texts
 
 pytestmark = pytest.mark.django_db
 
@@ -141,6 +142,32 @@ def test_it_forgets_it() -> None:
     assert forgetting.erase(request.pk, most=20)
     assert list(HistoryEntry.objects.filter(role="user").values_list("text", flat=True)) == ["hers"]
     assert list(Conversation.objects.values_list("key", flat=True)) == ["bot_telegram_11"]
+
+
+def test_its_report_is_of_what_is_forgotten() -> None:
+    """Both chats of an account go together. One that can be warned nowhere stays, with what it said long ago."""
+    for who, platform in (("1", "telegram"), ("8", "discord"), ("9", "slack")):
+        say(who, f"old of {who}", None, platform=platform)
+        link(who, platform)
+    say("1", "new of 1", DATABASE)
+    say("8", "new of 8", DATABASE, platform="discord")
+    AccountLink.objects.update(since=clock.seconds_from_now(-2 * 86_400))
+    mine, warned, unwarned = PlatformAccount.objects.order_by("pk")
+    request = forgetting.ask(account=mine)
+    assert request
+    while taken := outbox.claim(owner="courier", platforms=PLATFORMS):
+        outbox.settle([outbox.Sent(one, f"sent-{one.pk}") for one in taken])
+    before = forget_report.look([mine]).before()
+
+    answer = forgetting.confirm(account=mine, number=forget_number.number_of(request))
+    assert answer.request
+    assert forgetting.erase(request.pk, most=20)
+
+    assert answer.request.accounts == [mine.pk, warned.pk]
+    assert before.deleted == (called.described(mine), called.described(warned))
+    assert [(one.words, one.why) for one in before.kept] == [(called.described(unwarned), Why.UNTOLD)]
+    assert list(HistoryEntry.objects.filter(role="user").values_list("text", flat=True)) == ["old of 9"]
+    assert list(Conversation.objects.values_list("key", flat=True)) == ["bot_slack_9"]
 
 
 @pytest.mark.parametrize("is_linked", [False, True])
