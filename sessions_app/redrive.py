@@ -16,6 +16,7 @@ from django.db.models import F, Q, QuerySet
 from identity import audit, clock
 from identity.literals import Literal
 from identity.models import PlatformAccount
+from sessions_app import conversations
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, Conversation, HistoryEntry, InboundEvent, OutboundDelivery
 
 GIVEN_UP = (InboundEvent.Status.QUARANTINED, InboundEvent.Status.GIVEN_UP)
@@ -89,9 +90,12 @@ def dismiss_event(pk: int, *, operator: str) -> bool:
 @transaction.atomic
 def last_of(conversation: Conversation, account: PlatformAccount) -> bool:
     """The same for the last message that `account` wrote there, and nobody else's: an agent may act on it. False if
-    none is.
+    none is. The private conversations that an account has with a resolver and without one count as one.
     """
-    mine = given_up_events().filter(conversation=conversation, account=account)
+    is_there = Q(conversation=conversation)
+    if conversation.kind == Conversation.Kind.DM:
+        is_there |= Q(conversation__in=conversations.of_accounts([account.pk]))
+    mine = given_up_events().filter(is_there, account=account)
     last = mine.order_by("-pk").values_list("pk", flat=True).first()
     return last is not None and _ask_anew(last, starts=ONE_TRY)
 

@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from identity import clock, linking
 from identity.models import AuditEvent
+from identity.resolvers import InMemoryIdentityResolver, Resolves
 from sessions_app import inbox, outbox, redrive, turns
 from sessions_app import texts as bot_texts
 from sessions_app.messages import Address, MessageEdit
@@ -181,6 +182,21 @@ def test_it_asks_again_in_a_chat() -> None:
     assert ask(conversation) == "hard question"
     assert texts(conversation) == ["hard question", "re: hard question"]
     assert retry("alice").startswith("There is no message")
+
+
+@pytest.mark.parametrize("then", [None, DATABASE, InMemoryIdentityResolver()], ids=["none", "database", "memory"])
+def test_it_asks_again_what_was_said_under_the_other_key_of_the_same_chat(then: Resolves | None) -> None:
+    """A resolver was configured, or taken away, between the message and /retry."""
+    first = None if then else DATABASE
+    give_up("bob", "of another account", resolver=first)
+    give_up("alice", "in a group", group="room", resolver=first)
+    there = give_up("alice", "hard question", resolver=first)
+
+    assert retry("alice", resolver=then).startswith("I am trying again")
+    assert ask(there) == "hard question"
+    assert retry("alice", resolver=then).startswith("There is no message")
+    assert retry("alice", group="room", resolver=then).startswith("I am trying again")
+    assert redrive.given_up_events().get().text == "of another account"
 
 
 def test_it_asks_for_no_other_account_of_the_person() -> None:
