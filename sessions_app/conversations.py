@@ -41,6 +41,9 @@ _BY_KEY = PlatformAccount.objects.annotate(own_key=_without_resolver("platform",
     own_key=OuterRef("key"),
 )
 
+# Of a private conversation: whose it is.
+_OWNER = Coalesce("account_id", _BY_KEY.values("pk")[:1])
+
 
 def conversation_for(
     message: InboundMessage, account: PlatformAccount, resolver: Resolves | None
@@ -125,6 +128,19 @@ def before_resolvers(platform: str, platform_user_id: str) -> Conversation | Non
     return find_direct(key_without_resolver(platform, platform_user_id), None)
 
 
+def owner_of_event() -> Subquery:
+    """The account whose private conversation an event is in, None in a group: to annotate events with."""
+    its_place = Conversation.objects.filter(pk=OuterRef("conversation"))
+    return Subquery(its_place.annotate(owner=_OWNER).values("owner")[:1])
+
+
+def before_resolvers_of_accounts() -> QuerySet[Conversation]:
+    """`before_resolvers` within a subquery of a query of accounts."""
+    key = _without_resolver(OuterRef(OuterRef("platform")), OuterRef(OuterRef("platform_user_id")))
+    own = {"kind": Conversation.Kind.DM, "account": None, "platform": OuterRef(OuterRef("platform"))}
+    return Conversation.objects.filter(**own, key=key)
+
+
 def of_accounts(account_ids: Collection[int]) -> QuerySet[Conversation]:
     """The private conversations of these accounts, with those that they had while no resolver was configured."""
     pairs = PlatformAccount.objects.filter(pk__in=account_ids).values_list("platform", "platform_user_id")
@@ -200,7 +216,7 @@ def places_of(conversation_ids: Collection[int]) -> dict[int, tuple[int | None, 
     conversations of that account. One that is gone is left out.
     """
     asked = Conversation.objects.filter(pk__in=conversation_ids).annotate(
-        owner=Coalesce("account_id", _BY_KEY.values("pk")[:1]),
+        owner=_OWNER,
         twin=Coalesce(_BEFORE_RESOLVERS, _BY_KEY.values("conversation")[:1]),
     )
     rows = asked.values_list("pk", "owner", "twin")

@@ -17,7 +17,7 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Greatest
 
 from identity import clock, locks
-from identity.models import AccountLink, PlatformAccount
+from identity.models import PlatformAccount
 from sessions_app import conversations
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, Conversation, InboundEvent, Lane
 
@@ -92,14 +92,17 @@ def waiting(platforms: Collection[str], *, longer_than: float = 0.0) -> list[int
 def overdue() -> QuerySet[InboundEvent]:
     """What waits although its lane is free: nobody works on any conversation of the person, nor is to try one later."""
     now = clock.now()
-    own = Lane.objects.filter(Q(lease_until__gt=now) | Q(not_before__gt=now), conversation=OuterRef("conversation"))
-    theirs = "user__links__account__conversation__lane__"
-    same_person = AccountLink.objects.live().filter(
-        Q(**{f"{theirs}lease_until__gt": now}) | Q(**{f"{theirs}not_before__gt": now}),
-        account=OuterRef("conversation__account"),
-        user__links__ended_at=None,
+    held = Lane.objects.filter(Q(lease_until__gt=now) | Q(not_before__gt=now))
+    served = PlatformAccount.objects.filter(
+        Exists(held.filter(conversation__account=OuterRef("pk")))
+        | Exists(held.filter(conversation__in=conversations.before_resolvers_of_accounts()))
     )
-    return InboundEvent.objects.filter(~Exists(own), ~Exists(same_person), done_at=None)
+    same_person = served.filter(
+        links__ended_at=None, links__user__links__ended_at=None, links__user__links__account=OuterRef("owner")
+    )
+    own = held.filter(conversation=OuterRef("conversation"))
+    waits = InboundEvent.objects.filter(~Exists(own), done_at=None).annotate(owner=conversations.owner_of_event())
+    return waits.filter(~Exists(served.filter(pk=OuterRef("owner"))), ~Exists(same_person))
 
 
 @transaction.atomic

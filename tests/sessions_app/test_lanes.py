@@ -8,11 +8,13 @@ import pytest
 from django.db import DatabaseError, connection, connections, transaction
 
 from identity import clock, linking
+from identity.models import AccountLink
 from identity.outages import is_away
+from identity.resolvers import DatabaseIdentityResolver
 from sessions_app import history, lanes, outbox, turns
 from sessions_app.models import Conversation, InboundEvent, Lane
 from tests.sessions_app.racing import at_once
-from tests.sessions_app.talk import PLATFORMS, claim, is_busy, receive, say
+from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, is_busy, receive, say
 
 pytestmark = pytest.mark.django_db
 
@@ -362,6 +364,57 @@ def test_it_is_not_overdue_while_its_person_is_served() -> None:
     assert {event.conversation_id for event in lanes.overdue()} > {waits}
     Lane.objects.filter(pk=running.lease.conversation.pk).update(not_before=clock.seconds_from_now(30))
     assert [event.text for event in lanes.overdue()] == ["hello"]
+
+
+@pytest.mark.parametrize("unlinked", ["telegram", "discord"])
+def test_it_is_overdue_while_an_account_is_served_that_was_linked_once(unlinked: str) -> None:
+    for platform in ("telegram", "discord"):
+        say("alice", "hi", platform=platform)
+        link("alice", platform)
+    claim(receive("alice", "a long question", platform="discord"))
+    receive("alice", "hello")
+    assert not lanes.overdue().exists()
+
+    AccountLink.objects.filter(account__platform=unlinked).update(ended_at=clock.now())
+
+    assert [event.text for event in lanes.overdue()] == ["hello"]
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+@pytest.mark.parametrize("first", [None, DATABASE])
+def test_it_is_not_overdue_while_the_other_chat_of_its_account_is_served(
+    is_linked: bool, first: DatabaseIdentityResolver | None
+) -> None:
+    """The one from before a resolver was configured, or since."""
+    say("alice", "hi")
+    if is_linked:
+        link("alice", "telegram")
+    running = claim(receive("alice", "a long question", resolver=first))
+    waits = receive("alice", "are you there?", resolver=None if first else DATABASE)
+    for one in (None, DATABASE):
+        receive("bob", "hello", resolver=one)
+        receive("alice", "hello", group="room", resolver=one)
+    assert running.lease.conversation.pk != waits
+
+    assert [event.text for event in lanes.overdue()] == ["hello"] * 4
+    turns.abandon(running.lease)
+    assert waits in {event.conversation_id for event in lanes.overdue()}
+    Lane.objects.filter(pk=running.lease.conversation.pk).update(not_before=clock.seconds_from_now(30))
+    assert [event.text for event in lanes.overdue()] == ["hello"] * 4
+
+
+def test_it_is_not_overdue_while_the_older_chat_of_another_account_of_the_person_is_served() -> None:
+    for platform in ("telegram", "discord"):
+        say("alice", "hi", platform=platform)
+        link("alice", platform)
+    running = claim(receive("alice", "a long question", platform="discord", resolver=None))
+    receive("alice", "are you there?")
+    receive("alice", "still there?", resolver=None)
+    receive("alice", "hello", platform="slack", resolver=None)
+
+    assert [event.text for event in lanes.overdue()] == ["hello"]
+    turns.abandon(running.lease)
+    assert {event.text for event in lanes.overdue()} > {"hello", "are you there?", "still there?"}
 
 
 @pytest.mark.django_db(transaction=True)
