@@ -92,9 +92,12 @@ class Outlook:
         return self.after(self.reached - self.untold, untold=self.untold)
 
     def after(self, deleted: Collection[int], *, untold: Collection[int] = ()) -> Report:
-        """What was: `deleted`, and of the others those that were `untold`."""
-        kept = [Kept(words, self._why(pk, untold)) for pk, words in self.names.items() if pk not in deleted]
-        return Report(tuple(words for pk, words in self.names.items() if pk in deleted), tuple(kept))
+        """What was: `deleted`, and of the others those that were `untold`. Nothing is kept that another request, of
+        another browser or chat of the person, deletes at the same time.
+        """
+        gone = {*deleted, *_being_deleted()}
+        kept = [Kept(words, self._why(pk, untold)) for pk, words in self.names.items() if pk not in gone]
+        return Report(tuple(words for pk, words in self.names.items() if pk in gone), tuple(kept))
 
     def _why(self, pk: int, untold: Collection[int]) -> Why:
         if pk in untold and pk in self.reached:
@@ -141,6 +144,12 @@ def unwarned(request: ForgetRequest, *, hopeless: bool = False) -> set[int]:
     mine = warnings.filter(account__in=request.accounts, subject__by=request.account_id)
     told = mine.exclude(status=Status.DEAD) if hopeless else mine.filter(status=Status.SENT)
     return {*request.accounts} - {request.account_id, *told.values_list("account", flat=True)}
+
+
+def _being_deleted() -> set[int]:
+    """The accounts that requests delete now, or have just deleted: from here on none of them is kept."""
+    begun = ForgetRequest.objects.filter(state__in=(ForgetRequest.State.ERASING, ForgetRequest.State.CLEANING))
+    return {pk for accounts in begun.values_list("accounts", flat=True) for pk in accounts}
 
 
 def _related(accounts: Collection[PlatformAccount]) -> list[PlatformAccount]:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from html import unescape
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.apps import apps
 from django.conf import settings
+from django.db import connection
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 from redis import Redis
 
 from identity import browsers, clock, linking
 from identity.models import AccountLink, BrowserAccount, PlatformAccount
-from sessions_app import forget_number, forgetting, history, inbox, outbox, turns
+from sessions_app import forget_number, forgetting, history, inbox, outbox, turns, views
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry
 from tests.identity import pairs
 from tests.sessions_app import browsing
+from tests.sessions_app.racing import at_once
 from tests.sessions_app.talk import DATABASE, claim, message
 from tests.sessions_app.test_forgetting import clean_later, deliver, everything, step_to_the_end
 
@@ -374,3 +379,59 @@ def test_it_says_which_account_was_unlinked_just_before_it_began(
     page = person.types("telegram", number=number("telegram"))
 
     says_what_is_so(page, deleted={TELEGRAM}, kept={DISCORD: "left"})
+
+
+def confirming(person: Person, platform: str) -> Callable[[], HttpResponse]:
+    """The number is typed when it is called. The account is looked up now, while it has a name."""
+    return partial(
+        person.client.post, reverse("me-forget-number"), {"as": account(platform).pk, "number": number(platform)}
+    )
+
+
+def test_it_says_that_an_account_is_deleted_which_another_browser_deletes(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = Person(client, "telegram", "discord"), Person(Client(), "telegram", "discord")
+    one.link("telegram", "discord", days=2)
+    one.asks("telegram")
+    other.asks("discord")
+    deliver()
+    waiting = [confirming(other, "discord")]
+    erase = views._erase
+
+    def after_the_other(asked: ForgetRequest) -> bool:
+        while waiting:
+            waiting.pop()()
+        return erase(asked)
+
+    monkeypatch.setattr(views, "_erase", after_the_other)
+    page = confirming(one, "telegram")().content.decode()
+
+    says_what_is_so(page, deleted={TELEGRAM, DISCORD}, kept={})
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_linked", [False, True])
+@pytest.mark.parametrize("turn", range(3))
+def test_two_browsers_of_a_person_confirm_at_once(client: Client, turn: int, *, is_linked: bool) -> None:
+    """Each for another account. One that comes too late is signed out and shows nothing."""
+    if connection.vendor == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    one, other = Person(client, "telegram", "discord"), Person(Client(), "telegram", "discord")
+    if is_linked:
+        one.link("telegram", "discord", days=2)
+    one.asks("telegram")
+    other.asks("discord")
+    deliver()
+
+    answers, raised = at_once(confirming(one, "telegram"), confirming(other, "discord"))
+
+    assert not raised
+    pages = [answer.content.decode() for answer in cast("list[HttpResponse]", answers) if answer.status_code == 200]
+    assert pages
+    for page in pages:
+        deleted = set(listed(page, "deleted"))
+        assert deleted == {TELEGRAM, DISCORD} if is_linked else deleted
+    assert {TELEGRAM, DISCORD} == {platform for page in pages for platform in listed(page, "deleted")}
+    step_to_the_end()
+    assert found() == set()
