@@ -22,6 +22,7 @@ from django.test.utils import CaptureQueriesContext
 from identity import audit, browsers, clock, codes, linking, pairing, pairing_limits, pairing_rows
 from identity.limits import limits
 from identity.models import AccountLink, AuditEvent, Browser, Pairing, PlatformAccount, UnifiedUser
+from identity.notices import Template
 from sessions_app import (
     conversations,
     database_files,
@@ -149,6 +150,17 @@ def test_it_leaves_nothing_of_a_person_and_all_of_others(two: None) -> None:
     assert found_of_zaphod() == set()
     assert set(HistoryEntry.objects.values_list("pk", "text")) == kept
     assert not AccountLink.objects.live().exists()
+
+
+def test_it_deletes_what_waits_for_them_at_an_older_address(two: None) -> None:
+    """A platform gave the chat another id after the notice was put in line."""
+    outbox.queue_notice(account(), Template.FORGET_ASKED, {"by": account("bob").pk})
+    OutboundDelivery.objects.filter(template=Template.FORGET_ASKED).update(chat_id="the older one")
+    assert not Conversation.objects.filter(chat_id="the older one").exists()
+
+    forget()
+
+    assert not OutboundDelivery.objects.filter(chat_id="the older one").exists()
 
 
 def test_it_signs_out_every_browser_of_theirs_and_no_other(two: None) -> None:

@@ -240,3 +240,20 @@ def test_it_takes_no_other_conversation_for_an_accounts_own(kind: str, key: str,
     if kind == "dm":
         assert conversations.places_of([other.pk]) == {other.pk: (None, (other.pk,))}
     assert list(conversations.of_accounts([account.pk]).values_list("pk", flat=True)) == [conversation]
+
+
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [("bot_telegram_x_1", InMemoryIdentityResolver()), ("telegram:x_1", None)],
+    ids=["before", "since"],
+)
+def test_it_takes_no_conversation_of_another_platform_for_an_accounts_own(key: str, given: Resolves | None) -> None:
+    """A program's own name for a platform makes the same key."""
+    other = Conversation.objects.create(kind="dm", key=key, platform="telegram_x")
+    history.entry(other, role="user", source="message", text="not mine").save()
+    conversation = Conversation.objects.get(pk=receive("x_1", "hello", resolver=given))
+
+    assert conversation != other
+    assert history.readable(conversation, limit=9, speaker=("telegram", "x_1")) == ()
+    Conversation.objects.filter(pk=other.pk).update(platform="telegram")
+    assert [line.text for line in history.readable(conversation, limit=9, speaker=("telegram", "x_1"))] == ["not mine"]
