@@ -347,6 +347,7 @@ def test_it_exports_all_that_may_be_read_once_the_link_is_a_day_old(alice: Clien
 
 def test_it_exports_own_rows_alone_by_a_link_of_today(alice: Client) -> None:
     AccountLink.objects.filter(account__platform="telegram").update(since=clock.now())
+    say("alice", "today there", answer="which chats may read", platform="discord")
     file = exported(alice)
 
     assert [one["text"] for one in file["entries"]] == ["before here", "ok before here"]
