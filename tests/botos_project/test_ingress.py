@@ -18,7 +18,13 @@ class Caller:
 
     def __init__(self, path: str = "/pair/", *parts: bytes, announced: int | None = None) -> None:
         headers = [] if announced is None else [(b"content-length", str(announced).encode())]
-        self.scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "scheme": "http"}
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "headers": headers,
+            "scheme": "http",
+        }
         self.parts = list(parts) or [b""]
         self.read = 0
         self.status = 0
