@@ -1,7 +1,7 @@
 """Mutation operators that remove one rule: a guard, a call, a condition of a query, a lock.
 
-The operators of cosmic-ray change a rule (`<` becomes `<=`, `True` becomes `False`). A rule of the pairing code is mostly
-a condition in a query or a call, and the likely mistake is to lose it. Each operator names the replacements of a syntax
+The operators of cosmic-ray change a rule (`<` becomes `<=`, `True` becomes `False`). Most rules of the pairing code
+are a call or a condition of a query, and the likely mistake is to lose one. Each operator lists its changes of a
 node; cosmic-ray counts them, applies one and restores the file.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from cosmic_ray.operators.operator import Example, Operator
 from parso.python.tree import Name
@@ -18,23 +18,31 @@ Position = tuple[tuple[int, int], tuple[int, int]]
 Node = Any  # of parso's tree, which has no types
 
 QUERIES = {"filter", "exclude", "Q"}
-NARROWING = {"filter", "exclude", "distinct", "order_by", "live", "first"}
-LOCKS = {"lock_person", "lock_people", "lock_sides", "hold_those", "select_for_update", "guesses_of"}
+NARROWING = {"filter", "exclude", "distinct", "order_by", "live"}
+LOCKS = {"lock_person", "lock_people", "lock_sides", "hold", "hold_those", "select_for_update", "guesses_of"}
+
+
+class Change(NamedTuple):
+    """`part` (a node, or something in it) becomes `text`. `at` is the part of it that a report points at."""
+
+    part: Node
+    text: str
+    at: Node | None = None
 
 
 class Removal(Operator):  # type: ignore[misc]
     """An operator that replaces one part of a node with other source text."""
 
     @abstractmethod
-    def replacements(self, node: Node) -> Iterator[tuple[Node, str]]:
-        """Yield the part that goes (the node or something in it) and the text that takes its place."""
+    def replacements(self, node: Node) -> Iterator[Change]:
+        """Yield each change that this operator can make at a node."""
 
     def mutation_positions(self, node: Node) -> Iterator[Position]:
-        for part, _ in self.replacements(node):
-            yield part.start_pos, part.end_pos
+        for part, _, at in self.replacements(node):
+            yield (at or part).start_pos, (at or part).end_pos
 
     def mutate(self, node: Node, index: int) -> Node:
-        part, text = list(self.replacements(node))[index]
+        part, text, _ = list(self.replacements(node))[index]
         leaf = Name(text, part.start_pos, prefix=part.get_first_leaf().prefix)
         if part is node:
             return leaf
@@ -46,14 +54,14 @@ class Removal(Operator):  # type: ignore[misc]
 class RemoveStatement(Removal):
     """Do not make a call whose result nobody uses, do not set an attribute, do not raise."""
 
-    def replacements(self, node: Node) -> Iterator[tuple[Node, str]]:
+    def replacements(self, node: Node) -> Iterator[Change]:
         if node.type != "simple_stmt":
             return
         statement = node.children[0]
         is_call = statement.type == "atom_expr" and not _is_lock(statement)
         sets_attribute = statement.type == "expr_stmt" and "." in _code(statement.children[0])
         if is_call or sets_attribute or statement.type == "raise_stmt":
-            yield statement, "pass"
+            yield Change(statement, "pass")
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
@@ -63,9 +71,9 @@ class RemoveStatement(Removal):
 class RemoveLock(Removal):
     """Do not wait for the rows of an account, a person or a browser."""
 
-    def replacements(self, node: Node) -> Iterator[tuple[Node, str]]:
+    def replacements(self, node: Node) -> Iterator[Change]:
         if node.type == "simple_stmt" and node.children[0].type == "atom_expr" and _is_lock(node.children[0]):
-            yield node.children[0], "pass"
+            yield Change(node.children[0], "pass")
         elif node.type == "atom_expr":
             yield from _without_calls(node, {"select_for_update"})
 
@@ -80,7 +88,7 @@ class RemoveLock(Removal):
 class RemoveArgument(Removal):
     """Drop a condition of a query, or a named argument of any call."""
 
-    def replacements(self, node: Node) -> Iterator[tuple[Node, str]]:
+    def replacements(self, node: Node) -> Iterator[Change]:
         if node.type != "trailer" or node.children[0].value != "(" or len(node.children) < 3:
             return
         given = node.children[1]
@@ -89,7 +97,8 @@ class RemoveArgument(Removal):
         for nth, one in enumerate(arguments):
             is_named = one.type == "argument" and _code(one.children[1]) == "="
             if is_named or named in QUERIES:
-                yield given, ", ".join(_code(other) for other in (*arguments[:nth], *arguments[nth + 1 :]))
+                others = (*arguments[:nth], *arguments[nth + 1 :])
+                yield Change(given, ", ".join(_code(other) for other in others), one)
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
@@ -104,13 +113,13 @@ class RemoveArgument(Removal):
 class RemoveNarrowing(Removal):
     """Drop a whole `.filter(...)`, `.live()` or `.order_by(...)` of a chain, or a slice."""
 
-    def replacements(self, node: Node) -> Iterator[tuple[Node, str]]:
+    def replacements(self, node: Node) -> Iterator[Change]:
         if node.type != "atom_expr":
             return
-        yield from _without_calls(node, NARROWING - {"first"})
+        yield from _without_calls(node, NARROWING)
         for nth, one in enumerate(node.children):
             if one.type == "trailer" and one.children[0].value == "[" and ":" in _code(one.children[1]):
-                yield node, _joined(node, nth, nth + 1)
+                yield Change(node, _joined(node, nth, nth + 1), one)
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
@@ -124,16 +133,16 @@ class RemoveNarrowing(Removal):
 class RemoveOperand(Removal):
     """Drop one side of `and`, `or`, `&` or `|`, or one element of a list, set or tuple."""
 
-    def replacements(self, node: Node) -> Iterator[tuple[Node, str]]:
+    def replacements(self, node: Node) -> Iterator[Change]:
         if node.type in {"and_test", "or_test", "and_expr", "expr"}:
             for nth in range(0, len(node.children), 2):
                 start, stop = (nth, nth + 2) if nth == 0 else (nth - 1, nth + 1)
-                yield node, _joined(node, start, stop)
+                yield Change(node, _joined(node, start, stop), node.children[nth])
         elif node.type == "testlist_comp" and not any(one.type.endswith("comp_for") for one in node.children):
             elements = [one for one in node.children if _code(one) != ","]
             for nth in range(len(elements)):
                 kept = [_code(one) for other, one in enumerate(elements) if other != nth]
-                yield node, ", ".join(kept) + ","
+                yield Change(node, ", ".join(kept) + ",", elements[nth])
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
@@ -148,14 +157,14 @@ class RemoveOperand(Removal):
 class NeverTrue(Removal):
     """Never take a branch: the guard has no effect. What it calls and binds stays."""
 
-    def replacements(self, node: Node) -> Iterator[tuple[Node, str]]:
+    def replacements(self, node: Node) -> Iterator[Change]:
         if node.type == "if_stmt":
             for nth, one in enumerate(node.children):
                 if one.type == "keyword" and one.value in {"if", "elif"}:
                     test = node.children[nth + 1]
-                    yield test, f"(({_code(test)}) and False)"
+                    yield Change(test, f"(({_code(test)}) and False)")
         elif node.type in {"ternary", "test"} and len(node.children) == 5:
-            yield node.children[2], f"(({_code(node.children[2])}) and False)"
+            yield Change(node.children[2], f"(({_code(node.children[2])}) and False)")
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
@@ -168,11 +177,11 @@ class NeverTrue(Removal):
 class AlwaysTrue(Removal):
     """Keep what a comprehension leaves out, and take a branch of an expression whatever its condition says."""
 
-    def replacements(self, node: Node) -> Iterator[tuple[Node, str]]:
+    def replacements(self, node: Node) -> Iterator[Change]:
         if node.type == "comp_if":
-            yield node.children[1], f"(({_code(node.children[1])}) or True)"
+            yield Change(node.children[1], f"(({_code(node.children[1])}) or True)")
         elif node.type in {"ternary", "test"} and len(node.children) == 5:
-            yield node.children[2], f"(({_code(node.children[2])}) or True)"
+            yield Change(node.children[2], f"(({_code(node.children[2])}) or True)")
 
     @classmethod
     def examples(cls) -> Sequence[Example]:
@@ -212,13 +221,13 @@ def _joined(node: Node, start: int, stop: int) -> str:
     return "".join(one.get_code(include_prefix=nth > 0) for nth, one in enumerate(children))
 
 
-def _without_calls(node: Node, names: set[str]) -> Iterator[tuple[Node, str]]:
+def _without_calls(node: Node, names: set[str]) -> Iterator[Change]:
     """The chain without one call of these names, for each of them."""
     for nth, one in enumerate(node.children[:-1]):
         following = node.children[nth + 1]
         is_attribute = one.type == "trailer" and one.children[0].value == "." and one.children[1].value in names
         if is_attribute and following.type == "trailer" and following.children[0].value == "(":
-            yield node, _joined(node, nth, nth + 2)
+            yield Change(node, _joined(node, nth, nth + 2), one)
 
 
 def _name_before(trailer: Node) -> str:
@@ -228,5 +237,5 @@ def _name_before(trailer: Node) -> str:
 
 
 def _is_lock(call: Node) -> bool:
-    return any(one.type == "trailer" and one.children[0].value == "(" and _name_before(one) in LOCKS
-               for one in call.children) or _code(call).startswith("attachments.hold(")
+    calls = [one for one in call.children if one.type == "trailer" and one.children[0].value == "("]
+    return any(_name_before(one) in LOCKS for one in calls)

@@ -51,7 +51,6 @@ class Mutant:
 
     key: str
     spec: MutationSpec
-    first_test: str
 
     def __str__(self) -> str:
         return f"{self.spec.module_path}:{self.spec.start_pos[0]}: {self.spec.operator_name}"
@@ -60,21 +59,20 @@ class Mutant:
 def all_mutants(folder: Path) -> list[Mutant]:
     """Every mutant of the configured modules, in the order of the source. `folder` holds the session of cosmic-ray."""
     wanted = {*CONFIG["operators"], *(CONFIG["postgresql_operators"] if IS_POSTGRESQL else ())}
-    paths = [Path(path) for path, _ in CONFIG["modules"].values()]
+    names = {Path(path): name for name, path in CONFIG["modules"].items()}
     with use_db(str(folder / "session.sqlite3")) as session:
-        init(paths, session, {})
+        init(names, session, {})
         specs = [spec for item in session.work_items for spec in item.mutations if spec.operator_name in wanted]
-    names = {Path(path): (name, test) for name, (path, test) in CONFIG["modules"].items()}
-    lines = {path: path.read_text(encoding="utf-8").splitlines() for path in paths}
+    lines = {path: path.read_text(encoding="utf-8").splitlines() for path in names}
     counted: Counter[str] = Counter()
     mutants = []
     for spec in sorted(specs, key=lambda one: (one.module_path, one.start_pos, one.operator_name, one.occurrence)):
-        name, first_test = names[spec.module_path]
+        name = names[spec.module_path]
         changed = lines[spec.module_path][spec.start_pos[0] - 1 : spec.end_pos[0]]
         text = hashlib.sha256(" ".join(" ".join(changed).split()).encode()).hexdigest()[:10]
         key = f"{name}.{spec.definition_name or 'module'} {spec.operator_name} {text}"
         counted[key] += 1
-        mutants.append(Mutant(f"{key} {counted[key]}", spec, first_test))
+        mutants.append(Mutant(f"{key} {counted[key]}", spec))
     return mutants
 
 
@@ -89,11 +87,11 @@ def copy_project(target: Path) -> Path:
     return target
 
 
-def pytest_command(first_test: str) -> list[str]:
-    tests = dict.fromkeys([first_test, *CONFIG["tests"], *(CONFIG["postgresql_tests"] if IS_POSTGRESQL else ())])
+def pytest_command(*arguments: str) -> list[str]:
+    tests = [*CONFIG["tests"], *(CONFIG["postgresql_tests"] if IS_POSTGRESQL else ())]
     reuse = () if IS_POSTGRESQL else ("--reuse-db",)
-    plugins = ("-p", "no:cacheprovider", "-p", "tests.mutation.migrated")
-    return [sys.executable, "-m", "pytest", "-x", "-q", *plugins, *reuse, *tests]
+    plugins = ("-p", "no:cacheprovider", "-p", "tests.mutation.plugin")
+    return [sys.executable, "-m", "pytest", "-x", "-q", *plugins, *reuse, *arguments, *tests]
 
 
 def migrate(folder: Path, copy: Path) -> None:
@@ -106,10 +104,11 @@ def migrate(folder: Path, copy: Path) -> None:
     subprocess.run(command, cwd=copy, env=environment, check=True)
 
 
-def seconds_without_a_mutant(copy: Path) -> float:
-    """How long the tests take when nothing is wrong. They have to pass."""
+def seconds_without_a_mutant(copy: Path, calls: Path) -> float:
+    """How long the tests take when nothing is wrong. They have to pass. `calls` gets what each of them calls."""
     begun = time.monotonic()
-    subprocess.run(pytest_command(CONFIG["tests"][0]), cwd=copy, check=True, stdout=subprocess.DEVNULL)
+    command = pytest_command("--record-calls", str(calls))
+    subprocess.run(command, cwd=copy, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - begun
 
 
@@ -117,11 +116,13 @@ def _take_a_copy(copies: Queue[str]) -> None:
     os.chdir(copies.get())
 
 
-def _run(mutant: Mutant, timeout: float) -> WorkResult:
-    return mutate_and_test([mutant.spec], shlex.join(pytest_command(mutant.first_test)), timeout)
+def _run(mutant: Mutant, calls: Path, timeout: float) -> WorkResult:
+    function = f"{mutant.spec.module_path}:{mutant.spec.definition_name}"
+    command = pytest_command("--calls", str(calls), "--reaching", function)
+    return mutate_and_test([mutant.spec], shlex.join(command), timeout)
 
 
-def run(mutants: list[Mutant], copies: list[Path], timeout: float) -> list[Mutant]:
+def run(mutants: list[Mutant], copies: list[Path], calls: Path, timeout: float) -> list[Mutant]:
     """Run each mutant in one of the copies and print what comes of it. Returns those that survived."""
     context = get_context("spawn")
     free = context.Queue()
@@ -129,7 +130,7 @@ def run(mutants: list[Mutant], copies: list[Path], timeout: float) -> list[Mutan
         free.put(str(copy))
     survived = []
     with ProcessPoolExecutor(len(copies), context, _take_a_copy, (free,)) as pool:
-        running = {pool.submit(_run, mutant, timeout): mutant for mutant in mutants}
+        running = {pool.submit(_run, mutant, calls, timeout): mutant for mutant in mutants}
         for nth, done in enumerate(as_completed(running), 1):
             mutant, result = running[done], done.result()
             if result.test_outcome is None or result.test_outcome == "incompetent":
@@ -161,10 +162,10 @@ def main(words: list[str]) -> int:
         print(f"{len(mutants)} of {len(every)} mutants, FAULTS_SEED={seed}", flush=True)
         copies = [copy_project(folder / f"copy-{nth}") for nth in range(os.cpu_count() or 1)]
         migrate(folder, copies[0])
-        whole = seconds_without_a_mutant(copies[0])
-        survived = run(mutants, copies, max(CONFIG["least_seconds"], 3 * whole))
+        calls = folder / "calls.json"
+        whole = seconds_without_a_mutant(copies[0], calls)
+        survived = run(mutants, copies, calls, max(CONFIG["least_seconds"], 3 * whole))
     new = [one for one in survived if one.key not in SURVIVORS]
-    minutes = (time.monotonic() - begun) / 60
-    print(f"{len(mutants) - len(survived)} killed, {len(survived)} survived, {len(new)} of them new, {minutes:.0f} minutes")
+    killed, minutes = len(mutants) - len(survived), (time.monotonic() - begun) / 60
+    print(f"{killed} killed, {len(survived)} survived, {len(new)} of them new, {minutes:.0f} minutes")
     return 1 if new or stale else 0
-
