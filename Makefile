@@ -16,7 +16,7 @@ CHECKED := manage.py botos_project identity sessions_app adapters tests
 DEPLOY := env -i PATH="$$PATH" HOME="$$HOME" BOTOS_ENV_FILE= BOTOS_PUBLIC_URL=https://bots.example.org \
 	SECRET_KEY=$$($(BIN)/python -c "import secrets; print(secrets.token_urlsafe(50))")
 
-.PHONY: help run test check static bench faults audit lock
+.PHONY: help run test check static bench faults mutants audit lock
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -45,6 +45,10 @@ bench: .venv/.installed-dev ## Measure
 
 faults: .venv/.installed-dev ## Kill, stall and flood it, and count what was lost
 	@$(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
+	@$(BIN)/python -m tests.mutation
+
+mutants: .venv/.installed-dev ## Change the pairing code at random and see whether a test notices
+	@$(BIN)/python -m tests.mutation
 
 audit: .venv/.installed-dev ## Look for known holes in what is pinned
 	@.ci/audit

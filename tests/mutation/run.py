@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import cosmic_ray.plugins
+from attrs import evolve
 from cosmic_ray.commands.init import init
 from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.work_db import use_db
@@ -80,7 +81,7 @@ def copy_project(target: Path) -> Path:
     """The files that tests need, so that no mutant is ever in the working tree."""
     target.mkdir()
     for path in PROJECT.iterdir():
-        if path.is_file():
+        if path.is_file() and path.name != ".env":
             shutil.copy2(path, target)
         elif path.name in COPIED or path.name == "static":
             shutil.copytree(path, target / path.name, symlinks=True)
@@ -130,6 +131,9 @@ def run(mutants: list[Mutant], copies: list[Path], calls: Path, timeout: float) 
         free.put(str(copy))
     survived = []
     with ProcessPoolExecutor(len(copies), context, _take_a_copy, (free,)) as pool:
+        control = Mutant("control", evolve(mutants[0].spec, operator_name="core/NoOp", occurrence=0))
+        if (result := pool.submit(_run, control, calls, timeout).result()).is_killed:
+            raise RuntimeError(f"the tests fail where nothing is changed: {result.output}")
         running = {pool.submit(_run, mutant, calls, timeout): mutant for mutant in mutants}
         for nth, done in enumerate(as_completed(running), 1):
             mutant, result = running[done], done.result()
