@@ -29,13 +29,14 @@ class Environment:
     """Typed answers about one set of variables. A variable that is empty counts as not set.
 
     `listed` are the names that stand in `.env`. `asked` remembers every name, so that a test can hold the documents
-    against it; `secrets` remembers every secret value, so that the logs can leave it out.
+    against it, and `secret_names` those that hold secrets; `secrets` remembers every secret value, so that the logs can
+    leave it out.
     """
 
     def __init__(self, values: Mapping[str, str], listed: Iterable[str] = ()) -> None:
         self._values = values
         self._listed = set(listed)
-        self._in_files: set[str] = set()
+        self.secret_names: set[str] = set()
         self.asked: set[str] = set()
         self.secrets: set[str] = set()
 
@@ -48,7 +49,7 @@ class Environment:
 
         Other names in `.env` may be those of an agent of one's own.
         """
-        known = self.asked | self._in_files | ELSEWHERE
+        known = self.asked | {f"{name}_FILE" for name in self.secret_names} | ELSEWHERE
         sentences = []
         for name in sorted({name for name in self._values if name.startswith("BOTOS_")} | self._listed):
             near = [] if name in known else difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.8)
@@ -64,7 +65,7 @@ class Environment:
 
     def secret(self, name: str) -> str:
         """The value of NAME, or the content of the file that NAME_FILE names. Empty if neither is set."""
-        self._in_files.add(f"{name}_FILE")
+        self.secret_names.add(name)
         value, file = self.text(name), self._values.get(f"{name}_FILE", "").strip()
         if value and file:
             raise BadSetting("E003", f"Both {name} and {name}_FILE are set.", hint="keep one of them.")
