@@ -40,7 +40,13 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 CONFIG: dict[str, Any] = tomllib.loads((HERE / "config.toml").read_text(encoding="utf-8"))
 SURVIVORS: dict[str, str] = tomllib.loads((HERE / "survivors.toml").read_text(encoding="utf-8"))
-COPIED = (*(path.name for path in PROJECT.iterdir() if (path / "__init__.py").exists()), "docs", "deploy", "templates")
+COPIED = {
+    *(path.name for path in PROJECT.iterdir() if (path / "__init__.py").exists()),
+    "docs",
+    "deploy",
+    "static",
+    "templates",
+}
 IS_POSTGRESQL = os.environ.get("TEST_DATABASE_URL", "").startswith("postgres")
 
 cosmic_ray.plugins.OPERATOR_PROVIDERS["botos"] = Provider()
@@ -57,13 +63,14 @@ class Mutant:
         return f"{self.spec.module_path}:{self.spec.start_pos[0]}: {self.spec.operator_name}"
 
 
-def all_mutants(folder: Path) -> list[Mutant]:
-    """Every mutant of the configured modules, in the order of the source. `folder` holds the session of cosmic-ray."""
-    wanted = {*CONFIG["operators"], *(CONFIG["postgresql_operators"] if IS_POSTGRESQL else ())}
-    names = {Path(path): name for name, path in CONFIG["modules"].items()}
+def all_mutants(names: dict[Path, str], operators: set[str], folder: Path) -> list[Mutant]:
+    """Every mutant that these operators make of the modules (path to name), in the order of the source.
+
+    `folder` holds the session of cosmic-ray.
+    """
     with use_db(str(folder / "session.sqlite3")) as session:
         init(names, session, {})
-        specs = [spec for item in session.work_items for spec in item.mutations if spec.operator_name in wanted]
+        specs = [spec for item in session.work_items for spec in item.mutations if spec.operator_name in operators]
     lines = {path: path.read_text(encoding="utf-8").splitlines() for path in names}
     counted: Counter[str] = Counter()
     mutants = []
@@ -77,13 +84,13 @@ def all_mutants(folder: Path) -> list[Mutant]:
     return mutants
 
 
-def copy_project(target: Path) -> Path:
+def copy_project(target: Path, source: Path = PROJECT) -> Path:
     """The files that tests need, so that no mutant is ever in the working tree."""
     target.mkdir()
-    for path in PROJECT.iterdir():
+    for path in source.iterdir():
         if path.is_file() and path.name != ".env":
             shutil.copy2(path, target)
-        elif path.name in COPIED or path.name == "static":
+        elif path.name in COPIED:
             shutil.copytree(path, target / path.name, symlinks=True)
     return target
 
@@ -157,8 +164,12 @@ def main(words: list[str]) -> int:
     wanted = os.environ.get("FAULTS_MUTANTS", str(CONFIG["sample"]))
     with tempfile.TemporaryDirectory(prefix="botos-mutants-") as name:
         folder = Path(name)
-        every = all_mutants(folder)
+        operators = {*CONFIG["operators"], *(CONFIG["postgresql_operators"] if IS_POSTGRESQL else ())}
+        every = all_mutants({Path(path): name for name, path in CONFIG["modules"].items()}, operators, folder)
         mutants = [one for one in every if not words or any(word in one.key for word in words)]
+        if not mutants:
+            print("no key of a mutant contains", *words)
+            return 2
         if stale := [] if IS_POSTGRESQL else sorted(SURVIVORS.keys() - {one.key for one in every}):
             print("survivors.toml lists mutants that no longer exist:", *stale, sep="\n  ")
         if wanted != "all":
