@@ -125,6 +125,16 @@ def test_it_counts_the_browsers_of_an_address_on(settings: Settings) -> None:
     assert Browser.objects.values("address").distinct().count() == 1
 
 
+def test_it_counts_only_the_browsers_of_the_same_address_on(settings: Settings) -> None:
+    elsewhere = Browser.objects.create(name="Firefox on Linux", address="elsewhere")
+    post(Client(), "pair-start")
+    rotate(settings)
+    post(Client(), "pair-start")
+
+    elsewhere.refresh_from_db()
+    assert elsewhere.address == "elsewhere"
+
+
 def test_it_counts_the_starts_of_an_account_on(settings: Settings) -> None:
     alice = account("alice")
     pairs.offered(alice)
