@@ -317,6 +317,7 @@ def test_it_links_two_accounts_that_were_attached_lately(told: Told) -> None:
     attached(page)
     attached(page, platform="discord")
 
+    assert browser_pairing.linkable(page) == [(telegram, discord)]
     assert browser_pairing.link_these_two(browser=page, accounts=[telegram.pk, discord.pk]) == Outcome.LINKED
     assert are_one(telegram, discord)
     assert set(AccountLink.objects.values_list("method", flat=True)) == {"pairing"}
@@ -339,6 +340,25 @@ def test_not_me_takes_back_what_the_page_linked(is_first: bool, has_ended: bool)
 
     assert not are_one(alice, mallory)
     assert AccountLink.objects.get(account=mallory).disowned
+
+
+def test_not_me_too_late_signs_the_page_out_and_says_so(told: Told) -> None:
+    page, alice = browser("mallorys"), account("alice")
+    request = attached(page)
+
+    assert pairing.deny(account=alice, pairing_id=request.pk) == Outcome.DENIED
+
+    assert told.text(alice) == "Signed out: 1 browser."
+    assert browsers.attached(page) == []
+
+
+def test_signing_out_is_written_down_and_told_to_the_page_once() -> None:
+    page = browser()
+
+    assert [browsers.sign_out(page), browsers.sign_out(page)] == [True, False]
+
+    assert AuditEvent.objects.filter(kind="browser_ended", actor=browsers.actor(page)).count() == 1
+    assert LiveEvent.objects.filter(kind="ended").count() == 1
 
 
 def test_it_undoes_what_was_linked_on_the_page() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from identity import clock, codes, link_upkeep, linking, pairing, pairing_rows, wording
+from identity import clock, codes, link_upkeep, linking, pairing, pairing_policy, pairing_rows, wording
 from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
 from identity.pairing_rows import Outcome
@@ -147,6 +147,19 @@ def test_an_account_that_came_after_the_claim_cannot_finish(told: Told, telegram
 
     assert owner(telegram) is None
     assert told.to(telegram)[-1] == Template.REFUSED
+
+
+def test_policy_compares_the_accounts_of_the_person_with_those_at_the_claim(
+    telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    alice = person("alice")
+    request = invited(alice, telegram)
+    assert pairing_policy.forbids(request, telegram) == ""
+
+    # Links that other code makes end the request themselves: policy is the second guard.
+    AccountLink.objects.create(account=discord, user=alice, method="operator", actor="root")
+
+    assert pairing_policy.forbids(request, telegram) == "changed"
 
 
 def test_the_number_of_one_request_is_no_wrong_one_of_another(
