@@ -174,6 +174,32 @@ def test_the_number_of_one_request_is_no_wrong_one_of_another(
     assert (first.state, first.tries) == ("refused", 0)  # since Slack has come: whoever claimed it was not shown that
 
 
+def test_a_number_that_fits_two_requests_finishes_one(
+    monkeypatch: pytest.MonkeyPatch, told: Told, telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    alice = person("alice", telegram)
+    first, second = invited(alice, discord), invited(alice, account("alice", "slack"))
+    told.said.clear()
+    monkeypatch.setattr("identity.pairing_finish.fits", lambda *_: True)
+
+    assert pairing.confirm(account=telegram, number="000000") == Outcome.LINKED
+
+    assert (state(first), state(second)) == ("linked", "refused")
+    assert Template.NOTHING_THERE not in told.to(telegram)  # which a second try would say
+
+
+def test_the_number_of_an_invitation_that_has_ended_is_spent_for_the_person(
+    telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    request = invited(person("alice", telegram), discord)
+    assert not pairing.is_spent_number(telegram, [number(request)])
+
+    assert pairing.withdraw(pairing=request, operator="root") == Outcome.CANCELLED
+
+    assert pairing.is_spent_number(telegram, [number(request)])
+    assert not pairing.is_spent_number(account("mallory", "slack"), [number(request)])
+
+
 def test_a_number_that_fits_none_is_a_wrong_one_of_all(telegram: PlatformAccount, discord: PlatformAccount) -> None:
     alice = person("alice", telegram)
     requests = [invited(alice, discord), invited(alice, account("alice", "slack"))]
