@@ -85,6 +85,11 @@ def test_it_reads_no_number_where_there_is_none(text: str) -> None:
     assert codes.read_number(text) is None
 
 
+def test_it_reads_no_more_than_64_characters() -> None:
+    assert codes.read_number("123456" + " " * 58) == "123456"
+    assert codes.read_number("123456" + " " * 59) is None
+
+
 def test_it_finds_codes_in_a_sentence() -> None:
     found = codes.found_in_private("please send wdjb-mjht to the bot (or BCDF GHJK), not XBCDF-GHJKL")
 

@@ -200,6 +200,22 @@ def test_the_number_of_an_invitation_that_has_ended_is_spent_for_the_person(
     assert not pairing.is_spent_number(account("mallory", "slack"), [number(request)])
 
 
+def test_a_number_concerns_the_accounts_of_its_person_and_nobody_else_who_is_linked(
+    telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    bob = account("bob")
+    person("alice", telegram, discord)
+    person("bob", bob, account("bob", "discord"))
+    request = pairs.claimed(account("alice", "slack"), telegram)
+
+    assert pairing.is_party_to_number(discord)
+    assert not pairing.is_party_to_number(bob)
+
+    pairing.cancel(account=telegram)
+    assert pairing.is_spent_number(discord, [number(request)])
+    assert not pairing.is_spent_number(bob, [number(request)])
+
+
 def test_a_number_that_fits_none_is_a_wrong_one_of_all(telegram: PlatformAccount, discord: PlatformAccount) -> None:
     alice = person("alice", telegram)
     requests = [invited(alice, discord), invited(alice, account("alice", "slack"))]

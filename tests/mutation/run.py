@@ -77,6 +77,8 @@ def all_mutants(names: dict[Path, str], operators: set[str], folder: Path) -> li
     for spec in sorted(specs, key=lambda one: (one.module_path, one.start_pos, one.operator_name, one.occurrence)):
         name = names[spec.module_path]
         changed = lines[spec.module_path][spec.start_pos[0] - 1 : spec.end_pos[0]]
+        if changed[0].startswith("@dataclass"):
+            continue  # whether a value is frozen or has slots is no rule
         text = hashlib.sha256(" ".join(" ".join(changed).split()).encode()).hexdigest()[:10]
         key = f"{name}.{spec.definition_name or 'module'} {spec.operator_name} {text}"
         counted[key] += 1
