@@ -272,6 +272,19 @@ def test_it_ends_the_link_of_an_account_that_is_silent_for_long(
     assert owner(telegram) is not None
 
 
+def test_it_puts_off_the_look_at_links_that_are_due_and_at_no_others(
+    telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    AccountLink.objects.filter(account=telegram).update(look_at=clock.seconds_from_now(400 * DAY))
+    before = live_link(telegram).look_at
+
+    assert link_upkeep.end_silent() == 1
+
+    assert live_link(telegram).look_at == before
+    assert live_link(discord).look_at is not None
+
+
 def test_it_ends_the_link_of_an_account_that_is_gone(telegram: PlatformAccount, discord: PlatformAccount) -> None:
     linked(telegram, discord)
 
