@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db.models import F
 
-from identity import clock, link_upkeep, linking, locks, pairing, wording
+from identity import audit, clock, link_upkeep, linking, locks, pairing, wording
 from identity.models import AccountLink, AuditEvent, Pairing, PlatformAccount
 from identity.notices import Template
 from identity.pairing_rows import Outcome
@@ -270,6 +270,17 @@ def test_it_ends_the_link_of_an_account_that_is_silent_for_long(
 
     assert AuditEvent.objects.filter(kind="unlinked", actor="system", details__method="silent").count() == ended
     assert owner(telegram) is not None
+
+
+def test_disowning_a_link_that_has_ended_is_written_down(telegram: PlatformAccount, discord: PlatformAccount) -> None:
+    linked(telegram, discord)
+    ended = live_link(discord)
+    linking.leave(account=discord)
+
+    assert linking.disown(account=telegram)
+
+    event = AuditEvent.objects.get(kind="disowned")
+    assert (event.actor, event.details) == (audit.actor(telegram), {"link": ended.pk})
 
 
 def test_it_puts_off_the_look_at_links_that_are_due_and_at_no_others(
