@@ -4,7 +4,8 @@ cosmic-ray makes the mutants, applies each in a copy of the project and runs the
 are cores. FAULTS_MUTANTS is how many are taken at random, or `all`; FAULTS_SEED takes the same ones again. Arguments
 restrict the run to mutants whose key contains one of them.
 
-The run fails if a mutant survives that survivors.toml does not list.
+The run prints each mutant that survives and that survivors.toml does not list. It fails when they are more than the
+share in config.toml.
 """
 
 from __future__ import annotations
@@ -185,4 +186,9 @@ def main(words: list[str]) -> int:
     new = [one for one in survived if one.key not in SURVIVORS]
     killed, minutes = len(mutants) - len(survived), (time.monotonic() - begun) / 60
     print(f"{killed} killed, {len(survived)} survived, {len(new)} of them new, {minutes:.0f} minutes")
-    return 1 if new or stale else 0
+    return 1 if stale or is_too_many(len(new), len(mutants)) else 0
+
+
+def is_too_many(new: int, of: int) -> bool:
+    """Whether more mutants survived than config.toml takes for granted, of those that nobody has looked at."""
+    return new > float(CONFIG["tolerated_share"]) * of

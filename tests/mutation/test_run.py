@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutation.run import CONFIG, PROJECT, all_mutants, copy_project
+from tests.mutation.run import CONFIG, PROJECT, all_mutants, copy_project, is_too_many
 
 SOURCE = "def claim(row):\n    if row.ended:\n        stop(row)\n    return row.filter(a=1, b=2)\n"
 OPERATORS = {"botos/NeverTrue", "botos/RemoveArgument"}
@@ -56,3 +56,16 @@ def test_it_copies_what_tests_need_and_no_secrets(tmp_path: Path) -> None:
     copy = copy_project(tmp_path / "copy", project)
 
     assert {path.name for path in copy.rglob("*")} == {".env.example", "identity", "pairing.py"}
+
+
+@pytest.mark.parametrize(("new", "expected"), [(0, False), (5, False), (6, True)])
+def test_it_fails_when_more_survive_than_before(monkeypatch: pytest.MonkeyPatch, new: int, expected: bool) -> None:
+    monkeypatch.setitem(CONFIG, "tolerated_share", 0.25)
+
+    assert is_too_many(new, 20) is expected
+
+
+def test_it_leaves_out_whether_a_value_is_frozen(tmp_path: Path) -> None:
+    source = "@dataclass(frozen=True)\nclass How:\n    method: str\n"
+
+    assert keys(tmp_path, "new.py", source) == []
