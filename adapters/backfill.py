@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
-from identity import backoff
-from sessions_app.watermarks import Mark
+from identity.support import backoff
+from sessions_app.receiving.watermarks import Mark
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

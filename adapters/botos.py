@@ -11,19 +11,23 @@ from contextlib import AsyncExitStack
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from adapters import housekeeping, registry, vitals
+from adapters import registry
 from adapters.aio import in_background
-from adapters.bot_inbox import BotInbox
-from adapters.courier import Courier
-from adapters.polling_lease import PollingLease
 from adapters.protocols import PlatformAdapter
-from adapters.services import configured_agent, services_of
-from adapters.supervisor import Health, State, Supervisor
+from adapters.runtime import health, housekeeping
+from adapters.runtime.bot_inbox import BotInbox
+from adapters.runtime.delivery_worker import Courier
+from adapters.runtime.polling_lease import PollingLease
+from adapters.runtime.services import configured_agent, services_of
+from adapters.runtime.supervisor import Health, State, Supervisor
 from identity.resolvers import Resolves
-from sessions_app import agents, bridge, doorbell, jobs, outbox, tally
+from sessions_app import agents, counters, db
 from sessions_app.manager import BotSessionManager
 from sessions_app.messages import Address
-from sessions_app.pool import Service, TurnPool
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns.pool import Service, TurnPool
+from sessions_app.wakeups import local as local_wakeups
+from sessions_app.wakeups import redis as redis_wakeups
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +103,7 @@ class Bot:
     async def send_message(self, chat_id: str, text: str, thread_id: str = "") -> None:
         """Put a message in line for a chat; sent when the bot is up. On disk on return. Makes no history entry."""
         address = Address(self.platform, str(chat_id), thread_id)
-        await bridge.call(outbox.queue, address, text, limit=registry.get(self.platform).text_limit)
+        await db.call(outbox_queue.queue, address, text, limit=registry.get(self.platform).text_limit)
         if self._botos is not None:
             self._botos.courier.wake()
 
@@ -126,7 +130,7 @@ class BotOS:
         self.identity_resolver = identity_resolver
         self._serves = tuple(serves)
         self._workers = settings.BOTOS_WORKERS if workers is None else workers
-        self._doorbell: jobs.Doorbell | None = None
+        self._doorbell: redis_wakeups.Doorbell | None = None
         self._bots: dict[str, Bot] = {}
         self._supervisors: dict[str, Supervisor] = {}
         self.courier = Courier(self._adapters_that_are_up)
@@ -192,11 +196,11 @@ class BotOS:
         What is under way then is finished first.
         """
         self._stopped.clear()
-        self._doorbell = jobs.Doorbell(settings.REDIS_URL) if settings.REDIS_URL else None
+        self._doorbell = redis_wakeups.Doorbell(settings.REDIS_URL) if settings.REDIS_URL else None
         self.pool = self._build_pool()
-        vitals.watch(self.health)
+        health.watch(self.health)
         try:
-            async with tally.kept():
+            async with counters.kept():
                 await self._serve(self._stop)
         finally:
             if self._doorbell:
@@ -204,11 +208,11 @@ class BotOS:
             self._stop.clear()
             self._stopped.set()
 
-    def _build_pool(self) -> TurnPool | jobs.Elsewhere:
+    def _build_pool(self) -> TurnPool | redis_wakeups.Elsewhere:
         if self._doorbell is None:
             return TurnPool(self._services(), size=self._workers, on_outgoing=self.courier.wake)
         if not self._workers:
-            return jobs.Elsewhere(self._doorbell)
+            return redis_wakeups.Elsewhere(self._doorbell)
         return TurnPool(self._services(), size=self._workers, on_outgoing=self._wake_all, is_shared=True)
 
     def _wake_all(self) -> None:
@@ -238,12 +242,14 @@ class BotOS:
             ending.push_async_callback(lambda: sending)
             ending.callback(stop_sending.set)
 
-            ending.push_async_callback(bridge.drain)
+            ending.push_async_callback(db.drain)
             await ending.enter_async_context(in_background(housekeeping.keep(self.courier.wake)))
-            await ending.enter_async_context(in_background(vitals.keep_writing()))
+            await ending.enter_async_context(in_background(health.keep_writing()))
             if settings.REDIS_URL:
-                await ending.enter_async_context(in_background(jobs.listen(settings.REDIS_URL, self.courier.wake)))
-            ending.enter_context(doorbell.answered_by(self.pool.notify, self._wake_all))
+                await ending.enter_async_context(
+                    in_background(redis_wakeups.listen(settings.REDIS_URL, self.courier.wake))
+                )
+            ending.enter_context(local_wakeups.answered_by(self.pool.notify, self._wake_all))
             await self.pool.run(stop)
 
     def _inbox_of(self, bot: Bot, supervisor: Supervisor) -> BotInbox:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
-from sessions_app.watermarks import Mark
+from sessions_app.receiving.watermarks import Mark
 
-LONGEST_COMMAND = 64  # bytes of identity.buttons.Button.command
+LONGEST_COMMAND = 64  # bytes of identity.support.buttons.Button.command
 
 
 class NeedsConfiguration(Exception):

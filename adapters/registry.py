@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from adapters.duplicate_marker import ROOM
 from adapters.protocols import NeedsConfiguration, PlatformAdapter
-from adapters.repeats import ROOM
 from identity.models import PLATFORM_NAME
-from sessions_app.outbox import TEXT_LIMIT
+from sessions_app.outbox.queue import TEXT_LIMIT
 
 Config = Mapping[str, str]  # setting names and their values
 
@@ -49,8 +49,8 @@ class Platform:
 
 
 def _telegram(config: Config) -> PlatformAdapter:
-    from adapters.telegram import TelegramAdapter
-    from adapters.telegram_webhook import PATH, Webhook
+    from adapters.telegram.adapter import TelegramAdapter
+    from adapters.telegram.webhook import PATH, Webhook
 
     given = {"api_url": config["TELEGRAM_API_URL"]} if config["TELEGRAM_API_URL"] else {}
     secret = config["TELEGRAM_WEBHOOK_SECRET"] if config["BOTOS_TELEGRAM_TRANSPORT"] == "webhook" else ""
@@ -59,7 +59,7 @@ def _telegram(config: Config) -> PlatformAdapter:
 
 
 def _discord(config: Config) -> PlatformAdapter:
-    from adapters.discord import DiscordAdapter
+    from adapters.discord.adapter import DiscordAdapter
 
     addresses = {"api_url": config["DISCORD_API_URL"], "gateway_url": config["DISCORD_GATEWAY_URL"]}
     return DiscordAdapter(token=config["DISCORD_BOT_TOKEN"], **addresses)
@@ -68,10 +68,10 @@ def _discord(config: Config) -> PlatformAdapter:
 def _slack(config: Config) -> PlatformAdapter:
     address = {"api_url": config["SLACK_API_URL"]} if config["SLACK_API_URL"] else {}
     if config["BOTOS_SLACK_TRANSPORT"] == "http":
-        from adapters.slack_http import SlackHttpAdapter
+        from adapters.slack.http_adapter import SlackHttpAdapter
 
         return SlackHttpAdapter(bot_token=config["SLACK_BOT_TOKEN"], **address)
-    from adapters.slack import SlackAdapter
+    from adapters.slack.adapter import SlackAdapter
 
     return SlackAdapter(bot_token=config["SLACK_BOT_TOKEN"], app_token=config["SLACK_APP_TOKEN"], **address)
 

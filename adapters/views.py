@@ -8,7 +8,8 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from adapters import metrics, vitals
+from adapters.monitoring import metrics
+from adapters.runtime import health
 
 
 @require_safe
@@ -22,7 +23,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
 @never_cache
 def readyz(request: HttpRequest) -> HttpResponse:
     """The process works; 503 and why, if not."""
-    reasons = vitals.reasons_against()
+    reasons = health.reasons_against()
     return JsonResponse({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 import asyncio
 
 from adapters.protocols import DeliveryError, Inbox
-from sessions_app import bridge, browser_chat
+from sessions_app import db
 from sessions_app.messages import BROWSER, OutgoingMessage
+from sessions_app.web import browser_chat
 
 TEXT_LIMIT = 100_000  # UTF-16 code units; a page shows a text of any length
 
@@ -23,6 +24,6 @@ class WebAdapter:
 
     async def send(self, message: OutgoingMessage) -> str:
         """Sending twice has the pages look twice."""
-        if not await bridge.call(browser_chat.arrive, message):
+        if not await db.call(browser_chat.arrive, message):
             raise DeliveryError("the browser has signed out, and nothing shows it anywhere else", permanent=True)
         return message.nonce

@@ -8,8 +8,9 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
-from sessions_app import doorbell, inbox
+from sessions_app import inbox
 from sessions_app.messages import InboundMessage, MessageEdit, Unacceptable
+from sessions_app.wakeups import local as local_wakeups
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,6 @@ def take(heard: InboundMessage | MessageEdit | None) -> None:
 
 def _ring(conversation_id: int | None) -> None:
     if conversation_id is None:
-        doorbell.ring_for_couriers()
+        local_wakeups.ring_for_couriers()
     else:
-        doorbell.ring(conversation_id)
+        local_wakeups.ring(conversation_id)

@@ -17,7 +17,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from adapters.protocols import MalformedEvent
-from adapters.telegram_updates import BotIdentity, Press, parse_update
+from adapters.telegram.events import BotIdentity, Press, parse_update
 from adapters.webhook_calls import Refused, body_of, take
 from identity.models import BotProfile
 from sessions_app.messages import InboundMessage, MessageEdit
@@ -84,10 +84,10 @@ async def slack(request: HttpRequest) -> HttpResponse:
     """One event, pressed button or slash command of the app that SLACK_BOT_TOKEN names."""
     if settings.BOTOS_SLACK_TRANSPORT != "http":
         raise Http404
-    from adapters import slack_webhook  # the SDK takes a good part of a second
+    from adapters.slack import webhook  # the SDK takes a good part of a second
 
     try:
-        return await slack_webhook.take(request)
+        return await webhook.take(request)
     except Refused as refused:
         return refused.answer()
     except Exception as error:  # noqa: BLE001 - whatever it is, Slack will tell of it again

@@ -26,7 +26,7 @@ mistakes.explain()
 django.setup(set_prefix=False)  # first: it loads the apps, which routes are made of
 
 from botos_project.ingress import Ingress  # noqa: E402
-from identity.routing import websocket_urlpatterns  # noqa: E402 - needs the apps
+from identity.web.routing import websocket_urlpatterns  # noqa: E402 - needs the apps
 
 REQUESTS_APART = 20  # pages at once in a process of their own
 

@@ -35,7 +35,7 @@ _POSTGRESQL_OPTIONS = {
 RESERVED_CONNECTIONS = 10
 
 _OTHERS = {"MySQL": ("mysql", "mariadb"), "Oracle": ("oracle",), "SQL Server": ("mssql", "sqlserver")}
-# Seconds. A call that gets no connection in `timeout` counts as one without a database (identity/outages.py).
+# Seconds. A call that gets no connection in `timeout` counts as one without a database (identity/support/db_errors.py).
 # A growing pool tries again at once after an outage: longer pauses would outlast it.
 _POOL_OPTIONS = {"min_size": 0, "timeout": 5.0, "max_idle": 5.0, "reconnect_timeout": 1.0}
 

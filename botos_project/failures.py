@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.views.defaults import server_error
 
-from identity.outages import is_away
+from identity.support.db_errors import is_away
 
 AGAIN_SECONDS = "10"
 

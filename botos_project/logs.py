@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from botos_project.masking import Mask, masked
-from identity.outages import is_away
+from identity.support.db_errors import is_away
 
 
 class RedactingFormatter(logging.Formatter):

@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import ManagementUtility
 from django.core.management.base import BaseCommand, SystemCheckError
 
-from identity import outages
+from identity.support import db_errors
 
 STATUS = 2
 
@@ -27,7 +27,7 @@ def explain() -> None:
 
 def sentence_of(error: BaseException) -> str:
     """What is wrong and what to do, without a secret; empty where the configuration is not to blame."""
-    text = str(error) if isinstance(error, ImproperlyConfigured) else outages.sentence_of(error)
+    text = str(error) if isinstance(error, ImproperlyConfigured) else db_errors.sentence_of(error)
     if text and settings.configured:  # an agent of one's own may quote anything
         for secret in sorted(settings.ENV.secrets, key=len, reverse=True):
             text = text.replace(secret, "***")

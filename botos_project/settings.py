@@ -64,7 +64,7 @@ OPENAI_API_KEY = ENV.secret("OPENAI_API_KEY")
 OPENAI_BASE_URL = ENV.address("OPENAI_BASE_URL")
 BOTOS_RESOLVER = ENV.text("BOTOS_RESOLVER", "identity.resolvers.DatabaseIdentityResolver")
 
-# Numbers of pairing that differ from identity/limits.py, as name=value.
+# Numbers of pairing that differ from identity/pairing/settings.py, as name=value.
 BOTOS_PAIRING = dict(pair.partition("=")[::2] for pair in ENV.words("BOTOS_PAIRING"))
 
 # --- Turns
@@ -167,7 +167,7 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {"default": {"BACKEND": "channels.la
 RQ_QUEUES: dict[str, dict[str, Any]] = {}
 # It makes no table, only permissions for its dashboard; a database must not be behind because Redis was added.
 MIGRATION_MODULES = {"django_rq": None}
-RQ = {"WORKER_CLASS": "adapters.worker.TurnWorker"}
+RQ = {"WORKER_CLASS": "adapters.runtime.worker.TurnWorker"}
 if REDIS_URL:
     CHANNEL_LAYERS["default"] = {
         "BACKEND": "channels_redis.core.RedisChannelLayer",

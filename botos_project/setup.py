@@ -10,7 +10,7 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from botos_project import mistakes
-from identity import outages
+from identity.support import db_errors
 
 
 def ready() -> None:
@@ -23,14 +23,14 @@ def ready() -> None:
 
 def require_migrated() -> None:
     if _missing_migrations():
-        raise ImproperlyConfigured(outages.NO_TABLES)
+        raise ImproperlyConfigured(db_errors.NO_TABLES)
 
 
 def _missing_migrations() -> bool:
     try:
         executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
     except OperationalError as error:  # not chained: a driver's message may quote the connection string
-        raise ImproperlyConfigured(outages.sentence_of(error) or "The database cannot be used.") from None
+        raise ImproperlyConfigured(db_errors.sentence_of(error) or "The database cannot be used.") from None
     return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
 
 

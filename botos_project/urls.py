@@ -12,8 +12,8 @@ handler500 = "botos_project.failures.failed"
 
 urlpatterns = [
     path("", include("identity.urls")),
-    path("chat/", include("sessions_app.chat_urls")),
-    path("me/", include("sessions_app.urls")),
+    path("chat/", include("sessions_app.web.chat_urls")),
+    path("me/", include("sessions_app.web.urls")),
     path("", include("adapters.urls")),
     path("admin/", admin.site.urls),
     path("playground/", include("adapters.playground.urls")),

@@ -13,8 +13,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters
 
-from identity import sign_in, wording
-from identity.sign_in import Try
+from identity import wording
+from identity.web import sign_in
+from identity.web.sign_in import Try
 
 
 class LimitedAdminSite(AdminSite):

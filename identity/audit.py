@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from identity import keys
 from identity.models import AuditEvent, PlatformAccount, UnifiedUser
+from identity.support import keys
 
 # Methods, states, platforms, counts and row ids. Whatever a person wrote or is called does not fit in here.
 WORD = re.compile(r"[a-z0-9_-]{1,40}")

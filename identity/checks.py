@@ -7,15 +7,15 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Error
 
-from identity.codes import NUMBER_DIGITS
-from identity.limits import Limits, limits
+from identity.pairing.codes import NUMBER_DIGITS
+from identity.pairing.settings import Limits, limits
 
 MOST_TRIES = 10  # of a number of 6 digits: one chance in 100,000
 
 
 def check_limits(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """The numbers are numbers, and together they keep what they are there for."""
-    hint = "see identity/limits.py for the names and what they mean."
+    hint = "see identity/pairing/settings.py for the names and what they mean."
     try:
         problems = _problems(limits())
     except ValueError as error:

@@ -27,8 +27,8 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 from django.db import transaction
 from django.db.models import Max, Q
 
-from identity import clock
 from identity.models import LiveEvent
+from identity.support import clock
 
 log = logging.getLogger(__name__)
 

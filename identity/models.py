@@ -11,8 +11,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from identity import clock, keys
-from identity.names import harmless
+from identity.support import clock, keys
+from identity.support.sanitize import harmless
 
 # Without ":" and not starting with "bot_", so that a person is never mistaken for a stranger's or a legacy key.
 UNIFIED_USER_ID = r"^(?!bot_)[^:\s\x00-\x1f\x7f]+\Z"
@@ -133,12 +133,13 @@ class AccountLink(models.Model):
 class Browser(models.Model):
     """One browser session of the pages: a place where attached accounts read and write, and nobody by itself.
 
-    It has run out when it was idle or is too old, though `ended_at` may not say so yet (see identity.browsers).
+    It has run out when it was idle or is too old, though `ended_at` may not say so yet (see
+    identity.browsers.sessions).
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=32, blank=True, help_text=_("what it says that it is, made harmless"))
-    # Keyed hash of the address that it came from (see identity.addresses); gone an hour after its end.
+    # Keyed hash of the address that it came from (see identity.support.client_address); gone an hour after its end.
     address = models.CharField(max_length=64, blank=True, editable=False)
     created_at = models.DateTimeField(default=clock.now, editable=False)
     seen_at = models.DateTimeField(default=clock.now, editable=False)
@@ -192,8 +193,9 @@ def new_nonce() -> bytes:
 
 
 class Pairing(models.Model):
-    """One handshake that makes a link (see identity.pairing). Its secrets are derived from `id` and `nonce`, and kept
-    nowhere.
+    """One handshake that makes a link (see identity.flows.pair_in_chat).
+
+    Its secrets are derived from `id` and `nonce`, and kept nowhere.
 
     The initiating side is an account (`/link` in a chat), a browser, or a person (an operator's invitation). The
     responding side is an account, or a browser where an account initiates. With a browser it attaches and links nobody.
@@ -360,7 +362,7 @@ class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
         raise ValidationError(_("The audit log is never shortened by hand."))
 
     def drop_beyond(self, seconds: float, *, most: int) -> int:
-        """Delete rows that are older, of the `most` oldest. How many there were. For identity.retention alone."""
+        """Delete rows that are older, of the `most` oldest. How many there were. For identity.flows.retention alone."""
         oldest = list(self.order_by("pk").values_list("pk", flat=True)[:most])
         due = self.filter(pk__in=oldest, at__lt=clock.seconds_from_now(-seconds))
         return due._raw_delete(self.db) or 0  # noqa: SLF001 - this class forbids the other one; None is none

@@ -12,11 +12,15 @@ from django.db import IntegrityError, transaction
 from django.utils.module_loading import import_string
 from django.utils.translation import gettext as _
 
-from identity import audit, codes, link_upkeep, locks, lookup, pairing, pairing_rows
-from identity.called import PLATFORM_TITLES
-from identity.limits import limits
+from identity import audit
+from identity.flows import link_maintenance, pair_in_chat
+from identity.labels import PLATFORM_TITLES
+from identity.links import locks, lookup
 from identity.models import AccountLink, AuditEvent, BotProfile, Pairing, UnifiedUser
-from identity.pairing_rows import Outcome
+from identity.pairing import codes
+from identity.pairing import requests as pairing_requests
+from identity.pairing.requests import Outcome
+from identity.pairing.settings import limits
 from identity.resolvers import DatabaseIdentityResolver
 
 AT_ONCE = 500  # people imported or invited together
@@ -134,7 +138,7 @@ def invite(*, person: UnifiedUser, operator: str, platform: str = "") -> Pairing
     if platform and platform not in platforms_left(person):
         taken = _("%(id)s has an account of that platform already, and takes one of each.")
         raise ValueError(taken % {"id": person.unified_user_id})
-    return pairing.invite(person=person, operator=operator, platform=platform)
+    return pair_in_chat.invite(person=person, operator=operator, platform=platform)
 
 
 @transaction.atomic
@@ -158,7 +162,7 @@ def confirm(*, invitation: Pairing, number: str, operator: str) -> Outcome:
     digits = codes.read_number(number)
     if digits is None:
         raise ValueError(_("The number has six digits."))
-    return pairing.confirm_as_operator(pairing=invitation, number=digits, operator=operator)
+    return pair_in_chat.confirm_as_operator(pairing=invitation, number=digits, operator=operator)
 
 
 def tries_left(invitation: Pairing) -> int:
@@ -169,7 +173,7 @@ def tries_left(invitation: Pairing) -> int:
 
 def withdraw(*, invitation: Pairing, operator: str) -> bool:
     """Take an invitation back. False if it had ended, or is none."""
-    return pairing.withdraw(pairing=invitation, operator=operator) == Outcome.CANCELLED
+    return pair_in_chat.withdraw(pairing=invitation, operator=operator) == Outcome.CANCELLED
 
 
 # --- Ends
@@ -179,8 +183,10 @@ def withdraw(*, invitation: Pairing, operator: str) -> bool:
 def suspend(*, person: UnifiedUser, operator: str) -> int:
     """End all links of a person and all that could make a new one. How many links there were."""
     locks.lock_people((), joining=[person.pk])
-    invited = pairing_rows.live_invitations(person).count()
-    ended = link_upkeep.suspend(user=person, operator=operator)  # invitations go with the last link, if there is one
-    pairing_rows.withdraw_all(person, actor=operator)
+    invited = pairing_requests.live_invitations(person).count()
+    ended = link_maintenance.suspend(
+        user=person, operator=operator
+    )  # invitations go with the last link, if there is one
+    pairing_requests.withdraw_all(person, actor=operator)
     audit.record(kind="person_suspended", actor=operator, user=person, links=ended, invitations=invited)
     return ended

@@ -314,7 +314,8 @@ class DatabaseIdentityResolver:
     """The links of this application, as pairing makes them. Needs Django set up; one query for each question."""
 
     def __init__(self) -> None:
-        from identity import linking, models  # here, so that the other resolvers work without Django
+        from identity import models
+        from identity.flows import linking  # here, so that the other resolvers work without Django
 
         self._live = models.AccountLink.objects.live
         self._link, self._unlink = linking.link, linking.unlink

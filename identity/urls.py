@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from identity import views
+from identity.web import views
 
 urlpatterns = [
     path("", views.home, name="home"),

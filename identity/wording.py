@@ -11,14 +11,16 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop, ngettext
 
-from identity import called, clock, codes
-from identity.buttons import Button
-from identity.limits import limits
+from identity import labels
 from identity.models import AccountLink, BotProfile, Browser, Pairing, PlatformAccount
-from identity.names import literal
 from identity.notices import Subject, Template
-from identity.pairing_rows import number_seconds
-from identity.pairing_secrets import secrets_of
+from identity.pairing import codes
+from identity.pairing.requests import number_seconds
+from identity.pairing.secrets import secrets_of
+from identity.pairing.settings import limits
+from identity.support import clock
+from identity.support.buttons import Button
+from identity.support.sanitize import literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Notice:
 def render(template: Template, account: PlatformAccount, subject: Subject) -> Notice:
     """The words for `account`, of this moment: what has ended since is not shown any more."""
     notice = _RENDERERS[template](account, subject)
-    return replace(notice, text=called.with_commands(notice.text, on=account.platform))
+    return replace(notice, text=labels.with_commands(notice.text, on=account.platform))
 
 
 # --- Words
@@ -66,7 +68,7 @@ def _number(account: PlatformAccount, subject: Subject) -> Notice:
     number = codes.shown_number(secrets_of(pairing).number)
     values = {
         "who": _initiating_side(pairing, account.platform),
-        "app": called.title(account.platform),
+        "app": labels.title(account.platform),
         "number": number,
         "lasting": lasting(number_seconds(pairing)),
     }
@@ -112,7 +114,7 @@ def _claimed(account: PlatformAccount, subject: Subject) -> Notice:
     text = used % {"who": responder}
     if pairing.responder_browser_id:
         return Notice(text + " " + _("It can then read and write here."), (_not_me(pairing),))
-    others = [called.described(other, on=account.platform) for other in _accounts_of(pairing) if other.pk != account.pk]
+    others = [labels.described(other, on=account.platform) for other in _accounts_of(pairing) if other.pk != account.pk]
     if others:
         text += "\n" + _("It would join: %(others)s.") % {"others": ", ".join(others)}
     return Notice(text, (_not_me(pairing),))
@@ -122,7 +124,7 @@ def _linked(account: PlatformAccount, subject: Subject) -> Notice:
     text = _("Linked. From now on these chats share one conversation. Earlier messages stay separate.")
     pairing = _pairing(subject)
     if pairing.initiator_browser_id or pairing.responder_browser_id:  # no chat has shown who the others are
-        others = [called.described(one, on=account.platform) for one in _beside(account)]
+        others = [labels.described(one, on=account.platform) for one in _beside(account)]
         if others:
             text += "\n" + _("This was done in a browser, with: %(others)s.") % {"others": ", ".join(others)}
     share = Button(_("Share my earlier messages from this app"), "/share")
@@ -139,7 +141,7 @@ def _undo(subject: Subject) -> Button:
 
 def _browser_attached(account: PlatformAccount, subject: Subject) -> Notice:
     browser = Browser.objects.get(pk=subject["browser"])
-    text = _("%(who)s can now read and write here.") % {"who": called.described_browser(browser, on=account.platform)}
+    text = _("%(who)s can now read and write here.") % {"who": labels.described_browser(browser, on=account.platform)}
     return Notice(text, () if browser.ended_at else (Button(_("Sign it out"), "/signout"),))
 
 
@@ -164,7 +166,7 @@ def _reminded(account: PlatformAccount, subject: Subject) -> Notice:
 def _about_link(text: str, account: PlatformAccount, subject: Subject) -> Notice:
     link = AccountLink.objects.select_related("account").get(pk=subject["link"])
     return Notice(
-        text % {"who": called.described(link.account, on=account.platform)},
+        text % {"who": labels.described(link.account, on=account.platform)},
         (_wasnt_me(link),) if link.ended_at is None else (),
     )
 
@@ -178,7 +180,7 @@ def _unlinked(account: PlatformAccount, subject: Subject) -> Notice:
     if link.account_id == account.pk:
         return Notice(_("This account is on its own again. Each app keeps what was said in it."))
     text = _("%(who)s no longer shares this conversation.") % {
-        "who": called.described(link.account, on=account.platform)
+        "who": labels.described(link.account, on=account.platform)
     }
     return Notice(text, () if link.disowned else (Button(_("It was never mine"), f"/wasntme {link.pk}"),))
 
@@ -189,7 +191,7 @@ def _past_shared(account: PlatformAccount, subject: Subject) -> Notice:
         return Notice(_("Your other apps now know your earlier messages from this one, too."))
     return Notice(
         _("%(who)s now shares its earlier messages here, too.")
-        % {"who": called.described(link.account, on=account.platform)}
+        % {"who": labels.described(link.account, on=account.platform)}
     )
 
 
@@ -198,7 +200,7 @@ def _accounts(account: PlatformAccount, subject: Subject) -> Notice:
     mine = live.filter(user__in=live.filter(account=account).values("user")).select_related("account").order_by("since")
     if not mine:
         return Notice(_("This account is linked to no other. /link links another app."))
-    lines = [f"{called.described(link.account, on=account.platform)}, {link.since:%Y-%m-%d}" for link in mine]
+    lines = [f"{labels.described(link.account, on=account.platform)}, {link.since:%Y-%m-%d}" for link in mine]
     hint = _("/link links another app, /unlink takes this one out, /unlink discord another one.")
     return Notice("\n".join([_("These accounts share one conversation:"), *lines, "", hint]))
 
@@ -211,8 +213,8 @@ def _forget_asked(account: PlatformAccount, subject: Subject) -> Notice:
         "%(who)s asked me to forget this account too: everything we said here, your name and your id. That happens "
         "once the number that I sent there is typed. /unlink %(app)s prevents it."
     )
-    values = {"who": called.described(asker, on=account.platform), "app": asker.platform}
-    unlink = Button(_("Unlink %(app)s") % {"app": called.title(asker.platform)}, f"/unlink {asker.platform}")
+    values = {"who": labels.described(asker, on=account.platform), "app": asker.platform}
+    unlink = Button(_("Unlink %(app)s") % {"app": labels.title(asker.platform)}, f"/unlink {asker.platform}")
     return Notice(text % values, (unlink,))
 
 
@@ -354,18 +356,18 @@ def _not_me(pairing: Pairing) -> Button:
 
 def _responding_side(pairing: Pairing, on: str) -> str:
     if pairing.responder_browser:
-        return called.described_browser(pairing.responder_browser, on=on)
+        return labels.described_browser(pairing.responder_browser, on=on)
     if pairing.responder is None:
         return ""
-    return ", ".join(called.described(one, on=on) for one in (pairing.responder, *_beside(pairing.responder)))
+    return ", ".join(labels.described(one, on=on) for one in (pairing.responder, *_beside(pairing.responder)))
 
 
 def _initiating_side(pairing: Pairing, on: str) -> str:
     if pairing.initiator_browser:
-        return called.described_browser(pairing.initiator_browser, on=on)
+        return labels.described_browser(pairing.initiator_browser, on=on)
     accounts = _accounts_of(pairing)
     if accounts:
-        return ", ".join(called.described(one, on=on) for one in accounts)
+        return ", ".join(labels.described(one, on=on) for one in accounts)
     return _("The operator of this bot")
 
 
@@ -390,5 +392,5 @@ def _linked_with(whose: Q) -> list[PlatformAccount]:
 def _doors(platform: str) -> str:
     """Where to find the bot on the other platforms."""
     others = BotProfile.objects.exclude(platform=platform).order_by("platform")
-    doors = [f"{called.title(one.platform)} ({one.url or literal(one.name, platform)})" for one in others]
+    doors = [f"{labels.title(one.platform)} ({one.url or literal(one.name, platform)})" for one in others]
     return ", ".join(doors) or _("in your other app")

@@ -12,9 +12,9 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from identity import called
+from identity import labels
 from identity.admin.base import OperatorAdmin, PlatformFilter
-from sessions_app import redrive
+from sessions_app import dead_letters
 from sessions_app.models import InboundEvent, OutboundDelivery
 
 
@@ -33,18 +33,18 @@ class StatusFilter(admin.SimpleListFilter):
 
 
 class DeadFilter(StatusFilter):
-    first = redrive.UNSEEN_DELIVERY
+    first = dead_letters.UNSEEN_DELIVERY
 
 
 class GivenUpFilter(StatusFilter):
-    first = redrive.UNSEEN_EVENT
+    first = dead_letters.UNSEEN_EVENT
 
 
 class RedriveAdmin(OperatorAdmin):
     """A list with two things to do, each for operators who have its permission. `noun` ends the permissions' names."""
 
     noun: str
-    given_up: redrive.GivenUp
+    given_up: dead_letters.GivenUp
     ordering = ("-pk",)
     actions = ("redrive", "dismiss")
 
@@ -78,7 +78,7 @@ def _tell(request: HttpRequest, text: str, done: int) -> None:
 
 @admin.register(OutboundDelivery)
 class DeliveryAdmin(RedriveAdmin):
-    noun, given_up = "delivery", redrive.DELIVERIES
+    noun, given_up = "delivery", dead_letters.DELIVERIES
     fields = ("platform", "chat_id", "thread_id", "status", "attempts", "may_be_repeat", "reason", "created_at")
     list_display = ("created_at", "platform", "chat_id", "status", "attempts", "reason")
     list_filter = (DeadFilter, PlatformFilter)
@@ -88,7 +88,7 @@ class DeliveryAdmin(RedriveAdmin):
 
 @admin.register(InboundEvent)
 class EventAdmin(RedriveAdmin):
-    noun, given_up = "event", redrive.EVENTS
+    noun, given_up = "event", dead_letters.EVENTS
     fields = ("platform", "described_account", "kind", "status", "starts", "failures", "received_at", "done_at")
     list_display = ("received_at", "platform", "described_account", "kind", "status", "starts", "failures")
     list_filter = (GivenUpFilter, PlatformFilter)
@@ -98,4 +98,4 @@ class EventAdmin(RedriveAdmin):
 
     @admin.display(description=gettext_lazy("account"))
     def described_account(self, event: InboundEvent) -> str:
-        return called.described(event.account)
+        return labels.described(event.account)

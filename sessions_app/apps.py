@@ -12,12 +12,15 @@ class SessionsAppConfig(AppConfig):
 
     def ready(self) -> None:
         from identity import notices  # all these need the models, which are there from now on
-        from sessions_app import agent_loop, checks, forget_number, outbox, tally
+        from sessions_app import checks, counters
+        from sessions_app.agents import loop as agent_loop
+        from sessions_app.outbox import queue as outbox_queue
+        from sessions_app.privacy import confirmation
 
-        for module in ("sessions_app.commands", "sessions_app.pairing_chat"):
+        for module in ("sessions_app.commands.handlers", "sessions_app.commands.linking"):
             import_module(module)  # which registers its commands
-        agent_loop.count = tally.up
-        notices.deliver_by(outbox.queue_notice)
-        outbox.render_by(forget_number.TEMPLATE, forget_number.notice)
+        agent_loop.count = counters.up
+        notices.deliver_by(outbox_queue.queue_notice)
+        outbox_queue.render_by(confirmation.TEMPLATE, confirmation.notice)
         register(checks.check_agent)
         register(checks.check_resolver)

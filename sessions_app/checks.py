@@ -11,7 +11,8 @@ from django.core.checks import Warning as Caution
 from django.utils.module_loading import import_string
 
 from identity.resolvers import Resolves
-from sessions_app import agents, conversations
+from sessions_app import agents
+from sessions_app.history import conversations
 
 
 def check_agent(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:

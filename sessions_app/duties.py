@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from identity import clock
+from identity.support import clock
 from sessions_app.models import Duty
 
 log = logging.getLogger(__name__)

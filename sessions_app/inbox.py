@@ -11,13 +11,19 @@ from typing import Any
 from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
 
-from identity import called, clock
+from identity import labels
 from identity.models import PLATFORM_NAME, PlatformAccount
 from identity.resolvers import IdentityUnavailable, Resolves
-from identity.text import is_storable, storable
-from sessions_app import command_registry, conversations, forgotten, outbox, pairing_chat, texts, watermarks
+from identity.support import clock
+from identity.support.text import is_storable, storable
+from sessions_app import texts
+from sessions_app.commands import linking as linking_commands
+from sessions_app.commands import registry as command_registry
+from sessions_app.history import conversations
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable, check_text
 from sessions_app.models import HistoryEntry, InboundEvent
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.receiving import tombstones, watermarks
 
 log = logging.getLogger(__name__)
 LONGEST_ID = 190
@@ -31,7 +37,7 @@ def receive(message: InboundMessage, *, resolver: Resolves | None) -> int | None
     """
     _check(message)
     if not message.is_addressed:
-        pairing_chat.burn_in(message.text)
+        linking_commands.burn_in(message.text)
         return None
     try:
         return _store(message, resolver)
@@ -71,13 +77,13 @@ def _check(message: InboundMessage) -> None:
 
 @transaction.atomic
 def _store(message: InboundMessage, resolver: Resolves | None) -> int | None:
-    if forgotten.knows(message.address.platform, message.native_key) or watermarks.is_forgotten(message):
+    if tombstones.knows(message.address.platform, message.native_key) or watermarks.is_forgotten(message):
         return None
     account, is_new = _account_of(message)
     conversation, is_first = conversations.conversation_for(message, account, resolver)
     if is_first and message.is_private:
         _say_what_is_kept(message.address, resolver)
-    is_decided = pairing_chat.hear(message, account, is_available=conversations.is_computed(resolver))
+    is_decided = linking_commands.hear(message, account, is_available=conversations.is_computed(resolver))
     event = InboundEvent.objects.create(
         platform=message.address.platform,
         native_key=message.native_key,
@@ -99,9 +105,9 @@ def _store(message: InboundMessage, resolver: Resolves | None) -> int | None:
 def _say_what_is_kept(address: Address, resolver: Resolves | None) -> None:
     """Before anything else is said in a private chat."""
     own = f"{texts.WHAT_IS_KEPT} {texts.WHAT_ABOUT_IT}" if conversations.is_computed(resolver) else texts.WHAT_IS_KEPT
-    text = settings.BOTOS_NOTICE or called.with_commands(str(own), on=address.platform)
+    text = settings.BOTOS_NOTICE or labels.with_commands(str(own), on=address.platform)
     if text.lower() != "off":
-        outbox.queue(address, text)
+        outbox_queue.queue(address, text)
 
 
 def decided() -> dict[str, Any]:
@@ -156,7 +162,7 @@ def _ask_to_try_again(message: InboundMessage) -> None:
     asks no second time.
     """
     key = f"{message.address.platform} {message.native_key}"
-    outbox.queue(message.address, texts.IDENTITY_UNKNOWN, nonce=hashlib.sha256(key.encode()).hexdigest()[:24])
+    outbox_queue.queue(message.address, texts.IDENTITY_UNKNOWN, nonce=hashlib.sha256(key.encode()).hexdigest()[:24])
     watermarks.advance(message)
 
 
@@ -166,7 +172,7 @@ def edit(change: MessageEdit) -> None:
     check_text(change.text)
     place = {"platform": change.address.platform, "chat_id": change.address.chat_id, "message_id": change.message_id}
     message = InboundEvent.objects.filter(**place, kind=InboundEvent.Kind.MESSAGE)
-    if pairing_chat.hear_edit(change):
+    if linking_commands.hear_edit(change):
         return  # a code or number is kept nowhere
     if message.filter(done_at=None, starts=0).update(text=change.text):
         return

@@ -12,15 +12,19 @@ from weakref import WeakValueDictionary
 from django.conf import settings
 from django.db import transaction
 
-from identity import called, clock, lookup
+from identity import labels
+from identity.links import lookup
 from identity.models import PlatformAccount, UnifiedUser
 from identity.resolvers import Pair, Resolves, resolve_with, stranger_key
-from identity.text import storable
-from sessions_app import agents, bridge, conversations, history, lanes, texts, turns
+from identity.support import clock
+from identity.support.text import storable
+from sessions_app import agents, db, texts
 from sessions_app.context import SessionContext
-from sessions_app.lanes import Lease
+from sessions_app.history import conversations, window
 from sessions_app.messages import Address, Agent, Line, Turn
 from sessions_app.models import Conversation, HistoryEntry
+from sessions_app.turns import leases, lifecycle
+from sessions_app.turns.leases import Lease
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +80,7 @@ class BotSessionManager:
         Raises IdentityUnavailable, and then nothing was stored.
         """
         context = SessionContext(self.platform, chat_id, chat_name, thread_id, str(user_id), user_name)
-        said = await bridge.call(self._hear, context, storable(prompt), message_id, scope)
+        said = await db.call(self._hear, context, storable(prompt), message_id, scope)
         async with self._queue_of(said.conversation.key):
             return await self._turn(agents.as_agent(agent), context, said)
 
@@ -91,7 +95,7 @@ class BotSessionManager:
             author = self._account(context.user_id, context.user_name)
         place = {"platform": self.platform, "chat_id": context.chat_id, "thread_id": context.thread_id}
         said = {"author": author, "text": prompt, "message_id": message_id, "said_at": clock.read()}
-        return history.entry(conversation, **place, **said)
+        return window.entry(conversation, **place, **said)
 
     def _queue_of(self, key: str) -> asyncio.Lock:
         return self._queues.setdefault((id(asyncio.get_running_loop()), key), asyncio.Lock())
@@ -100,16 +104,16 @@ class BotSessionManager:
         lease = await self._hold(said.conversation)
         keeper = asyncio.create_task(self._keep(lease))
         try:
-            if (answered := await bridge.call(_answer_to, said)) is not None:
-                await bridge.call(turns.abandon, lease)
+            if (answered := await db.call(_answer_to, said)) is not None:
+                await db.call(lifecycle.abandon, lease)
                 return answered
-            turn = await bridge.call(self._begin, lease, context, said.text)
+            turn = await db.call(self._begin, lease, context, said.text)
             text = await self._ask(agent, turn)
-            await bridge.drain()
-            await bridge.call(turns.record, lease, said=said, answered=text)
+            await db.drain()
+            await db.call(lifecycle.record, lease, said=said, answered=text)
             return text
         except BaseException:
-            await asyncio.shield(bridge.call(turns.abandon, lease))
+            await asyncio.shield(db.call(lifecycle.abandon, lease))
             raise
         finally:
             keeper.cancel()
@@ -117,15 +121,15 @@ class BotSessionManager:
     async def _hold(self, conversation: Conversation) -> Lease:
         while True:
             try:
-                return await bridge.call(lanes.hold, conversation, owner=self._owner)
-            except lanes.Busy:
+                return await db.call(leases.hold, conversation, owner=self._owner)
+            except leases.Busy:
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _keep(self, lease: Lease) -> None:
         while True:
             await asyncio.sleep(settings.BOTOS_LEASE_SECONDS / 3)
             with suppress(Exception):  # the fence decides; a lost lease shows when the turn is written
-                await bridge.call(lanes.renew, [lease])
+                await db.call(leases.renew, [lease])
 
     def _begin(self, lease: Lease, context: SessionContext, prompt: str) -> Turn:
         person = self._person(context.user_id)
@@ -139,7 +143,7 @@ class BotSessionManager:
             person,
         )
         speaker = (self.platform, context.user_id)
-        lines = history.window_for(lease.conversation, limit=self.max_history, speaker=speaker)
+        lines = window.window_for(lease.conversation, limit=self.max_history, speaker=speaker)
         return Turn(f"chat-{secrets.token_hex(8)}", prompt, lines, known)
 
     async def _ask(self, agent: Agent, turn: Turn) -> str:
@@ -147,7 +151,7 @@ class BotSessionManager:
             return await agents.ask(agent, turn, limit=settings.BOTOS_TURN_SECONDS)
         except agents.AgentError as error:
             log.warning("the agent failed: %s", type(error).__name__)
-            return called.with_commands(str(texts.GAVE_UP), on=self.platform)
+            return labels.with_commands(str(texts.GAVE_UP), on=self.platform)
 
     def history(
         self, user_id: str, chat_id: str = "", thread_id: str = "", *, scope: Scope = ""
@@ -161,13 +165,13 @@ class BotSessionManager:
         if conversation is None:
             return []
         speaker = self._speaker(str(user_id), conversation)
-        return [_as_dict(line) for line in history.window_for(conversation, limit=self.max_history, speaker=speaker)]
+        return [_as_dict(line) for line in window.window_for(conversation, limit=self.max_history, speaker=speaker)]
 
     async def ahistory(
         self, user_id: str, chat_id: str = "", thread_id: str = "", *, scope: Scope = ""
     ) -> list[dict[str, Any]]:
         """`history`, from a coroutine."""
-        return await bridge.call(self.history, user_id, chat_id, thread_id, scope=scope)
+        return await db.call(self.history, user_id, chat_id, thread_id, scope=scope)
 
     @transaction.atomic
     def reset(self, user_id: str, chat_id: str = "", thread_id: str = "", *, scope: Scope = "") -> bool:
@@ -175,12 +179,12 @@ class BotSessionManager:
         conversation = self._conversation_at(str(user_id), chat_id, thread_id, scope)
         if conversation is None:
             return False
-        history.start_anew(conversation, at=clock.read(), of_all=True)
+        window.start_anew(conversation, at=clock.read(), of_all=True)
         return True
 
     async def areset(self, user_id: str, chat_id: str = "", thread_id: str = "", *, scope: Scope = "") -> bool:
         """`reset`, from a coroutine."""
-        return await bridge.call(self.reset, user_id, chat_id, thread_id, scope=scope)
+        return await db.call(self.reset, user_id, chat_id, thread_id, scope=scope)
 
     def _conversation_at(self, user_id: str, chat_id: str, thread_id: str, scope: Scope) -> Conversation | None:
         if self._is_private(user_id, chat_id, scope):

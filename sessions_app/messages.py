@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from identity.buttons import Button
-from identity.text import is_storable
+from identity.support.buttons import Button
+from identity.support.text import is_storable
 from sessions_app.context import SessionContext
 
 LONGEST_TEXT = 100_000  # characters; no platform lets a person write as much

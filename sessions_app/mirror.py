@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
-from identity.text import storable
-from sessions_app import bridge, history
+from identity.support.text import storable
+from sessions_app import db
+from sessions_app.history import window
 from sessions_app.models import HistoryEntry
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ def mirror_to_session(
     means written. False: nothing to write, a person without accounts, or an error (logged).
     """
     try:
-        if not bridge.is_in_event_loop():
-            return bridge.call_from_any_thread(_write, session_mgr, user_id, message_text, source_label, metadata, lock)
+        if not db.is_in_event_loop():
+            return db.call_from_any_thread(_write, session_mgr, user_id, message_text, source_label, metadata, lock)
         if not _is_text(message_text):
             return False
-        bridge.call_soon(_write_or_log, session_mgr, user_id, message_text, source_label, metadata, lock)
+        db.call_soon(_write_or_log, session_mgr, user_id, message_text, source_label, metadata, lock)
     except Exception as error:  # noqa: BLE001 - a mirror must never break the delivery that it follows
         return _failed(error)
     return True
@@ -58,7 +59,7 @@ async def amirror_to_session(
 ) -> bool:
     """The same, waiting until it is durable."""
     # Not in the bridge's thread, where waiting for the lock would hold up everybody.
-    write = bridge.call_soon(_write_or_log, session_mgr, user_id, message_text, source_label, metadata, lock)
+    write = db.call_soon(_write_or_log, session_mgr, user_id, message_text, source_label, metadata, lock)
     return await asyncio.shield(asyncio.wrap_future(write))
 
 
@@ -89,8 +90,8 @@ def _write(
             "source": HistoryEntry.Source.MIRROR,
             "text": storable(text),
         }
-        history.entry(conversation, source_label=storable(label)[:80], metadata=extra, **said).save()
-        history.announce([conversation])
+        window.entry(conversation, source_label=storable(label)[:80], metadata=extra, **said).save()
+        window.announce([conversation])
     return True
 
 

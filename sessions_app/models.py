@@ -9,8 +9,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from identity import clock, keys
 from identity.models import PlatformAccount
+from identity.support import clock, keys
 
 CRASHES_BEFORE_QUARANTINE = 3  # of processes, while they answered a message
 

@@ -14,9 +14,13 @@ from django.http import Http404
 from django.urls import URLPattern, URLResolver, get_resolver, resolve
 
 from adapters.playground.stage import PERSONAS
-from identity import attachments, audit, browsers, clock, linking
+from identity import audit
+from identity.browsers import attachments
+from identity.browsers import sessions as browser_sessions
+from identity.flows import linking
 from identity.models import Browser, Pairing, PlatformAccount
-from sessions_app import history
+from identity.support import clock
+from sessions_app.history import window
 from sessions_app.models import Conversation, InboundEvent, OutboundDelivery
 
 ALICE = PERSONAS[0]
@@ -78,7 +82,11 @@ def furnish() -> dict[str, str]:
         attachments.attach(browser=browser, account=account, pairing=pairing)
     audit.record(kind="linked", actor="carol")
     _given_up(accounts[0])
-    return {"stranger": "", "alice": _session(**{browsers.SESSION_KEY: str(browser.pk)}), "carol": _signed_in(carol)}
+    return {
+        "stranger": "",
+        "alice": _session(**{browser_sessions.SESSION_KEY: str(browser.pk)}),
+        "carol": _signed_in(carol),
+    }
 
 
 def _given_up(account: PlatformAccount) -> None:
@@ -98,7 +106,7 @@ def _linked(platform: str) -> PlatformAccount:
     account = PlatformAccount.objects.get(platform=platform)
     key = {"kind": "dm", "key": str(account), "platform": platform, "chat_id": person.id}
     conversation = Conversation.objects.create(account=account, **key)
-    history.entry(conversation, author=account, role="user", source="message", text=f"octarine on {platform}").save()
+    window.entry(conversation, author=account, role="user", source="message", text=f"octarine on {platform}").save()
     return account
 
 

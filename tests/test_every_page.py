@@ -13,7 +13,7 @@ from django.db import OperationalError, connection
 from django.test import Client
 
 from adapters.playground import stage
-from identity import browsers
+from identity.browsers import sessions as browser_sessions
 from tests import pages
 
 pytestmark = pytest.mark.django_db(transaction=True)  # async views have connections of their own
@@ -186,11 +186,11 @@ def forbidden(_request: object) -> None:
 def test_errors_have_our_look_and_no_details(monkeypatch: pytest.MonkeyPatch) -> None:
     client = client_of("")
     answers = {404: client.get("/nowhere/hunter2/"), 400: client.get("/", headers={"host": "hunter2.example"})}
-    monkeypatch.setattr(browsers, "of", broken)
+    monkeypatch.setattr(browser_sessions, "of", broken)
     answers[500] = client.get("/")
-    monkeypatch.setattr(browsers, "of", away)
+    monkeypatch.setattr(browser_sessions, "of", away)
     answers[503] = client.get("/")
-    monkeypatch.setattr(browsers, "of", forbidden)
+    monkeypatch.setattr(browser_sessions, "of", forbidden)
     answers[403] = client.get("/")
 
     for status, answer in answers.items():

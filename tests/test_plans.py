@@ -16,12 +16,15 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client, override_settings
 
-from adapters import checkup, housekeeping, metrics
-from identity import audit, clock
+from adapters.monitoring import diagnostics, metrics
+from adapters.runtime import housekeeping
+from identity import audit
 from identity.models import Browser, Pairing
-from sessions_app import lanes, outbox, turns
+from identity.support import clock
 from sessions_app.models import OutboundDelivery
-from sessions_app.outbox import Sent
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.outbox.queue import Sent
+from sessions_app.turns import leases, lifecycle
 from tests.sessions_app.talk import receive, say
 
 ROWS = 50_000
@@ -169,22 +172,22 @@ def captured() -> Iterator[dict[str, Statement]]:
 def a_turn() -> None:
     """Receive, claim, begin, finish, deliver, settle."""
     conversation = receive("alice", "hello")
-    found = lanes.waiting(PLATFORMS, longer_than=0.0)
+    found = leases.waiting(PLATFORMS, longer_than=0.0)
     assert conversation in found
-    claimed = lanes.claim(found, owner="me", platforms=PLATFORMS)
+    claimed = leases.claim(found, owner="me", platforms=PLATFORMS)
     [claim] = claimed.claims
-    lanes.renew([claim.lease])
-    turns.begin(claim, resolver=None)
-    turns.finish(claim, "hello to you", limit=2000)
-    going = outbox.claim(owner="me", platforms=PLATFORMS, besides=[1])
+    leases.renew([claim.lease])
+    lifecycle.begin(claim, resolver=None)
+    lifecycle.finish(claim, "hello to you", limit=2000)
+    going = outbox_queue.claim(owner="me", platforms=PLATFORMS, besides=[1])
     assert going
-    outbox.seconds_until_next(PLATFORMS)
-    outbox.settle([Sent(one, "1") for one in going])
+    outbox_queue.seconds_until_next(PLATFORMS)
+    outbox_queue.settle([Sent(one, "1") for one in going])
 
 
 def watching() -> None:
     metrics.exposition()
-    list(checkup.findings())
+    list(diagnostics.findings())
 
 
 def keeping_house() -> None:

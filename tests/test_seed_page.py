@@ -17,7 +17,7 @@ from asgiref.sync import async_to_sync
 from django.test import override_settings
 
 from adapters.botos import Bot, BotOS
-from adapters.supervisor import State
+from adapters.runtime.supervisor import State
 from identity.resolvers import (
     FileIdentityResolver,
     IdentityUnavailable,

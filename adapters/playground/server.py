@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from identity.buttons import Button
+from identity.support.buttons import Button
 
 
 @dataclass(frozen=True, slots=True)

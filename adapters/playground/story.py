@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from adapters.playground import watching
 from adapters.playground.stage import PERSONAS, Playground
-from sessions_app import bridge
+from sessions_app import db
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ async def _until_answered(playground: Playground) -> None:
     deadline, step = monotonic() + PATIENCE, standing(playground)
     while step and _answers(playground, step.platform) == playground.answers:
         await _pause(deadline)
-    while await bridge.call(watching.busy_platforms, ALICE):
+    while await db.call(watching.busy_platforms, ALICE):
         await _pause(deadline)
 
 

@@ -17,7 +17,7 @@ from adapters.playground import reset, story, watching
 from adapters.playground.guard import admit
 from adapters.playground.server import Said
 from adapters.playground.stage import PERSONAS, Persona, Playground
-from sessions_app import bridge
+from sessions_app import db
 
 LONGEST_TEXT = 4000
 _TITLES = {"telegram": "Telegram", "discord": "Discord", "slack": "Slack"}
@@ -28,7 +28,7 @@ _TITLES = {"telegram": "Telegram", "discord": "Discord", "slack": "Slack"}
 async def page(request: HttpRequest) -> HttpResponse:
     """Three panes, one for each platform, and one for what the agent is given. The script reads it again and again."""
     playground, persona = admit(request), _persona(request.GET.get("as", ""))
-    watched = await bridge.call(watching.watch, persona)
+    watched = await db.call(watching.watch, persona)
     seen = request.GET.get("see", "")
     seen = seen if seen in playground.servers else playground.last_used.get(persona.name, "telegram")
     context = {
@@ -39,7 +39,7 @@ async def page(request: HttpRequest) -> HttpResponse:
         "seen": seen,
         "window": watched.windows[seen],
         "linked": [_TITLES[one] for one in watched.linked],
-        "obstacle": await bridge.call(reset.obstacle),
+        "obstacle": await db.call(reset.obstacle),
         **_story(playground, request),
     }
     return render(request, "playground/page.html", context)
@@ -101,7 +101,7 @@ async def tell(request: HttpRequest) -> HttpResponse:
     """Begin the story (`act=begin`), as if Alice had never said anything, or play its next step."""
     playground = admit(request)
     try:
-        if request.POST.get("act") == "begin" and await bridge.call(watching.is_known, story.ALICE):
+        if request.POST.get("act") == "begin" and await db.call(watching.is_known, story.ALICE):
             await _clear(playground)
         await story.go_on(playground)
     except reset.NotOurs as error:
@@ -126,7 +126,7 @@ async def start_over(request: HttpRequest) -> HttpResponse:
 
 async def _clear(playground: Playground) -> None:
     async with playground.telling:
-        await bridge.call(reset.clear)
+        await db.call(reset.clear)
         playground.forget()
 
 

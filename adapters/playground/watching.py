@@ -12,7 +12,7 @@ from django.db.models import Q
 from adapters.playground.server import Person
 from adapters.playground.stage import Persona
 from identity.models import AccountLink, PlatformAccount
-from sessions_app import history
+from sessions_app.history import window
 from sessions_app.messages import Line
 from sessions_app.models import Conversation, InboundEvent, OutboundDelivery
 
@@ -53,7 +53,7 @@ def is_known(persona: Persona) -> bool:
 def _windows(persona: Persona) -> dict[str, tuple[Line, ...]]:
     """By the one road from history to an agent."""
     found = Conversation.objects.filter(_any_of(persona.accounts, "account__")).select_related("account")
-    windows = {one.platform: history.window_for(one, limit=settings.BOTOS_WINDOW) for one in found}
+    windows = {one.platform: window.window_for(one, limit=settings.BOTOS_WINDOW) for one in found}
     return {platform: windows.get(platform, ()) for platform in persona.accounts}
 
 

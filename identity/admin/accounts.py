@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from identity import called
+from identity import labels
 from identity.admin.base import OperatorAdmin, PlatformFilter, Tool, address, may
 from identity.admin.people import link_to
 from identity.audit import account_hashes
@@ -47,7 +47,7 @@ class AccountAdmin(OperatorAdmin):
 
     @admin.display(description=gettext_lazy("account"), ordering="display_name")
     def described_account(self, account: PlatformAccount) -> str:
-        return called.described(account)
+        return labels.described(account)
 
     @admin.display(description=gettext_lazy("person"))
     def person(self, account: Any) -> str:

@@ -12,9 +12,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods
 
-from identity import called, link_upkeep
+from identity import labels
 from identity.admin.base import OperatorAdmin, PlatformFilter, Tool, View, address, may, need, page
 from identity.admin.people import link_to
+from identity.flows import link_maintenance
 from identity.models import AccountLink
 
 
@@ -45,7 +46,7 @@ class LinkAdmin(OperatorAdmin):
 
     @admin.display(description=gettext_lazy("account"))
     def described_account(self, link: AccountLink) -> str:
-        return called.described(link.account)
+        return labels.described(link.account)
 
     @admin.display(description=gettext_lazy("person"), ordering="user__unified_user_id")
     def person(self, link: AccountLink) -> str:
@@ -66,10 +67,10 @@ def revoke(request: HttpRequest, pk: int) -> HttpResponse:
     link = get_object_or_404(AccountLink.objects.select_related("account", "user"), pk=pk)
     back = address("accountlink", "change", pk)
     if request.method == "POST":
-        done = link_upkeep.revoke(link=link, operator=operator)
+        done = link_maintenance.revoke(link=link, operator=operator)
         text = _("Revoked: the account is on its own again.") if done else _("This link had ended before.")
         messages.add_message(request, messages.SUCCESS if done else messages.WARNING, text)
         return redirect(back)
-    values = {"account": called.described(link.account), "person": link.user.unified_user_id}
+    values = {"account": labels.described(link.account), "person": link.user.unified_user_id}
     question = _("%(account)s will no longer be %(person)s's. All accounts of the person are told.") % values
     return page(request, "confirm", _("Revoke this link?"), question=question, act=_("Revoke"), back=back)

@@ -16,12 +16,14 @@ from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from identity import invitations, operators, pairing_rows, wording
+from identity import operators, wording
 from identity.admin.base import address, may, need, page
-from identity.forms import NumberForm, PairForm
-from identity.invitations import Invitation, Status
+from identity.flows import invitations
+from identity.flows.invitations import Invitation, Status
 from identity.models import Pairing, UnifiedUser
-from identity.pairing_rows import Outcome
+from identity.pairing import requests as pairing_requests
+from identity.pairing.requests import Outcome
+from identity.web.forms import NumberForm, PairForm
 
 JUST_ISSUED = "identity.just_issued"
 
@@ -40,7 +42,7 @@ def pair(request: HttpRequest, pk: int) -> HttpResponse:
         else:
             request.session[JUST_ISSUED] = str(issued.pk)
             return redirect(address("pairing", "live", issued.pk))
-    live = pairing_rows.live_invitations(person).select_related("person", "responder").order_by("created_at")
+    live = pairing_requests.live_invitations(person).select_related("person", "responder").order_by("created_at")
     return page(
         request,
         "pair",

@@ -14,13 +14,14 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from identity import called, invitations, linking, operators
+from identity import labels, operators
 from identity.admin import pairing_pages, people_pages
 from identity.admin.base import OperatorAdmin, PlatformFilter, Tool, View, address, may
-from identity.forms import PersonForm
+from identity.flows import invitations, linking
 from identity.models import AccountLink, UnifiedUser
-from identity.names import harmless
 from identity.operators import NewPerson
+from identity.support.sanitize import harmless
+from identity.web.forms import PersonForm
 
 if TYPE_CHECKING:
     LinkInline = admin.TabularInline[AccountLink, UnifiedUser]
@@ -41,7 +42,7 @@ class LinksOfAPerson(LinkInline):
 
     @admin.display(description=gettext_lazy("account"))
     def described_account(self, link: AccountLink) -> str:
-        return called.described(link.account)
+        return labels.described(link.account)
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -108,7 +109,7 @@ class PersonAdmin(OperatorAdmin):
     def badges(self, person: Any) -> SafeString:
         names = [link.account.platform for link in person.live_links]
         badge = '<span class="platform platform-{}">{}</span>'
-        return format_html_join(" ", badge, ((name, called.title(name)) for name in names))
+        return format_html_join(" ", badge, ((name, labels.title(name)) for name in names))
 
     def get_inlines(self, request: HttpRequest, obj: Model | None) -> Any:
         return self.inlines if obj else ()

@@ -10,11 +10,13 @@ from django.utils.translation import ngettext
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods
 
-from identity import called, linking, operators, spreadsheets
+from identity import labels, operators
 from identity.admin.base import address, may, need, page
-from identity.forms import PeopleFileForm
+from identity.flows import linking
 from identity.models import UnifiedUser
-from identity.spreadsheets import Problem, Table
+from identity.web import csv_files
+from identity.web.csv_files import Problem, Table
+from identity.web.forms import PeopleFileForm
 
 
 @require_http_methods(["GET", "POST"])
@@ -24,11 +26,11 @@ def import_people(request: HttpRequest) -> HttpResponse:
     form = PeopleFileForm(files=request.FILES or None)
     if "content" in request.POST:
         content = request.POST["content"].encode()
-        table = spreadsheets.read_people(content)
+        table = csv_files.read_people(content)
         return _take_over(request, table, operator) or _preview(request, table, content)
     if request.method == "POST" and form.is_valid():
-        content = form.cleaned_data["file"].read(spreadsheets.LARGEST + 1)
-        return _preview(request, spreadsheets.read_people(content), content)
+        content = form.cleaned_data["file"].read(csv_files.LARGEST + 1)
+        return _preview(request, csv_files.read_people(content), content)
     return page(request, "import", _("Import people"), form=form, most=operators.AT_ONCE, back=_list(request))
 
 
@@ -69,7 +71,7 @@ def _list(request: HttpRequest) -> str:
 @sensitive_variables()
 def download(rows: list[list[str]], name: str) -> HttpResponse:
     """Invitations as a file, which nothing keeps."""
-    text = spreadsheets.write(spreadsheets.INVITATIONS, rows)
+    text = csv_files.write(csv_files.INVITATIONS, rows)
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return HttpResponse(text, content_type="text/csv; charset=utf-8", headers=headers)
 
@@ -85,7 +87,7 @@ def suspend(request: HttpRequest, pk: int) -> HttpResponse:
         text = ngettext("Suspended: %(count)d link ended.", "Suspended: %(count)d links ended.", count)
         messages.success(request, text % {"count": count})
         return redirect(back)
-    accounts = ", ".join(called.described(one) for one in linking.accounts_of(person)) or _("there are none")
+    accounts = ", ".join(labels.described(one) for one in linking.accounts_of(person)) or _("there are none")
     question = _(
         "All links of %(person)s end (%(accounts)s) and all invitations are withdrawn: each account is on its own "
         "again, and is told. Nothing that was said is deleted."

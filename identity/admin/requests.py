@@ -11,11 +11,12 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from identity import clock, invitations
 from identity.admin import pairing_pages
 from identity.admin.base import OperatorAdmin, Tool, View, address, may
 from identity.admin.people import link_to
+from identity.flows import invitations
 from identity.models import Pairing
+from identity.support import clock
 
 State = Pairing.State
 

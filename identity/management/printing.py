@@ -13,9 +13,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from identity import invitations
+from identity.flows import invitations
 from identity.models import UnifiedUser
-from identity.names import harmless
+from identity.support.sanitize import harmless
 
 Row = Mapping[str, Any]
 MOST = 100  # rows, unless asked for more

@@ -3,7 +3,7 @@
 import datetime
 import django.core.validators
 import django.db.models.deletion
-import identity.clock
+import identity.support.clock
 import identity.models
 import uuid
 from django.db import migrations, models
@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
             name='AccountLink',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('since', models.DateTimeField(default=identity.clock.now, editable=False)),
+                ('since', models.DateTimeField(default=identity.support.clock.now, editable=False)),
                 ('ended_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('shares_past', models.BooleanField(default=False)),
                 ('disowned', models.BooleanField(default=False)),
@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
             name='AuditEvent',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('at', models.DateTimeField(default=identity.clock.now, editable=False)),
+                ('at', models.DateTimeField(default=identity.support.clock.now, editable=False)),
                 ('kind', models.CharField(max_length=40)),
                 ('actor', models.CharField(max_length=150)),
                 ('account_hash', models.CharField(blank=True, db_index=True, max_length=64)),
@@ -68,8 +68,8 @@ class Migration(migrations.Migration):
                 ('display_name', models.CharField(blank=True, max_length=150)),
                 ('username', models.CharField(blank=True, max_length=150)),
                 ('window_from', models.DateTimeField(default=datetime.datetime(1970, 1, 1, 0, 0, tzinfo=datetime.timezone.utc), editable=False)),
-                ('seen_at', models.DateTimeField(default=identity.clock.now, editable=False)),
-                ('created_at', models.DateTimeField(default=identity.clock.now, editable=False)),
+                ('seen_at', models.DateTimeField(default=identity.support.clock.now, editable=False)),
+                ('created_at', models.DateTimeField(default=identity.support.clock.now, editable=False)),
             ],
             options={
                 'verbose_name': 'account',
@@ -86,7 +86,7 @@ class Migration(migrations.Migration):
                 ('code_hash', models.CharField(editable=False, max_length=64, null=True, unique=True)),
                 ('token_hash', models.CharField(editable=False, max_length=64, null=True, unique=True)),
                 ('tries', models.PositiveSmallIntegerField(default=0)),
-                ('created_at', models.DateTimeField(default=identity.clock.now, editable=False)),
+                ('created_at', models.DateTimeField(default=identity.support.clock.now, editable=False)),
                 ('expires_at', models.DateTimeField(editable=False)),
                 ('last_at', models.DateTimeField(editable=False)),
                 ('claimed_at', models.DateTimeField(editable=False, null=True)),
@@ -102,7 +102,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('unified_user_id', models.CharField(max_length=150, unique=True, validators=[django.core.validators.RegexValidator('^(?!bot_)[^:\\s\\x00-\\x1f\\x7f]+\\Z')])),
                 ('display_name', models.CharField(blank=True, max_length=150)),
-                ('created_at', models.DateTimeField(default=identity.clock.now, editable=False)),
+                ('created_at', models.DateTimeField(default=identity.support.clock.now, editable=False)),
             ],
             options={
                 'verbose_name': 'person',

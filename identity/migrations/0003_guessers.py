@@ -1,6 +1,6 @@
 from django.db import migrations, models
 
-import identity.clock
+import identity.support.clock
 
 
 def take_over(apps, schema_editor):
@@ -34,8 +34,8 @@ class Migration(migrations.Migration):
             fields=[
                 ("guesser", models.CharField(max_length=80, primary_key=True, serialize=False)),
                 ("failures", models.PositiveSmallIntegerField(default=0)),
-                ("since", models.DateTimeField(default=identity.clock.EPOCH)),
-                ("locked_until", models.DateTimeField(default=identity.clock.EPOCH)),
+                ("since", models.DateTimeField(default=identity.support.clock.EPOCH)),
+                ("locked_until", models.DateTimeField(default=identity.support.clock.EPOCH)),
                 ("locks", models.PositiveSmallIntegerField(default=0)),
             ],
             options={"verbose_name": "guess limit"},

@@ -1,6 +1,6 @@
 from django.db import migrations, models
 
-from identity.online_indexes import AddIndexOnline
+from identity.support.online_indexes import AddIndexOnline
 
 
 class Migration(migrations.Migration):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from django.db.models import Q
 
 from identity.management.printing import OperatorCommand, Row, operator
-from sessions_app.redrive import GivenUp
+from sessions_app.dead_letters import GivenUp
 
 
 class GivenUpCommand(OperatorCommand):

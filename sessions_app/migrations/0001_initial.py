@@ -2,7 +2,7 @@
 
 import datetime
 import django.db.models.deletion
-import identity.clock
+import identity.support.clock
 import sessions_app.models
 from django.db import migrations, models
 
@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
                 ('chat_id', models.CharField(max_length=190)),
                 ('thread_id', models.CharField(blank=True, max_length=190)),
                 ('window_from', models.DateTimeField(default=datetime.datetime(1970, 1, 1, 0, 0, tzinfo=datetime.timezone.utc), editable=False)),
-                ('created_at', models.DateTimeField(default=identity.clock.now, editable=False)),
+                ('created_at', models.DateTimeField(default=identity.support.clock.now, editable=False)),
                 ('account', models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='conversation', to='identity.platformaccount')),
             ],
             options={
@@ -62,7 +62,7 @@ class Migration(migrations.Migration):
                 ('status', models.CharField(choices=[('pending', 'waiting'), ('done', 'done'), ('quarantined', 'quarantined')], default='pending', max_length=11)),
                 ('starts', models.PositiveSmallIntegerField(default=0)),
                 ('failures', models.PositiveSmallIntegerField(default=0)),
-                ('received_at', models.DateTimeField(default=identity.clock.now, editable=False)),
+                ('received_at', models.DateTimeField(default=identity.support.clock.now, editable=False)),
                 ('done_at', models.DateTimeField(editable=False, null=True)),
                 ('account', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='events', to='identity.platformaccount')),
                 ('conversation', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='events', to='sessions_app.conversation')),
@@ -84,7 +84,7 @@ class Migration(migrations.Migration):
                 ('chat_id', models.CharField(blank=True, max_length=190)),
                 ('thread_id', models.CharField(blank=True, max_length=190)),
                 ('message_id', models.CharField(blank=True, max_length=190)),
-                ('said_at', models.DateTimeField(default=identity.clock.now, editable=False)),
+                ('said_at', models.DateTimeField(default=identity.support.clock.now, editable=False)),
                 ('author', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='entries', to='identity.platformaccount')),
                 ('conversation', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='entries', to='sessions_app.conversation')),
                 ('event', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='entries', to='sessions_app.inboundevent')),
@@ -113,7 +113,7 @@ class Migration(migrations.Migration):
                 ('not_before', models.DateTimeField(default=datetime.datetime(1970, 1, 1, 0, 0, tzinfo=datetime.timezone.utc))),
                 ('message_id', models.CharField(blank=True, max_length=190)),
                 ('reason', models.CharField(blank=True, max_length=300)),
-                ('created_at', models.DateTimeField(default=identity.clock.now, editable=False)),
+                ('created_at', models.DateTimeField(default=identity.support.clock.now, editable=False)),
                 ('settled_at', models.DateTimeField(editable=False, null=True)),
                 ('account', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='deliveries', to='identity.platformaccount')),
                 ('entry', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='deliveries', to='sessions_app.historyentry')),

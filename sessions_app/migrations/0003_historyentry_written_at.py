@@ -2,7 +2,7 @@ from django.db import migrations, models
 from django.db.models import F, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 
-import identity.clock
+import identity.support.clock
 
 
 def date(apps, schema_editor):
@@ -28,14 +28,14 @@ class Migration(migrations.Migration):
                 migrations.AddField(
                     model_name="historyentry",
                     name="written_at",
-                    field=models.DateTimeField(default=identity.clock.EPOCH, editable=False),
+                    field=models.DateTimeField(default=identity.support.clock.EPOCH, editable=False),
                 ),
             ],
             [
                 migrations.AddField(
                     model_name="historyentry",
                     name="written_at",
-                    field=models.DateTimeField(default=identity.clock.now, editable=False),
+                    field=models.DateTimeField(default=identity.support.clock.now, editable=False),
                 ),
             ],
         ),

@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-from identity.online_indexes import AddIndexOnline, RemoveIndexOnline
+from identity.support.online_indexes import AddIndexOnline, RemoveIndexOnline
 
 
 class Migration(migrations.Migration):

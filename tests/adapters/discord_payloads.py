@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from adapters.discord_events import parse_message
+from adapters.discord.events import parse_message
 from adapters.playground.server import Person
 from sessions_app.messages import InboundMessage
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from identity import called
+from identity import labels
 from identity.models import PlatformAccount
 
 NAMES = (
@@ -26,7 +26,7 @@ def mallory(name: str) -> PlatformAccount:
 
 def quoting(name: str, platform: str) -> str:
     """What the bot says of mallory on `platform`."""
-    return f"{called.described(mallory(name), on=platform)} used your code."
+    return f"{labels.described(mallory(name), on=platform)} used your code."
 
 
 def as_discord_shows(text: str) -> str:

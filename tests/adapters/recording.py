@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from adapters.protocols import Inbox, PlatformAdapter
 from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
-from sessions_app.watermarks import Mark
+from sessions_app.receiving.watermarks import Mark
 
 PATIENCE = 10.0
 

@@ -14,14 +14,15 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db import OperationalError
 
-from adapters.courier import LONGEST_PAUSE, Courier, moment
 from adapters.protocols import DeliveryError, Inbox
+from adapters.runtime.delivery_worker import LONGEST_PAUSE, Courier, moment
 from identity import notices
 from identity.models import PlatformAccount
 from identity.notices import Template
-from sessions_app import bridge, outbox
+from sessions_app import db
 from sessions_app.messages import Address, OutgoingMessage
 from sessions_app.models import OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
 from tests.sessions_app.moments import StillClock
 from tests.sessions_app.talk import receive
 
@@ -65,14 +66,14 @@ def deliver(*platforms: Platform, until: threading.Event | None = None) -> None:
             assert await asyncio.to_thread(until.wait, 10)
         stop.set()
         await asyncio.wait_for(running, 10)
-        await bridge.drain()
+        await db.drain()
 
     async_to_sync(scene)()
 
 
 @pytest.mark.parametrize("answer", [None, 7, "\ud800", "a\x00b"])
 def test_it_settles_whatever_an_adapter_answers(answer: object) -> None:
-    outbox.queue(Address("telegram", "1"), "hello")
+    outbox_queue.queue(Address("telegram", "1"), "hello")
 
     deliver(Platform(answer))
 
@@ -81,7 +82,7 @@ def test_it_settles_whatever_an_adapter_answers(answer: object) -> None:
 
 @pytest.mark.parametrize("pause", [1e300, math.inf, math.nan, -5.0])
 def test_it_bounds_the_pause_that_a_platform_asks_for(pause: float) -> None:
-    outbox.queue(Address("telegram", "1"), "hello")
+    outbox_queue.queue(Address("telegram", "1"), "hello")
 
     deliver(Platform(DeliveryError("half \ud800 pair", retry_after=pause)))
 
@@ -94,8 +95,8 @@ def test_it_keeps_one_platform_s_trouble_from_another() -> None:
     class Other(Platform):
         platform = "discord"
 
-    outbox.queue(Address("telegram", "1"), "hello")
-    outbox.queue(Address("discord", "1"), "hello")
+    outbox_queue.queue(Address("telegram", "1"), "hello")
+    outbox_queue.queue(Address("discord", "1"), "hello")
     broken, fine = Platform(RuntimeError("a bug")), Other("7")
 
     deliver(broken, fine)
@@ -106,16 +107,16 @@ def test_it_keeps_one_platform_s_trouble_from_another() -> None:
 
 
 def test_it_writes_an_outcome_that_could_not_be_written_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    outbox.queue(Address("telegram", "1"), "hello")
-    settle, failures = outbox.settle, iter([True, False])
+    outbox_queue.queue(Address("telegram", "1"), "hello")
+    settle, failures = outbox_queue.settle, iter([True, False])
 
     def once_broken(outcomes: Any) -> None:
         if next(failures, False):
             raise RuntimeError("the database is away")
         settle(outcomes)
 
-    monkeypatch.setattr("sessions_app.outbox.settle", once_broken)
-    monkeypatch.setattr("adapters.courier.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("sessions_app.outbox.queue.settle", once_broken)
+    monkeypatch.setattr("adapters.runtime.delivery_worker.RETRY_SECONDS", 0.01)
     platform = Platform("7")
 
     deliver(platform)
@@ -127,15 +128,15 @@ def test_it_writes_an_outcome_that_could_not_be_written_at_first(monkeypatch: py
 def test_it_calls_nothing_a_repeat_that_had_no_words_to_send(monkeypatch: pytest.MonkeyPatch) -> None:
     receive("alice", "hello")
     notices.tell(PlatformAccount.objects.get(), Template.NOTHING_THERE)
-    words, failures = outbox.outgoing, iter([True])
+    words, failures = outbox_queue.outgoing, iter([True])
 
     def once_broken(delivery: OutboundDelivery) -> OutgoingMessage:
         if next(failures, False):
             raise OperationalError("the database is away")
         return words(delivery)
 
-    monkeypatch.setattr("sessions_app.outbox.outgoing", once_broken)
-    monkeypatch.setattr("sessions_app.outbox.FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr("sessions_app.outbox.queue.outgoing", once_broken)
+    monkeypatch.setattr("sessions_app.outbox.queue.FIRST_BACKOFF", 0.01)
     platform = Platform("7")
 
     deliver(platform)
@@ -145,9 +146,13 @@ def test_it_calls_nothing_a_repeat_that_had_no_words_to_send(monkeypatch: pytest
 
 def test_it_does_not_send_again_what_it_could_not_write_down_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The database is away until the lease has run out, and when it is back the courier looks for work at once."""
-    outbox.queue(Address("telegram", "1"), "hello")
+    outbox_queue.queue(Address("telegram", "1"), "hello")
     still, looked = StillClock().put_in_place(monkeypatch), threading.Event()
-    settle, claim, ran_out = outbox.settle, outbox.claim, still.now + timedelta(seconds=settings.BOTOS_SEND_SECONDS)
+    settle, claim, ran_out = (
+        outbox_queue.settle,
+        outbox_queue.claim,
+        still.now + timedelta(seconds=settings.BOTOS_SEND_SECONDS),
+    )
 
     def settle_later(outcomes: Any) -> None:
         still.now = ran_out
@@ -161,9 +166,9 @@ def test_it_does_not_send_again_what_it_could_not_write_down_in_time(monkeypatch
             looked.set()
         return claimed
 
-    monkeypatch.setattr("sessions_app.outbox.settle", settle_later)
-    monkeypatch.setattr("sessions_app.outbox.claim", claim_and_tell)
-    monkeypatch.setattr("adapters.courier.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("sessions_app.outbox.queue.settle", settle_later)
+    monkeypatch.setattr("sessions_app.outbox.queue.claim", claim_and_tell)
+    monkeypatch.setattr("adapters.runtime.delivery_worker.RETRY_SECONDS", 0.01)
     platform = Platform("7")
 
     deliver(platform, until=looked)
@@ -197,19 +202,19 @@ class Standstill:
 @pytest.fixture
 def standstill(monkeypatch: pytest.MonkeyPatch) -> Standstill:
     standstill = Standstill(StillClock().put_in_place(monkeypatch))
-    monkeypatch.setattr("adapters.courier.moment", lambda: time.monotonic() + standstill.seconds)
-    monkeypatch.setattr("sessions_app.outbox.claim", standstill.behind(outbox.claim))
-    monkeypatch.setattr("sessions_app.outbox.backoff", lambda attempts: 0.0)
+    monkeypatch.setattr("adapters.runtime.delivery_worker.moment", lambda: time.monotonic() + standstill.seconds)
+    monkeypatch.setattr("sessions_app.outbox.queue.claim", standstill.behind(outbox_queue.claim))
+    monkeypatch.setattr("sessions_app.outbox.queue.backoff", lambda attempts: 0.0)
     return standstill
 
 
 def test_it_sends_nothing_that_another_took_over_while_it_stood_still(standstill: Standstill) -> None:
     def another_sends_all() -> None:
-        while due := outbox.claim(owner="another", platforms=["telegram"]):
-            outbox.settle([outbox.Sent(delivery, "another's") for delivery in due])
+        while due := outbox_queue.claim(owner="another", platforms=["telegram"]):
+            outbox_queue.settle([outbox_queue.Sent(delivery, "another's") for delivery in due])
 
     for text in ("first", "second"):
-        outbox.queue(Address("telegram", "1"), text)
+        outbox_queue.queue(Address("telegram", "1"), text)
     standstill.meanwhile = another_sends_all
     platform = Platform("7")
 
@@ -220,7 +225,7 @@ def test_it_sends_nothing_that_another_took_over_while_it_stood_still(standstill
 
 
 def test_it_sends_unmarked_what_nobody_took_over_while_it_stood_still(standstill: Standstill) -> None:
-    outbox.queue(Address("telegram", "1"), "hello")
+    outbox_queue.queue(Address("telegram", "1"), "hello")
     platform = Platform("7")
 
     deliver(platform)

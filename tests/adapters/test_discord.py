@@ -18,11 +18,12 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from adapters import discord_link, registry
-from adapters.discord import DiscordAdapter
-from adapters.playground import discord_gateway, discord_rest
+from adapters import registry
+from adapters.discord import connection
+from adapters.discord.adapter import DiscordAdapter
+from adapters.duplicate_marker import MARK, ROOM
+from adapters.playground.discord import gateway, rest
 from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapter
-from adapters.repeats import MARK, ROOM
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.discord_payloads import ALICE, BOB, hostile_events
 from tests.adapters.quoting import NAMES, as_discord_shows, quoting
@@ -56,8 +57,8 @@ def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discord_link, "FIRST_RETRY", 0.01)
-    monkeypatch.setattr(discord_link, "LONGEST_RETRY", 0.02)
+    monkeypatch.setattr(connection, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(connection, "LONGEST_RETRY", 0.02)
 
 
 def adapter_for(server: FakeDiscord, *, token: str = "", platform: str = "discord") -> DiscordAdapter:
@@ -282,7 +283,7 @@ async def test_it_comes_back_after_an_outage(server: FakeDiscord, run: Run) -> N
 async def test_it_hands_over_to_the_supervisor_when_the_gateway_stays_away(
     server: FakeDiscord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discord_link, "AWAY_LIMIT", 0.3)
+    monkeypatch.setattr(connection, "AWAY_LIMIT", 0.3)
     async with running(adapter_for(server)) as run:
         server.faults.outage = True
         await server.drop_connections()
@@ -297,7 +298,7 @@ async def test_it_hands_over_to_the_supervisor_when_the_gateway_stays_away(
 
 @pytest.mark.asyncio
 async def test_it_keeps_a_quiet_connection(server: FakeDiscord, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discord_link, "AWAY_LIMIT", 0.06)
+    monkeypatch.setattr(connection, "AWAY_LIMIT", 0.06)
     async with running(adapter_for(server)) as run:
         ended, _ = await asyncio.wait({run.task}, timeout=0.3)
 
@@ -328,7 +329,7 @@ async def test_it_needs_a_new_token_when_the_gateway_refuses_it(
 
 @pytest.mark.asyncio
 async def test_it_needs_permission_for_its_intents(server: FakeDiscord, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discord_gateway, "PRIVILEGED", discord_gateway.DIRECT_MESSAGES)
+    monkeypatch.setattr(gateway, "PRIVILEGED", gateway.DIRECT_MESSAGES)
     with pytest.raises(NeedsConfiguration, match="intents"):
         await adapter_for(server).run(RecordingInbox(), asyncio.Event())
 
@@ -369,7 +370,7 @@ async def test_it_stores_in_the_next_run_what_it_could_not_store_before(server: 
 
 @pytest.mark.asyncio
 async def test_it_stores_what_it_heard_before_it_stops(server: FakeDiscord, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discord_link, "FIRST_RETRY", 100.0)
+    monkeypatch.setattr(connection, "FIRST_RETRY", 100.0)
     inbox = FullInbox(1)
     async with running(adapter_for(server), inbox) as run:
         await server.say(ALICE, "hello")
@@ -437,12 +438,12 @@ async def test_it_takes_a_message_for_sent_that_the_sdk_cannot_read(
     """Only an answer that names no message leaves open whether it was sent."""
     chat, answer = server.private_chat(ALICE), server.rest._answer
 
-    async def spoilt(request: web.Request, handler: discord_rest.Handler) -> web.Response:
+    async def spoilt(request: web.Request, handler: rest.Handler) -> web.Response:
         response = await answer(request, handler)
         if not request.path.endswith("/messages"):
             return response
         said = json.loads(response.text or "")
-        return discord_rest.json_response({"id": said["id"], "author": "new"} if is_named else {})
+        return rest.json_response({"id": said["id"], "author": "new"} if is_named else {})
 
     monkeypatch.setattr(server.rest, "_answer", spoilt)
     if is_named:
@@ -528,7 +529,7 @@ async def test_it_does_not_post_twice_with_one_nonce(server: FakeDiscord, run: R
 async def test_it_finds_an_earlier_attempt_that_discord_forgot(
     server: FakeDiscord, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(discord_rest, "NONCE_LIFETIME", 0.0)
+    monkeypatch.setattr(rest, "NONCE_LIFETIME", 0.0)
     chat = server.private_chat(ALICE)
     server.faults.inject("POST /channels/messages", lose_response=True)
     await refused(run, to(chat, " Good morning\n"))
@@ -578,7 +579,7 @@ async def test_it_finds_an_earlier_attempt_that_arrived_before_it_was_queued(ser
 async def test_it_marks_a_repeat_where_there_is_too_much_to_look_through(
     server: FakeDiscord, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.discord.LOOK_THROUGH", 3)
+    monkeypatch.setattr("adapters.discord.adapter.LOOK_THROUGH", 3)
     chat, longest = server.private_chat(ALICE), "x" * run.adapter.text_limit
     before = await run.adapter.send(to(chat, nonce="n1"))
     for number in range(3):
@@ -586,7 +587,7 @@ async def test_it_marks_a_repeat_where_there_is_too_much_to_look_through(
     repeat = replace(to(chat, longest, nonce="n2", repeat=True), follows=before)
 
     sent = await run.adapter.send(repeat)
-    monkeypatch.setattr("adapters.discord.LOOK_THROUGH", 500)
+    monkeypatch.setattr("adapters.discord.adapter.LOOK_THROUGH", 500)
     found = await run.adapter.send(replace(repeat, nonce="n3"))
 
     assert (server.said[-1].message_id, server.said[-1].text) == (sent, MARK + longest)

@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 
 from adapters import backfill
-from adapters.discord_events import parse_message, position_at
-from adapters.discord_link import Connection
+from adapters.discord.connection import Connection
+from adapters.discord.events import parse_message, position_at
 from adapters.playground.server import Person
-from sessions_app.watermarks import Mark
+from sessions_app.receiving.watermarks import Mark
 from tests.adapters.discord_payloads import ALICE, BOB
 from tests.adapters.recording import RecordingInbox, running
 from tests.adapters.test_discord import adapter_for

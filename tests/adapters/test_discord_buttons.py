@@ -15,12 +15,12 @@ import discord
 import pytest
 import pytest_asyncio
 
-from adapters import discord_link
-from adapters.discord import DiscordAdapter
-from adapters.discord_events import COMMAND, Interaction, parse_interaction
+from adapters.discord import connection
+from adapters.discord.adapter import DiscordAdapter
+from adapters.discord.events import COMMAND, Interaction, parse_interaction
 from adapters.protocols import DeliveryError, MalformedEvent
-from identity.buttons import Button
-from sessions_app import command_registry
+from identity.support.buttons import Button
+from sessions_app.commands import registry as command_registry
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.discord_payloads import ALICE, ME
 from tests.adapters.recording import Run, running
@@ -55,8 +55,8 @@ def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discord_link, "FIRST_RETRY", 0.01)
-    monkeypatch.setattr(discord_link, "LONGEST_RETRY", 0.02)
+    monkeypatch.setattr(connection, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(connection, "LONGEST_RETRY", 0.02)
 
 
 def adapter_for(server: FakeDiscord) -> DiscordAdapter:
@@ -222,7 +222,7 @@ async def test_it_hears_on_while_an_answer_hangs(
     async def never(*anything: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(discord_link, "acknowledge", never)
+    monkeypatch.setattr(connection, "acknowledge", never)
     sent = await run.adapter.send(to(server.private_chat(ALICE), CANCEL))
     await server.press(ALICE, sent, "/cancel")
     await server.say(ALICE, "and on")

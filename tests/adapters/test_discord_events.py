@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from adapters.discord_events import parse_edit, parse_message
+from adapters.discord.events import parse_edit, parse_message
 from adapters.protocols import MalformedEvent
 from sessions_app.messages import Address
 from tests.adapters.discord_payloads import BOB, ME, event, parsed

@@ -13,13 +13,17 @@ from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.test import override_settings
 
-from adapters import checks, checkup, vitals
+from adapters import checks
+from adapters.monitoring import diagnostics
+from adapters.runtime import health
 from botos_project.env import Environment
-from identity import clock
 from identity.models import PlatformAccount
-from sessions_app import forget_number, forgetting, outbox, pollers, tally
+from identity.support import clock
+from sessions_app import counters, receiver_leases
 from sessions_app.messages import Address
 from sessions_app.models import ForgetRequest, InboundEvent, Lane, OutboundDelivery, PollerLease
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.privacy import confirmation, forgetting
 from tests.sessions_app.talk import receive, say
 
 pytestmark = pytest.mark.django_db
@@ -50,7 +54,7 @@ def doctor(**settings: Any) -> tuple[int, dict[str, Any], str]:
 def _receiving() -> None:
     """One process receives on all platforms."""
     for name in ("TELEGRAM_BOT_TOKEN", "DISCORD_BOT_TOKEN", "SLACK_BOT_TOKEN"):
-        pollers.take(pollers.key_of(GOOD[name]), "town/4711/3f2a")
+        receiver_leases.take(receiver_leases.key_of(GOOD[name]), "town/4711/3f2a")
 
 
 def test_it_finds_nothing_wrong() -> None:
@@ -126,7 +130,7 @@ def test_it_sees_that_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_it_sees_missing_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vitals, "is_migrated", lambda: False)
+    monkeypatch.setattr(health, "is_migrated", lambda: False)
 
     assert doctor()[1]["migrations"]["hint"] == "run manage.py migrate."
 
@@ -141,7 +145,7 @@ def test_it_sees_what_waits_too_long() -> None:
 
 
 def test_it_sees_what_was_given_up_until_it_is_dismissed() -> None:
-    outbox.queue(Address("telegram", "chat-alice"), "hello")
+    outbox_queue.queue(Address("telegram", "chat-alice"), "hello")
     OutboundDelivery.objects.update(status="dead", settled_at=clock.now())
     for who, end in (("alice", "quarantined"), ("bob", "given up")):
         chat = receive(who, "hello")
@@ -166,7 +170,7 @@ def test_it_says_who_receives() -> None:
 
 @pytest.mark.parametrize("was_taken", [True, False])
 def test_it_sees_that_nobody_receives(was_taken: bool) -> None:
-    lease = PollerLease.objects.filter(key=pollers.key_of(GOOD["DISCORD_BOT_TOKEN"]))
+    lease = PollerLease.objects.filter(key=receiver_leases.key_of(GOOD["DISCORD_BOT_TOKEN"]))
     if was_taken:
         lease.update(lease_until=clock.seconds_from_now(-1))
     else:
@@ -207,7 +211,7 @@ def test_it_sees_that_there_is_hardly_any_room(monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "db").touch()
     monkeypatch.setitem(connection.settings_dict, "NAME", tmp_path / "db")
     assert not doctor()[1]["disk"]["hint"]
-    monkeypatch.setattr(checkup, "LEAST_ROOM", 10**18)
+    monkeypatch.setattr(diagnostics, "LEAST_ROOM", 10**18)
 
     assert doctor()[1]["disk"]["hint"]
 
@@ -228,7 +232,7 @@ def test_it_sees_that_somebody_is_not_forgotten() -> None:
     alice = PlatformAccount.objects.get()
     request = forgetting.ask(account=alice)
     assert request
-    forgetting.confirm(account=alice, number=forget_number.number_of(request))
+    forgetting.confirm(account=alice, number=confirmation.number_of(request))
     assert not doctor()[1]["forgetting"]["hint"]
 
     ForgetRequest.objects.update(confirmed_at=clock.seconds_from_now(-3601))
@@ -238,9 +242,9 @@ def test_it_sees_that_somebody_is_not_forgotten() -> None:
 
 
 def test_it_tells_what_of_agents_was_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tally, "_counts", Counter())
+    monkeypatch.setattr(counters, "_counts", Counter())
     assert doctor()[1]["agents"]["detail"] == "all have ended in time"
-    tally.up("left behind", "threads")
-    tally.write()
+    counters.up("left behind", "threads")
+    counters.write()
 
     assert doctor()[1]["agents"]["detail"].startswith("left behind since they did not end in time: 1 threads, 0 turns")

@@ -19,9 +19,10 @@ from django.conf import settings as django_settings
 from django.core.management import call_command
 from pytest_django import Settings
 
-from adapters import checkup, registry
-from adapters.discord_sdk import point_sdk_at
-from sessions_app import pollers
+from adapters import registry
+from adapters.discord.client import point_sdk_at
+from adapters.monitoring import diagnostics
+from sessions_app import receiver_leases
 from tests.adapters.recording import RecordingAdapter
 from tests.fakes.slack import FakeSlack
 from tests.fakes.telegram import FakeTelegram
@@ -51,9 +52,9 @@ def town(servers: Platforms, settings: Settings, monkeypatch: pytest.MonkeyPatch
     for name, value in servers.environment().items():
         setattr(settings, name, value)
     for name in ("TELEGRAM_BOT_TOKEN", "DISCORD_BOT_TOKEN", "SLACK_BOT_TOKEN"):
-        pollers.take(pollers.key_of(getattr(settings, name)), "town/4711/3f2a")
+        receiver_leases.take(receiver_leases.key_of(getattr(settings, name)), "town/4711/3f2a")
     settings.REDIS_URL = ""
-    monkeypatch.setattr(checkup, "FORMS", {})
+    monkeypatch.setattr(diagnostics, "FORMS", {})
     for server in servers.servers.values():
         server.faults.planned.clear()
     return servers
@@ -90,7 +91,9 @@ def test_it_compares_the_clock_with_each_platforms(monkeypatch: pytest.MonkeyPat
     clocks = [f"{platform} clock" for platform in PLATFORMS]
     assert not any(doctor()[1][clock]["hint"] for clock in clocks)
 
-    monkeypatch.setattr(checkup, "parsedate_to_datetime", lambda text: parsedate_to_datetime(text) - timedelta(hours=1))
+    monkeypatch.setattr(
+        diagnostics, "parsedate_to_datetime", lambda text: parsedate_to_datetime(text) - timedelta(hours=1)
+    )
     status, found = doctor()
 
     assert status == 1
@@ -121,7 +124,7 @@ def test_it_sees_an_outage(platform: str, town: Platforms) -> None:
 
     assert status == 1
     assert platform in found[f"{platform} online"]["detail"]
-    assert found[f"{platform} online"]["hint"] == checkup.WAY_OUT
+    assert found[f"{platform} online"]["hint"] == diagnostics.WAY_OUT
     assert not any(found[f"{other} online"]["hint"] for other in PLATFORMS if other != platform)
 
 
@@ -129,7 +132,7 @@ def test_it_sees_an_outage(platform: str, town: Platforms) -> None:
 def test_it_waits_for_no_platform_longer_than_it_says(
     platform: str, silence: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkup, "ONLINE_SECONDS", 1.0)
+    monkeypatch.setattr(diagnostics, "ONLINE_SECONDS", 1.0)
     setattr(settings, ADDRESSES[platform], f"{silence}/api/")
     began = monotonic()
     status, found = doctor()

@@ -13,12 +13,15 @@ from adapters import registry
 from adapters.botos import BotOS
 from adapters.protocols import DeliveryError, Inbox
 from adapters.registry import register_platform
-from identity import linking, lookup
+from identity.flows import linking
+from identity.links import lookup
 from identity.models import AccountLink, AuditEvent, BotProfile, PlatformAccount
-from sessions_app import bridge, conversations, outbox
+from sessions_app import db
 from sessions_app.agents import RecallAgent
+from sessions_app.history import conversations
 from sessions_app.messages import Address, OutgoingMessage
 from sessions_app.models import OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
 from tests.sessions_app.talk import DATABASE
 
 NAME, URL = "@parlour_bot", "https://parlour.example/bot"
@@ -64,7 +67,7 @@ async def serve(adapter: Parlour, *, sends: bool) -> None:
     finally:
         await botos.stop()
         await running
-        await bridge.call(connections.close_all)  # the bridge's thread outlives the test
+        await db.call(connections.close_all)  # the bridge's thread outlives the test
 
 
 def linked_in_parlour() -> PlatformAccount:
@@ -80,7 +83,7 @@ def linked_in_parlour() -> PlatformAccount:
             method="resolver",
             actor="test",
         )
-    outbox.queue(Address("parlour", "chat-parlour"), "hello")
+    outbox_queue.queue(Address("parlour", "chat-parlour"), "hello")
     return accounts[0]
 
 

@@ -8,13 +8,16 @@ import logging
 import pytest
 from asgiref.sync import async_to_sync
 
-from adapters import checkup, housekeeping, metrics
-from adapters.housekeeping import DUTIES, Duty
-from identity import clock, link_upkeep, portions
+from adapters.monitoring import diagnostics, metrics
+from adapters.runtime import housekeeping
+from adapters.runtime.housekeeping import DUTIES, Duty
+from identity.flows import link_maintenance
 from identity.models import AccountLink, PlatformAccount
-from sessions_app import duties, forget_number, forgetting, retention
+from identity.support import clock, portions
+from sessions_app import duties
 from sessions_app.models import Duty as Row
 from sessions_app.models import ForgetRequest, InboundEvent, OutboundDelivery
+from sessions_app.privacy import confirmation, forgetting, retention
 from tests.identity import pairs
 from tests.sessions_app.talk import say
 
@@ -70,7 +73,7 @@ def test_a_duty_that_fails_holds_up_no_other_and_is_shown(caplog: pytest.LogCapt
     assert (failing.name, failing.succeeded_at, failing.error) == ("break", None, "ValueError")
     assert (well.name, well.failed_at) == ("tidy", None)
     assert "break failed: ValueError; trying again in 60 s" in caplog.messages
-    found = {one.about: one for one in checkup._duties()}
+    found = {one.about: one for one in diagnostics._duties()}
     assert found["duty: break"].hint
     assert found["duty: break"].detail.startswith("never done, failed 0 s ago (ValueError)")
     assert not found["duty: tidy"].hint
@@ -133,7 +136,7 @@ def test_a_person_who_cannot_be_erased_does_not_hold_up_the_next(monkeypatch: py
     for account in PlatformAccount.objects.order_by("pk"):
         request = forgetting.ask(account=account)
         assert request
-        forgetting.confirm(account=account, number=forget_number.number_of(request))
+        forgetting.confirm(account=account, number=confirmation.number_of(request))
     OutboundDelivery.objects.update(status="sent", settled_at=clock.now())
     first = ForgetRequest.objects.order_by("confirmed_at")[0]
     erase = forgetting.erase
@@ -171,7 +174,7 @@ def test_a_row_that_cannot_be_deleted_does_not_hold_up_those_behind_it(monkeypat
 
 @pytest.mark.django_db
 def test_it_ends_silent_links_in_portions_and_looks_at_others_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_upkeep, "ENDED_AT_ONCE", 1)
+    monkeypatch.setattr(link_maintenance, "ENDED_AT_ONCE", 1)
     alice, work = pairs.account("alice", "telegram"), pairs.account("alice", "discord")
     bob, slack = pairs.account("bob", "telegram"), pairs.account("bob", "slack")
     pairs.linked(alice, work)
@@ -179,7 +182,7 @@ def test_it_ends_silent_links_in_portions_and_looks_at_others_later(monkeypatch:
     AccountLink.objects.filter(account__in=[alice, work]).update(since=clock.seconds_from_now(-200 * 86_400))
     PlatformAccount.objects.filter(pk__in=[alice.pk, work.pk]).update(seen_at=clock.seconds_from_now(-200 * 86_400))
 
-    portions_done = [link_upkeep.end_silent() for _ in range(4)]
+    portions_done = [link_maintenance.end_silent() for _ in range(4)]
 
     assert portions_done == [3, 1, 0, 0]  # two are looked at later, and one ended; the other one ended
     live = AccountLink.objects.live()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from adapters import http_connections
-from adapters.http_connections import Connection, most_connections
+from adapters.runtime import http_connections
+from adapters.runtime.http_connections import Connection, most_connections
 from botos_project import ingress
 from botos_project.ingress import Ingress
 

@@ -15,7 +15,7 @@ from adapters.botos import BotOS
 from adapters.protocols import DeliveryError, Inbox, PlatformAdapter
 from adapters.registry import register_platform
 from identity.resolvers import DatabaseIdentityResolver
-from sessions_app import bridge
+from sessions_app import db
 from sessions_app.agents import RecallAgent
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage, Sender
 from sessions_app.models import HistoryEntry
@@ -109,7 +109,7 @@ async def talk(rooms: dict[str, Parlour], *said: tuple[str, str, str]) -> list[s
     finally:
         await botos.stop()
         await running
-        await bridge.call(connections.close_all)  # the bridge's thread outlives the test
+        await db.call(connections.close_all)  # the bridge's thread outlives the test
 
 
 async def answer(parlour: Parlour, note: Note) -> str:

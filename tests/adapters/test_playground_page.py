@@ -11,9 +11,11 @@ from django.test import Client, override_settings
 from adapters.playground import reset, stage, story, views, watching
 from adapters.playground.server import Said
 from adapters.playground.stage import PERSONAS, Playground
-from identity import audit, linking
+from identity import audit
+from identity.flows import linking
 from identity.models import AuditEvent, BotProfile, LiveEvent, PlatformAccount
-from sessions_app import history, pollers
+from sessions_app import receiver_leases
+from sessions_app.history import window
 from sessions_app.models import Conversation
 
 pytestmark = pytest.mark.django_db(transaction=True)  # async views close and open connections
@@ -37,7 +39,7 @@ def account(platform: str, person: stage.Persona = ALICE) -> PlatformAccount:
 def told(one: PlatformAccount, text: str) -> Conversation:
     fields = {"platform": one.platform, "chat_id": "1", "account": one, "kind": "dm", "key": str(one)}
     conversation = Conversation.objects.create(**fields)
-    history.entry(conversation, role="user", source="message", text=text).save()
+    window.entry(conversation, role="user", source="message", text=text).save()
     return conversation
 
 
@@ -118,14 +120,14 @@ def test_it_clears_what_the_played_people_said() -> None:
     BotProfile.objects.create(platform="telegram", name="botos")
     audit.record(kind="linked", actor="test")
     LiveEvent.objects.create(topic="account:1", kind="links")
-    assert pollers.take("key", "owner")
+    assert receiver_leases.take("key", "owner")
 
     reset.clear()
 
     assert not watching.is_known(ALICE)
     assert not Conversation.objects.exists()
     assert [model.objects.count() for model in (BotProfile, AuditEvent, LiveEvent)] == [1, 1, 1]
-    assert pollers.renew("key", "owner")  # or the bots would connect anew, and miss what is said meanwhile
+    assert receiver_leases.renew("key", "owner")  # or the bots would connect anew, and miss what is said meanwhile
 
 
 @override_settings(**TOKENS)

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from adapters.playground.server import Person
-from identity.buttons import Button
+from identity.support.buttons import Button
 from tests.fakes.telegram import FakeTelegram
 
 ALICE = Person("1001", "Alice Liddell", "alice")

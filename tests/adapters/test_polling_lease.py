@@ -10,10 +10,10 @@ from unittest import mock
 
 import pytest
 
-from adapters.polling_lease import PollingLease
 from adapters.protocols import NeedsConfiguration, Superseded
-from adapters.supervisor import State, Supervisor
-from sessions_app import pollers
+from adapters.runtime.polling_lease import PollingLease
+from adapters.runtime.supervisor import State, Supervisor
+from sessions_app import receiver_leases
 from tests.adapters.recording import RecordingInbox
 
 LEASE = 0.6
@@ -47,7 +47,7 @@ def leases(monkeypatch: pytest.MonkeyPatch, settings: Any, db: None) -> Leases:
     settings.BOTOS_POLLER_SECONDS = LEASE
     made = Leases()
     for name in ("take", "renew", "release"):
-        monkeypatch.setattr(pollers, name, getattr(made, name))
+        monkeypatch.setattr(receiver_leases, name, getattr(made, name))
     return made
 
 
@@ -201,7 +201,7 @@ async def test_a_refused_token_gives_the_lease_back(leases: Leases) -> None:
 async def test_a_supervisor_asks_again_after_a_refusal_of_what_had_been_accepted(
     leases: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.supervisor.REFUSED_PAUSE", 0.01)
+    monkeypatch.setattr("adapters.runtime.supervisor.REFUSED_PAUSE", 0.01)
     stop, is_back, states = asyncio.Event(), asyncio.Event(), []
 
     class Recovering(Adapter):

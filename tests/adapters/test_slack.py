@@ -19,18 +19,18 @@ import pytest_asyncio
 import time_machine
 from aiohttp import web
 
-import adapters.slack
-import adapters.slack_directory
-import adapters.slack_web
+import adapters.slack.adapter
+import adapters.slack.client
+import adapters.slack.directory
 from adapters.playground.server import Person
-from adapters.playground.slack_workspace import BOT, BOT_USER, TEAM
+from adapters.playground.slack.workspace import BOT, BOT_USER, TEAM
 from adapters.protocols import DeliveryError, MalformedEvent, NeedsConfiguration, PlatformAdapter
-from adapters.slack import SlackAdapter
-from adapters.slack_directory import Directory
-from adapters.slack_events import Me, parse_event
-from adapters.slack_receiver import Receiver
-from adapters.slack_web import REPEAT
-from identity.buttons import Button
+from adapters.slack.adapter import SlackAdapter
+from adapters.slack.client import REPEAT
+from adapters.slack.directory import Directory
+from adapters.slack.events import Me, parse_event
+from adapters.slack.receiver import Receiver
+from identity.support.buttons import Button
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.quoting import NAMES, quoting
 from tests.adapters.recording import RecordingInbox, Run, running
@@ -62,7 +62,7 @@ class GatedInbox(RecordingInbox):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK notices a dead socket at its next ping."""
-    monkeypatch.setattr(adapters.slack, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(adapters.slack.adapter, "PING_SECONDS", 0.2)
 
 
 @pytest_asyncio.fixture
@@ -318,7 +318,7 @@ async def test_it_waits_for_a_name_no_longer_than_it_may(server: FakeSlack, monk
     async def never(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(adapters.slack_directory, "NAME_SECONDS", 0.01)
+    monkeypatch.setattr(adapters.slack.directory, "NAME_SECONDS", 0.01)
     monkeypatch.setattr("slack_sdk.web.async_client.AsyncWebClient.users_info", never)
     async with running(adapter_for(server)) as run:
         await server.say(ALICE, "hello")
@@ -435,7 +435,7 @@ async def test_it_comes_back_after_an_outage(run: Run, server: FakeSlack) -> Non
 async def test_it_gives_up_a_connection_that_does_not_come_back(
     server: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapters.slack, "LOST_SECONDS", 0.5)
+    monkeypatch.setattr(adapters.slack.adapter, "LOST_SECONDS", 0.5)
     async with running(adapter_for(server)) as run:
         server.faults.outage = True
         await server.drop_connections()
@@ -605,9 +605,9 @@ def logged(words: str) -> Iterator[asyncio.Event]:
                 event.set()
 
     listening = Listening()
-    adapters.slack_web.quiet.addHandler(listening)
+    adapters.slack.client.quiet.addHandler(listening)
     yield event
-    adapters.slack_web.quiet.removeHandler(listening)
+    adapters.slack.client.quiet.removeHandler(listening)
 
 
 async def test_it_keeps_tokens_and_tickets_out_of_the_log(server: FakeSlack, caplog: pytest.LogCaptureFixture) -> None:
@@ -790,7 +790,7 @@ async def test_it_looks_as_far_back_as_the_message_is_old(run: Run, server: Fake
 async def test_it_marks_a_repeat_where_there_is_too_much_to_look_through(
     run: Run, server: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapters.slack_web.LOOK_BACK_PAGES", 1)
+    monkeypatch.setattr("adapters.slack.client.LOOK_BACK_PAGES", 1)
     chat = server.private_chat(ALICE)
     await run.adapter.send(to(chat, "once", nonce="n-7"))
     for number in range(200):

@@ -12,13 +12,14 @@ from datetime import timedelta
 import pytest
 import pytest_asyncio
 
-import adapters.slack
-from adapters import backfill, slack_history
+import adapters.slack.adapter
+from adapters import backfill
 from adapters.playground.server import Person
-from adapters.slack import SlackAdapter
-from adapters.slack_events import stamp_at
+from adapters.slack import backfill as slack_backfill
+from adapters.slack.adapter import SlackAdapter
+from adapters.slack.events import stamp_at
 from sessions_app.messages import Address, OutgoingMessage
-from sessions_app.watermarks import Mark
+from sessions_app.receiving.watermarks import Mark
 from tests.adapters.recording import RecordingInbox, running
 from tests.fakes.slack import FakeSlack
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapters.slack, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(adapters.slack.adapter, "PING_SECONDS", 0.2)
 
 
 @pytest_asyncio.fixture
@@ -87,7 +88,7 @@ async def test_it_reads_what_was_said_before_it_started(server: FakeSlack, inbox
 async def test_it_reads_page_after_page_in_order(
     server: FakeSlack, inbox: RecordingInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slack_history, "PAGE", 4)
+    monkeypatch.setattr(slack_backfill, "PAGE", 4)
     known_until(server, inbox, ALICE)
     for number in range(10):
         await say_unheard(server, ALICE, f"missed {number}")

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-import adapters.slack
-import adapters.slack_directory
+import adapters.slack.adapter
+import adapters.slack.directory
 from adapters.playground.server import Person
-from adapters.playground.slack_workspace import BOT, BOT_USER, TEAM
+from adapters.playground.slack.workspace import BOT, BOT_USER, TEAM
 from adapters.protocols import DeliveryError, MalformedEvent
-from adapters.slack import SlackAdapter
-from adapters.slack_directory import Directory
-from adapters.slack_events import Me, parse_command, parse_press
-from identity.buttons import Button
+from adapters.slack.adapter import SlackAdapter
+from adapters.slack.directory import Directory
+from adapters.slack.events import Me, parse_command, parse_press
+from identity.support.buttons import Button
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.recording import RecordingInbox, Run, running
 from tests.fakes.slack import FakeSlack
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapters.slack, "PING_SECONDS", 0.2)
+    monkeypatch.setattr(adapters.slack.adapter, "PING_SECONDS", 0.2)
 
 
 @pytest_asyncio.fixture
@@ -222,7 +222,7 @@ async def test_it_does_not_take_somebody_elses_chat_with_the_bot_for_private(run
 async def test_it_takes_no_command_for_private_when_slack_does_not_say(
     server: FakeSlack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapters.slack_directory, "NAME_SECONDS", 0.2)
+    monkeypatch.setattr(adapters.slack.directory, "NAME_SECONDS", 0.2)
     server.faults.inject("conversations.info", status=500, times=1)
     async with running(adapter_for(server)) as run:
         await server.command(ALICE, "/link", "WDJB-MJHT")

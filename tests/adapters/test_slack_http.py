@@ -11,10 +11,10 @@ from aiohttp import web
 from adapters import registry
 from adapters.playground.server import Person
 from adapters.protocols import NeedsConfiguration
-from adapters.slack_http import SlackHttpAdapter
-from adapters.telegram import TelegramAdapter
+from adapters.slack.http_adapter import SlackHttpAdapter
+from adapters.telegram.adapter import TelegramAdapter
 from sessions_app.messages import Address, OutgoingMessage
-from sessions_app.watermarks import Mark
+from sessions_app.receiving.watermarks import Mark
 from tests.adapters.recording import RecordingInbox, running
 from tests.fakes.slack import FakeSlack
 

@@ -14,10 +14,11 @@ from django.db import OperationalError
 from django.test import Client
 from slack_sdk.signature import SignatureVerifier
 
-from adapters import slack_webhook, webhook_calls
-from adapters.slack_directory import Directory
-from adapters.slack_events import Me
-from adapters.slack_web import slack_client
+from adapters import webhook_calls
+from adapters.slack import webhook as slack_webhook
+from adapters.slack.client import slack_client
+from adapters.slack.directory import Directory
+from adapters.slack.events import Me
 from sessions_app import inbox
 from sessions_app.models import HistoryEntry, InboundEvent, OutboundDelivery, Watermark
 

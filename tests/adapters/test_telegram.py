@@ -16,15 +16,16 @@ from aiohttp import web
 from telegram.error import BadRequest, Forbidden, InvalidToken, NetworkError, RetryAfter, TelegramError, TimedOut
 from telegram.request import HTTPXRequest
 
-from adapters import registry, telegram_webhook
-from adapters import telegram as module
+from adapters import registry
+from adapters.duplicate_marker import ROOM
 from adapters.playground.server import Person
 from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapter, Superseded
-from adapters.repeats import ROOM
-from adapters.telegram import Credentials, TelegramAdapter
-from adapters.telegram_webhook import Webhook
+from adapters.telegram import adapter as module
+from adapters.telegram import webhook as telegram_webhook
+from adapters.telegram.adapter import Credentials, TelegramAdapter
+from adapters.telegram.webhook import Webhook
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
-from sessions_app.splitting import split
+from sessions_app.outbox.splitting import split
 from tests.adapters.quoting import NAMES, quoting
 from tests.adapters.recording import RecordingInbox, StorageError, running
 from tests.fakes.faults import Fault

@@ -15,10 +15,10 @@ from telegram.error import BadRequest, Forbidden
 
 from adapters.playground.server import Person
 from adapters.protocols import MalformedEvent
-from adapters.telegram import TelegramAdapter
-from adapters.telegram_updates import BotIdentity, Press, parse_update
-from identity.buttons import Button
-from sessions_app import command_registry
+from adapters.telegram.adapter import TelegramAdapter
+from adapters.telegram.events import BotIdentity, Press, parse_update
+from identity.support.buttons import Button
+from sessions_app.commands import registry as command_registry
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.recording import RecordingInbox, Run, StorageError, running
 from tests.fakes.telegram import FakeTelegram

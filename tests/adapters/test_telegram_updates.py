@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from adapters.playground.server import Person
 from adapters.protocols import MalformedEvent
-from adapters.telegram import TelegramAdapter
-from adapters.telegram_updates import BotIdentity, parse_update
-from identity.text import storable
+from adapters.telegram.adapter import TelegramAdapter
+from adapters.telegram.events import BotIdentity, parse_update
+from identity.support.text import storable
 from sessions_app.messages import InboundMessage, MessageEdit
 from tests.adapters.recording import running
 from tests.fakes.telegram import FakeTelegram

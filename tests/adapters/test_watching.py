@@ -16,13 +16,14 @@ from django.db import DatabaseError, OperationalError, connection
 from django.test import Client, override_settings
 from pytest_django import DjangoAssertNumQueries
 
-from adapters import vitals
-from adapters.supervisor import Health, State
-from identity import clock
-from sessions_app import agents, duties, outbox, pollers, tally
-from sessions_app.agent_loop import MOST_LEFT_BEHIND
+from adapters.runtime import health
+from adapters.runtime.supervisor import Health, State
+from identity.support import clock
+from sessions_app import agents, counters, duties, receiver_leases
+from sessions_app.agents.loop import MOST_LEFT_BEHIND
 from sessions_app.messages import Address
 from sessions_app.models import Duty, InboundEvent, OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
 from tests.sessions_app.talk import claim, receive
 
 pytestmark = pytest.mark.django_db
@@ -34,9 +35,9 @@ TOKEN = "only-for-tests"
 def connections() -> Iterator[list[Health]]:
     """What the process under test is connected to."""
     found = [Health("telegram", State.UP)]
-    vitals.watch(lambda: found)
+    health.watch(lambda: found)
     yield found
-    vitals.watch(list)
+    health.watch(list)
 
 
 def wait(who: str, seconds: float) -> int:
@@ -72,7 +73,7 @@ def test_it_is_not_ready_when_messages_wait_for_a_minute(client: Client) -> None
 def test_it_is_not_ready_when_its_own_database_thread_stands_still(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sessions_app.bridge.longest_wait", lambda: 305.0)
+    monkeypatch.setattr("sessions_app.db.longest_wait", lambda: 305.0)
 
     assert client.get("/readyz").json()["reasons"] == ["this process waits for the database for 305 s"]
 
@@ -80,10 +81,10 @@ def test_it_is_not_ready_when_its_own_database_thread_stands_still(
 def test_it_is_not_ready_when_nothing_could_be_written_for_longer_than_a_lease(
     client: Client, monkeypatch: pytest.MonkeyPatch, settings: LazySettings
 ) -> None:
-    monkeypatch.setattr(vitals, "_written", monotonic() - settings.BOTOS_POLLER_SECONDS + 5)
+    monkeypatch.setattr(health, "_written", monotonic() - settings.BOTOS_POLLER_SECONDS + 5)
     assert client.get("/readyz").status_code == 200
 
-    monkeypatch.setattr(vitals, "_written", monotonic() - settings.BOTOS_POLLER_SECONDS - 5)
+    monkeypatch.setattr(health, "_written", monotonic() - settings.BOTOS_POLLER_SECONDS - 5)
     assert "nothing could be written for" in client.get("/readyz").json()["reasons"][0]
 
 
@@ -92,11 +93,11 @@ def test_it_keeps_writing_and_forgets_no_failure(monkeypatch: pytest.MonkeyPatch
     """By a database that can be read and not written: the time of the last row stays where it was."""
 
     async def scene() -> None:
-        for write in (vitals._write, _refuse):
-            monkeypatch.setattr(vitals, "_write", write)
+        for write in (health._write, _refuse):
+            monkeypatch.setattr(health, "_write", write)
             tried = asyncio.Event()
-            monkeypatch.setattr("adapters.vitals.asyncio.sleep", partial(_ended, tried))
-            keeping = asyncio.create_task(vitals.keep_writing())
+            monkeypatch.setattr("adapters.runtime.health.asyncio.sleep", partial(_ended, tried))
+            keeping = asyncio.create_task(health.keep_writing())
             await tried.wait()
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
@@ -105,8 +106,8 @@ def test_it_keeps_writing_and_forgets_no_failure(monkeypatch: pytest.MonkeyPatch
     async_to_sync(scene)()
 
     assert Duty.objects.get().succeeded_at
-    assert duties._notes[vitals.WRITING].is_failing
-    assert vitals.seconds_unwritten() == 0
+    assert duties._notes[health.WRITING].is_failing
+    assert health.seconds_unwritten() == 0
 
 
 def _refuse() -> None:
@@ -141,7 +142,7 @@ def test_it_is_not_ready_without_a_database(client: Client, monkeypatch: pytest.
     def refuse() -> None:
         raise DatabaseError("postgres://botos:hunter2@db")
 
-    monkeypatch.setattr(vitals, "backlog", refuse)
+    monkeypatch.setattr(health, "backlog", refuse)
     answer = client.get("/readyz")
 
     assert answer.status_code == 503
@@ -149,7 +150,7 @@ def test_it_is_not_ready_without_a_database(client: Client, monkeypatch: pytest.
 
 
 def test_it_is_not_ready_without_all_tables(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vitals, "is_migrated", lambda: False)
+    monkeypatch.setattr(health, "is_migrated", lambda: False)
 
     assert client.get("/readyz").json()["reasons"] == ["the database lacks tables"]
 
@@ -181,7 +182,7 @@ def test_it_shows_its_numbers_to_nobody_else(client: Client, sent: str) -> None:
 @override_settings(BOTOS_METRICS_TOKEN=TOKEN, TELEGRAM_BOT_TOKEN="1:here", DISCORD_BOT_TOKEN="nowhere")
 def test_it_shows_in_every_process_whether_some_process_receives(client: Client, connections: list[Health]) -> None:
     connections.clear()  # it serves pages and nothing else
-    pollers.take(pollers.key_of("1:here"), "town/4711/3f2a")
+    receiver_leases.take(receiver_leases.key_of("1:here"), "town/4711/3f2a")
     text = client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).content.decode()
 
     assert {'botos_receiving{platform="telegram"} 1', 'botos_receiving{platform="discord"} 0'} <= set(text.splitlines())
@@ -194,13 +195,13 @@ def test_it_shows_its_numbers(client: Client, connections: list[Health]) -> None
     wait("alice", 75)
     wait("bob", 5)
     connections.append(Health("slack", State.RESTARTING))
-    outbox.queue(Address("telegram", "chat-alice"), "hello")
-    outbox.queue(Address("telegram", "chat-bob"), "hello")
+    outbox_queue.queue(Address("telegram", "chat-alice"), "hello")
+    outbox_queue.queue(Address("telegram", "chat-bob"), "hello")
     OutboundDelivery.objects.filter(chat_id="chat-bob").update(status="dead", settled_at=clock.now())
     failed = receive("carol", "hard question")
     InboundEvent.objects.filter(conversation=failed).update(status="given up", done_at=clock.now())
-    tally.up("rate limits", "telegram")
-    tally.write()
+    counters.up("rate limits", "telegram")
+    counters.write()
 
     text = client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).content.decode()
 
@@ -230,11 +231,11 @@ def test_it_is_not_ready_when_too_much_of_agents_does_not_end(client: Client, mo
 
 @override_settings(BOTOS_METRICS_TOKEN=TOKEN)
 def test_it_shows_what_of_agents_does_not_end(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tally, "_counts", Counter())
+    monkeypatch.setattr(counters, "_counts", Counter())
     monkeypatch.setattr(agents, "left_behind", lambda: Counter(threads=2))
-    tally.up("left behind", "threads")
-    tally.up("left behind", "loops")
-    tally.write()
+    counters.up("left behind", "threads")
+    counters.up("left behind", "loops")
+    counters.write()
     shown = client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).content.decode()
 
     assert 'botos_agents_left_behind{kind="threads"} 2' in shown

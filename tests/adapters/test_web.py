@@ -14,7 +14,7 @@ from adapters.protocols import DeliveryError, PlatformAdapter
 from adapters.web import TEXT_LIMIT, WebAdapter
 from identity.models import Browser, PlatformAccount
 from identity.resolvers import DatabaseIdentityResolver
-from sessions_app import bridge
+from sessions_app import db
 from sessions_app.agents import RecallAgent
 from sessions_app.messages import Address, OutgoingMessage
 from sessions_app.models import OutboundDelivery
@@ -51,14 +51,14 @@ async def converse(page: Browser, author: PlatformAccount, *texts: str) -> list[
     finally:
         await botos.stop()
         await running
-        await bridge.call(connections.close_all)
+        await db.call(connections.close_all)
 
 
 async def answer(page: Browser, author: PlatformAccount, text: str) -> str:
-    before = await bridge.call(sent)
-    await bridge.call(write, page, author, text)
+    before = await db.call(sent)
+    await db.call(write, page, author, text)
     for _ in range(500):
-        if len(now := await bridge.call(sent)) > len(before):
+        if len(now := await db.call(sent)) > len(before):
             return now[-1]
         await asyncio.sleep(0.02)
     raise AssertionError("no answer came")
@@ -76,7 +76,7 @@ def test_it_gives_up_at_once_what_nobody_can_see() -> None:
         try:
             await WebAdapter().send(message)
         finally:
-            await bridge.call(connections.close_all)
+            await db.call(connections.close_all)
 
     with pytest.raises(DeliveryError) as refused:
         asyncio.run(send())

@@ -13,13 +13,14 @@ from django.test import Client
 from django.urls import resolve
 
 from adapters import webhook_calls, webhooks
-from adapters.playground.telegram_api import BOT
-from adapters.telegram_updates import BotIdentity, parse_update
-from adapters.telegram_webhook import PATH
+from adapters.playground.telegram.api import BOT
+from adapters.telegram.events import BotIdentity, parse_update
+from adapters.telegram.webhook import PATH
 from identity.models import BotProfile
-from sessions_app import doorbell, inbox, messages
+from sessions_app import inbox, messages
 from sessions_app.messages import InboundMessage
 from sessions_app.models import InboundEvent, OutboundDelivery
+from sessions_app.wakeups import local as local_wakeups
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -43,10 +44,10 @@ def webhook(settings: Any) -> None:
 def rung() -> Iterator[list[object]]:
     """For whom the bell rang: a conversation's id, or "send"."""
     heard: list[object] = []
-    hearer = doorbell._Hearer(heard.append, lambda: heard.append("send"))
-    doorbell._heard.append(hearer)
+    hearer = local_wakeups._Hearer(heard.append, lambda: heard.append("send"))
+    local_wakeups._heard.append(hearer)
     yield heard
-    doorbell._heard.remove(hearer)
+    local_wakeups._heard.remove(hearer)
 
 
 def call(update: object = UPDATE, *, secret: str | None = SECRET, body: bytes | None = None) -> Any:
@@ -217,7 +218,7 @@ def test_it_rings_through_redis_where_no_bot_runs(monkeypatch: pytest.MonkeyPatc
     rung: list[object] = []
     settings.REDIS_URL = "redis://127.0.0.1:9/0"
     bell = type("Bell", (), {"ring_for": rung.append, "ring_for_couriers": lambda: rung.append("send")})
-    monkeypatch.setattr(doorbell, "_elsewhere", lambda: bell)
+    monkeypatch.setattr(local_wakeups, "_elsewhere", lambda: bell)
 
     call()
     call({"update_id": 43, "message": MESSAGE | {"text": "/link"}})

@@ -15,10 +15,10 @@ from redis import Redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from adapters import vitals, worker
-from adapters.worker import TurnWorker
-from sessions_app import jobs
-from sessions_app.pool import TurnPool
+from adapters.runtime import health, worker
+from adapters.runtime.worker import TurnWorker
+from sessions_app.turns.pool import TurnPool
+from sessions_app.wakeups import redis as redis_wakeups
 from tests.journeys.redis_server import RedisServer, redis_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -43,9 +43,9 @@ def handlers() -> Iterator[None]:
 def test_it_does_not_start_on_a_database_without_tables(
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vitals, "is_migrated", lambda: False)
+    monkeypatch.setattr(health, "is_migrated", lambda: False)
     with Redis.from_url(own_redis.url) as client, pytest.raises(ImproperlyConfigured, match="lacks tables"):
-        TurnWorker([jobs.QUEUE], connection=client).work()
+        TurnWorker([redis_wakeups.QUEUE], connection=client).work()
 
 
 class SignalledInTheMiddle(logging.Handler):
@@ -72,7 +72,7 @@ def test_it_ends_when_it_is_told_to_while_it_writes_a_line(own_redis: RedisServe
     with Redis.from_url(own_redis.url) as client:
         worker.log.addHandler(handler)
         try:
-            assert TurnWorker([jobs.QUEUE], connection=client).work()
+            assert TurnWorker([redis_wakeups.QUEUE], connection=client).work()
         finally:
             worker.log.removeHandler(handler)
             close_connections()
@@ -87,15 +87,15 @@ def test_it_takes_numbers_out_of_the_queue_and_leaves_nothing_there(
     told: list[int] = []
     monkeypatch.setattr(TurnPool, "notify", lambda _, conversation_id: told.append(conversation_id))
     with Redis.from_url(own_redis.url, decode_responses=True) as client, Redis.from_url(own_redis.url) as raw:
-        queue = Queue(jobs.QUEUE, connection=raw, serializer=JSONSerializer)
+        queue = Queue(redis_wakeups.QUEUE, connection=raw, serializer=JSONSerializer)
         queue.enqueue_call("os.getcwd")
-        queue.enqueue_call(jobs.HEAR, ("words",))
-        doorbell = jobs.Doorbell(own_redis.url)
+        queue.enqueue_call(redis_wakeups.HEAR, ("words",))
+        doorbell = redis_wakeups.Doorbell(own_redis.url)
         doorbell.ring_for(7)
         doorbell.ring_for(8)
         doorbell.close()
         try:
-            assert TurnWorker([jobs.QUEUE], connection=raw).work(burst=True)
+            assert TurnWorker([redis_wakeups.QUEUE], connection=raw).work(burst=True)
         finally:
             close_connections()
 

@@ -8,9 +8,11 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from identity.resolvers import DatabaseIdentityResolver
-from sessions_app import inbox, lanes, outbox, turns
+from sessions_app import inbox
 from sessions_app.messages import InboundMessage
-from sessions_app.outbox import Sent
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.outbox.queue import Sent
+from sessions_app.turns import leases, lifecycle
 
 ANSWER = "About four hours: leave at 7:12, change once, and you arrive a little after eleven. Shall I remind you?"
 PLATFORMS = ("telegram", "discord", "slack", "slack-acme")
@@ -26,15 +28,15 @@ class Ours:
         conversation = inbox.receive(message, resolver=RESOLVER)
         lap()
         assert conversation is not None
-        (claim,) = lanes.claim([conversation], owner="bench", platforms=PLATFORMS).claims
+        (claim,) = leases.claim([conversation], owner="bench", platforms=PLATFORMS).claims
         lap()
-        turn = turns.begin(claim, resolver=RESOLVER)
+        turn = lifecycle.begin(claim, resolver=RESOLVER)
         lap()
-        turns.finish(claim, ANSWER, limit=outbox.TEXT_LIMIT)
+        lifecycle.finish(claim, ANSWER, limit=outbox_queue.TEXT_LIMIT)
         lap()
-        due = outbox.claim(owner="bench", platforms=PLATFORMS)
+        due = outbox_queue.claim(owner="bench", platforms=PLATFORMS)
         lap()
-        outbox.settle([Sent(delivery, "sent") for delivery in due])
+        outbox_queue.settle([Sent(delivery, "sent") for delivery in due])
         lap()
         assert len(due) == 1
         return [line.text for line in turn.history]

@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass, field
 
 from django.conf import settings
 
-from adapters.courier import Courier
 from adapters.protocols import Inbox
+from adapters.runtime.delivery_worker import Courier
 from sessions_app import agents, inbox
 from sessions_app.messages import Agent, OutgoingMessage, Turn
 from sessions_app.models import OutboundDelivery
-from sessions_app.pool import Service, TurnPool
+from sessions_app.turns.pool import Service, TurnPool
 from tests.bench import engines, stage
 from tests.bench.ours import ANSWER, RESOLVER
 

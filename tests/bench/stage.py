@@ -16,8 +16,9 @@ from django.db import connection, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 
-from identity import clock, linking
+from identity.flows import linking
 from identity.models import AccountLink
+from identity.support import clock
 from sessions_app.messages import Address, InboundMessage, Sender
 from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
 from tests.bench import engines

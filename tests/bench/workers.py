@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from identity import clock
-from sessions_app import inbox, jobs
+from identity.support import clock
+from sessions_app import inbox
 from sessions_app.messages import InboundMessage, Reply, Turn
 from sessions_app.models import InboundEvent, Lane, OutboundDelivery
+from sessions_app.wakeups import redis as redis_wakeups
 from tests.bench import engines, stage, tables
 from tests.bench.ours import ANSWER, RESOLVER
 from tests.faults.databases import SECRET
@@ -100,7 +101,7 @@ def _answered(environment: dict[str, str], people: list[str]) -> float:
     """Seconds from the first bell until every turn is written and its delivery queued. All is stored before."""
     messages = [stage.message(who, "telegram", next(_keys)) for who in people]
     waiting = _stored(messages)
-    doorbell = jobs.Doorbell(environment["REDIS_URL"])
+    doorbell = redis_wakeups.Doorbell(environment["REDIS_URL"])
     began = time.perf_counter()
     for conversation in waiting:
         doorbell.ring_for(conversation)

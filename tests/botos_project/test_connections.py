@@ -17,8 +17,8 @@ from django.urls import path
 
 from botos_project.asgi import application
 from identity.models import Browser
-from identity.outages import is_away
-from sessions_app import bridge
+from identity.support.db_errors import is_away
+from sessions_app import db
 
 SCOPE: dict[str, Any] = {"type": "http", "method": "GET", "path": "/look", "query_string": b""}
 SCOPE["headers"] = [(b"host", b"localhost")]
@@ -69,9 +69,9 @@ async def test_it_keeps_the_connection_of_the_bots_between_two_calls() -> None:
         return connection.connection
 
     try:
-        assert await bridge.call(opened) is await bridge.call(opened)
+        assert await db.call(opened) is await db.call(opened)
     finally:
-        await bridge.call(connections.close_all)
+        await db.call(connections.close_all)
 
 
 @pytest.mark.django_db(transaction=True)

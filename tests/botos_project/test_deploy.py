@@ -20,8 +20,8 @@ from django.core.management import get_commands
 from django.utils.module_loading import import_string
 from packaging.requirements import Requirement
 
-from adapters.http_connections import BACKLOG, Connection
-from sessions_app import command_registry
+from adapters.runtime.http_connections import BACKLOG, Connection
+from sessions_app.commands import registry as command_registry
 from tests.botos_project.test_settings import PROJECT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT / "compose.yaml").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from sessions_app import command_registry
+from sessions_app.commands import registry as command_registry
 from tests.botos_project.test_settings import PROJECT, load
 
 EXAMPLE = (PROJECT / ".env.example").read_text(encoding="utf-8")

@@ -208,7 +208,7 @@ def test_it_logs_without_tokens_passwords_and_request_lines(tmp_path: Path) -> N
 
     assert script.stdout == ""
     assert [line.split(" ", 2)[2] for line in script.stderr.splitlines()] == [
-        *["WARNING adapters.telegram refused ***"] * 4,
+        *["WARNING adapters.telegram.adapter refused ***"] * 4,
         "ERROR django.request once",
     ]
 
@@ -217,7 +217,7 @@ SAY = """
 import logging, sys, django
 django.setup()
 for secret in sys.argv[1:]:
-    logging.getLogger("adapters.telegram").warning("refused %s", secret)
+    logging.getLogger("adapters.telegram.adapter").warning("refused %s", secret)
 logging.getLogger("httpx").info("HTTP Request: POST https://api.telegram.org/")
 logging.getLogger("django.request").error("once")
 """

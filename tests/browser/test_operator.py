@@ -7,7 +7,7 @@ from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
-from identity import linking
+from identity.flows import linking
 from tests.browser.desk import NUMBER, PICTURES, Desk, another_number, number_in
 
 pytestmark = pytest.mark.browser

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from adapters.playground.discord import DiscordServer
-from adapters.playground.discord_gateway import (
+from adapters.playground.discord.gateway import (
     DIRECT_MESSAGES,
     HEARTBEAT_INTERVAL,
     HELLO,
@@ -18,8 +18,8 @@ from adapters.playground.discord_gateway import (
     Pipe,
     Session,
 )
-from adapters.playground.discord_rest import API, Handler, RefusedError, Rest, json_response
-from adapters.playground.discord_world import Channel, Json, World
+from adapters.playground.discord.rest import API, Handler, RefusedError, Rest, json_response
+from adapters.playground.discord.world import Channel, Json, World
 from adapters.playground.server import Person
 from tests.fakes.faults import Fault, FaultPlan, LostResponse
 

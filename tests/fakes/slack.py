@@ -9,9 +9,9 @@ from aiohttp import web
 
 from adapters.playground.server import Person
 from adapters.playground.slack import SlackServer
-from adapters.playground.slack_api import Answer, Args, Method, Refusal, WebApi
-from adapters.playground.slack_socket import Envelope
-from adapters.playground.slack_workspace import Workspace
+from adapters.playground.slack.api import Answer, Args, Method, Refusal, WebApi
+from adapters.playground.slack.socket import Envelope
+from adapters.playground.slack.workspace import Workspace
 from tests.fakes.faults import Fault, FaultPlan, LostResponse
 from tests.fakes.slack_http import HttpEvents
 from tests.fakes.slack_socket import FakeSocketMode, RawEnvelope

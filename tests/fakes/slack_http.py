@@ -13,8 +13,8 @@ from uuid import uuid4
 import aiohttp
 from slack_sdk.signature import Clock, SignatureVerifier
 
-from adapters.playground.slack_socket import Envelope
-from adapters.playground.slack_workspace import Workspace
+from adapters.playground.slack.socket import Envelope
+from adapters.playground.slack.workspace import Workspace
 from tests.fakes.faults import FaultPlan
 from tests.fakes.slack_socket import RawEnvelope
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
-from adapters.playground.slack_socket import Envelope, SocketMode
-from adapters.playground.slack_workspace import Workspace
+from adapters.playground.slack.socket import Envelope, SocketMode
+from adapters.playground.slack.workspace import Workspace
 from tests.fakes.faults import FaultPlan
 
 

@@ -11,8 +11,8 @@ from aiohttp import web
 
 from adapters.playground.server import Person
 from adapters.playground.telegram import TelegramServer, error_response, user_json
-from adapters.playground.telegram_api import BotApi, Parameters, bad_request
-from adapters.playground.telegram_queue import JSON, TERMINATED, ApiError, Pending, UpdateQueue
+from adapters.playground.telegram.api import BotApi, Parameters, bad_request
+from adapters.playground.telegram.queue import JSON, TERMINATED, ApiError, Pending, UpdateQueue
 from tests.fakes.faults import Fault, FaultPlan, LostResponse
 from tests.fakes.telegram_webhook import Caller
 

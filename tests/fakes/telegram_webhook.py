@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from adapters.playground.telegram_queue import JSON, Pending, UpdateQueue
+from adapters.playground.telegram.queue import JSON, Pending, UpdateQueue
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between attempts, doubling; Telegram's own are longer
 CALL_SECONDS = 30.0

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 
-from sessions_app.answering import run_in_thread
+from sessions_app.agents.base import run_in_thread
 from sessions_app.messages import Reply, Turn
 
 SECONDS = float(os.environ.get("FAULTS_BUSY", "60"))  # that a busy one computes

@@ -18,8 +18,10 @@ import websockets
 from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
 
-from identity import attachments, browsers, clock
+from identity.browsers import attachments
+from identity.browsers import sessions as browser_sessions
 from identity.models import Browser, Pairing, PlatformAccount
+from identity.support import clock
 from tests.journeys.running import PATIENCE, PROJECT, database_url
 
 ANNOUNCER = """
@@ -79,7 +81,7 @@ def _cookie_of_page(account: PlatformAccount) -> str:
     pairing = Pairing.objects.create(initiator_browser=browser, responder=account, state="attached", **times)
     attachments.attach(browser=browser, account=account, pairing=pairing)
     session = SessionStore()
-    session[browsers.SESSION_KEY] = str(browser.pk)
+    session[browser_sessions.SESSION_KEY] = str(browser.pk)
     session.save()
     return f"{settings.SESSION_COOKIE_NAME}={session.session_key}"
 

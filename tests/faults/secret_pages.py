@@ -15,9 +15,11 @@ from django.http import HttpRequest
 from django.test import Client
 from django.urls import reverse
 
-from identity import browser_pairing, browsers, codes
+from identity.browsers import sessions as browser_sessions
+from identity.flows import pair_in_browser
 from identity.models import Browser, Pairing, PlatformAccount
-from identity.pairing_secrets import secrets_of
+from identity.pairing import codes
+from identity.pairing.secrets import secrets_of
 from tests.identity import pairs
 
 LOOKS = ("home", "pair", "pair-now", "me", "me-now", "chat", "chat-now")
@@ -53,13 +55,13 @@ class Page:
         self.session.cookies += [*map(str, headers.values()), *(_read(one.key, one.value) for one in cookies.values())]
 
     def browser(self) -> Browser:
-        return Browser.objects.get(pk=self.client.session[browsers.SESSION_KEY])
+        return Browser.objects.get(pk=self.client.session[browser_sessions.SESSION_KEY])
 
     def shows(self) -> Pairing:
         """The request of a new code."""
         pairs.later(31, Pairing.objects.all())
         self.post("pair-start")
-        request = browser_pairing.current(self.browser())
+        request = pair_in_browser.current(self.browser())
         assert request is not None
         assert request.state == "offered"
         return self.session.note(request)

@@ -23,7 +23,7 @@ CRASHED = 66  # exit status at a named point
 
 def without_commit_before_acknowledgement() -> None:
     """The platform is told "received" while the message is still on its way to the disk."""
-    from adapters import bot_inbox
+    from adapters.runtime import bot_inbox
 
     receive, under_way = bot_inbox.BotInbox.receive, set()
 
@@ -41,37 +41,37 @@ def without_commit_before_acknowledgement() -> None:
 
 def without_fence() -> None:
     """A turn is written whoever has the lane by now."""
-    from identity import clock
-    from sessions_app import turns
+    from identity.support import clock
     from sessions_app.models import Lane
+    from sessions_app.turns import lifecycle
 
     def give_back(leases: Any, *, wait: float = 0.0) -> None:
         Lane.objects.filter(pk__in=[lease.conversation.pk for lease in leases]).update(
             owner="", lease_until=clock.EPOCH, not_before=clock.seconds_from_now(wait)
         )
 
-    turns._give_back = give_back
+    lifecycle._give_back = give_back
 
 
 def without_end_check() -> None:
     """A turn is written whether or not its events have been answered meanwhile."""
-    from identity import clock
-    from sessions_app import turns
+    from identity.support import clock
     from sessions_app.models import InboundEvent
+    from sessions_app.turns import lifecycle
 
     def end(claims: Any, status: str) -> dict[int, str]:
         ended = [event.pk for claim in claims for event in claim.events]
         InboundEvent.objects.filter(pk__in=ended).update(status=status, done_at=clock.now())
         return dict.fromkeys(ended, "")
 
-    turns._end = end
+    lifecycle._end = end
 
 
 def without_database_clock() -> None:
     """Times are compared by the clock of whoever asks."""
     from datetime import UTC, datetime, timedelta
 
-    from identity import clock
+    from identity.support import clock
 
     clock._moment = lambda seconds: ("%s", datetime.now(tz=UTC) + timedelta(seconds=seconds))
     clock.read = lambda: datetime.now(tz=UTC)
@@ -165,10 +165,10 @@ POINTS: dict[str, Callable[[Harm], None]] = {
     "in-receive-transaction": in_receive,
     "committed-not-acked": _place("sessions_app.inbox", "receive", after),
     "after-agent": _place("sessions_app.agents", "ask", after_awaiting),
-    "mid-turn-transaction": _place("sessions_app.outbox", "add", before),
-    "after-turn-commit": _place("sessions_app.turns", "finish_together", after),
-    "marked-sending": _place("sessions_app.outbox", "claim", after),
-    "sent-not-marked": _place("sessions_app.outbox", "settle", before),
+    "mid-turn-transaction": _place("sessions_app.outbox.queue", "add", before),
+    "after-turn-commit": _place("sessions_app.turns.lifecycle", "finish_together", after),
+    "marked-sending": _place("sessions_app.outbox.queue", "claim", after),
+    "sent-not-marked": _place("sessions_app.outbox.queue", "settle", before),
 }
 
 

@@ -19,12 +19,15 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.core.cache import cache
 from django.db import connection
 
-from identity import codes, link_upkeep, pairing
+from identity.flows import link_maintenance, pair_in_chat
 from identity.models import AccountLink, Pairing, PlatformAccount, UnifiedUser
-from identity.pairing_secrets import secrets_of
-from sessions_app import inbox, lanes, outbox, turns
+from identity.pairing import codes
+from identity.pairing.secrets import secrets_of
+from sessions_app import inbox
 from sessions_app.messages import Address, MessageEdit
 from sessions_app.models import HistoryEntry, InboundEvent
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import leases, lifecycle
 from tests.faults import secret_pages
 from tests.identity import pairs
 from tests.sessions_app.talk import DATABASE, PLATFORMS, message
@@ -53,8 +56,8 @@ class Session:
         said = replace(message(who, text, platform=platform, group=group), is_firsthand=firsthand)
         waits = inbox.receive(said, resolver=DATABASE)
         if waits is not None:
-            (claimed,) = lanes.claim([waits], owner="search", platforms=PLATFORMS).claims
-            turns.finish(claimed, f"You said: {text}", limit=2000)
+            (claimed,) = leases.claim([waits], owner="search", platforms=PLATFORMS).claims
+            lifecycle.finish(claimed, f"You said: {text}", limit=2000)
 
     def request(self, who: str, platform: str) -> Pairing:
         """A new code, after any pause that it takes."""
@@ -73,9 +76,9 @@ class Session:
     def deliver(self) -> list[str]:
         """Send what is in line, as a courier does. What people read."""
         read = []
-        while taken := outbox.claim(owner="courier", platforms=PLATFORMS):
-            read += [outbox.outgoing(one).text for one in taken]
-            outbox.settle([outbox.Sent(one, f"sent-{one.pk}") for one in taken])
+        while taken := outbox_queue.claim(owner="courier", platforms=PLATFORMS):
+            read += [outbox_queue.outgoing(one).text for one in taken]
+            outbox_queue.settle([outbox_queue.Sent(one, f"sent-{one.pk}") for one in taken])
         return read
 
 
@@ -133,13 +136,13 @@ def edit(session: Session, who: str, platform: str) -> None:
 
 def invite(session: Session, who: str, platform: str) -> None:
     person = UnifiedUser.objects.create(unified_user_id=f"{who}-invited")
-    request = session.note(pairing.invite(person=person, operator="root"))
+    request = session.note(pair_in_chat.invite(person=person, operator="root"))
     session.hear(f"{who}-new", shown(request)[0], platform)
-    pairing.confirm_as_operator(pairing=request, number=pairs.wrong(request), operator="root")
-    pairing.confirm_as_operator(pairing=request, number=pairs.number(request), operator="root")
-    again = session.note(pairing.invite(person=person, operator="root"))
+    pair_in_chat.confirm_as_operator(pairing=request, number=pairs.wrong(request), operator="root")
+    pair_in_chat.confirm_as_operator(pairing=request, number=pairs.number(request), operator="root")
+    again = session.note(pair_in_chat.invite(person=person, operator="root"))
     session.hear(f"{who}-new", shown(again)[0], platform)
-    link_upkeep.suspend(user=person, operator="root")
+    link_maintenance.suspend(user=person, operator="root")
 
 
 def guess(session: Session, platform: str) -> None:

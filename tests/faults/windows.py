@@ -6,7 +6,7 @@ import json
 import sys
 
 import botos_project.setup  # noqa: F401 - makes Django ready
-from sessions_app import history
+from sessions_app.history import window
 from sessions_app.models import Conversation
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     limit = int(sys.argv[1])
     chats = Conversation.objects.exclude(account=None).select_related("account")
     print(
-        json.dumps({str(chat.account): [line.text for line in history.window_for(chat, limit=limit)] for chat in chats})
+        json.dumps({str(chat.account): [line.text for line in window.window_for(chat, limit=limit)] for chat in chats})
     )
 
 

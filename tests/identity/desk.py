@@ -9,9 +9,12 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from identity import codes, linking, operators, pairing, pairing_rows
+from identity import operators
+from identity.flows import linking, pair_in_chat
 from identity.models import AccountLink, Pairing, PlatformAccount, UnifiedUser
-from identity.pairing_secrets import secrets_of
+from identity.pairing import codes
+from identity.pairing import requests as pairing_requests
+from identity.pairing.secrets import secrets_of
 
 
 def operator(*permissions: str, name: str = "carol") -> Client:
@@ -72,7 +75,7 @@ def invited(whom: UnifiedUser, platform: str = "") -> Pairing:
 
 def claimed(whom: UnifiedUser, by: PlatformAccount) -> Pairing:
     issued = invited(whom)
-    assert pairing.claim(account=by, secret=secrets_of(issued).code) == pairing_rows.Outcome.CLAIMED
+    assert pair_in_chat.claim(account=by, secret=secrets_of(issued).code) == pairing_requests.Outcome.CLAIMED
     issued.refresh_from_db()
     return issued
 

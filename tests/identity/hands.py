@@ -18,7 +18,7 @@ django.setup()
 from django.db import connection, transaction
 from identity import notices, pairing
 from identity.models import Pairing, PlatformAccount
-from identity.pairing_secrets import secrets_of
+from identity.pairing.secrets import secrets_of
 notices._sinks.clear()
 if connection.vendor == "sqlite":
     # Of thirty who want its one writer, chance decides who waits.

@@ -16,13 +16,16 @@ from django.db.models import F
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from identity import clock
-from identity.codes import shown_code
 from identity.models import AccountLink, Browser, BrowserAccount, GuessLimit, Pairing, PlatformAccount
-from identity.pairing_secrets import secrets_of
-from sessions_app import history, inbox, outbox, turns
+from identity.pairing.codes import shown_code
+from identity.pairing.secrets import secrets_of
+from identity.support import clock
+from sessions_app import inbox
+from sessions_app.history import window
 from sessions_app.messages import Line
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import lifecycle
 from tests.identity import pairs
 from tests.identity.browser_model import WithBrowsers
 from tests.identity.pairing_model import Account, Request
@@ -152,7 +155,7 @@ class Handshakes(RuleBasedStateMachine):
     def newest_line(self, who: Account) -> Line | None:
         """What the agent would read last."""
         conversation = Conversation.objects.filter(key=f"{who.platform}:{who.owner}").first()
-        return next(iter(history.window_for(conversation, limit=1)), None) if conversation else None
+        return next(iter(window.window_for(conversation, limit=1)), None) if conversation else None
 
     @rule(seconds=st.sampled_from([31, 31, 301, 601, 901, 3607, 86_413]))
     def wait(self, seconds: int) -> None:
@@ -187,11 +190,11 @@ class Handshakes(RuleBasedStateMachine):
 
     def answer(self, conversation: int, text: str) -> None:
         claimed = claim(conversation)
-        turn = turns.begin(claimed, resolver=DATABASE)
+        turn = lifecycle.begin(claimed, resolver=DATABASE)
         if claimed.head.kind == InboundEvent.Kind.COMMAND:
-            turns.answer_command(claimed, turn, limit=2000)
+            lifecycle.answer_command(claimed, turn, limit=2000)
         else:
-            turns.finish(claimed, f"re: {text}", limit=outbox.TEXT_LIMIT)
+            lifecycle.finish(claimed, f"re: {text}", limit=outbox_queue.TEXT_LIMIT)
 
     def knows_number(self, who: Account, request: Request) -> bool:
         return request.responder is not None and (self.relays or request.responder.owner == who.owner)
@@ -270,14 +273,14 @@ class Handshakes(RuleBasedStateMachine):
         for conversation in Conversation.objects.select_related("account"):
             expected = everything.window_of(conversation)
             for limit in (100, 3):
-                lines = [line.text for line in history.window_for(conversation, limit=limit)]
+                lines = [line.text for line in window.window_for(conversation, limit=limit)]
                 assert lines == expected[-limit:], f"the window of {conversation}"
 
     @invariant()
     def nobody_reads_somebody_elses_words(self) -> None:
         for conversation in Conversation.objects.filter(kind="dm") if not self.relays else ():
             owner = conversation.key.partition(":")[2]
-            for line in history.readable(conversation, limit=100):
+            for line in window.readable(conversation, limit=100):
                 assert not re.search(rf"({'|'.join(set(OWNERS) - {owner})}) says", line.text)
 
     def check_all(self) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
-from identity import browser_pairing, browsers
+from identity.browsers import sessions as browser_sessions
+from identity.flows import pair_in_browser
 from identity.models import Browser, BrowserAccount, Pairing, PlatformAccount
-from identity.pairing_secrets import secrets_of
+from identity.pairing.secrets import secrets_of
 from tests.identity.handshakes import Handshakes, _account, accounts, requests
 from tests.identity.pairing_model import Account, Page, Request, Session
 from tests.sessions_app.talk import PLATFORMS
@@ -34,7 +35,7 @@ class OnPages(Handshakes):
     def show_a_code(self, page: Page) -> None:
         session = self.begin(page)
         known = len(self.model.requests)
-        answer = browser_pairing.offer(browser=self.browsers[session])
+        answer = pair_in_browser.offer(browser=self.browsers[session])
         self.compare(answer.outcome, self.model.show_a_code(session))
         for request in self.model.requests[known:]:
             self.rows[request] = Pairing.objects.filter(initiator_browser=self.browsers[session]).latest("created_at")
@@ -44,7 +45,7 @@ class OnPages(Handshakes):
     def enter_a_code(self, page: Page, nth: int) -> None:
         session, request = self.begin(page), self.request(nth)
         browser, secret = self.browsers[session], self.code(request).replace("-", "")
-        answer = browser_pairing.claim(browser=browser, secret=secret, address=browser.address)
+        answer = pair_in_browser.claim(browser=browser, secret=secret, address=browser.address)
         self.compare(answer.outcome, self.model.enter_a_code(session, request))
 
     @rule(page=pages, nth=requests, knows=st.booleans())
@@ -53,13 +54,13 @@ class OnPages(Handshakes):
         if session is not None:
             shown = request if knows and request and self.page_knows(page, request) else None
             text = secrets_of(self.rows[shown]).number if shown else self.wrong_number()
-            outcome = browser_pairing.confirm(browser=self.browsers[session], number=text)
+            outcome = pair_in_browser.confirm(browser=self.browsers[session], number=text)
             self.compare(outcome, self.model.type_on_page(session, shown))
 
     @rule(page=pages, state=st.sampled_from(["denied", "cancelled"]))
     def stop_on_a_page(self, page: Page, state: str) -> None:
         if session := self.model.session_of(page):
-            step = {"denied": browser_pairing.deny, "cancelled": browser_pairing.cancel}[state]
+            step = {"denied": pair_in_browser.deny, "cancelled": pair_in_browser.cancel}[state]
             self.compare(step(browser=self.browsers[session]), self.model.stop_on_page(session, state))
 
     @rule(page=pages, platform=platforms)
@@ -81,7 +82,7 @@ class OnPages(Handshakes):
         session = self.model.session_of(page)
         if session is not None and self.exist(one, other):
             keys = [self.account(one).pk, self.account(other).pk]
-            outcome = browser_pairing.link_these_two(browser=self.browsers[session], accounts=keys)
+            outcome = pair_in_browser.link_these_two(browser=self.browsers[session], accounts=keys)
             expected = self.model.link_these_two(session, one, other) if one != other else "nothing"
             self.compare(outcome, expected)
 
@@ -96,20 +97,20 @@ class OnPages(Handshakes):
     def undo_on_a_page(self, page: Page, nth: int) -> None:
         request, session = self.request(nth), self.model.session_of(page)
         if session is not None and request is not None and self.model.is_alive(session):
-            done = browser_pairing.undo(browser=self.browsers[session], pairing_id=self.rows[request].pk)
+            done = pair_in_browser.undo(browser=self.browsers[session], pairing_id=self.rows[request].pk)
             assert done == self.model.undo_on_page(session, request)
             self.model.pass_time(0.001)
 
     @rule(page=pages)
     def use_a_page(self, page: Page) -> None:
         if session := self.model.session_of(page):
-            browsers.touch(self.browsers[session])
+            browser_sessions.touch(self.browsers[session])
             self.model.use(session)
 
     @rule(page=pages)
     def sign_out(self, page: Page) -> None:
         if session := self.model.session_of(page):
-            assert browsers.sign_out(self.browsers[session]) != session.has_ended
+            assert browser_sessions.sign_out(self.browsers[session]) != session.has_ended
             self.model.sign_out(session)
 
     @rule(who=accounts)
@@ -127,8 +128,8 @@ class OnPages(Handshakes):
     def begin(self, page: Page) -> Session:
         session = self.model.begin(page)
         if session in self.browsers:
-            assert browsers.alive([self.browsers[session].pk]), f"{page} has a session no more"
-            browsers.touch(self.browsers[session])
+            assert browser_sessions.alive([self.browsers[session].pk]), f"{page} has a session no more"
+            browser_sessions.touch(self.browsers[session])
         else:
             self.browsers[session] = Browser.objects.create(name=page.name, address=f"home of {page.owner}")
         return session
@@ -150,15 +151,15 @@ class OnPages(Handshakes):
     @invariant()
     def what_is_attached_is_the_models(self) -> None:
         for session, browser in self.browsers.items():
-            assert [_account(one) for one in browsers.attached(browser)] == self.model.attached(session)
-            assert [_account(one) for one in browsers.readable(browser)] == self.model.readable(session)
-            assert bool(browsers.alive([browser.pk])) == self.model.is_alive(session)
+            assert [_account(one) for one in browser_sessions.attached(browser)] == self.model.attached(session)
+            assert [_account(one) for one in browser_sessions.readable(browser)] == self.model.readable(session)
+            assert bool(browser_sessions.alive([browser.pk])) == self.model.is_alive(session)
 
     @invariant()
     def nobody_reads_in_somebody_elses_browser(self) -> None:
         """Neither by what is attached, nor by what an open page is told of."""
         for session, browser in self.browsers.items() if not self.relays else ():
-            owners = {one.platform_user_id for one in browsers.attached(browser)}
+            owners = {one.platform_user_id for one in browser_sessions.attached(browser)}
             assert owners <= {session.owner}, f"{owners} in {session.page}"
 
     @invariant()

@@ -10,11 +10,12 @@ from typing import Any
 
 from django.db.models import F, Model, QuerySet
 
-from identity import linking, notices, pairing, wording
+from identity import notices, wording
+from identity.flows import linking, pair_in_chat
 from identity.models import AccountLink, Browser, BrowserAccount, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Subject, Template
-from identity.pairing_rows import Outcome
-from identity.pairing_secrets import secrets_of
+from identity.pairing.requests import Outcome
+from identity.pairing.secrets import secrets_of
 
 _TIMES: dict[type[Model], tuple[str, ...]] = {
     Pairing: ("created_at", "expires_at", "last_at", "claimed_at", "ended_at"),
@@ -65,14 +66,14 @@ def account(who: str, platform: str = "telegram") -> PlatformAccount:
 
 
 def offered(by: PlatformAccount) -> Pairing:
-    assert pairing.offer(account=by) == Outcome.OFFERED
+    assert pair_in_chat.offer(account=by) == Outcome.OFFERED
     return Pairing.objects.get(initiator=by, state="offered")
 
 
 def claimed(by: PlatformAccount, of: PlatformAccount) -> Pairing:
     """`by` sends the code that `of` was given."""
     request = offered(of)
-    assert pairing.claim(account=by, secret=code(request)) == Outcome.CLAIMED
+    assert pair_in_chat.claim(account=by, secret=code(request)) == Outcome.CLAIMED
     request.refresh_from_db()
     return request
 
@@ -81,7 +82,7 @@ def linked(one: PlatformAccount, other: PlatformAccount) -> Pairing:
     """A whole handshake, started by `one`, as if nobody had started one before."""
     later(86_400, Pairing.objects.filter(initiator=one))
     request = claimed(other, one)
-    assert pairing.confirm(account=one, number=number(request)) == Outcome.LINKED
+    assert pair_in_chat.confirm(account=one, number=number(request)) == Outcome.LINKED
     request.refresh_from_db()
     return request
 

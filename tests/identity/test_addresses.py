@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from pytest_django import Settings
 
-from identity.addresses import client_address, hash_of
-from identity.user_agents import rough_name
+from identity.browsers.user_agents import rough_name
+from identity.support.client_address import client_address, hash_of
 
 FORWARDED = {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "6.6.6.6, 203.0.113.9, 10.0.0.2"}
 

@@ -9,8 +9,10 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from identity import audit, browser_pairing, clock, pairing
+from identity import audit
+from identity.flows import pair_in_browser, pair_in_chat
 from identity.models import AuditEvent, Browser, Pairing, UnifiedUser
+from identity.support import clock
 from tests.identity.desk import account, chief, claimed, invited, linked, person, spelled, url
 from tests.journeys.running import PROJECT
 
@@ -39,7 +41,7 @@ def add_rows(start: int, count: int) -> None:
         linked(f"person-{number}", "slack", number)
         claimed(link.user, account("matrix", number))
         invited(person(f"nobody-{number}"))
-        pairing.offer(account=account("discord", number + 10_000, display_name="Mallory"))
+        pair_in_chat.offer(account=account("discord", number + 10_000, display_name="Mallory"))
 
 
 def listed(client: Client, model: str, **query: str) -> str:
@@ -132,7 +134,7 @@ def test_it_filters_requests_by_the_clock(client: Client) -> None:
 
 
 def test_it_shows_no_secret_of_a_request(client: Client) -> None:
-    pairing.offer(account=account("telegram", 1, display_name="Alice"))
+    pair_in_chat.offer(account=account("telegram", 1, display_name="Alice"))
     claimed(person("alice"), account("discord", 2, display_name="Alice"))
     invited(person("bob"))
 
@@ -199,9 +201,9 @@ def test_it_adds_nobody_under_an_id_that_cannot_be(client: Client, unified_user_
 
 def test_it_shows_browsers_as_those_who_asked_and_answered(client: Client) -> None:
     page = Browser.objects.create(name="Firefox on Linux", address="home")
-    browser_pairing.offer(browser=page)
+    pair_in_browser.offer(browser=page)
     asked = Pairing.objects.get()
-    pairing.offer(account=account("telegram", 1, display_name="Alice"))
+    pair_in_chat.offer(account=account("telegram", 1, display_name="Alice"))
     Pairing.objects.filter(initiator__isnull=False).update(
         responder_browser=page, state="claimed", claimed_at=clock.now()
     )

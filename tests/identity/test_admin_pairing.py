@@ -10,9 +10,12 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from pytest_django import Settings
 
-from identity import clock, invitations, link_upkeep, linking, operators, pairing, pairing_rows
+from identity import operators
+from identity.flows import invitations, link_maintenance, linking, pair_in_chat
 from identity.models import AccountLink, AuditEvent, BotProfile, Pairing, UnifiedUser
-from identity.pairing_secrets import secrets_of
+from identity.pairing import requests as pairing_requests
+from identity.pairing.secrets import secrets_of
+from identity.support import clock
 from tests.identity.desk import (
     account,
     another_number,
@@ -104,7 +107,7 @@ def test_it_shows_the_code_to_nobody_else(carol: Client, alice: UnifiedUser) -> 
 def test_it_shows_a_code_no_more_once_it_is_spent(carol: Client, alice: UnifiedUser) -> None:
     carol.post(url("unifieduser_pair", alice.pk), {"platform": ""})
     request = Pairing.objects.get()
-    pairing.claim(account=account(), secret=secrets_of(request).code)
+    pair_in_chat.claim(account=account(), secret=secrets_of(request).code)
 
     page = live(carol, request)
 
@@ -183,7 +186,7 @@ def test_it_tells_the_page_what_happens(carol: Client, alice: UnifiedUser) -> No
         return dict(answer.json())
 
     before = look()
-    pairing.claim(account=account(display_name="Alice", username="alice_b"), secret=secrets_of(request).code)
+    pair_in_chat.claim(account=account(display_name="Alice", username="alice_b"), secret=secrets_of(request).code)
     after = look()
 
     assert (before["version"], after["version"]) == ("offered-chat", "claimed-operator")
@@ -219,7 +222,7 @@ def test_it_has_words_for_every_end(carol: Client, alice: UnifiedUser, state: st
 
 def test_it_leaves_requests_of_chats_alone() -> None:
     client = chief()
-    pairing.offer(account=account())
+    pair_in_chat.offer(account=account())
     request = Pairing.objects.get()
 
     for page in ("live", "status", "withdraw"):
@@ -279,8 +282,8 @@ def test_it_lets_nobody_but_the_person_add_a_second_account(carol: Client) -> No
     assert "must be typed in one of its chats" in type_number(carol, request, number_of(request))
     assert AccountLink.objects.live().count() == 1
 
-    outcome = pairing.confirm(account=link.account, number=secrets_of(request).number)
-    assert outcome == pairing_rows.Outcome.LINKED
+    outcome = pair_in_chat.confirm(account=link.account, number=secrets_of(request).number)
+    assert outcome == pairing_requests.Outcome.LINKED
     assert "Done" in live(carol, request)
 
 
@@ -294,7 +297,7 @@ def test_it_withdraws_an_invitation(carol: Client, alice: UnifiedUser) -> None:
 
     assert "Withdrawn" in carol.post(url("pairing_withdraw", request.pk), follow=True).content.decode()
 
-    assert pairing.claim(account=account(), secret=code) == pairing_rows.Outcome.WRONG
+    assert pair_in_chat.claim(account=account(), secret=code) == pairing_requests.Outcome.WRONG
     assert AuditEvent.objects.filter(kind="pairing_withdrawn", actor="carol", unified_user_id="alice").count() == 1
     assert "had ended before" in carol.post(url("pairing_withdraw", request.pk), follow=True).content.decode()
     assert AuditEvent.objects.filter(kind="pairing_withdrawn").count() == 1
@@ -314,9 +317,10 @@ def test_it_suspends_a_person_and_what_was_under_way() -> None:
     assert not AccountLink.objects.live().exists()
     assert set(Pairing.objects.values_list("state", flat=True)) == {"cancelled"}
     assert (
-        pairing.confirm_as_operator(pairing=request, number=secrets_of(request).number, operator="carol") == "nothing"
+        pair_in_chat.confirm_as_operator(pairing=request, number=secrets_of(request).number, operator="carol")
+        == "nothing"
     )
-    assert pairing.claim(account=account("slack", 4), secret=secrets_of(waiting).code) == "wrong"
+    assert pair_in_chat.claim(account=account("slack", 4), secret=secrets_of(waiting).code) == "wrong"
     suspended = AuditEvent.objects.get(kind="person_suspended")
     assert (suspended.actor, suspended.details) == ("chief", {"links": 2, "invitations": 2})
 
@@ -336,7 +340,7 @@ def test_it_gives_operators_no_number_by_revoking_the_chat_that_was_asked(carol:
     link = linked("alice", "telegram")
     request = claimed(link.user, account("discord", 2))
 
-    link_upkeep.revoke(link=link, operator="carol")
+    link_maintenance.revoke(link=link, operator="carol")
 
     type_number(carol, request, number_of(request))
     assert not AccountLink.objects.live().exists()
@@ -346,9 +350,9 @@ def test_it_withdraws_what_nobody_has_claimed_with_the_last_account() -> None:
     link = linked("alice", "telegram")
     waiting = invited(link.user)
 
-    link_upkeep.revoke(link=link, operator="carol")
+    link_maintenance.revoke(link=link, operator="carol")
 
-    assert pairing.claim(account=account("discord", 2), secret=secrets_of(waiting).code) == "wrong"
+    assert pair_in_chat.claim(account=account("discord", 2), secret=secrets_of(waiting).code) == "wrong"
 
 
 def test_it_keeps_invitations_while_another_account_is_left() -> None:
@@ -356,7 +360,7 @@ def test_it_keeps_invitations_while_another_account_is_left() -> None:
     linked("alice", "discord")
     request = claimed(link.user, account("slack", 3))
 
-    link_upkeep.revoke(link=link, operator="carol")
+    link_maintenance.revoke(link=link, operator="carol")
 
     request.refresh_from_db()
     assert request.state == "claimed"

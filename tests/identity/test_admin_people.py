@@ -13,10 +13,13 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from identity import operators, pairing, pairing_rows, spreadsheets
+from identity import operators
+from identity.flows import pair_in_chat
 from identity.models import AuditEvent, BotProfile, Pairing, UnifiedUser
 from identity.operators import NewPerson
-from identity.pairing_secrets import secrets_of
+from identity.pairing import requests as pairing_requests
+from identity.pairing.secrets import secrets_of
+from identity.web import csv_files
 from tests.identity.desk import account, linked, operator, person, spelled, url
 
 pytestmark = pytest.mark.django_db
@@ -69,7 +72,7 @@ def test_it_shows_what_is_in_a_file_before_it_takes_it_over(carol: Client) -> No
     ],
 )
 def test_it_reads_what_spreadsheet_programs_write(text: str) -> None:
-    table = spreadsheets.read_people(text.encode())
+    table = csv_files.read_people(text.encode())
 
     assert table.problems == []
     assert table.people == [NewPerson("alice", "Ünal, Alice")]
@@ -104,7 +107,7 @@ def test_it_names_what_is_wrong_by_line_and_takes_nothing_over(carol: Client) ->
     ],
 )
 def test_it_says_what_is_wrong_with_a_file(data: bytes, words: str) -> None:
-    table = spreadsheets.read_people(data)
+    table = csv_files.read_people(data)
 
     assert words in "\n".join(map(str, table.problems))
 
@@ -159,7 +162,7 @@ def test_it_gives_an_invitation_for_each_in_one_file(carol: Client) -> None:
         assert secrets_of(request).number not in str(row)
     assert AuditEvent.objects.filter(kind="pairing_invited", actor="carol").count() == 3
     alice = Pairing.objects.get(person__unified_user_id="alice")
-    assert pairing.claim(account=account(), secret=secrets_of(alice).code) == pairing_rows.Outcome.CLAIMED
+    assert pair_in_chat.claim(account=account(), secret=secrets_of(alice).code) == pairing_requests.Outcome.CLAIMED
 
 
 def test_it_invites_at_most_500(carol: Client) -> None:
@@ -179,4 +182,4 @@ def test_it_gives_no_spreadsheet_a_formula(carol: Client) -> None:
     rows = invite(carol, *people)
 
     assert [row["display_name"] for row in rows] == [f"'{name}" for name in evil]
-    assert spreadsheets.write(["a"], [["=1"]]) == '\ufeff"a"\r\n"\'=1"\r\n'
+    assert csv_files.write(["a"], [["=1"]]) == '\ufeff"a"\r\n"\'=1"\r\n'

@@ -10,8 +10,12 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.utils import timezone
 
-from identity import attachments, audience, browsers, clock, linking
+from identity.browsers import attachments
+from identity.browsers import sessions as browser_sessions
+from identity.flows import linking
 from identity.models import Browser, Pairing, PlatformAccount
+from identity.support import clock
+from identity.web import subscriptions
 
 pytestmark = pytest.mark.django_db
 
@@ -24,7 +28,7 @@ def page(*accounts: PlatformAccount) -> tuple[str, Browser]:
         pairing = Pairing.objects.create(initiator_browser=browser, responder=account, state="attached", **times)
         attachments.attach(browser=browser, account=account, pairing=pairing)
     session = SessionStore()
-    session[browsers.SESSION_KEY] = str(browser.pk)
+    session[browser_sessions.SESSION_KEY] = str(browser.pk)
     session.save()
     return str(session.session_key), browser
 
@@ -34,7 +38,7 @@ def account(who: str, platform: str = "telegram") -> PlatformAccount:
 
 
 def heard(key: str) -> frozenset[str]:
-    return audience.topics_of([key]).get(key, audience.NOBODY)
+    return subscriptions.topics_of([key]).get(key, subscriptions.NOBODY)
 
 
 def test_it_hears_of_the_browser_of_what_is_attached_and_of_who_shares_a_conversation_with_that() -> None:
@@ -46,7 +50,7 @@ def test_it_hears_of_the_browser_of_what_is_attached_and_of_who_shares_a_convers
     key, browser = page(telegram)
     other, of_bob = page(bob)
 
-    found = audience.topics_of([key, other, "unknown"])
+    found = subscriptions.topics_of([key, other, "unknown"])
 
     assert found[key] == {f"browser:{browser.pk}", f"account:{telegram.pk}", f"account:{discord.pk}"}
     assert found[other] == {f"browser:{of_bob.pk}", f"account:{bob.pk}"}
@@ -55,11 +59,11 @@ def test_it_hears_of_the_browser_of_what_is_attached_and_of_who_shares_a_convers
 
 def test_it_hears_nothing_once_the_browser_or_its_session_has_ended() -> None:
     (signed_out, browser), (idle, other), (expired, _) = page(), page(), page()
-    browsers.sign_out(browser)
+    browser_sessions.sign_out(browser)
     Browser.objects.filter(pk=other.pk).update(seen_at=clock.EPOCH)
     Session.objects.filter(session_key=expired).update(expire_date=timezone.now() - timedelta(seconds=1))
 
-    assert [heard(key) for key in (signed_out, idle, expired, "")] == [audience.NOBODY] * 4
+    assert [heard(key) for key in (signed_out, idle, expired, "")] == [subscriptions.NOBODY] * 4
 
 
 def test_it_hears_no_more_of_what_was_detached_or_unlinked() -> None:
@@ -77,7 +81,7 @@ def test_it_asks_as_many_questions_for_one_page_as_for_many(
     keys = [page(account(f"person-{number}"))[0] for number in range(10)]
 
     with django_assert_max_num_queries(5):
-        assert len(audience.topics_of(keys)) == 10
+        assert len(subscriptions.topics_of(keys)) == 10
 
 
 def test_it_answers_all_who_ask_at_once_with_one_look_and_each_look_begins_after_it_was_asked_for(
@@ -91,14 +95,14 @@ def test_it_answers_all_who_ask_at_once_with_one_look_and_each_look_begins_after
         begin[0]()
         return {key: frozenset([f"{key} {len(looks)}"]) for key in keys}
 
-    monkeypatch.setattr(audience, "topics_of", topics_of)
+    monkeypatch.setattr(subscriptions, "topics_of", topics_of)
 
     async def scene() -> list[frozenset[str]]:
         loop, looking = asyncio.get_running_loop(), asyncio.Event()
         begin.append(lambda: loop.call_soon_threadsafe(looking.set))
-        first = asyncio.gather(*(audience.topics(key) for key in ("a", "b", "a")))
+        first = asyncio.gather(*(subscriptions.topics(key) for key in ("a", "b", "a")))
         await looking.wait()
-        return [*await asyncio.gather(audience.topics("a")), *await first]
+        return [*await asyncio.gather(subscriptions.topics("a")), *await first]
 
     late, *early = asyncio.run(scene())
 
@@ -115,11 +119,11 @@ def test_it_says_to_all_who_asked_that_the_database_is_away_and_goes_on_later(mo
             raise outage.pop()
         return dict.fromkeys(keys, frozenset(["x"]))
 
-    monkeypatch.setattr(audience, "topics_of", topics_of)
+    monkeypatch.setattr(subscriptions, "topics_of", topics_of)
 
     async def scene() -> tuple[list[Any], frozenset[str]]:
-        failed = await asyncio.gather(*(audience.topics(key) for key in "ab"), return_exceptions=True)
-        return failed, await audience.topics("a")
+        failed = await asyncio.gather(*(subscriptions.topics(key) for key in "ab"), return_exceptions=True)
+        return failed, await subscriptions.topics("a")
 
     failed, later = asyncio.run(scene())
 
@@ -128,10 +132,10 @@ def test_it_says_to_all_who_asked_that_the_database_is_away_and_goes_on_later(mo
 
 
 def test_it_answers_the_others_when_one_asks_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audience, "topics_of", lambda keys: dict.fromkeys(keys, frozenset(["x"])))
+    monkeypatch.setattr(subscriptions, "topics_of", lambda keys: dict.fromkeys(keys, frozenset(["x"])))
 
     async def scene() -> frozenset[str]:
-        gone, stays = (asyncio.create_task(audience.topics("a")) for _ in range(2))
+        gone, stays = (asyncio.create_task(subscriptions.topics("a")) for _ in range(2))
         await asyncio.sleep(0)
         gone.cancel()
         return await asyncio.wait_for(stays, 10)

@@ -14,8 +14,11 @@ from uuid import UUID
 import pytest
 from django.db import connection, connections, transaction
 
-from identity import attachments, browsers, clock, link_upkeep, linking
+from identity.browsers import attachments
+from identity.browsers import sessions as browser_sessions
+from identity.flows import link_maintenance, linking
 from identity.models import AccountLink, Browser, BrowserAccount, Pairing, PlatformAccount
+from identity.support import clock
 from tests.identity import pairs
 from tests.identity.pairs import account
 
@@ -92,10 +95,10 @@ def test_suspending_takes_them_in_order() -> None:
     one, other = attach(to=FIRST, who=discord), attach(to=FIRST, who=telegram)
     person = pairs.live_link(telegram).user
 
-    assert does_it_wait_for(one, lambda: link_upkeep.suspend(user=person, operator="carol"), leaving=other)
+    assert does_it_wait_for(one, lambda: link_maintenance.suspend(user=person, operator="carol"), leaving=other)
 
 
-@pytest.mark.parametrize("step", [browsers.touch, browsers.sign_out], ids=["use", "signing out"])
+@pytest.mark.parametrize("step", [browser_sessions.touch, browser_sessions.sign_out], ids=["use", "signing out"])
 def test_a_browser_takes_them_in_order(step: Callable[[Browser], object]) -> None:
     one, other = attach(to=FIRST, who=account("alice")), attach(to=FIRST, who=account("alice", "discord"))
     move(one)
@@ -107,14 +110,14 @@ def test_signing_out_everywhere_takes_them_in_order() -> None:
     alice = account("alice")
     one, other = attach(to=SECOND, who=alice), attach(to=FIRST, who=alice)
 
-    assert does_it_wait_for(one, lambda: browsers.sign_out_everywhere(alice), leaving=other)
+    assert does_it_wait_for(one, lambda: browser_sessions.sign_out_everywhere(alice), leaving=other)
 
 
 def test_an_account_that_is_gone_is_held_before_what_it_is_attached_to() -> None:
     alice, _, _ = two_linked()
     only = attach(to=FIRST, who=alice)
 
-    assert does_it_wait_for(alice, lambda: link_upkeep.account_is_gone(account=alice), leaving=only)
+    assert does_it_wait_for(alice, lambda: link_maintenance.account_is_gone(account=alice), leaving=only)
 
 
 @pytest.mark.parametrize("free", ["alice", "bob"])
@@ -123,15 +126,15 @@ def test_reminding_holds_one_person_at_a_time_and_before_the_link(free: str) -> 
     AccountLink.objects.update(remind_at=clock.now())
 
     assert does_it_wait_for(
-        bob, link_upkeep.remind, leaving=AccountLink.objects.get(user={"alice": alice, "bob": bob}[free])
+        bob, link_maintenance.remind, leaving=AccountLink.objects.get(user={"alice": alice, "bob": bob}[free])
     )
 
 
 ENDS: dict[str, Callable[[PlatformAccount], object]] = {
-    "signing out": lambda alice: browsers.sign_out(FIRST),
-    "gone": lambda alice: link_upkeep.account_is_gone(account=alice),
-    "suspended": lambda alice: link_upkeep.suspend(user=pairs.live_link(alice).user, operator="carol"),
-    "revoked": lambda alice: link_upkeep.revoke(link=pairs.live_link(alice), operator="carol"),
+    "signing out": lambda alice: browser_sessions.sign_out(FIRST),
+    "gone": lambda alice: link_maintenance.account_is_gone(account=alice),
+    "suspended": lambda alice: link_maintenance.suspend(user=pairs.live_link(alice).user, operator="carol"),
+    "revoked": lambda alice: link_maintenance.revoke(link=pairs.live_link(alice), operator="carol"),
 }
 
 

@@ -9,11 +9,15 @@ from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from identity import attachments, browser_pairing, browsers, clock, link_upkeep, linking, pairing, pairing_limits
-from identity.browser_pairing import Answer
+from identity.browsers import attachments
+from identity.browsers import sessions as browser_sessions
+from identity.flows import link_maintenance, linking, pair_in_browser, pair_in_chat
+from identity.flows.pair_in_browser import Answer
 from identity.models import AccountLink, AuditEvent, Browser, BrowserAccount, GuessLimit, LiveEvent, Pairing
 from identity.notices import Template
-from identity.pairing_rows import Outcome
+from identity.pairing import rate_limits
+from identity.pairing.requests import Outcome
+from identity.support import clock
 from tests.identity import pairs
 from tests.identity.pairs import Told, account, are_one, code, number, offered, state, token
 
@@ -31,22 +35,22 @@ def browser(address: str = "home") -> Browser:
 
 
 def request_of(one: Browser) -> Pairing:
-    found = browser_pairing.current(one)
+    found = pair_in_browser.current(one)
     assert found is not None
     return found
 
 
 def shown(one: Browser) -> Pairing:
     """The page shows a code."""
-    assert browser_pairing.offer(browser=one).outcome == Outcome.OFFERED
+    assert pair_in_browser.offer(browser=one).outcome == Outcome.OFFERED
     return request_of(one)
 
 
 def attached(one: Browser, who: str = "alice", platform: str = "telegram") -> Pairing:
     """A whole handshake, begun on the page."""
     request = shown(one)
-    assert pairing.claim(account=account(who, platform), secret=code(request)) == Outcome.CLAIMED
-    assert browser_pairing.confirm(browser=one, number=number(request)) == Outcome.ATTACHED
+    assert pair_in_chat.claim(account=account(who, platform), secret=code(request)) == Outcome.CLAIMED
+    assert pair_in_browser.confirm(browser=one, number=number(request)) == Outcome.ATTACHED
     return request_of(one)
 
 
@@ -58,7 +62,7 @@ def test_it_attaches_the_account_that_sent_the_code_of_the_page(told: Told) -> N
 
     request = attached(page)
 
-    assert (state(request), browsers.attached(page)) == ("attached", [alice])
+    assert (state(request), browser_sessions.attached(page)) == ("attached", [alice])
     assert told.to(alice) == [Template.NUMBER, Template.BROWSER_ATTACHED]
     assert not AccountLink.objects.exists()
     assert not Pairing.objects.exclude(code_hash=None, token_hash=None).exists()
@@ -67,12 +71,12 @@ def test_it_attaches_the_account_that_sent_the_code_of_the_page(told: Told) -> N
 def test_it_takes_the_link_token_as_well() -> None:
     page = browser()
 
-    assert pairing.claim(account=account("alice"), secret=token(shown(page))) == Outcome.CLAIMED
+    assert pair_in_chat.claim(account=account("alice"), secret=token(shown(page))) == Outcome.CLAIMED
 
 
 def test_it_tells_the_chat_which_browser_wants_what(told: Told) -> None:
     page, alice = browser(), account("alice")
-    pairing.claim(account=alice, secret=code(shown(page)))
+    pair_in_chat.claim(account=alice, secret=code(shown(page)))
 
     assert told.text(alice).startswith(
         "A browser (Firefox on Linux) wants to read and write as this Telegram account. If it is yours, go back to "
@@ -83,9 +87,9 @@ def test_it_tells_the_chat_which_browser_wants_what(told: Told) -> None:
 def test_it_answers_a_number_in_the_chat_that_it_belongs_on_the_page(told: Told) -> None:
     page, alice = browser(), account("alice")
     request = shown(page)
-    pairing.claim(account=alice, secret=code(request))
+    pair_in_chat.claim(account=alice, secret=code(request))
 
-    assert pairing.confirm(account=alice, number=number(request)) == Outcome.OTHER_SIDE
+    assert pair_in_chat.confirm(account=alice, number=number(request)) == Outcome.OTHER_SIDE
     assert told.to(alice)[-1] == Template.TYPE_IN_BROWSER
     assert not BrowserAccount.objects.exists()
 
@@ -93,56 +97,56 @@ def test_it_answers_a_number_in_the_chat_that_it_belongs_on_the_page(told: Told)
 def test_it_lets_the_third_wrong_number_end_it() -> None:
     page = browser()
     request = shown(page)
-    pairing.claim(account=account("alice"), secret=code(request))
+    pair_in_chat.claim(account=account("alice"), secret=code(request))
 
-    outcomes = [browser_pairing.confirm(browser=page, number=pairs.wrong(request, nth)) for nth in (1, 2, 3)]
+    outcomes = [pair_in_browser.confirm(browser=page, number=pairs.wrong(request, nth)) for nth in (1, 2, 3)]
 
     assert outcomes == [Outcome.WRONG, Outcome.WRONG, Outcome.LOCKED]
-    assert browser_pairing.confirm(browser=page, number=number(request)) == Outcome.NOTHING
+    assert pair_in_browser.confirm(browser=page, number=number(request)) == Outcome.NOTHING
     assert not BrowserAccount.objects.exists()
 
 
 def test_it_takes_the_number_from_the_page_that_began_alone() -> None:
     page, other = browser(), browser("elsewhere")
     request = shown(page)
-    pairing.claim(account=account("alice"), secret=code(request))
+    pair_in_chat.claim(account=account("alice"), secret=code(request))
 
-    assert browser_pairing.confirm(browser=other, number=number(request)) == Outcome.NOTHING
+    assert pair_in_browser.confirm(browser=other, number=number(request)) == Outcome.NOTHING
     assert state(request) == "claimed"
 
 
 def test_it_takes_no_number_from_a_browser_that_has_ended() -> None:
     page = browser()
     request = shown(page)
-    pairing.claim(account=account("alice"), secret=code(request))
-    browsers.sign_out(page)
+    pair_in_chat.claim(account=account("alice"), secret=code(request))
+    browser_sessions.sign_out(page)
 
-    assert browser_pairing.confirm(browser=page, number=number(request)) == Outcome.ENDED
+    assert pair_in_browser.confirm(browser=page, number=number(request)) == Outcome.ENDED
     assert state(request) == "cancelled"
 
 
 def test_it_takes_no_number_after_its_time() -> None:
     page = browser()
     request = shown(page)
-    pairing.claim(account=account("alice"), secret=code(request))
+    pair_in_chat.claim(account=account("alice"), secret=code(request))
     pairs.later(301, Pairing.objects.all())
 
-    assert browser_pairing.confirm(browser=page, number=number(request)) == Outcome.NOTHING
+    assert pair_in_browser.confirm(browser=page, number=number(request)) == Outcome.NOTHING
 
 
 def test_it_may_be_denied_in_the_chat(told: Told) -> None:
     page, alice = browser(), account("alice")
     request = shown(page)
-    pairing.claim(account=alice, secret=code(request))
+    pair_in_chat.claim(account=alice, secret=code(request))
 
-    assert pairing.deny(account=alice, pairing_id=request.pk) == Outcome.DENIED
-    assert browser_pairing.confirm(browser=page, number=number(request)) == Outcome.NOTHING
+    assert pair_in_chat.deny(account=alice, pairing_id=request.pk) == Outcome.DENIED
+    assert pair_in_browser.confirm(browser=page, number=number(request)) == Outcome.NOTHING
 
 
 def test_it_burns_a_code_of_the_page_that_is_posted_in_public() -> None:
     request = shown(browser())
 
-    assert pairing.burn(found=[code(request)])
+    assert pair_in_chat.burn(found=[code(request)])
     assert state(request) == "burned"
 
 
@@ -153,10 +157,10 @@ def test_it_attaches_the_account_whose_code_was_entered_on_the_page(told: Told) 
     page, alice = browser(), account("alice")
     request = offered(alice)
 
-    assert browser_pairing.claim(browser=page, secret=code(request), address="home") == Answer(Outcome.CLAIMED)
+    assert pair_in_browser.claim(browser=page, secret=code(request), address="home") == Answer(Outcome.CLAIMED)
     assert told.text(alice).startswith("A browser (Firefox on Linux) used your code. Yours? Type the 6-digit number")
-    assert pairing.confirm(account=alice, number=number(request)) == Outcome.ATTACHED
-    assert browsers.attached(page) == [alice]
+    assert pair_in_chat.confirm(account=alice, number=number(request)) == Outcome.ATTACHED
+    assert browser_sessions.attached(page) == [alice]
     assert told.to(alice)[-1] == Template.BROWSER_ATTACHED
 
 
@@ -165,7 +169,7 @@ def test_its_page_is_about_the_number_before_it_is_about_a_code() -> None:
     page = browser()
     shown(page)
     begun = offered(account("alice"))
-    assert browser_pairing.claim(browser=page, secret=code(begun), address="home") == Answer(Outcome.CLAIMED)
+    assert pair_in_browser.claim(browser=page, secret=code(begun), address="home") == Answer(Outcome.CLAIMED)
 
     assert request_of(page).pk == begun.pk
 
@@ -173,34 +177,34 @@ def test_its_page_is_about_the_number_before_it_is_about_a_code() -> None:
 def test_it_takes_the_number_of_a_page_in_the_chat_alone() -> None:
     page, alice = browser(), account("alice")
     request = offered(alice)
-    browser_pairing.claim(browser=page, secret=code(request), address="home")
+    pair_in_browser.claim(browser=page, secret=code(request), address="home")
 
-    assert browser_pairing.confirm(browser=page, number=number(request)) == Outcome.NOTHING
-    assert pairing.confirm(account=account("mallory", "slack"), number=number(request)) == Outcome.NOTHING
+    assert pair_in_browser.confirm(browser=page, number=number(request)) == Outcome.NOTHING
+    assert pair_in_chat.confirm(account=account("mallory", "slack"), number=number(request)) == Outcome.NOTHING
 
 
 def test_it_counts_a_denial_on_the_page_against_the_chat() -> None:
     page, mallory = browser(), account("mallory")
     request = offered(mallory)
-    browser_pairing.claim(browser=page, secret=code(request), address="home")
+    pair_in_browser.claim(browser=page, secret=code(request), address="home")
 
-    assert browser_pairing.deny(browser=page) == Outcome.DENIED
-    assert pairing_limits.strikes(mallory) == 1
+    assert pair_in_browser.deny(browser=page) == Outcome.DENIED
+    assert rate_limits.strikes(mallory) == 1
 
 
 def test_it_never_pairs_two_browsers() -> None:
     page, other = browser(), browser("elsewhere")
     request = shown(page)
 
-    answer = browser_pairing.claim(browser=other, secret=code(request), address="elsewhere")
+    answer = pair_in_browser.claim(browser=other, secret=code(request), address="elsewhere")
 
     assert (answer, state(request)) == (Answer(Outcome.WRONG), "offered")
 
 
 def test_it_takes_no_invitation_of_an_operator_on_a_page() -> None:
-    request = pairing.invite(person=pairs.person("alice"), operator="carol")
+    request = pair_in_chat.invite(person=pairs.person("alice"), operator="carol")
 
-    answer = browser_pairing.claim(browser=browser(), secret=code(request), address="home")
+    answer = pair_in_browser.claim(browser=browser(), secret=code(request), address="home")
 
     assert (answer, state(request)) == (Answer(Outcome.WRONG), "offered")
 
@@ -208,8 +212,8 @@ def test_it_takes_no_invitation_of_an_operator_on_a_page() -> None:
 def test_it_lets_a_page_hold_one_claim() -> None:
     page = browser()
     first, second = offered(account("alice")), offered(account("bob"))
-    browser_pairing.claim(browser=page, secret=code(first), address="home")
-    browser_pairing.claim(browser=page, secret=code(second), address="home")
+    pair_in_browser.claim(browser=page, secret=code(first), address="home")
+    pair_in_browser.claim(browser=page, secret=code(second), address="home")
 
     assert (state(first), state(second)) == ("denied", "claimed")
 
@@ -220,7 +224,7 @@ def test_it_answers_every_code_that_does_not_work_alike(how: str) -> None:
     for kind in ("unknown", how):
         secret = _useless(kind)
         with CaptureQueriesContext(connection) as queries:
-            answer = browser_pairing.claim(browser=page, secret=secret, address="home")
+            answer = pair_in_browser.claim(browser=page, secret=secret, address="home")
         assert answer == Answer(Outcome.WRONG)
         counts.add(len(queries))
         GuessLimit.objects.update(times=[])
@@ -230,17 +234,17 @@ def test_it_answers_every_code_that_does_not_work_alike(how: str) -> None:
 
 def _useless(how: str) -> str:
     if how == "unknown":
-        GuessLimit.objects.get_or_create(guesser=pairing_limits.guesser_at("home"))
+        GuessLimit.objects.get_or_create(guesser=rate_limits.guesser_at("home"))
         return "BBBBBBBB"
     if how == "of a browser":
         return code(shown(browser("elsewhere")))
     if how == "of an invitation":
-        return code(pairing.invite(person=pairs.person("alice"), operator="carol"))
+        return code(pair_in_chat.invite(person=pairs.person("alice"), operator="carol"))
     request = offered(account("alice"))
     if how == "expired":
         pairs.later(601, Pairing.objects.filter(pk=request.pk))
     else:
-        pairing.claim(account=account("alice", "discord"), secret=code(request))
+        pair_in_chat.claim(account=account("alice", "discord"), secret=code(request))
     return code(request)
 
 
@@ -250,10 +254,10 @@ def _useless(how: str) -> str:
 def test_it_locks_out_an_address_and_no_other() -> None:
     page, request = browser(), offered(account("alice"))
     for _ in range(5):
-        browser_pairing.claim(browser=browser(), secret="BBBBBBBB", address="home")
+        pair_in_browser.claim(browser=browser(), secret="BBBBBBBB", address="home")
 
-    locked = browser_pairing.claim(browser=page, secret=code(request), address="home")
-    free = browser_pairing.claim(browser=page, secret=code(request), address="elsewhere")
+    locked = pair_in_browser.claim(browser=page, secret=code(request), address="home")
+    free = pair_in_browser.claim(browser=page, secret=code(request), address="elsewhere")
 
     assert (locked.outcome, free.outcome) == (Outcome.WAIT, Outcome.CLAIMED)
     assert 890 <= locked.seconds <= 901
@@ -263,7 +267,7 @@ def test_it_limits_the_starts_of_a_browser() -> None:
     page = browser()
     shown(page)
 
-    answer = browser_pairing.offer(browser=page)
+    answer = pair_in_browser.offer(browser=page)
 
     assert answer.outcome == Outcome.WAIT
     assert 1 <= answer.seconds <= 30
@@ -275,7 +279,7 @@ def test_it_goes_on_to_the_next_account_without_a_pause(settings: Settings) -> N
     attached(page)
 
     shown(page)
-    assert browser_pairing.offer(browser=page).seconds > 30  # the other limits count all starts
+    assert pair_in_browser.offer(browser=page).seconds > 30  # the other limits count all starts
 
 
 def test_it_limits_the_starts_of_an_address(settings: Settings) -> None:
@@ -283,8 +287,8 @@ def test_it_limits_the_starts_of_an_address(settings: Settings) -> None:
     for _ in range(3):
         shown(browser())
 
-    assert browser_pairing.offer(browser=browser()).outcome == Outcome.WAIT
-    assert browser_pairing.offer(browser=browser("elsewhere")).outcome == Outcome.OFFERED
+    assert pair_in_browser.offer(browser=browser()).outcome == Outcome.WAIT
+    assert pair_in_browser.offer(browser=browser("elsewhere")).outcome == Outcome.OFFERED
 
 
 def test_it_counts_the_starts_of_an_address_beyond_signing_out(settings: Settings) -> None:
@@ -292,19 +296,19 @@ def test_it_counts_the_starts_of_an_address_beyond_signing_out(settings: Setting
     for _ in range(3):
         page = browser()
         shown(page)
-        browsers.sign_out(page)
+        browser_sessions.sign_out(page)
 
-    assert browser_pairing.offer(browser=browser()).outcome == Outcome.WAIT
+    assert pair_in_browser.offer(browser=browser()).outcome == Outcome.WAIT
 
 
 def test_it_forgets_where_a_browser_was_an_hour_after_its_end() -> None:
     page, other = browser(), browser()
-    browsers.sign_out(page)
-    browsers.end_old()
+    browser_sessions.sign_out(page)
+    browser_sessions.end_old()
     assert Browser.objects.exclude(address="").count() == 2
 
     Browser.objects.filter(pk=page.pk).update(ended_at=clock.seconds_from_now(-3600))
-    browsers.end_old()
+    browser_sessions.end_old()
 
     assert Browser.objects.exclude(address="").get() == other
 
@@ -317,11 +321,11 @@ def test_it_links_two_accounts_that_were_attached_lately(told: Told) -> None:
     attached(page)
     attached(page, platform="discord")
 
-    assert browser_pairing.linkable(page) == [(telegram, discord)]
-    assert browser_pairing.link_these_two(browser=page, accounts=[telegram.pk, discord.pk]) == Outcome.LINKED
+    assert pair_in_browser.linkable(page) == [(telegram, discord)]
+    assert pair_in_browser.link_these_two(browser=page, accounts=[telegram.pk, discord.pk]) == Outcome.LINKED
     assert are_one(telegram, discord)
     assert set(AccountLink.objects.values_list("method", flat=True)) == {"pairing"}
-    assert AuditEvent.objects.filter(kind="linked", actor=browsers.actor(page)).count() == 2
+    assert AuditEvent.objects.filter(kind="linked", actor=browser_sessions.actor(page)).count() == 2
     assert 'in a browser, with: Discord account "' in told.text(telegram)
     assert told.to(telegram)[-1] == told.to(discord)[-1] == Template.LINKED
 
@@ -332,11 +336,11 @@ def test_not_me_takes_back_what_the_page_linked(is_first: bool, has_ended: bool)
     page, alice, mallory = browser("mallorys"), account("alice"), account("mallory", "discord")
     order = [("alice", "telegram"), ("mallory", "discord")][:: 1 if is_first else -1]
     made = {who: attached(page, who, platform) for who, platform in order}
-    assert browser_pairing.link_these_two(browser=page, accounts=[alice.pk, mallory.pk]) == Outcome.LINKED
+    assert pair_in_browser.link_these_two(browser=page, accounts=[alice.pk, mallory.pk]) == Outcome.LINKED
     if has_ended:
-        browsers.sign_out(page)
+        browser_sessions.sign_out(page)
 
-    pairing.deny(account=alice, pairing_id=made["alice"].pk)
+    pair_in_chat.deny(account=alice, pairing_id=made["alice"].pk)
 
     assert not are_one(alice, mallory)
     assert AccountLink.objects.get(account=mallory).disowned
@@ -346,18 +350,18 @@ def test_not_me_too_late_signs_the_page_out_and_says_so(told: Told) -> None:
     page, alice = browser("mallorys"), account("alice")
     request = attached(page)
 
-    assert pairing.deny(account=alice, pairing_id=request.pk) == Outcome.DENIED
+    assert pair_in_chat.deny(account=alice, pairing_id=request.pk) == Outcome.DENIED
 
     assert told.text(alice) == "Signed out: 1 browser."
-    assert browsers.attached(page) == []
+    assert browser_sessions.attached(page) == []
 
 
 def test_signing_out_is_written_down_and_told_to_the_page_once() -> None:
     page = browser()
 
-    assert [browsers.sign_out(page), browsers.sign_out(page)] == [True, False]
+    assert [browser_sessions.sign_out(page), browser_sessions.sign_out(page)] == [True, False]
 
-    assert AuditEvent.objects.filter(kind="browser_ended", actor=browsers.actor(page)).count() == 1
+    assert AuditEvent.objects.filter(kind="browser_ended", actor=browser_sessions.actor(page)).count() == 1
     assert LiveEvent.objects.filter(kind="ended").count() == 1
 
 
@@ -365,11 +369,11 @@ def test_it_undoes_what_was_linked_on_the_page() -> None:
     page, telegram, discord = browser(), account("alice"), account("alice", "discord")
     attached(page)
     request = attached(page, platform="discord")
-    browser_pairing.link_these_two(browser=page, accounts=[telegram.pk, discord.pk])
+    pair_in_browser.link_these_two(browser=page, accounts=[telegram.pk, discord.pk])
 
-    assert browser_pairing.undo(browser=page, pairing_id=request.pk)
+    assert pair_in_browser.undo(browser=page, pairing_id=request.pk)
     assert not AccountLink.objects.live().exists()
-    assert browsers.attached(page) == []
+    assert browser_sessions.attached(page) == []
 
 
 def test_it_links_no_account_that_was_attached_long_ago() -> None:
@@ -378,7 +382,7 @@ def test_it_links_no_account_that_was_attached_long_ago() -> None:
     pairs.later(901, BrowserAccount.objects.all())
     attached(page, platform="discord")
 
-    assert browser_pairing.link_these_two(browser=page, accounts=[telegram.pk, discord.pk]) == Outcome.NOTHING
+    assert pair_in_browser.link_these_two(browser=page, accounts=[telegram.pk, discord.pk]) == Outcome.NOTHING
     assert not AccountLink.objects.exists()
 
 
@@ -389,7 +393,7 @@ def test_it_links_no_account_of_another_browser(platform: str) -> None:
     attached(other, "mallory", platform)
 
     two = [account("alice").pk, account("mallory", platform).pk]
-    assert browser_pairing.link_these_two(browser=page, accounts=two) == Outcome.NOTHING
+    assert pair_in_browser.link_these_two(browser=page, accounts=two) == Outcome.NOTHING
     assert not AccountLink.objects.exists()
 
 
@@ -399,8 +403,8 @@ def test_it_links_neither_one_nor_three() -> None:
         attached(page, platform=platform)
     keys = [account("alice", platform).pk for platform in platforms]
 
-    assert browser_pairing.link_these_two(browser=page, accounts=keys) == Outcome.NOTHING
-    assert browser_pairing.link_these_two(browser=page, accounts=keys[:1] * 2) == Outcome.NOTHING
+    assert pair_in_browser.link_these_two(browser=page, accounts=keys) == Outcome.NOTHING
+    assert pair_in_browser.link_these_two(browser=page, accounts=keys[:1] * 2) == Outcome.NOTHING
 
 
 def test_it_asks_policy_before_it_links() -> None:
@@ -408,8 +412,8 @@ def test_it_asks_policy_before_it_links() -> None:
     attached(page)
     attached(page, "bob")
 
-    assert browser_pairing.linkable(page) == []
-    assert browser_pairing.link_these_two(browser=page, accounts=[alice.pk, bob.pk]) == Outcome.REFUSED
+    assert pair_in_browser.linkable(page) == []
+    assert pair_in_browser.link_these_two(browser=page, accounts=[alice.pk, bob.pk]) == Outcome.REFUSED
 
 
 # --- browsers
@@ -419,15 +423,15 @@ def test_it_is_fresh_for_a_quarter_of_an_hour_and_longer_while_in_use() -> None:
     page, alice = browser(), account("alice")
     attached(page)
     pairs.later(800, BrowserAccount.objects.all())
-    browsers.touch(page)
+    browser_sessions.touch(page)
     pairs.later(800, BrowserAccount.objects.all())
-    assert browsers.readable(page) == [alice]
+    assert browser_sessions.readable(page) == [alice]
 
     pairs.later(101, BrowserAccount.objects.all())
-    browsers.touch(page)
+    browser_sessions.touch(page)
 
-    assert browsers.readable(page) == []
-    assert browsers.attached(page) == [alice]
+    assert browser_sessions.readable(page) == []
+    assert browser_sessions.attached(page) == [alice]
 
 
 def test_it_is_not_fresh_for_more_than_eight_hours() -> None:
@@ -435,9 +439,9 @@ def test_it_is_not_fresh_for_more_than_eight_hours() -> None:
     attached(page)
     for _ in range(8 * 6):
         pairs.later(600, BrowserAccount.objects.all())
-        browsers.touch(page)
+        browser_sessions.touch(page)
 
-    assert browsers.readable(page) == []
+    assert browser_sessions.readable(page) == []
 
 
 @pytest.mark.parametrize("way", ["unlink", "disown", "revoke", "suspend", "gone", "sign out"])
@@ -449,14 +453,14 @@ def test_it_ends_with_what_ends_the_account(way: str) -> None:
     ends: dict[str, Callable[[], object]] = {
         "unlink": lambda: linking.leave(account=discord),
         "disown": lambda: linking.disown(account=telegram, link_id=link.pk),
-        "revoke": lambda: link_upkeep.revoke(link=link, operator="carol"),
-        "suspend": lambda: link_upkeep.suspend(user=link.user, operator="carol"),
-        "gone": lambda: link_upkeep.account_is_gone(account=discord),
-        "sign out": lambda: browsers.sign_out_everywhere(link.account),
+        "revoke": lambda: link_maintenance.revoke(link=link, operator="carol"),
+        "suspend": lambda: link_maintenance.suspend(user=link.user, operator="carol"),
+        "gone": lambda: link_maintenance.account_is_gone(account=discord),
+        "sign out": lambda: browser_sessions.sign_out_everywhere(link.account),
     }
 
     assert ends[way]()
-    assert browsers.attached(page) == []
+    assert browser_sessions.attached(page) == []
     assert LiveEvent.objects.filter(topic=f"browser:{page.pk}", kind="links").count() >= 2
 
 
@@ -478,10 +482,10 @@ def test_it_keeps_two_browsers_apart_in_the_database() -> None:
 def test_it_tells_the_page_of_a_wrong_number() -> None:
     page = browser()
     request = shown(page)
-    pairing.claim(account=account("alice"), secret=code(request))
+    pair_in_chat.claim(account=account("alice"), secret=code(request))
     LiveEvent.objects.all().delete()
 
-    browser_pairing.confirm(browser=page, number=pairs.wrong(request))
+    pair_in_browser.confirm(browser=page, number=pairs.wrong(request))
 
     topics = LiveEvent.objects.values_list("topic", "kind")
     assert set(topics) == {(f"browser:{page.pk}", "pairing"), (f"account:{account('alice').pk}", "pairing")}

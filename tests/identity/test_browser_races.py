@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from identity import browser_pairing
+from identity.flows import pair_in_browser
 from identity.models import AccountLink, AuditEvent, Browser, BrowserAccount, Pairing
-from identity.pairing_rows import Outcome
+from identity.pairing.requests import Outcome
 from tests.identity import hands, pairs
 from tests.identity.pairs import account, offered
 
@@ -58,7 +58,7 @@ def quiet() -> Iterator[None]:
 
 def shown_on(name: str) -> Pairing:
     page = Browser.objects.create(name=name, address=name)
-    assert browser_pairing.offer(browser=page).outcome == Outcome.OFFERED
+    assert pair_in_browser.offer(browser=page).outcome == Outcome.OFFERED
     return Pairing.objects.get(initiator_browser=page)
 
 

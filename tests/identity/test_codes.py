@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from identity import codes
+from identity.pairing import codes
 from tests.identity.sentences import SENTENCES
 
 KEY = codes.purpose_key("a secret", "secrets")

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from identity import pairing
+from identity.flows import pair_in_chat
 from identity.models import AccountLink, AuditEvent, BotProfile, Pairing, UnifiedUser
-from identity.pairing_secrets import secrets_of
+from identity.pairing.secrets import secrets_of
 from tests.identity.desk import account, another_number, claimed, invited, linked, number_of, person, spelled
 
 pytestmark = pytest.mark.django_db
@@ -167,7 +167,7 @@ def test_it_lists_and_revokes_links() -> None:
 
 def test_it_lists_and_shows_requests() -> None:
     request = claimed(person("alice"), account(display_name="Alice"))
-    pairing.offer(account=account("discord", 2))
+    pair_in_chat.offer(account=account("discord", 2))
     ended = invited(person("bob"))
     run("requests", "withdraw", ended.pk)
 
@@ -208,9 +208,9 @@ def test_it_finishes_nothing_for_whoever_has_an_account(monkeypatch: pytest.Monk
 
 
 def test_it_finishes_nothing_that_people_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    pairing.offer(account=account())
+    pair_in_chat.offer(account=account())
     request = Pairing.objects.get()
-    pairing.claim(account=account("discord", 2), secret=secrets_of(request).code)
+    pair_in_chat.claim(account=account("discord", 2), secret=secrets_of(request).code)
 
     with pytest.raises(CommandError, match="finish what they started"):
         confirm(monkeypatch, request, number_of(request))

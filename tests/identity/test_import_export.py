@@ -14,7 +14,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 
-from identity import linking
+from identity.flows import linking
 from identity.models import AccountLink, AuditEvent, PlatformAccount, UnifiedUser
 from identity.resolvers import DatabaseIdentityResolver, FileIdentityResolver
 

@@ -14,8 +14,11 @@ import pytest
 from django.db import connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 
-from identity import audit, clock, linking, locks
+from identity import audit
+from identity.flows import linking
+from identity.links import locks
 from identity.models import AccountLink, AuditEvent, PlatformAccount, UnifiedUser
+from identity.support import clock
 
 HANDS = 8
 

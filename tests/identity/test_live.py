@@ -18,9 +18,13 @@ from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
 from django.db import OperationalError, connections, transaction
 
-from adapters.webserver import WebServer
-from identity import attachments, audience, browsers, clock, consumers, live
+from adapters.runtime.webserver import WebServer
+from identity import live
+from identity.browsers import attachments
+from identity.browsers import sessions as browser_sessions
 from identity.models import Browser, LiveEvent, Pairing
+from identity.support import clock
+from identity.web import consumers, subscriptions
 from tests.identity.pairs import account, person
 from tests.identity.sockets import Socket
 from tests.journeys.running import PROJECT, database_url
@@ -185,7 +189,7 @@ class Page:
     def __init__(self) -> None:
         self.browser = Browser.objects.create(name="Firefox on Linux")
         self.session = SessionStore()
-        self.session[browsers.SESSION_KEY] = str(self.browser.pk)
+        self.session[browser_sessions.SESSION_KEY] = str(self.browser.pk)
         self.session.save()
 
     @property
@@ -282,7 +286,7 @@ def link_alice() -> tuple[int, int]:
 
 async def test_it_opens_for_no_stranger() -> None:
     page = await in_database(Page)()
-    await in_database(browsers.sign_out)(page.browser)
+    await in_database(browser_sessions.sign_out)(page.browser)
 
     assert not await page.socket().connect()
 
@@ -290,7 +294,7 @@ async def test_it_opens_for_no_stranger() -> None:
 async def test_it_closes_when_the_browser_signs_out() -> None:
     page = await in_database(Page)()
     async with connected(page) as socket:
-        await in_database(browsers.sign_out)(page.browser)
+        await in_database(browser_sessions.sign_out)(page.browser)
 
         assert await socket.output() == {"type": "websocket.close", "code": 4403}
 
@@ -319,7 +323,7 @@ async def test_it_closes_once_when_it_finds_out_twice(monkeypatch: pytest.Monkey
 
 def sign_out_loudly(page: Page, pk: int) -> None:
     with transaction.atomic():
-        browsers.sign_out(page.browser)
+        browser_sessions.sign_out(page.browser)
         live.announce(f"account:{pk}", "messages")
 
 
@@ -332,7 +336,7 @@ async def test_it_closes_when_nobody_can_say_who_may_hear(monkeypatch: pytest.Mo
     async with connected(page) as socket:
         while await socket.says_something():
             await socket.output()
-        monkeypatch.setattr(audience, "topics", nobody_knows)
+        monkeypatch.setattr(subscriptions, "topics", nobody_knows)
         await in_database(live.announce)(f"account:{pk}", "messages")
 
         assert await socket.output() == {"type": "websocket.close", "code": 4000}
@@ -343,7 +347,7 @@ async def test_it_closes_for_a_page_that_never_asked_for_anything() -> None:
     socket = page.socket()
     assert await socket.connect()
     assert await socket.hear() == {"ready": True}
-    await in_database(browsers.sign_out)(page.browser)
+    await in_database(browser_sessions.sign_out)(page.browser)
 
     assert await socket.output() == {"type": "websocket.close", "code": 4403}
 

@@ -5,7 +5,7 @@ from django.test import Client
 
 from identity import operators
 from identity.models import PlatformAccount, UnifiedUser
-from identity.names import harmless
+from identity.support.sanitize import harmless
 from tests.identity import pairs
 from tests.identity.pairs import account
 

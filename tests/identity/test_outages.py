@@ -4,7 +4,7 @@ import pytest
 from django.db import DataError, IntegrityError, InterfaceError, InternalError, OperationalError
 from psycopg import errors
 
-from identity.outages import is_away, sqlstate
+from identity.support.db_errors import is_away, sqlstate
 
 
 def caused(error: Exception, cause: Exception) -> Exception:

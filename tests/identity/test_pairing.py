@@ -10,11 +10,13 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 
-from identity import audit, called, clock, linking, operators, pairing, wording
+from identity import audit, labels, operators, wording
+from identity.flows import linking, pair_in_chat
 from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
-from identity.pairing_rows import Outcome
-from identity.pairing_secrets import lookup_hash
+from identity.pairing.requests import Outcome
+from identity.pairing.secrets import lookup_hash
+from identity.support import clock
 from tests.identity import pairs
 from tests.identity.pairs import Told, account, are_one, claimed, code, later, linked, number, offered, owner, state
 
@@ -106,7 +108,7 @@ def test_it_shows_a_number_to_whoever_sends_the_code(
 ) -> None:
     request = offered(alice)
 
-    assert pairing.claim(account=alice_discord, secret=getattr(pairs, what)(request)) == Outcome.CLAIMED
+    assert pair_in_chat.claim(account=alice_discord, secret=getattr(pairs, what)(request)) == Outcome.CLAIMED
 
     request.refresh_from_db()
     assert (request.state, request.responder) == ("claimed", alice_discord)
@@ -148,7 +150,7 @@ def test_it_lets_the_whole_handshake_last_fifteen_minutes_at_most(
     request = offered(alice)
     Pairing.objects.update(last_at=clock.seconds_from_now(100))
 
-    pairing.claim(account=alice_discord, secret=code(request))
+    pair_in_chat.claim(account=alice_discord, secret=code(request))
 
     request.refresh_from_db()
     assert seconds_left(request) <= 100
@@ -164,8 +166,8 @@ def test_it_takes_a_code_once(told: Told, alice: PlatformAccount, alice_discord:
     request = claimed(alice_discord, alice)
     mallory = account("mallory", "slack")
 
-    assert pairing.claim(account=mallory, secret=code(request)) == Outcome.WRONG
-    assert pairing.claim(account=mallory, secret=pairs.token(request)) == Outcome.WRONG
+    assert pair_in_chat.claim(account=mallory, secret=code(request)) == Outcome.WRONG
+    assert pair_in_chat.claim(account=mallory, secret=pairs.token(request)) == Outcome.WRONG
 
     assert (state(request), told.to(mallory)) == ("claimed", [Template.WRONG_CODE] * 2)
 
@@ -179,15 +181,15 @@ def test_it_answers_every_code_that_does_not_work_alike(
     if ended == "expired":
         later(600, Pairing.objects.all())
     elif ended == "used":
-        pairing.claim(account=account("alice", "discord"), secret=secret)
+        pair_in_chat.claim(account=account("alice", "discord"), secret=secret)
     elif ended == "unknown":
         secret = "BBBBBBBB" if secret != "BBBBBBBB" else "CCCCCCCC"
     elif ended == "cancelled":
-        pairing.cancel(account=alice)
+        pair_in_chat.cancel(account=alice)
     elif ended == "burned":
-        pairing.burn(found=[secret])
+        pair_in_chat.burn(found=[secret])
 
-    assert pairing.claim(account=mallory, secret=secret) == Outcome.WRONG
+    assert pair_in_chat.claim(account=mallory, secret=secret) == Outcome.WRONG
 
     assert told.text(mallory) == (
         "That code doesn't work. Codes work once, for 10 minutes. Send /link in your other app for a new one."
@@ -200,7 +202,7 @@ def test_it_answers_every_code_that_does_not_work_alike(
 def test_it_tells_who_sends_the_own_code_where_to_send_it(told: Told, alice: PlatformAccount) -> None:
     request = offered(alice)
 
-    assert pairing.claim(account=alice, secret=code(request)) == Outcome.OWN_CODE
+    assert pair_in_chat.claim(account=alice, secret=code(request)) == Outcome.OWN_CODE
 
     assert told.text(alice) == "That is this chat's own code: send it in your other app."
     assert (state(request), GuessLimit.objects.get().times) == ("offered", [])
@@ -243,7 +245,7 @@ def test_it_refuses_to_join_two_people(told: Told, alice: PlatformAccount, alice
     later(31, Pairing.objects.all())
     request = offered(alice)
 
-    assert pairing.claim(account=bob, secret=code(request)) == Outcome.REFUSED
+    assert pair_in_chat.claim(account=bob, secret=code(request)) == Outcome.REFUSED
 
     assert state(request) == "refused"
     assert told.text(alice) == told.text(bob)
@@ -258,7 +260,7 @@ def test_it_refuses_a_second_account_of_an_app(told: Told, alice: PlatformAccoun
     later(31, Pairing.objects.all())
     request = offered(alice)
 
-    assert pairing.claim(account=other, secret=code(request)) == Outcome.REFUSED
+    assert pair_in_chat.claim(account=other, secret=code(request)) == Outcome.REFUSED
 
     assert told.text(other) == "This conversation has an account of that app already, and takes one of each app."
     assert owner(other) is None
@@ -267,7 +269,7 @@ def test_it_refuses_a_second_account_of_an_app(told: Told, alice: PlatformAccoun
 def test_it_refuses_two_accounts_of_one_app(alice: PlatformAccount) -> None:
     request = offered(alice)
 
-    assert pairing.claim(account=account("mallory"), secret=code(request)) == Outcome.REFUSED
+    assert pair_in_chat.claim(account=account("mallory"), secret=code(request)) == Outcome.REFUSED
     assert state(request) == "refused"
 
 
@@ -276,7 +278,7 @@ def test_it_refuses_what_is_linked_already(told: Told, alice: PlatformAccount, a
     later(31, Pairing.objects.all())
     request = offered(alice)
 
-    assert pairing.claim(account=alice_discord, secret=code(request)) == Outcome.REFUSED
+    assert pair_in_chat.claim(account=alice_discord, secret=code(request)) == Outcome.REFUSED
 
     assert told.text(alice) == "These two accounts share one conversation already."
 
@@ -288,7 +290,7 @@ def test_it_asks_policy_again_when_the_number_comes(
     pairs.person("alice", alice)
     pairs.person("bob", alice_discord)
 
-    assert pairing.confirm(account=alice, number=number(request)) == Outcome.REFUSED
+    assert pair_in_chat.confirm(account=alice, number=number(request)) == Outcome.REFUSED
 
     assert (state(request), told.to(alice)[-1]) == ("refused", Template.REFUSED)
     assert not are_one(alice, alice_discord)
@@ -301,7 +303,7 @@ def test_it_joins_nobody_who_came_after_the_two_were_shown_to_each_other(told: T
     zoe = account("zoe", "slack")
     pairs.person("zoe", zoe, ivan if side == "initiator" else victor)
 
-    assert pairing.confirm(account=ivan, number=number(request)) == Outcome.REFUSED
+    assert pair_in_chat.confirm(account=ivan, number=number(request)) == Outcome.REFUSED
 
     assert not are_one(ivan, victor)
     assert state(request) == "refused"
@@ -317,7 +319,7 @@ def test_it_joins_those_who_were_shown_though_some_have_left() -> None:
     request = claimed(slack, telegram)
     linking.leave(account=discord)
 
-    assert pairing.confirm(account=telegram, number=number(request)) == Outcome.LINKED
+    assert pair_in_chat.confirm(account=telegram, number=number(request)) == Outcome.LINKED
     assert are_one(telegram, slack)
 
 
@@ -344,7 +346,7 @@ def test_it_links_exactly_the_two_parties(told: Told, alice: PlatformAccount, al
     before = clock.read()
     request = claimed(alice_discord, alice)
 
-    assert pairing.confirm(account=alice, number=number(request)) == Outcome.LINKED
+    assert pair_in_chat.confirm(account=alice, number=number(request)) == Outcome.LINKED
 
     links = AccountLink.objects.live()
     assert {link.account for link in links} == {alice, alice_discord}
@@ -372,8 +374,8 @@ def test_it_takes_the_number_from_the_initiator_alone(
 ) -> None:
     request = claimed(alice_discord, alice)
 
-    assert pairing.confirm(account=alice_discord, number=number(request)) == Outcome.OTHER_SIDE
-    assert pairing.confirm(account=mallory, number=number(request)) == Outcome.NOTHING
+    assert pair_in_chat.confirm(account=alice_discord, number=number(request)) == Outcome.OTHER_SIDE
+    assert pair_in_chat.confirm(account=mallory, number=number(request)) == Outcome.NOTHING
 
     assert told.text(alice_discord) == "Type this in the other app, in the chat that started it."
     assert (state(request), owner(alice)) == ("claimed", None)
@@ -385,7 +387,7 @@ def test_it_sends_a_number_that_comes_from_another_own_account_to_the_right_one(
     linked(telegram, discord)
     request = claimed_later(slack, telegram)
 
-    assert pairing.confirm(account=discord, number=number(request)) == Outcome.OTHER_SIDE
+    assert pair_in_chat.confirm(account=discord, number=number(request)) == Outcome.OTHER_SIDE
     assert told.to(discord)[-1] == Template.TYPE_IN_OTHER_APP
     assert state(request) == "claimed"
 
@@ -402,9 +404,9 @@ def test_it_counts_wrong_numbers_and_locks_at_the_third(
     texts = []
 
     for nth in (1, 2):
-        assert pairing.confirm(account=alice, number=pairs.wrong(request, nth)) == Outcome.WRONG
+        assert pair_in_chat.confirm(account=alice, number=pairs.wrong(request, nth)) == Outcome.WRONG
         texts.append(told.text(alice))
-    assert pairing.confirm(account=alice, number=pairs.wrong(request, 3)) == Outcome.LOCKED
+    assert pair_in_chat.confirm(account=alice, number=pairs.wrong(request, 3)) == Outcome.LOCKED
 
     assert texts == ["That is not the number. 2 tries left.", "That is not the number. 1 try left."]
     request.refresh_from_db()
@@ -417,9 +419,9 @@ def test_it_counts_wrong_numbers_and_locks_at_the_third(
 def test_it_never_looks_at_a_fourth_number(alice: PlatformAccount, alice_discord: PlatformAccount) -> None:
     request = claimed(alice_discord, alice)
     for nth in (1, 2, 3):
-        pairing.confirm(account=alice, number=pairs.wrong(request, nth))
+        pair_in_chat.confirm(account=alice, number=pairs.wrong(request, nth))
 
-    assert pairing.confirm(account=alice, number=number(request)) == Outcome.NOTHING
+    assert pair_in_chat.confirm(account=alice, number=number(request)) == Outcome.NOTHING
     assert owner(alice) is None
 
 
@@ -429,30 +431,30 @@ def test_it_does_not_evaluate_a_try_that_was_not_counted(
     request = claimed(alice_discord, alice)
     Pairing.objects.update(tries=3)  # as if three had been counted elsewhere, the row not yet locked
 
-    assert pairing.confirm(account=alice, number=number(request)) == Outcome.ENDED
+    assert pair_in_chat.confirm(account=alice, number=number(request)) == Outcome.ENDED
     assert owner(alice) is None
 
 
 def test_it_takes_the_right_number_at_the_third_try(alice: PlatformAccount, alice_discord: PlatformAccount) -> None:
     request = claimed(alice_discord, alice)
     for nth in (1, 2):
-        pairing.confirm(account=alice, number=pairs.wrong(request, nth))
+        pair_in_chat.confirm(account=alice, number=pairs.wrong(request, nth))
 
-    assert pairing.confirm(account=alice, number=number(request)) == Outcome.LINKED
+    assert pair_in_chat.confirm(account=alice, number=number(request)) == Outcome.LINKED
 
 
 def test_it_takes_no_number_after_five_minutes(alice: PlatformAccount, alice_discord: PlatformAccount) -> None:
     request = claimed(alice_discord, alice)
     later(300, Pairing.objects.all())
 
-    assert pairing.confirm(account=alice, number=number(request)) == Outcome.NOTHING
+    assert pair_in_chat.confirm(account=alice, number=number(request)) == Outcome.NOTHING
     assert owner(alice) is None
 
 
 def test_it_takes_no_number_before_the_code_was_used(alice: PlatformAccount) -> None:
     request = offered(alice)
 
-    assert pairing.confirm(account=alice, number=number(request)) == Outcome.NOTHING
+    assert pair_in_chat.confirm(account=alice, number=number(request)) == Outcome.NOTHING
 
 
 # --- deny, cancel, burn, expire
@@ -462,7 +464,7 @@ def test_it_takes_no_number_before_the_code_was_used(alice: PlatformAccount) -> 
 def test_it_denies_with_a_strike_on_the_other_side(told: Told, presses: str, struck: str) -> None:
     request = claimed(account("alice", "discord"), account("alice"))
 
-    assert pairing.deny(account=account("alice", presses), pairing_id=request.pk) == Outcome.DENIED
+    assert pair_in_chat.deny(account=account("alice", presses), pairing_id=request.pk) == Outcome.DENIED
 
     request.refresh_from_db()
     assert (request.state, request.strike) == ("denied", account("alice", struck))
@@ -470,7 +472,7 @@ def test_it_denies_with_a_strike_on_the_other_side(told: Told, presses: str, str
         assert told.text(account("alice", platform)) == (
             "Nothing was linked: one of the two accounts said that it was not them."
         )
-    assert pairing.confirm(account=account("alice"), number=number(request)) == Outcome.NOTHING
+    assert pair_in_chat.confirm(account=account("alice"), number=number(request)) == Outcome.NOTHING
 
 
 def test_it_lets_nobody_else_deny_or_cancel(
@@ -478,9 +480,9 @@ def test_it_lets_nobody_else_deny_or_cancel(
 ) -> None:
     request = claimed(alice_discord, alice)
 
-    assert pairing.deny(account=mallory, pairing_id=request.pk) == Outcome.NOTHING
-    assert pairing.deny(account=mallory, pairing_id=uuid.uuid4()) == Outcome.NOTHING
-    assert pairing.cancel(account=mallory) == Outcome.NOTHING
+    assert pair_in_chat.deny(account=mallory, pairing_id=request.pk) == Outcome.NOTHING
+    assert pair_in_chat.deny(account=mallory, pairing_id=uuid.uuid4()) == Outcome.NOTHING
+    assert pair_in_chat.cancel(account=mallory) == Outcome.NOTHING
 
     assert state(request) == "claimed"
     assert told.text(mallory) == "There is nothing to do: no such request or link of yours."
@@ -488,9 +490,9 @@ def test_it_lets_nobody_else_deny_or_cancel(
 
 def test_it_denies_nothing_that_has_ended(alice: PlatformAccount, alice_discord: PlatformAccount) -> None:
     request = claimed(alice_discord, alice)
-    pairing.cancel(account=alice)
+    pair_in_chat.cancel(account=alice)
 
-    assert pairing.deny(account=alice_discord, pairing_id=request.pk) == Outcome.NOTHING
+    assert pair_in_chat.deny(account=alice_discord, pairing_id=request.pk) == Outcome.NOTHING
     assert state(request) == "cancelled"
 
 
@@ -499,9 +501,9 @@ def test_it_takes_back_what_is_denied_too_late(
 ) -> None:
     request = linked(alice, alice_discord)
 
-    assert pairing.deny(account=account("mallory", "slack"), pairing_id=request.pk) == Outcome.NOTHING
+    assert pair_in_chat.deny(account=account("mallory", "slack"), pairing_id=request.pk) == Outcome.NOTHING
     assert AccountLink.objects.live().count() == 2
-    assert pairing.deny(account=alice_discord, pairing_id=request.pk) == Outcome.DENIED
+    assert pair_in_chat.deny(account=alice_discord, pairing_id=request.pk) == Outcome.DENIED
 
     assert not AccountLink.objects.live().exists()
     assert AccountLink.objects.filter(disowned=True).count() == 2
@@ -512,7 +514,7 @@ def test_it_takes_back_what_is_denied_too_late(
 def test_it_cancels_for_either_side_without_a_strike(told: Told, who: str) -> None:
     request = claimed(account("alice", "discord"), account("alice"))
 
-    assert pairing.cancel(account=account("alice", who)) == Outcome.CANCELLED
+    assert pair_in_chat.cancel(account=account("alice", who)) == Outcome.CANCELLED
 
     request.refresh_from_db()
     assert (request.state, request.strike) == ("cancelled", None)
@@ -523,7 +525,7 @@ def test_it_burns_what_was_posted_and_tells_the_owner_alone(told: Told, alice: P
     request = offered(alice)
     told.to(alice)
 
-    assert pairing.burn(found=["BBBBBBBB", code(request)])
+    assert pair_in_chat.burn(found=["BBBBBBBB", code(request)])
 
     assert state(request) == "burned"
     assert [one for one, _, _ in told.said] == [alice]
@@ -538,7 +540,7 @@ def test_it_burns_neither_what_was_claimed_nor_what_has_run_out(
     request, stale = claimed(alice_discord, alice), offered(mallory)
     later(601, Pairing.objects.filter(pk=stale.pk))
 
-    assert not pairing.burn(found=[code(request), pairs.token(request), code(stale)])
+    assert not pair_in_chat.burn(found=[code(request), pairs.token(request), code(stale)])
     assert (state(request), state(stale)) == ("claimed", "offered")
 
 
@@ -547,7 +549,7 @@ def test_it_expires_by_the_clock_and_scrubs(alice: PlatformAccount, alice_discor
     later(601, Pairing.objects.all())
     alive = offered(account("bob"))
 
-    assert pairing.expire() == 2
+    assert pair_in_chat.expire() == 2
 
     assert [state(one) for one in (*stale, alive)] == ["expired", "expired", "offered"]
     assert not Pairing.objects.exclude(pk=alive.pk).exclude(code_hash=None, token_hash=None).exists()
@@ -598,7 +600,7 @@ def test_it_keeps_no_secret_in_any_row(alice: PlatformAccount, alice_discord: Pl
     requests = [offered(alice)]
     assert requests[0].code_hash == lookup_hash(code(requests[0]))
     requests.append(linked(account("bob"), account("bob", "discord")))
-    pairing.claim(account=alice_discord, secret=code(requests[0]))
+    pair_in_chat.claim(account=alice_discord, secret=code(requests[0]))
 
     rows = pairs.dump(Pairing, AuditEvent, GuessLimit, AccountLink, PlatformAccount, UnifiedUser)
 
@@ -629,8 +631,8 @@ def test_it_denies_and_cancels_nothing_that_has_run_out(told: Told, who: str) ->
     later(301, Pairing.objects.all())
     told.said.clear()
 
-    assert pairing.deny(account=account("alice", who), pairing_id=request.pk) == Outcome.NOTHING
-    assert pairing.cancel(account=account("alice", who)) == Outcome.NOTHING
+    assert pair_in_chat.deny(account=account("alice", who), pairing_id=request.pk) == Outcome.NOTHING
+    assert pair_in_chat.cancel(account=account("alice", who)) == Outcome.NOTHING
 
     request.refresh_from_db()
     assert (request.state, request.strike) == ("claimed", None)
@@ -640,7 +642,7 @@ def test_it_denies_and_cancels_nothing_that_has_run_out(told: Told, who: str) ->
 def test_it_writes_down_what_was_burned(alice: PlatformAccount) -> None:
     request = offered(alice)
 
-    pairing.burn(found=[code(request)])
+    pair_in_chat.burn(found=[code(request)])
 
     event = AuditEvent.objects.latest("pk")
     assert (event.kind, event.actor, event.account_hash) == ("pairing_burned", "system", audit.account_hash(alice))
@@ -670,17 +672,17 @@ def test_it_shows_the_number_to_the_responder_alone(alice: PlatformAccount, alic
 def test_it_makes_names_and_user_names_harmless(alice: PlatformAccount, name: str, shown: str) -> None:
     alice.display_name = alice.username = name
 
-    assert called.described(alice) == f'Telegram account "{shown}" (@{shown}, ID ..gram)'
+    assert labels.described(alice) == f'Telegram account "{shown}" (@{shown}, ID ..gram)'
 
 
 def test_it_writes_down_what_has_expired_and_each_wrong_number(
     alice: PlatformAccount, alice_discord: PlatformAccount
 ) -> None:
     request = claimed(alice_discord, alice)
-    pairing.confirm(account=alice, number=pairs.wrong(request))
+    pair_in_chat.confirm(account=alice, number=pairs.wrong(request))
     later(301, Pairing.objects.all())
 
-    assert (pairing.expire(), pairing.expire()) == (1, 0)
+    assert (pair_in_chat.expire(), pair_in_chat.expire()) == (1, 0)
 
     wrong, expired = AuditEvent.objects.order_by("-pk")[:2][::-1]
     assert (wrong.kind, wrong.actor) == ("pairing_number_wrong", audit.actor(alice))
@@ -757,7 +759,7 @@ def test_it_gives_up_no_person_that_is_named(told: Told) -> None:
     people = [pairs.person("alice", telegram), pairs.person("alice.b", slack)]
     request = offered(telegram)
 
-    assert pairing.claim(account=slack, secret=code(request)) == Outcome.REFUSED
+    assert pair_in_chat.claim(account=slack, secret=code(request)) == Outcome.REFUSED
 
     assert [owner(telegram), owner(slack)] == people
     assert told.text(slack) == "An operator has named the person of one of these accounts. First !unlink that account."
@@ -765,10 +767,10 @@ def test_it_gives_up_no_person_that_is_named(told: Told) -> None:
 
 def test_it_keeps_the_person_who_is_invited() -> None:
     slack, invited = left_alone("alice", "slack", "discord"), pairs.person("alice")
-    request = pairing.invite(person=invited, operator="root")
-    assert pairing.claim(account=slack, secret=code(request)) == Outcome.CLAIMED
+    request = pair_in_chat.invite(person=invited, operator="root")
+    assert pair_in_chat.claim(account=slack, secret=code(request)) == Outcome.CLAIMED
 
-    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.LINKED
+    assert pair_in_chat.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.LINKED
 
     assert owner(slack) == invited
 
@@ -777,7 +779,7 @@ def test_it_withdraws_the_invitations_of_a_person_who_is_left_behind() -> None:
     telegram, slack = left_alone("alice", "telegram", "discord"), left_alone("alice", "slack", "discord")
     left = owner(slack)
     assert left
-    invitation = pairing.invite(person=left, operator="root")
+    invitation = pair_in_chat.invite(person=left, operator="root")
 
     linked(telegram, slack)
 

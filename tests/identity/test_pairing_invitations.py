@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
-from identity import clock, codes, link_upkeep, linking, pairing, pairing_policy, pairing_rows, wording
+from identity import wording
+from identity.flows import link_maintenance, linking, pair_in_chat
 from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
-from identity.pairing_rows import Outcome
+from identity.pairing import codes, policy
+from identity.pairing import requests as pairing_requests
+from identity.pairing.requests import Outcome
+from identity.support import clock
 from tests.identity import pairs
 from tests.identity.pairs import Told, account, are_one, code, later, live_link, number, owner, person, state
 
@@ -36,9 +40,9 @@ def discord() -> PlatformAccount:
 
 
 def invited(who: UnifiedUser, by: PlatformAccount | None = None, platform: str = "") -> Pairing:
-    request = pairing.invite(person=who, operator="root", platform=platform)
+    request = pair_in_chat.invite(person=who, operator="root", platform=platform)
     if by:
-        assert pairing.claim(account=by, secret=code(request)) == Outcome.CLAIMED
+        assert pair_in_chat.claim(account=by, secret=code(request)) == Outcome.CLAIMED
     return Pairing.objects.get(pk=request.pk)
 
 
@@ -51,7 +55,7 @@ def test_it_lives_for_three_days_and_its_number_for_one(telegram: PlatformAccoun
     assert 72 * HOUR - 5 < seconds_left(request) <= 72 * HOUR
     later(72 * HOUR - 10, Pairing.objects.all())
 
-    pairing.claim(account=telegram, secret=code(request))
+    pair_in_chat.claim(account=telegram, secret=code(request))
 
     request.refresh_from_db()
     assert 24 * HOUR - 5 < seconds_left(request) <= 24 * HOUR
@@ -61,7 +65,7 @@ def test_it_expires() -> None:
     request = invited(person("alice"))
     later(72 * HOUR, Pairing.objects.all())
 
-    assert pairing.claim(account=account("alice"), secret=code(request)) == Outcome.WRONG
+    assert pair_in_chat.claim(account=account("alice"), secret=code(request)) == Outcome.WRONG
     assert len(GuessLimit.objects.get().times) == 1
 
 
@@ -74,7 +78,7 @@ def test_the_operator_types_the_number_of_a_person_without_accounts(told: Told, 
         f"person or on a call that you started: {digits[:3]} {digits[3:]} (24 hours). Never send it to anyone else."
     )
 
-    assert pairing.confirm_as_operator(pairing=request, number=digits, operator="ann") == Outcome.LINKED
+    assert pair_in_chat.confirm_as_operator(pairing=request, number=digits, operator="ann") == Outcome.LINKED
 
     link = live_link(telegram)
     assert (link.user, link.method, link.actor, link.pairing) == (alice, "operator", "ann", request)
@@ -88,9 +92,9 @@ def test_whoever_intercepts_an_invitation_finishes_nothing(telegram: PlatformAcc
     mallory = account("mallory")
     request = invited(person("alice"), mallory)
 
-    assert pairing.confirm(account=mallory, number=number(request)) == Outcome.OTHER_SIDE
+    assert pair_in_chat.confirm(account=mallory, number=number(request)) == Outcome.OTHER_SIDE
     assert owner(mallory) is None
-    assert pairing.claim(account=telegram, secret=code(request)) == Outcome.WRONG
+    assert pair_in_chat.claim(account=telegram, secret=code(request)) == Outcome.WRONG
 
 
 def test_the_operator_cannot_finish_for_a_person_with_accounts(
@@ -101,11 +105,13 @@ def test_the_operator_cannot_finish_for_a_person_with_accounts(
     assert "If all are yours, go to one of those chats and type" in told.text(discord)
     assert told.to(telegram) == [Template.CLAIMED]
 
-    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.OTHER_SIDE
+    assert (
+        pair_in_chat.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.OTHER_SIDE
+    )
     assert owner(discord) is None
     assert Pairing.objects.get(pk=request.pk).tries == 0
 
-    assert pairing.confirm(account=telegram, number=number(request)) == Outcome.LINKED
+    assert pair_in_chat.confirm(account=telegram, number=number(request)) == Outcome.LINKED
     assert are_one(telegram, discord)
     assert live_link(discord).method == "pairing"
 
@@ -117,7 +123,7 @@ def test_whoever_types_the_number_is_told_that_it_linked_and_may_undo_it(
     request = invited(person("alice", telegram, slack), discord)
     told.said.clear()
 
-    assert pairing.confirm(account=telegram, number=number(request)) == Outcome.LINKED
+    assert pair_in_chat.confirm(account=telegram, number=number(request)) == Outcome.LINKED
 
     assert told.to(telegram) == told.to(discord) == [Template.LINKED]
     assert told.to(slack) == [Template.ACCOUNT_ADDED]
@@ -134,16 +140,16 @@ def test_the_operator_cannot_finish_once_the_person_has_an_account(
     request = invited(alice, telegram)
     person("alice", discord)
 
-    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.NOTHING
+    assert pair_in_chat.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.NOTHING
     assert owner(telegram) is None
 
 
 def test_an_account_that_came_after_the_claim_cannot_finish(told: Told, telegram: PlatformAccount) -> None:
     alice, operators = person("alice"), account("ann", "discord")
     shown, second = invited(alice, telegram), invited(alice, operators)
-    assert pairing.confirm_as_operator(pairing=second, number=number(second), operator="ann") == Outcome.LINKED
+    assert pair_in_chat.confirm_as_operator(pairing=second, number=number(second), operator="ann") == Outcome.LINKED
 
-    assert pairing.confirm(account=operators, number=number(shown)) == Outcome.NOTHING
+    assert pair_in_chat.confirm(account=operators, number=number(shown)) == Outcome.NOTHING
 
     assert owner(telegram) is None
     assert told.to(telegram)[-1] == Template.REFUSED
@@ -154,12 +160,12 @@ def test_policy_compares_the_accounts_of_the_person_with_those_at_the_claim(
 ) -> None:
     alice = person("alice")
     request = invited(alice, telegram)
-    assert pairing_policy.forbids(request, telegram) == ""
+    assert policy.forbids(request, telegram) == ""
 
     # Links that other code makes end the request themselves: policy is the second guard.
     AccountLink.objects.create(account=discord, user=alice, method="operator", actor="root")
 
-    assert pairing_policy.forbids(request, telegram) == "changed"
+    assert policy.forbids(request, telegram) == "changed"
 
 
 def test_the_number_of_one_request_is_no_wrong_one_of_another(
@@ -168,7 +174,7 @@ def test_the_number_of_one_request_is_no_wrong_one_of_another(
     alice = person("alice", telegram)
     first, second = invited(alice, discord), invited(alice, account("alice", "slack"))
 
-    assert pairing.confirm(account=telegram, number=number(second)) == Outcome.LINKED
+    assert pair_in_chat.confirm(account=telegram, number=number(second)) == Outcome.LINKED
 
     first.refresh_from_db()
     assert (first.state, first.tries) == ("refused", 0)  # since Slack has come: whoever claimed it was not shown that
@@ -180,9 +186,9 @@ def test_a_number_that_fits_two_requests_finishes_one(
     alice = person("alice", telegram)
     first, second = invited(alice, discord), invited(alice, account("alice", "slack"))
     told.said.clear()
-    monkeypatch.setattr("identity.pairing_finish.fits", lambda *_: True)
+    monkeypatch.setattr("identity.flows.complete_pairing.fits", lambda *_: True)
 
-    assert pairing.confirm(account=telegram, number="000000") == Outcome.LINKED
+    assert pair_in_chat.confirm(account=telegram, number="000000") == Outcome.LINKED
 
     assert (state(first), state(second)) == ("linked", "refused")
     assert Template.NOTHING_THERE not in told.to(telegram)  # which a second try would say
@@ -192,12 +198,12 @@ def test_the_number_of_an_invitation_that_has_ended_is_spent_for_the_person(
     telegram: PlatformAccount, discord: PlatformAccount
 ) -> None:
     request = invited(person("alice", telegram), discord)
-    assert not pairing.is_spent_number(telegram, [number(request)])
+    assert not pair_in_chat.is_spent_number(telegram, [number(request)])
 
-    assert pairing.withdraw(pairing=request, operator="root") == Outcome.CANCELLED
+    assert pair_in_chat.withdraw(pairing=request, operator="root") == Outcome.CANCELLED
 
-    assert pairing.is_spent_number(telegram, [number(request)])
-    assert not pairing.is_spent_number(account("mallory", "slack"), [number(request)])
+    assert pair_in_chat.is_spent_number(telegram, [number(request)])
+    assert not pair_in_chat.is_spent_number(account("mallory", "slack"), [number(request)])
 
 
 def test_a_number_concerns_the_accounts_of_its_person_and_nobody_else_who_is_linked(
@@ -208,12 +214,12 @@ def test_a_number_concerns_the_accounts_of_its_person_and_nobody_else_who_is_lin
     person("bob", bob, account("bob", "discord"))
     request = pairs.claimed(account("alice", "slack"), telegram)
 
-    assert pairing.is_party_to_number(discord)
-    assert not pairing.is_party_to_number(bob)
+    assert pair_in_chat.is_party_to_number(discord)
+    assert not pair_in_chat.is_party_to_number(bob)
 
-    pairing.cancel(account=telegram)
-    assert pairing.is_spent_number(discord, [number(request)])
-    assert not pairing.is_spent_number(bob, [number(request)])
+    pair_in_chat.cancel(account=telegram)
+    assert pair_in_chat.is_spent_number(discord, [number(request)])
+    assert not pair_in_chat.is_spent_number(bob, [number(request)])
 
 
 def test_a_number_that_fits_none_is_a_wrong_one_of_all(telegram: PlatformAccount, discord: PlatformAccount) -> None:
@@ -222,7 +228,7 @@ def test_a_number_that_fits_none_is_a_wrong_one_of_all(telegram: PlatformAccount
     wrong = next(one for one in ("100000", "200000", "300000") if one not in map(number, requests))
 
     for _ in range(3):
-        pairing.confirm(account=telegram, number=wrong)
+        pair_in_chat.confirm(account=telegram, number=wrong)
 
     assert [state(one) for one in requests] == ["locked", "locked"]
 
@@ -242,7 +248,7 @@ def test_a_number_is_compared_with_no_request_that_has_no_try_left(
 
     monkeypatch.setattr(codes, "is_same", is_same)
 
-    pairing.confirm(account=telegram, number=number(request))
+    pair_in_chat.confirm(account=telegram, number=number(request))
 
     assert bool(compared) == (owner(discord) is not None) == (tries == 2)
 
@@ -252,19 +258,19 @@ def test_another_persons_account_cannot_finish(telegram: PlatformAccount, discor
     mallory = account("mallory", "slack")
     person("mallory", mallory)
 
-    assert pairing.confirm(account=mallory, number=number(request)) == Outcome.NOTHING
+    assert pair_in_chat.confirm(account=mallory, number=number(request)) == Outcome.NOTHING
 
 
 def test_it_has_three_tries_for_the_operator_and_no_fourth(telegram: PlatformAccount) -> None:
     request = invited(person("alice"), telegram)
 
     tried = [
-        pairing.confirm_as_operator(pairing=request, number=pairs.wrong(request, nth), operator="root")
+        pair_in_chat.confirm_as_operator(pairing=request, number=pairs.wrong(request, nth), operator="root")
         for nth in (1, 2, 3)
     ]
 
     assert tried == [Outcome.WRONG, Outcome.WRONG, Outcome.LOCKED]
-    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.NOTHING
+    assert pair_in_chat.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.NOTHING
     assert owner(telegram) is None
     assert Pairing.objects.get().strike is None
 
@@ -272,30 +278,30 @@ def test_it_has_three_tries_for_the_operator_and_no_fourth(telegram: PlatformAcc
 def test_the_operator_confirms_no_persons_own_request(telegram: PlatformAccount, discord: PlatformAccount) -> None:
     request = pairs.claimed(discord, telegram)
 
-    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.NOTHING
+    assert pair_in_chat.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.NOTHING
     assert state(request) == "claimed"
 
 
 def test_it_has_no_start_limits() -> None:
     alice = person("alice")
 
-    assert len({pairing.invite(person=alice, operator="root").pk for _ in range(30)}) == 30
+    assert len({pair_in_chat.invite(person=alice, operator="root").pk for _ in range(30)}) == 30
 
 
 def test_it_can_be_for_one_app_only(told: Told, telegram: PlatformAccount, discord: PlatformAccount) -> None:
     request = invited(person("alice"), platform="discord")
 
-    assert pairing.claim(account=telegram, secret=code(request)) == Outcome.REFUSED
+    assert pair_in_chat.claim(account=telegram, secret=code(request)) == Outcome.REFUSED
     assert told.text(telegram) == "That code is for another app."
     assert state(request) == "offered"
-    assert pairing.claim(account=discord, secret=code(request)) == Outcome.CLAIMED
+    assert pair_in_chat.claim(account=discord, secret=code(request)) == Outcome.CLAIMED
 
 
 def test_it_takes_nobody_who_is_somebody(told: Told, telegram: PlatformAccount) -> None:
     person("bob", telegram)
     request = invited(person("alice"))
 
-    assert pairing.claim(account=telegram, secret=code(request)) == Outcome.REFUSED
+    assert pair_in_chat.claim(account=telegram, secret=code(request)) == Outcome.REFUSED
     assert owner(telegram) != request.person
 
 
@@ -304,28 +310,28 @@ def test_the_responder_or_an_own_account_may_deny(telegram: PlatformAccount, dis
     mallory = account("mallory", "slack")
     first = invited(alice, mallory)
 
-    assert pairing.deny(account=telegram, pairing_id=first.pk) == Outcome.DENIED
+    assert pair_in_chat.deny(account=telegram, pairing_id=first.pk) == Outcome.DENIED
     assert Pairing.objects.get(pk=first.pk).strike == mallory
 
     second = invited(alice, discord)
-    assert pairing.deny(account=discord, pairing_id=second.pk) == Outcome.DENIED
+    assert pair_in_chat.deny(account=discord, pairing_id=second.pk) == Outcome.DENIED
     assert Pairing.objects.get(pk=second.pk).strike is None
 
 
 def test_it_is_burned_in_public_like_any_code() -> None:
     request = invited(person("alice"))
 
-    assert pairing.burn(found=[pairs.token(request)])
+    assert pair_in_chat.burn(found=[pairs.token(request)])
     assert state(request) == "burned"
 
 
 def test_operators_suspend_and_revoke(told: Told, telegram: PlatformAccount, discord: PlatformAccount) -> None:
     alice = person("alice", telegram, discord)
 
-    assert link_upkeep.revoke(link=live_link(discord), operator="root")
-    assert not link_upkeep.revoke(link=AccountLink.objects.get(account=discord), operator="root")
+    assert link_maintenance.revoke(link=live_link(discord), operator="root")
+    assert not link_maintenance.revoke(link=AccountLink.objects.get(account=discord), operator="root")
     person("alice", discord)
-    assert link_upkeep.suspend(user=alice, operator="root") == 2
+    assert link_maintenance.suspend(user=alice, operator="root") == 2
 
     assert not AccountLink.objects.live().exists()
     events = AuditEvent.objects.filter(kind="unlinked").order_by("pk")
@@ -340,7 +346,7 @@ def test_the_operator_cannot_finish_once_the_chat_that_was_asked_has_left(
     request = invited(person("alice", telegram), discord)
     linking.leave(account=telegram)
 
-    assert pairing.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.NOTHING
+    assert pair_in_chat.confirm_as_operator(pairing=request, number=number(request), operator="root") == Outcome.NOTHING
     assert (owner(discord), state(request)) == (None, "cancelled")
 
 
@@ -348,7 +354,7 @@ def test_it_withdraws_nothing_that_has_run_out(telegram: PlatformAccount) -> Non
     request = invited(person("alice"), telegram)
     later(24 * HOUR, Pairing.objects.all())
 
-    assert pairing.withdraw(pairing=request, operator="root") == Outcome.NOTHING
+    assert pair_in_chat.withdraw(pairing=request, operator="root") == Outcome.NOTHING
     assert state(request) == "claimed"
     assert not AuditEvent.objects.filter(kind="pairing_withdrawn").exists()
 
@@ -357,7 +363,7 @@ def test_it_tells_both_sides_of_a_withdrawal(told: Told, telegram: PlatformAccou
     request = invited(person("alice", telegram), discord)
     told.said.clear()
 
-    assert pairing.withdraw(pairing=request, operator="root") == Outcome.CANCELLED
+    assert pair_in_chat.withdraw(pairing=request, operator="root") == Outcome.CANCELLED
 
     assert told.to(telegram) == told.to(discord) == [Template.CANCELLED]
 
@@ -365,15 +371,15 @@ def test_it_tells_both_sides_of_a_withdrawal(told: Told, telegram: PlatformAccou
 def test_it_tells_of_a_withdrawal_who_claimed_it_just_before(
     told: Told, telegram: PlatformAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request, end = invited(person("alice")), pairing_rows.end
+    request, end = invited(person("alice")), pairing_requests.end
 
     def claimed_first(*args: Any, **options: Any) -> bool:
-        monkeypatch.setattr(pairing_rows, "end", end)
-        assert pairing.claim(account=telegram, secret=code(request)) == Outcome.CLAIMED
+        monkeypatch.setattr(pairing_requests, "end", end)
+        assert pair_in_chat.claim(account=telegram, secret=code(request)) == Outcome.CLAIMED
         return end(*args, **options)
 
-    monkeypatch.setattr(pairing_rows, "end", claimed_first)
-    assert pairing.withdraw(pairing=request, operator="root") == Outcome.CANCELLED
+    monkeypatch.setattr(pairing_requests, "end", claimed_first)
+    assert pair_in_chat.withdraw(pairing=request, operator="root") == Outcome.CANCELLED
 
     assert told.to(telegram) == [Template.NUMBER, Template.CANCELLED]
 
@@ -381,15 +387,15 @@ def test_it_tells_of_a_withdrawal_who_claimed_it_just_before(
 def test_an_own_account_ends_no_invitation_that_nobody_has_claimed(telegram: PlatformAccount) -> None:
     request = invited(person("alice", telegram))
 
-    assert pairing.cancel(account=telegram) == Outcome.NOTHING
-    assert pairing.deny(account=telegram, pairing_id=request.pk) == Outcome.NOTHING
+    assert pair_in_chat.cancel(account=telegram) == Outcome.NOTHING
+    assert pair_in_chat.deny(account=telegram, pairing_id=request.pk) == Outcome.NOTHING
     assert state(request) == "offered"
 
 
 def test_it_suspends_nobody_else(telegram: PlatformAccount, discord: PlatformAccount) -> None:
     alice, bob = person("alice", telegram), person("bob", discord)
 
-    assert link_upkeep.suspend(user=alice, operator="root") == 1
+    assert link_maintenance.suspend(user=alice, operator="root") == 1
     assert (owner(telegram), owner(discord)) == (None, bob)
 
 
@@ -401,11 +407,11 @@ def test_it_ends_what_else_was_claimed_when_the_person_gets_an_account(
     first, second = invited(alice, telegram), invited(alice, discord)
     waiting = invited(alice)
 
-    assert pairing.confirm_as_operator(pairing=first, number=number(first), operator="ann") == Outcome.LINKED
+    assert pair_in_chat.confirm_as_operator(pairing=first, number=number(first), operator="ann") == Outcome.LINKED
 
     assert [state(one) for one in (second, waiting)] == ["refused", "offered"]
     assert told.text(discord).startswith("The accounts of one side have changed since the code was used.")
-    assert pairing.confirm(account=telegram, number=number(second)) == Outcome.NOTHING
+    assert pair_in_chat.confirm(account=telegram, number=number(second)) == Outcome.NOTHING
 
 
 def test_a_program_that_links_ends_what_was_shown_otherwise(
@@ -429,7 +435,7 @@ def test_it_withdraws_invitations_with_the_last_account_however_that_leaves(
     if leaves == "/unlink":
         linking.leave(account=telegram)
     elif leaves == "gone":
-        link_upkeep.account_is_gone(account=telegram)
+        link_maintenance.account_is_gone(account=telegram)
     elif leaves == "moved":
         person("bob", telegram)
     else:
@@ -437,5 +443,5 @@ def test_it_withdraws_invitations_with_the_last_account_however_that_leaves(
 
     assert [state(one) for one in (claimed, waiting)] == ["cancelled", "cancelled"]
     assert told.to(discord)[-1] == Template.CANCELLED
-    outcome = pairing.confirm_as_operator(pairing=claimed, number=number(claimed), operator="ann")
+    outcome = pair_in_chat.confirm_as_operator(pairing=claimed, number=number(claimed), operator="ann")
     assert outcome == Outcome.NOTHING

@@ -12,11 +12,15 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from identity import audit, checks, clock, pairing, pairing_limits, pairing_rows
-from identity.limits import Limits, limits
+from identity import audit, checks
+from identity.flows import pair_in_chat
 from identity.models import AuditEvent, GuessLimit, Pairing, PlatformAccount
 from identity.notices import Template
-from identity.pairing_rows import Outcome
+from identity.pairing import rate_limits
+from identity.pairing import requests as pairing_requests
+from identity.pairing.requests import Outcome
+from identity.pairing.settings import Limits, limits
+from identity.support import clock
 from tests.identity import pairs
 from tests.identity.pairs import Told, account, claimed, code, everything_later, later, number, offered, state
 
@@ -39,7 +43,7 @@ def mallory() -> PlatformAccount:
 def guess(by: PlatformAccount, times: int = 1) -> list[Outcome]:
     """Wrong codes, another one each time."""
     wrong = ["".join("BCDFGHJKLM"[int(digit)] for digit in f"{nth:08d}") for nth in range(times)]
-    return [pairing.claim(account=by, secret=one) for one in wrong]
+    return [pair_in_chat.claim(account=by, secret=one) for one in wrong]
 
 
 def shapes(queries: CaptureQueriesContext) -> list[str]:
@@ -57,12 +61,16 @@ def seconds_locked(of: PlatformAccount) -> float:
 @pytest.mark.parametrize("beside", ["own", "another app's"])
 def test_it_counts_wrong_codes_beside_one_that_lives(mallory: PlatformAccount, beside: str) -> None:
     """A live code that stays alive must not make guesses free."""
-    invitation = pairing.invite(person=pairs.person("zoe"), operator="carol", platform="telegram")
+    invitation = pair_in_chat.invite(person=pairs.person("zoe"), operator="carol", platform="telegram")
     lives = code(offered(mallory) if beside == "own" else invitation)
     target = code(offered(account("alice")))
 
-    outcomes = [pairing.guess(account=mallory, found=[lives, wrong]) for wrong in ("BBBBBBBB", "CCCCCCCC", "DDDDDDDD")]
-    outcomes += [pairing.guess(account=mallory, found=[lives, wrong, "FFFFFFFF"]) for wrong in ("GGGGGGGG", target)]
+    outcomes = [
+        pair_in_chat.guess(account=mallory, found=[lives, wrong]) for wrong in ("BBBBBBBB", "CCCCCCCC", "DDDDDDDD")
+    ]
+    outcomes += [
+        pair_in_chat.guess(account=mallory, found=[lives, wrong, "FFFFFFFF"]) for wrong in ("GGGGGGGG", target)
+    ]
 
     kept = Outcome.OWN_CODE if beside == "own" else Outcome.REFUSED
     assert outcomes == [kept] * 3 + [Outcome.REFUSED] * 2
@@ -137,7 +145,7 @@ def test_it_answers_a_locked_guesser_before_it_looks(told: Told, mallory: Platfo
     seen = []
     for secret in (code(request), pairs.token(request), "BBBBBBBB"):
         with CaptureQueriesContext(connection) as queries:
-            assert pairing.claim(account=mallory, secret=secret) == Outcome.WAIT
+            assert pair_in_chat.claim(account=mallory, secret=secret) == Outcome.WAIT
         seen.append(shapes(queries))
 
     assert seen[0] == seen[1] == seen[2]
@@ -149,12 +157,12 @@ def test_it_answers_a_locked_guesser_before_it_looks(told: Told, mallory: Platfo
 def test_it_looks_for_wrong_and_unknown_and_expired_codes_in_the_same_way(mallory: PlatformAccount) -> None:
     expired, cancelled = offered(account("alice")), offered(account("bob"))
     later(601, Pairing.objects.filter(pk=expired.pk))
-    pairing.cancel(account=account("bob"))
+    pair_in_chat.cancel(account=account("bob"))
     guess(mallory)
     seen = []
     for secret in ("BBBBBBBB", code(expired), code(cancelled)):
         with CaptureQueriesContext(connection) as queries:
-            pairing.claim(account=mallory, secret=secret)
+            pair_in_chat.claim(account=mallory, secret=secret)
         seen.append(shapes(queries))
 
     assert seen[0] == seen[1] == seen[2]
@@ -194,7 +202,7 @@ def test_it_lets_a_locked_guesser_still_start_and_finish(mallory: PlatformAccoun
     guess(mallory, 5)
 
     request = claimed(account("mallory", "discord"), mallory)
-    assert pairing.confirm(account=mallory, number=number(request)) == Outcome.LINKED
+    assert pair_in_chat.confirm(account=mallory, number=number(request)) == Outcome.LINKED
 
 
 # --- Starts
@@ -204,12 +212,12 @@ def test_it_starts_every_thirty_seconds(told: Told) -> None:
     alice = account("alice")
     first = offered(alice)
 
-    assert pairing.offer(account=alice) == Outcome.WAIT
+    assert pair_in_chat.offer(account=alice) == Outcome.WAIT
     assert told.text(alice) == "Wait 30 seconds, then send /link."
     assert state(first) == "offered"
 
     later(30, Pairing.objects.all())
-    assert pairing.offer(account=alice) == Outcome.OFFERED
+    assert pair_in_chat.offer(account=alice) == Outcome.OFFERED
 
 
 @pytest.mark.parametrize(("most", "pause", "span"), [(5, 31, HOUR), (20, 721, DAY)], ids=["hour", "day"])
@@ -219,11 +227,11 @@ def test_it_starts_so_often_and_no_more(told: Told, most: int, pause: int, span:
         offered(alice)
         later(pause, Pairing.objects.all())
 
-    assert pairing.offer(account=alice) == Outcome.WAIT
+    assert pair_in_chat.offer(account=alice) == Outcome.WAIT
     assert told.text(alice).startswith("That was a lot of codes. Send /link again in ")
 
     later(span - most * pause + 1, Pairing.objects.all())
-    assert pairing.offer(account=alice) == Outcome.OFFERED
+    assert pair_in_chat.offer(account=alice) == Outcome.OFFERED
 
 
 def test_it_counts_starts_per_account(mallory: PlatformAccount) -> None:
@@ -231,7 +239,7 @@ def test_it_counts_starts_per_account(mallory: PlatformAccount) -> None:
         offered(mallory)
         later(31, Pairing.objects.all())
 
-    assert pairing.offer(account=mallory) == Outcome.WAIT
+    assert pair_in_chat.offer(account=mallory) == Outcome.WAIT
     offered(account("alice"))
 
 
@@ -267,10 +275,10 @@ def queries_of_a_handshake(who: str) -> list[int]:
             step()
         counts.append(len(queries))
 
-    count(lambda: pairing.offer(account=alice))
+    count(lambda: pair_in_chat.offer(account=alice))
     request = Pairing.objects.get(initiator=alice)
-    count(lambda: pairing.claim(account=discord, secret=code(request)))
-    count(lambda: pairing.confirm(account=alice, number=number(request)))
+    count(lambda: pair_in_chat.claim(account=discord, secret=code(request)))
+    count(lambda: pair_in_chat.confirm(account=alice, number=number(request)))
     assert state(request) == "linked"
     return counts
 
@@ -288,9 +296,9 @@ def test_it_finds_starts_and_codes_by_index() -> None:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE identity_pairing")
-    starts = pairing_limits._begun_by(alice).order_by("-created_at").values_list("created_at")[:20]
+    starts = rate_limits._begun_by(alice).order_by("-created_at").values_list("created_at")[:20]
 
-    for asked in (starts, pairing_rows.offered("BBBBBBBB")):
+    for asked in (starts, pairing_requests.offered("BBBBBBBB")):
         plan = asked.explain()
         assert "Seq Scan on identity_pairing" not in plan, plan
         assert "SCAN identity_pairing" not in plan, plan
@@ -301,8 +309,8 @@ def test_it_finds_starts_and_codes_by_index() -> None:
 
 def strike(against: PlatformAccount, by: PlatformAccount) -> None:
     request = Pairing.objects.filter(initiator=against, ended_at=None).first() or offered(against)
-    assert pairing.claim(account=by, secret=code(request)) == Outcome.CLAIMED
-    pairing.deny(account=by, pairing_id=request.pk)
+    assert pair_in_chat.claim(account=by, secret=code(request)) == Outcome.CLAIMED
+    pair_in_chat.deny(account=by, pairing_id=request.pk)
     later(31, Pairing.objects.all())
 
 
@@ -312,11 +320,11 @@ def test_it_slows_down_whoever_is_denied_by_three(told: Told, mallory: PlatformA
         strike(mallory, account(who))
 
     assert AuditEvent.objects.filter(kind="pairing_strikes").count() == 1
-    assert pairing.offer(account=mallory) == Outcome.WAIT
+    assert pair_in_chat.offer(account=mallory) == Outcome.WAIT
     later(HOUR, Pairing.objects.all())
-    assert pairing.offer(account=mallory) == Outcome.OFFERED
+    assert pair_in_chat.offer(account=mallory) == Outcome.OFFERED
     later(HOUR - 60, Pairing.objects.all())
-    assert pairing.offer(account=mallory) == Outcome.WAIT
+    assert pair_in_chat.offer(account=mallory) == Outcome.WAIT
 
 
 def test_it_warns_the_operator_without_naming_anybody(
@@ -337,7 +345,7 @@ def test_it_counts_a_responder_once(mallory: PlatformAccount) -> None:
     for _ in range(4):
         strike(mallory, account("alice"))
 
-    assert pairing_limits.strikes(mallory) == 1
+    assert rate_limits.strikes(mallory) == 1
     offered(mallory)
 
 
@@ -345,9 +353,9 @@ def test_it_counts_no_strikes_for_codes_that_were_handed_to_somebody(mallory: Pl
     alice = account("alice")
     for platform in ("discord", "slack", "web", "matrix"):
         request = claimed(alice, account("mallory", platform))
-        pairing.deny(account=account("mallory", platform), pairing_id=request.pk)
+        pair_in_chat.deny(account=account("mallory", platform), pairing_id=request.pk)
 
-    assert pairing_limits.strikes(alice) == 0
+    assert rate_limits.strikes(alice) == 0
     assert not AuditEvent.objects.filter(kind="pairing_strikes").exists()
 
 
@@ -364,7 +372,7 @@ def test_it_forgets_strikes_after_a_day(mallory: PlatformAccount) -> None:
         strike(mallory, account(who))
     everything_later(DAY)
 
-    assert pairing_limits.strikes(mallory) == 0
+    assert rate_limits.strikes(mallory) == 0
 
 
 def test_it_counts_a_lock_as_a_strike_and_alerts_the_operator(mallory: PlatformAccount) -> None:
@@ -372,9 +380,9 @@ def test_it_counts_a_lock_as_a_strike_and_alerts_the_operator(mallory: PlatformA
         strike(mallory, account(who))
     request = claimed(account("charlie"), mallory)
     for nth in (1, 2, 3):
-        pairing.confirm(account=mallory, number=pairs.wrong(request, nth))
+        pair_in_chat.confirm(account=mallory, number=pairs.wrong(request, nth))
 
-    assert pairing_limits.strikes(mallory) == 3
+    assert rate_limits.strikes(mallory) == 3
     assert AuditEvent.objects.filter(kind="pairing_strikes").count() == 1
 
 
@@ -394,7 +402,7 @@ def test_it_takes_its_numbers_from_the_settings(told: Told, mallory: PlatformAcc
             assert told.text(mallory) == "Too many wrong codes. Wait 20 minutes."
         elif name == "number_tries":
             request = claimed(account("alice"), mallory)
-            assert pairing.confirm(account=mallory, number=pairs.wrong(request)) == Outcome.LOCKED
+            assert pair_in_chat.confirm(account=mallory, number=pairs.wrong(request)) == Outcome.LOCKED
         else:
             offered(mallory)
             later(5, Pairing.objects.all())
@@ -407,7 +415,7 @@ def test_it_drops_counts_that_mean_nothing_any_more() -> None:
     GuessLimit.objects.create(guesser="guessed since", last_at=clock.read(), locked_until=long_ago)
     GuessLimit.objects.create(guesser="locked since", last_at=long_ago, locked_until=clock.seconds_from_now(-DAY))
 
-    assert pairing_limits.forget_old() == 1
+    assert rate_limits.forget_old() == 1
     assert set(GuessLimit.objects.values_list("guesser", flat=True)) == {"guessed since", "locked since"}
 
 
@@ -416,10 +424,10 @@ def test_it_keeps_the_pause_beside_the_other_limits_of_starts(mallory: PlatformA
     with override_settings(BOTOS_PAIRING={"start_pause_seconds": pause}):
         offered(mallory)
         later(int(pause) - 60, Pairing.objects.all())
-        assert pairing.offer(account=mallory) == Outcome.WAIT
+        assert pair_in_chat.offer(account=mallory) == Outcome.WAIT
 
         later(60, Pairing.objects.all())
-        assert pairing.offer(account=mallory) == Outcome.OFFERED
+        assert pair_in_chat.offer(account=mallory) == Outcome.OFFERED
 
 
 def test_its_defaults_are_those_of_the_protocol() -> None:
@@ -470,7 +478,7 @@ def test_it_promises_what_its_numbers_say(told: Told, mallory: PlatformAccount) 
     request = offered(alice)
     assert "It works once, for 20 minutes." in told.text(alice)
 
-    pairing.claim(account=mallory, secret=code(request))
+    pair_in_chat.claim(account=mallory, secret=code(request))
     assert "(1 minute)" in told.text(mallory)
 
     guess(mallory)
@@ -485,5 +493,5 @@ def test_it_slows_down_whoever_has_more_strikes_than_it_takes(mallory: PlatformA
     offered(mallory)
     later(HOUR - 60, Pairing.objects.all())
 
-    assert pairing_limits.strikes(mallory) == 4
-    assert pairing.offer(account=mallory) == Outcome.WAIT
+    assert rate_limits.strikes(mallory) == 4
+    assert pair_in_chat.offer(account=mallory) == Outcome.WAIT

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from django.db.models import F
 
-from identity import audit, clock, link_upkeep, linking, locks, pairing, wording
+from identity import audit, wording
+from identity.flows import link_maintenance, linking, pair_in_chat
+from identity.links import locks
 from identity.models import AccountLink, AuditEvent, Pairing, PlatformAccount
 from identity.notices import Template
-from identity.pairing_rows import Outcome
+from identity.pairing.requests import Outcome
+from identity.support import clock
 from tests.identity import pairs
 from tests.identity.pairs import Told, account, are_one, later, linked, live_link, owner
 
@@ -230,7 +233,7 @@ def test_it_reminds_after_a_day_and_after_a_week(
     reminded = []
     for days in (0.99, 0.02, 5.97, 0.03, 30):
         later(days * DAY, AccountLink.objects.all())
-        reminded.append(link_upkeep.remind())
+        reminded.append(link_maintenance.remind())
 
     assert reminded == [0, 2, 0, 2, 0]
     assert told.to(telegram) == told.to(discord) == [Template.REMINDED] * 4
@@ -242,7 +245,7 @@ def test_it_reminds_of_no_ended_link(telegram: PlatformAccount, discord: Platfor
     linking.leave(account=discord)
     later(DAY + 1, AccountLink.objects.all())
 
-    assert link_upkeep.remind() == 0
+    assert link_maintenance.remind() == 0
 
 
 def test_it_says_in_a_reminder_whom_it_is_about(
@@ -250,7 +253,7 @@ def test_it_says_in_a_reminder_whom_it_is_about(
 ) -> None:
     linked(telegram, discord)
     later(DAY + 1, AccountLink.objects.filter(account=discord))
-    link_upkeep.remind()
+    link_maintenance.remind()
 
     assert told.text(telegram) == (
         'A reminder: Discord account "Alice" (alice, ID ..cord) shares this conversation. If that was not you, say so.'
@@ -266,7 +269,7 @@ def test_it_ends_the_link_of_an_account_that_is_silent_for_long(
     seen = PlatformAccount.objects.filter(pk=discord.pk)
     seen.update(seen_at=F("seen_at") - timedelta(days=silent, seconds=1))
 
-    assert link_upkeep.suspend_silent() == ended
+    assert link_maintenance.suspend_silent() == ended
 
     assert AuditEvent.objects.filter(kind="unlinked", actor="system", details__method="silent").count() == ended
     assert owner(telegram) is not None
@@ -290,7 +293,7 @@ def test_it_puts_off_the_look_at_links_that_are_due_and_at_no_others(
     AccountLink.objects.filter(account=telegram).update(look_at=clock.seconds_from_now(400 * DAY))
     before = live_link(telegram).look_at
 
-    assert link_upkeep.end_silent() == 1
+    assert link_maintenance.end_silent() == 1
 
     assert live_link(telegram).look_at == before
     assert live_link(discord).look_at is not None
@@ -299,18 +302,18 @@ def test_it_puts_off_the_look_at_links_that_are_due_and_at_no_others(
 def test_it_ends_the_link_of_an_account_that_is_gone(telegram: PlatformAccount, discord: PlatformAccount) -> None:
     linked(telegram, discord)
 
-    assert link_upkeep.account_is_gone(account=discord)
-    assert not link_upkeep.account_is_gone(account=discord)
+    assert link_maintenance.account_is_gone(account=discord)
+    assert not link_maintenance.account_is_gone(account=discord)
 
     assert links() == ["telegram"]
     assert AuditEvent.objects.latest("pk").details["method"] == "gone"
 
 
 ENDS: dict[str, Callable[[PlatformAccount], object]] = {
-    "suspended": lambda alice: link_upkeep.suspend(user=live_link(alice).user, operator="ann"),
-    "revoked": lambda alice: link_upkeep.revoke(link=live_link(alice), operator="ann"),
-    "gone": lambda alice: link_upkeep.account_is_gone(account=alice),
-    "silent": lambda alice: link_upkeep.suspend_silent(),
+    "suspended": lambda alice: link_maintenance.suspend(user=live_link(alice).user, operator="ann"),
+    "revoked": lambda alice: link_maintenance.revoke(link=live_link(alice), operator="ann"),
+    "gone": lambda alice: link_maintenance.account_is_gone(account=alice),
+    "silent": lambda alice: link_maintenance.suspend_silent(),
 }
 
 
@@ -330,14 +333,14 @@ def test_an_account_that_was_taken_out_finishes_nothing_that_it_had_begun(
     request.refresh_from_db()
     assert (request.state, request.strike) == ("cancelled", None)
     assert Template.CANCELLED in told.to(other)
-    assert pairing.confirm(account=request.initiator or other, number=pairs.number(request)) == Outcome.NOTHING
+    assert pair_in_chat.confirm(account=request.initiator or other, number=pairs.number(request)) == Outcome.NOTHING
     assert (owner(telegram), owner(other)) == (None, None)
 
 
 def test_an_account_that_is_gone_leaves_no_code_behind(telegram: PlatformAccount) -> None:
     request = pairs.offered(telegram)
 
-    assert not link_upkeep.account_is_gone(account=telegram)
+    assert not link_maintenance.account_is_gone(account=telegram)
     assert pairs.state(request) == "cancelled"
 
 
@@ -361,7 +364,7 @@ def test_of_several_that_remind_at_once_one_tells(
     seen_by_two = [AccountLink.objects.select_related("user").get(account=discord) for _ in range(2)]
     told.said.clear()
 
-    assert [link_upkeep._remind_of(link) for link in seen_by_two] == [True, False]
+    assert [link_maintenance._remind_of(link) for link in seen_by_two] == [True, False]
     assert told.to(telegram) == told.to(discord) == [Template.REMINDED]
 
 
@@ -374,7 +377,7 @@ def test_it_reminds_of_no_link_that_a_program_has_ended(
     later(DAY + 1, AccountLink.objects.all())
     told.said.clear()
 
-    assert (link_upkeep.remind(), told.said) == (0, [])
+    assert (link_maintenance.remind(), told.said) == (0, [])
 
 
 def test_a_notice_about_a_link_that_has_ended_has_no_button(
@@ -512,7 +515,7 @@ def test_it_keeps_the_link_of_an_account_that_writes_in_that_moment(
 
     monkeypatch.setattr(locks, "lock_people", writes_first)
 
-    assert link_upkeep.suspend_silent() == 0
+    assert link_maintenance.suspend_silent() == 0
     assert live_link(discord).ended_at is None
 
 
@@ -520,7 +523,7 @@ def test_it_reminds_nobody_of_an_account_that_is_alone(told: Told, telegram: Pla
     pairs.person("alice", telegram)
     AccountLink.objects.update(remind_at=clock.now())
 
-    link_upkeep.remind()
+    link_maintenance.remind()
 
     assert told.to(telegram) == []
 

@@ -20,18 +20,10 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection, connections
 
-from identity import (
-    browser_pairing,
-    browsers,
-    clock,
-    link_upkeep,
-    linking,
-    locks,
-    notices,
-    pairing,
-    pairing_limits,
-    pairing_rows,
-)
+from identity import notices
+from identity.browsers import sessions as browser_sessions
+from identity.flows import link_maintenance, linking, pair_in_browser, pair_in_chat
+from identity.links import locks
 from identity.models import (
     AccountLink,
     AuditEvent,
@@ -42,9 +34,13 @@ from identity.models import (
     PlatformAccount,
 )
 from identity.notices import Template
-from identity.pairing_rows import Outcome
-from sessions_app import inbox, lanes, turns
+from identity.pairing import rate_limits
+from identity.pairing import requests as pairing_requests
+from identity.pairing.requests import Outcome
+from identity.support import clock
+from sessions_app import inbox
 from sessions_app.models import OutboundDelivery
+from sessions_app.turns import leases, lifecycle
 from tests.identity import hands, pairs
 from tests.identity.pairs import account, are_one, claimed, code, linked, number, offered, person, state
 from tests.journeys.running import eventually
@@ -92,14 +88,14 @@ def begun(nth: object = 0) -> Browser:
 
 
 def shown_on(page: Browser) -> Pairing:
-    assert browser_pairing.offer(browser=page).outcome == Outcome.OFFERED
+    assert pair_in_browser.offer(browser=page).outcome == Outcome.OFFERED
     return Pairing.objects.get(initiator_browser=page, state="offered")
 
 
 def test_it_gives_the_code_of_a_page_to_one_of_many() -> None:
     request = shown_on(begun())
     hands = [account(f"hand-{nth}", "discord") for nth in range(30)]
-    outcomes = at_once(*(partial(pairing.claim, account=one, secret=code(request)) for one in hands))
+    outcomes = at_once(*(partial(pair_in_chat.claim, account=one, secret=code(request)) for one in hands))
 
     assert outcomes.count(Outcome.CLAIMED) == 1
     assert outcomes.count(Outcome.WRONG) == 29
@@ -108,7 +104,7 @@ def test_it_gives_the_code_of_a_page_to_one_of_many() -> None:
 def test_it_gives_the_code_of_a_chat_to_one_of_many_pages() -> None:
     request, pages = offered(account("alice")), [begun(nth) for nth in range(8)]
     outcomes = at_once(
-        *(partial(browser_pairing.claim, browser=one, secret=code(request), address=one.address) for one in pages)
+        *(partial(pair_in_browser.claim, browser=one, secret=code(request), address=one.address) for one in pages)
     )
 
     assert [answer.outcome for answer in outcomes].count(Outcome.CLAIMED) == 1  # type: ignore[attr-defined]
@@ -117,8 +113,8 @@ def test_it_gives_the_code_of_a_chat_to_one_of_many_pages() -> None:
 def test_it_attaches_once_when_two_tabs_finish_together() -> None:
     page, alice = begun(), account("alice")
     request = shown_on(page)
-    pairing.claim(account=alice, secret=code(request))
-    outcomes = at_once(*[partial(browser_pairing.confirm, browser=page, number=number(request))] * 2)
+    pair_in_chat.claim(account=alice, secret=code(request))
+    outcomes = at_once(*[partial(pair_in_browser.confirm, browser=page, number=number(request))] * 2)
 
     assert outcomes.count(Outcome.ATTACHED) == 1
     assert BrowserAccount.objects.count() == 1
@@ -128,9 +124,10 @@ def test_it_attaches_nothing_to_a_browser_that_signs_out_meanwhile() -> None:
     for nth in range(4):
         page, alice = begun(nth), account(f"alice-{nth}")
         request = shown_on(page)
-        pairing.claim(account=alice, secret=code(request))
+        pair_in_chat.claim(account=alice, secret=code(request))
         at_once(
-            partial(browser_pairing.confirm, browser=page, number=number(request)), partial(browsers.sign_out, page)
+            partial(pair_in_browser.confirm, browser=page, number=number(request)),
+            partial(browser_sessions.sign_out, page),
         )
 
     assert not BrowserAccount.objects.filter(ended_at=None).exists()
@@ -141,9 +138,9 @@ def test_it_links_two_once_when_two_tabs_ask_together() -> None:
     for one in sides:
         pairs.later(31, Pairing.objects.all())
         request = shown_on(page)
-        pairing.claim(account=one, secret=code(request))
-        browser_pairing.confirm(browser=page, number=number(request))
-    ask = partial(browser_pairing.link_these_two, browser=page, accounts=[one.pk for one in sides])
+        pair_in_chat.claim(account=one, secret=code(request))
+        pair_in_browser.confirm(browser=page, number=number(request))
+    ask = partial(pair_in_browser.link_these_two, browser=page, accounts=[one.pk for one in sides])
 
     assert at_once(ask, ask).count(Outcome.LINKED) == 1
     assert AccountLink.objects.live().count() == 2
@@ -159,7 +156,7 @@ def test_it_gives_each_code_to_one_of_many() -> None:
     taken: Counter[int] = Counter()
     for nth, request in enumerate(requests):
         fresh = [account(f"hand-{hand}-{nth // 4}", "discord") for hand in range(len(hands))]
-        outcomes = at_once(*(partial(pairing.claim, account=one, secret=code(request)) for one in fresh))
+        outcomes = at_once(*(partial(pair_in_chat.claim, account=one, secret=code(request)) for one in fresh))
         taken[nth] = outcomes.count(Outcome.CLAIMED)
 
     assert set(taken.values()) == {1}
@@ -170,7 +167,7 @@ def test_it_lets_one_hand_hold_one_claim() -> None:
     discord = account("alice", "discord")
     requests = [offered(account(f"alice-{nth}")) for nth in range(4)]
 
-    at_once(*(partial(pairing.claim, account=discord, secret=code(r)) for r in requests))
+    at_once(*(partial(pair_in_chat.claim, account=discord, secret=code(r)) for r in requests))
 
     states = Counter(Pairing.objects.values_list("state", flat=True))
     assert states == {"claimed": 1, "denied": 3}
@@ -179,7 +176,7 @@ def test_it_lets_one_hand_hold_one_claim() -> None:
 def test_it_counts_guesses_one_after_the_other() -> None:
     mallory = account("mallory", "slack")
 
-    outcomes = at_once(*(partial(pairing.claim, account=mallory, secret="BBBBBBBB") for _ in range(8)))
+    outcomes = at_once(*(partial(pair_in_chat.claim, account=mallory, secret="BBBBBBBB") for _ in range(8)))
 
     assert Counter(outcomes) == {Outcome.WRONG: 5, Outcome.WAIT: 3}
     assert len(GuessLimit.objects.get().times) == 5
@@ -191,7 +188,7 @@ def test_it_counts_guesses_one_after_the_other() -> None:
 def test_it_offers_one_code_at_once() -> None:
     alice = account("alice")
 
-    outcomes = at_once(*(partial(pairing.offer, account=alice) for _ in range(6)))
+    outcomes = at_once(*(partial(pair_in_chat.offer, account=alice) for _ in range(6)))
 
     assert Counter(outcomes) == {Outcome.OFFERED: 1, Outcome.WAIT: 5}
     assert Pairing.objects.filter(ended_at=None).count() == 1
@@ -205,7 +202,7 @@ def test_two_numbers_at_once_make_one_link() -> None:
         telegram, discord = account(f"alice-{nth}"), account(f"alice-{nth}", "discord")
         request = claimed(discord, telegram)
 
-        outcomes = at_once(*(partial(pairing.confirm, account=telegram, number=number(request)),) * 3)
+        outcomes = at_once(*(partial(pair_in_chat.confirm, account=telegram, number=number(request)),) * 3)
 
         assert Counter(outcomes)[Outcome.LINKED] == 1
         assert AccountLink.objects.filter(pairing=request).count() == 2
@@ -218,13 +215,13 @@ def test_many_wrong_numbers_at_once_are_three() -> None:
     request = claimed(discord, telegram)
 
     outcomes = at_once(
-        *(partial(pairing.confirm, account=telegram, number=pairs.wrong(request, nth)) for nth in range(1, 7))
+        *(partial(pair_in_chat.confirm, account=telegram, number=pairs.wrong(request, nth)) for nth in range(1, 7))
     )
 
     assert Counter(outcomes)[Outcome.WRONG] == 2
     assert Counter(outcomes)[Outcome.LOCKED] == 1
     assert (state(request), Pairing.objects.get().tries) == ("locked", 3)
-    assert pairing_limits.strikes(telegram) == 1
+    assert rate_limits.strikes(telegram) == 1
 
 
 @pytest.mark.parametrize("stop", ["cancel", "deny", "offer"])
@@ -234,12 +231,12 @@ def test_a_number_and_its_opposite_end_one_way(stop: str) -> None:
         request = claimed(discord, telegram)
         pairs.later(31, Pairing.objects.all())
         against: Callable[[], object] = {
-            "cancel": partial(pairing.cancel, account=discord),
-            "deny": partial(pairing.deny, account=discord, pairing_id=request.pk),
-            "offer": partial(pairing.offer, account=telegram),
+            "cancel": partial(pair_in_chat.cancel, account=discord),
+            "deny": partial(pair_in_chat.deny, account=discord, pairing_id=request.pk),
+            "offer": partial(pair_in_chat.offer, account=telegram),
         }[stop]
 
-        at_once(partial(pairing.confirm, account=telegram, number=number(request)), against)
+        at_once(partial(pair_in_chat.confirm, account=telegram, number=number(request)), against)
 
         is_linked = AccountLink.objects.live().filter(account__in=[telegram, discord]).count() == 2
         assert is_linked == (state(request) == "linked" and stop != "deny")  # a late denial takes it back
@@ -254,8 +251,8 @@ def test_crossing_handshakes_make_one_person() -> None:
         there, back = claimed(other, one), claimed(one, other)
 
         at_once(
-            partial(pairing.confirm, account=one, number=number(there)),
-            partial(pairing.confirm, account=other, number=number(back)),
+            partial(pair_in_chat.confirm, account=one, number=number(there)),
+            partial(pair_in_chat.confirm, account=other, number=number(back)),
         )
 
         assert are_one(one, other)
@@ -271,8 +268,8 @@ def test_two_accounts_of_one_app_do_not_come_in_together() -> None:
         requests = [claimed(first, telegram), claimed(second, discord)]
 
         at_once(
-            partial(pairing.confirm, account=telegram, number=number(requests[0])),
-            partial(pairing.confirm, account=discord, number=number(requests[1])),
+            partial(pair_in_chat.confirm, account=telegram, number=number(requests[0])),
+            partial(pair_in_chat.confirm, account=discord, number=number(requests[1])),
         )
 
         slack = AccountLink.objects.live().filter(account__in=[first, second])
@@ -293,8 +290,8 @@ def test_nobody_is_left_behind_with_others() -> None:
         people = {link.user_id for link in AccountLink.objects.live().filter(account__in=(telegram, slack))}
 
         outcomes = at_once(
-            partial(pairing.confirm, account=telegram, number=number(away)),
-            partial(pairing.confirm, account=slack, number=number(here)),
+            partial(pair_in_chat.confirm, account=telegram, number=number(away)),
+            partial(pair_in_chat.confirm, account=slack, number=number(here)),
         )
 
         live = AccountLink.objects.live().filter(account__in=(telegram, discord, slack))
@@ -310,12 +307,12 @@ def test_an_account_that_is_taken_out_finishes_nothing() -> None:
     for nth in range(6):
         telegram, discord, slack = (account(f"alice-{nth}", one) for one in ("telegram", "discord", "slack"))
         alice = person(f"alice-{nth}", telegram, discord)
-        request = pairing.invite(person=alice, operator="root")
-        pairing.claim(account=slack, secret=code(request))
+        request = pair_in_chat.invite(person=alice, operator="root")
+        pair_in_chat.claim(account=slack, secret=code(request))
 
         at_once(
-            partial(link_upkeep.suspend, user=alice, operator="root"),
-            partial(pairing.confirm, account=discord, number=number(request)),
+            partial(link_maintenance.suspend, user=alice, operator="root"),
+            partial(pair_in_chat.confirm, account=discord, number=number(request)),
         )
 
         made = AccountLink.objects.filter(account=slack).first()
@@ -340,7 +337,7 @@ def test_a_late_denial_holds_accounts_once(monkeypatch: pytest.MonkeyPatch) -> N
         return hold(held[-1], **joining)
 
     monkeypatch.setattr(locks, "lock_people", hold_and_note)
-    assert pairing.deny(account=discord, pairing_id=request.pk) == Outcome.DENIED
+    assert pair_in_chat.deny(account=discord, pairing_id=request.pk) == Outcome.DENIED
 
     assert held[0] == {telegram.pk, discord.pk}
     assert all(later <= held[0] for later in held[1:])
@@ -353,8 +350,8 @@ def test_suspending_waits_in_no_circle() -> None:
 
     def suspend() -> None:
         for _ in range(10):
-            link_upkeep.suspend(user=alice, operator="root")
-            link_upkeep.suspend_silent()
+            link_maintenance.suspend(user=alice, operator="root")
+            link_maintenance.suspend_silent()
 
     def come_back(one: PlatformAccount) -> None:
         for _ in range(20):
@@ -372,10 +369,10 @@ def talk_until(until: float, platform: str) -> int:
             break
         waits = inbox.receive(message("alice", f"{platform} {nth}", platform=platform), resolver=DATABASE)
         assert waits is not None
-        for taken in lanes.claim([waits], owner=f"{platform}-{nth}", platforms=PLATFORMS).claims:
-            with suppress(turns.LeaseLost):  # it leaves the message to another turn, and writes nothing
-                turns.begin(taken, resolver=DATABASE)
-                turns.finish(taken, "yes", limit=2000)
+        for taken in leases.claim([waits], owner=f"{platform}-{nth}", platforms=PLATFORMS).claims:
+            with suppress(lifecycle.LeaseLost):  # it leaves the message to another turn, and writes nothing
+                lifecycle.begin(taken, resolver=DATABASE)
+                lifecycle.finish(taken, "yes", limit=2000)
                 answered += 1
     return answered
 
@@ -386,11 +383,11 @@ def meddle_until(until: float, accounts: list[PlatformAccount], hand: int) -> No
     while time.monotonic() < until:
         one, other = chance.sample(accounts, 2)
         pairs.later(31, Pairing.objects.filter(initiator=one))
-        pairing.offer(account=one)
+        pair_in_chat.offer(account=one)
         if request := Pairing.objects.filter(initiator=one, state="offered").first():
-            pairing.claim(account=other, secret=code(request))
-            pairing.confirm(account=one, number=number(request))
-        ends: list[Callable[..., object]] = [linking.leave, linking.disown, pairing.cancel]
+            pair_in_chat.claim(account=other, secret=code(request))
+            pair_in_chat.confirm(account=one, number=number(request))
+        ends: list[Callable[..., object]] = [linking.leave, linking.disown, pair_in_chat.cancel]
         chance.choice(ends)(account=chance.choice(accounts))
 
 
@@ -512,7 +509,7 @@ def test_no_kill_leaves_half_a_link() -> None:
     # Whoever was cut off goes on from there.
     cut = Pairing.objects.filter(state="claimed", expires_at__gt=clock.now()).select_related("initiator").first()
     if cut and cut.initiator:
-        assert pairing.confirm(account=cut.initiator, number=number(cut)) == Outcome.LINKED
+        assert pair_in_chat.confirm(account=cut.initiator, number=number(cut)) == Outcome.LINKED
 
 
 @pytest.mark.faults
@@ -523,7 +520,7 @@ def test_ten_thousand_hostile_starts_stop_nobody() -> None:
     )
     started = time.monotonic()
     for one in made:
-        assert pairing.offer(account=one) == Outcome.OFFERED
+        assert pair_in_chat.offer(account=one) == Outcome.OFFERED
     print(f"10,000 starts in {time.monotonic() - started:.0f} s")
     hostile = threading.Event()
 
@@ -531,8 +528,8 @@ def test_ten_thousand_hostile_starts_stop_nobody() -> None:
         for one in made:
             if hostile.is_set():
                 return
-            pairing.offer(account=one)
-            pairing.claim(account=one, secret="BBBBBBBB")
+            pair_in_chat.offer(account=one)
+            pair_in_chat.claim(account=one, secret="BBBBBBBB")
 
     def start_afresh() -> float:
         time.sleep(0.5)
@@ -540,7 +537,7 @@ def test_ten_thousand_hostile_starts_stop_nobody() -> None:
         for nth in range(10):
             fresh, other = account(f"alice-{nth}"), account(f"alice-{nth}", "discord")
             before = time.monotonic()
-            assert pairing.offer(account=fresh) == Outcome.OFFERED
+            assert pair_in_chat.offer(account=fresh) == Outcome.OFFERED
             longest = max(longest, time.monotonic() - before)
             linked(fresh, other)
         hostile.set()
@@ -564,7 +561,7 @@ def test_a_busy_database_is_an_error_and_no_half_step() -> None:
 
     notices.deliver_by(fail)
     with pytest.raises(OperationalError):
-        pairing.confirm(account=telegram, number=number(request))
+        pair_in_chat.confirm(account=telegram, number=number(request))
 
     assert (state(request), AccountLink.objects.count(), Pairing.objects.get().tries) == ("claimed", 0, 0)
     assert connection.vendor in {"sqlite", "postgresql"}
@@ -576,42 +573,42 @@ def test_a_busy_database_is_an_error_and_no_half_step() -> None:
 @pytest.fixture
 def claimed_before_its_end(monkeypatch: pytest.MonkeyPatch) -> Pairing:
     """A request of alice's that her Discord account claims right before the next UPDATE that would end one."""
-    request, end = offered(account("alice")), pairing_rows.end
+    request, end = offered(account("alice")), pairing_requests.end
 
     def end_too_late(*args: Any, **options: Any) -> bool:
-        monkeypatch.setattr(pairing_rows, "end", end)
-        assert pairing.claim(account=account("alice", "discord"), secret=code(request)) == Outcome.CLAIMED
+        monkeypatch.setattr(pairing_requests, "end", end)
+        assert pair_in_chat.claim(account=account("alice", "discord"), secret=code(request)) == Outcome.CLAIMED
         return end(*args, **options)
 
-    monkeypatch.setattr(pairing_rows, "end", end_too_late)
+    monkeypatch.setattr(pairing_requests, "end", end_too_late)
     return request
 
 
 def test_it_refuses_nothing_that_somebody_else_has_claimed(claimed_before_its_end: Pairing) -> None:
     request = claimed_before_its_end
 
-    assert pairing.claim(account=account("mallory"), secret=code(request)) == Outcome.WRONG
+    assert pair_in_chat.claim(account=account("mallory"), secret=code(request)) == Outcome.WRONG
     assert state(request) == "claimed"
 
 
 def test_it_burns_nothing_that_somebody_has_claimed(claimed_before_its_end: Pairing) -> None:
     request = claimed_before_its_end
 
-    assert not pairing.burn(found=[code(request)])
+    assert not pair_in_chat.burn(found=[code(request)])
     assert state(request) == "claimed"
 
 
 def end_by_cancelling() -> None:
-    pairing.cancel(account=account("alice"))
+    pair_in_chat.cancel(account=account("alice"))
 
 
 def end_by_denying() -> None:
-    pairing.deny(account=account("alice"), pairing_id=Pairing.objects.get().pk)
+    pair_in_chat.deny(account=account("alice"), pairing_id=Pairing.objects.get().pk)
 
 
 def end_by_starting_again() -> None:
     pairs.later(31, Pairing.objects.all())
-    pairing.offer(account=account("alice"))
+    pair_in_chat.offer(account=account("alice"))
 
 
 @pytest.mark.parametrize("end", [end_by_cancelling, end_by_denying, end_by_starting_again])

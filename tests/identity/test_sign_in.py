@@ -10,8 +10,8 @@ from django.test import Client
 from django.test.client import RequestFactory
 from django.urls import reverse
 
-from identity import sign_in
 from identity.models import AuditEvent, GuessLimit
+from identity.web import sign_in
 from tests.identity import pairs
 from tests.sessions_app.racing import at_once
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from identity.text import is_storable, storable, utf16_length
+from identity.support.text import is_storable, storable, utf16_length
 
 
 @pytest.mark.parametrize(

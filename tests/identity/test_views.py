@@ -8,9 +8,10 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.urls import reverse
 
-from identity import browser_pairing, browsers, pairing
+from identity.browsers import sessions as browser_sessions
+from identity.flows import pair_in_browser, pair_in_chat
 from identity.models import AuditEvent, BotProfile, Browser, BrowserAccount, LiveEvent, Pairing
-from identity.pairing_rows import Outcome
+from identity.pairing.requests import Outcome
 from tests.identity import pairs
 from tests.identity.pairs import account, code, number, offered, state
 
@@ -30,11 +31,11 @@ def post(client: Client, name: str, **fields: object) -> str:
 
 
 def browser_of(client: Client) -> Browser:
-    return Browser.objects.get(pk=client.session[browsers.SESSION_KEY])
+    return Browser.objects.get(pk=client.session[browser_sessions.SESSION_KEY])
 
 
 def request_of(client: Client) -> Pairing:
-    found = browser_pairing.current(browser_of(client))
+    found = pair_in_browser.current(browser_of(client))
     assert found is not None
     return found
 
@@ -44,7 +45,7 @@ def signed_in(client: Client) -> Client:
     """A browser with an account in it."""
     post(client, "pair-start")
     request = request_of(client)
-    assert pairing.claim(account=account("alice"), secret=code(request)) == Outcome.CLAIMED
+    assert pair_in_chat.claim(account=account("alice"), secret=code(request)) == Outcome.CLAIMED
     post(client, "pair-number", number=number(request))
     return client
 
@@ -81,7 +82,7 @@ def test_it_shows_a_code_and_then_asks_for_the_number(client: Client) -> None:
     request = request_of(client)
     assert pairs.code(request)[:4] in page
 
-    pairing.claim(account=account("alice"), secret=code(request))
+    pair_in_chat.claim(account=account("alice"), secret=code(request))
     page = client.get(reverse("pair-now")).content.decode()
 
     assert "Telegram account &quot;Alice&quot;" in page
@@ -91,13 +92,13 @@ def test_it_shows_a_code_and_then_asks_for_the_number(client: Client) -> None:
 def test_it_changes_the_session_key_when_an_account_is_attached(client: Client) -> None:
     post(client, "pair-start")
     before, request = client.session.session_key, request_of(client)
-    pairing.claim(account=account("alice"), secret=code(request))
+    pair_in_chat.claim(account=account("alice"), secret=code(request))
     page = post(client, "pair-number", number=number(request))
 
     assert "Telegram account" in page
     assert client.session.session_key != before
     assert not Session.objects.filter(pk=before).exists()
-    assert set(client.session.keys()) == {browsers.SESSION_KEY}
+    assert set(client.session.keys()) == {browser_sessions.SESSION_KEY}
 
 
 def test_it_takes_no_new_cookie_away_with_an_answer_to_an_old_one(client: Client) -> None:
@@ -105,7 +106,7 @@ def test_it_takes_no_new_cookie_away_with_an_answer_to_an_old_one(client: Client
     post(client, "pair-start")
     late = Client()
     late.cookies[settings.SESSION_COOKIE_NAME] = str(client.session.session_key)
-    browsers.rotate(client.get(reverse("pair")).wsgi_request)
+    browser_sessions.rotate(client.get(reverse("pair")).wsgi_request)
 
     assert settings.SESSION_COOKIE_NAME not in late.get(reverse("pair-now")).cookies
     assert settings.SESSION_COOKIE_NAME in late.get(reverse("pair")).cookies  # what Django does by itself
@@ -117,13 +118,13 @@ def test_it_shows_the_number_for_a_code_of_a_chat(client: Client) -> None:
     page = post(client, "pair-code", code=f"{code(request)[:4]}-{code(request)[4:]}".lower())
 
     assert f"{number(request)[:3]} {number(request)[3:]}" in page
-    assert pairing.confirm(account=account("alice"), number=number(request)) == Outcome.ATTACHED
+    assert pair_in_chat.confirm(account=account("alice"), number=number(request)) == Outcome.ATTACHED
 
 
 def test_it_asks_for_six_digits_without_counting_a_try(client: Client) -> None:
     post(client, "pair-start")
     request = request_of(client)
-    pairing.claim(account=account("alice"), secret=code(request))
+    pair_in_chat.claim(account=account("alice"), secret=code(request))
 
     assert "six digits" in post(client, "pair-number", number="12")
     assert "2 tries left" in post(client, "pair-number", number=pairs.wrong(request))
@@ -147,9 +148,9 @@ def test_it_limits_new_browsers_of_an_address() -> None:
 
 
 def _home() -> str:
-    from identity import addresses
+    from identity.support import client_address
 
-    return addresses.hash_of({"REMOTE_ADDR": "127.0.0.1"})
+    return client_address.hash_of({"REMOTE_ADDR": "127.0.0.1"})
 
 
 def test_it_forgets_the_session_on_signing_out(signed_in: Client) -> None:
@@ -180,7 +181,7 @@ def test_it_does_not_idle_away_while_something_is_done(signed_in: Client, name: 
 def test_it_ends_what_has_run_out(signed_in: Client) -> None:
     pairs.later(8 * 3600, Browser.objects.all())
 
-    assert browsers.end_old() == 1
+    assert browser_sessions.end_old() == 1
     assert not BrowserAccount.objects.filter(ended_at=None).exists()
 
 

@@ -6,8 +6,8 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 
+from sessions_app.agents.recall import RecallAgent
 from sessions_app.messages import Reply, Turn
-from sessions_app.recall import RecallAgent
 
 
 class SlowEcho:

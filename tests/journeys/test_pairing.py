@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from django.db.models import QuerySet
 
-from identity import clock, link_upkeep, lookup, pairing
+from identity.flows import link_maintenance, pair_in_chat
+from identity.links import lookup
 from identity.models import AccountLink, BotProfile, Pairing
-from identity.pairing_secrets import secrets_of
+from identity.pairing.secrets import secrets_of
+from identity.support import clock
 from sessions_app.models import HistoryEntry, InboundEvent, OutboundDelivery
 from tests.fakes.discord import FakeDiscord
 from tests.fakes.slack import FakeSlack
@@ -225,7 +227,7 @@ def _press_share_and_undo(chat: Chat, other: Chat) -> None:
 def _press_wasnt_me(chat: Chat, other: Chat) -> None:
     linked(other, chat)
     AccountLink.objects.live().update(remind_at=clock.seconds_from_now(-1))
-    link_upkeep.remind()
+    link_maintenance.remind()
     for side in (chat, other):
         assert {side.hears().partition(":")[0], side.hears().partition(":")[0]} == {"A reminder"}
 
@@ -307,7 +309,7 @@ def _replaced(initiator: Chat, responder: Chat) -> None:
 
 def _for_another(initiator: Chat, responder: Chat) -> None:
     person = lookup.person_for(unified_user_id=f"bob-{responder.platform}")
-    invitation = pairing.invite(person=person, operator="carol", platform=initiator.platform)
+    invitation = pair_in_chat.invite(person=person, operator="carol", platform=initiator.platform)
     assert responder.asks(secrets_of(invitation).code) == "That code is for another app."
 
 

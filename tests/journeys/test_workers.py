@@ -11,9 +11,9 @@ import pytest
 from rq import Callback, Queue
 from rq.serializers import JSONSerializer
 
-from adapters import metrics
-from sessions_app import jobs
+from adapters.monitoring import metrics
 from sessions_app.models import OutboundDelivery
+from sessions_app.wakeups import redis as redis_wakeups
 from tests.journeys.redis_server import RedisServer, redis_server
 from tests.journeys.running import Bots, Platforms, Worker, environment, eventually, person, running
 from tests.sessions_app.talk import receive
@@ -113,10 +113,10 @@ def test_it_starts_without_redis(platforms: Platforms, own_redis: RedisServer) -
 
 def test_it_calls_nothing_that_a_job_names(platforms: Platforms, own_redis: RedisServer) -> None:
     """Whoever can write to Redis must not be able to run code here."""
-    queue = Queue(jobs.QUEUE, connection=own_redis._client, serializer=JSONSerializer)
+    queue = Queue(redis_wakeups.QUEUE, connection=own_redis._client, serializer=JSONSerializer)
     with apart(platforms, own_redis) as [worker]:
         queue.enqueue("os._exit", 3)
-        queue.enqueue(jobs.HEAR, "none", on_success=Callback("os.abort"))
+        queue.enqueue(redis_wakeups.HEAR, "none", on_success=Callback("os.abort"))
         eventually(lambda: not queue.count and not own_redis._client.llen(queue.intermediate_queue_key))
         platforms.say("telegram", person("telegram", 1), "hello")
         assert platforms.replies("telegram", person("telegram", 1))
@@ -131,7 +131,7 @@ def test_it_answers_a_hundred_people_at_once_in_one_worker(
     waiting = [receive(f"person-{number}", "hello") for number in range(PEOPLE)]
     given = {"REDIS_URL": own_redis.url, "BOTOS_AGENT": f"tests.journeys.agents.{agent}"}
     worker = Worker(**environment(platforms) | given)
-    doorbell = jobs.Doorbell(own_redis.url)
+    doorbell = redis_wakeups.Doorbell(own_redis.url)
     for conversation_id in waiting:
         assert conversation_id
         doorbell.ring_for(conversation_id)

@@ -60,7 +60,7 @@ class Pages(Bots):
 
     def __init__(self, port: int, **environment: str) -> None:
         how = ("--host", "127.0.0.1", "--port", str(port), "--lifespan", "off", "--no-access-log")
-        bounds = ("--http", "adapters.http_connections:Connection", "--backlog", "128")
+        bounds = ("--http", "adapters.runtime.http_connections:Connection", "--backlog", "128")
         super().__init__(*how, *bounds, up=(), **environment)
         eventually(partial(answers, port))
 

@@ -50,7 +50,7 @@ def test_it_copies_what_tests_need_and_no_secrets(tmp_path: Path) -> None:
     project = tmp_path / "project"
     (project / "identity").mkdir(parents=True)
     (project / "data").mkdir()
-    for name in (".env", ".env.example", "identity/pairing.py"):
+    for name in (".env", ".env.example", "identity/flows/pair_in_chat.py"):
         (project / name).touch()
 
     copy = copy_project(tmp_path / "copy", project)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 
-from identity import browser_pairing, pairing
+from identity.flows import pair_in_browser, pair_in_chat
 from identity.models import Browser, Pairing, PlatformAccount
-from identity.pairing_rows import Outcome
-from sessions_app import browser_chat, lanes, outbox, turns
-from sessions_app.browser_chat import Answer
-from sessions_app.lanes import Claim
+from identity.pairing.requests import Outcome
 from sessions_app.models import Conversation, InboundEvent
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import leases, lifecycle
+from sessions_app.turns.leases import Claim
+from sessions_app.web import browser_chat
+from sessions_app.web.browser_chat import Answer
 from tests.identity import pairs
 from tests.sessions_app.talk import say
 
@@ -36,11 +38,11 @@ def browser_of(*accounts: PlatformAccount) -> Browser:
 
 def attach(browser: Browser, one: PlatformAccount) -> None:
     pairs.later(31, Pairing.objects.filter(initiator_browser=browser))
-    assert browser_pairing.offer(browser=browser).outcome == Outcome.OFFERED
-    request = browser_pairing.current(browser)
+    assert pair_in_browser.offer(browser=browser).outcome == Outcome.OFFERED
+    request = pair_in_browser.current(browser)
     assert request is not None
-    assert pairing.claim(account=one, secret=pairs.code(request)) == Outcome.CLAIMED
-    assert browser_pairing.confirm(browser=browser, number=pairs.number(request)) == Outcome.ATTACHED
+    assert pair_in_chat.claim(account=one, secret=pairs.code(request)) == Outcome.CLAIMED
+    assert pair_in_browser.confirm(browser=browser, number=pairs.number(request)) == Outcome.ATTACHED
 
 
 def write(browser: Browser, one: PlatformAccount, text: str, *, key: str = "") -> Answer:
@@ -54,14 +56,14 @@ def conversation_of(one: PlatformAccount) -> Conversation:
 def claim(one: PlatformAccount) -> Claim:
     """Take what waits for the person, from wherever it came."""
     pk = conversation_of(one).pk
-    (claimed,) = lanes.claim([pk], owner="test", platforms=("telegram", "discord", "slack", "web")).claims
+    (claimed,) = leases.claim([pk], owner="test", platforms=("telegram", "discord", "slack", "web")).claims
     return claimed
 
 
 def converse(browser: Browser, one: PlatformAccount, text: str, answer: str) -> None:
     """A whole turn, begun in the browser."""
     assert write(browser, one, text) == Answer.SENT
-    turns.finish(claim(one), answer, limit=outbox.TEXT_LIMIT)
+    lifecycle.finish(claim(one), answer, limit=outbox_queue.TEXT_LIMIT)
 
 
 def events() -> list[InboundEvent]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from identity import clock
+from identity.support import clock
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

@@ -7,10 +7,13 @@ import itertools
 from concurrent.futures import Future
 
 from identity.resolvers import DatabaseIdentityResolver, Resolves
-from sessions_app import history, inbox, lanes, outbox, turns
-from sessions_app.lanes import Claim
+from sessions_app import inbox
+from sessions_app.history import window as history_window
 from sessions_app.messages import Address, InboundMessage, Line, Sender
 from sessions_app.models import Conversation
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import leases, lifecycle
+from sessions_app.turns.leases import Claim
 
 PLATFORMS = ("telegram", "discord", "slack")
 DATABASE = DatabaseIdentityResolver()
@@ -64,13 +67,13 @@ def receive(
 
 def claim(conversation: int, *, owner: str = "test") -> Claim:
     """Claim a lane where something must be waiting."""
-    (claimed,) = lanes.claim([conversation], owner=owner, platforms=PLATFORMS).claims
+    (claimed,) = leases.claim([conversation], owner=owner, platforms=PLATFORMS).claims
     return claimed
 
 
 def is_busy(conversation: int) -> bool:
     """Whether another worker that asks for the lane is refused."""
-    claimed = lanes.claim([conversation], owner="other", platforms=PLATFORMS)
+    claimed = leases.claim([conversation], owner="other", platforms=PLATFORMS)
     assert not claimed.claims
     return conversation in claimed.busy
 
@@ -78,12 +81,12 @@ def is_busy(conversation: int) -> bool:
 def say(who: str, text: str, *, platform: str = "telegram", group: str = "", answer: str = "") -> int:
     """A whole turn: a message comes in and is answered. The id of its conversation."""
     conversation = receive(who, text, platform=platform, group=group)
-    turns.finish(claim(conversation), answer or f"re: {text}", limit=outbox.TEXT_LIMIT)
+    lifecycle.finish(claim(conversation), answer or f"re: {text}", limit=outbox_queue.TEXT_LIMIT)
     return conversation
 
 
 def window(conversation: int, *, limit: int = 100) -> tuple[Line, ...]:
-    return history.window_for(Conversation.objects.get(pk=conversation), limit=limit)
+    return history_window.window_for(Conversation.objects.get(pk=conversation), limit=limit)
 
 
 def texts(conversation: int, *, limit: int = 100) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from sessions_app import agent_loop, answering
-from sessions_app.answering import (
+from sessions_app.agents import base as answering
+from sessions_app.agents import loop as agent_loop
+from sessions_app.agents.base import (
     AgentError,
     AgentFailure,
     AgentsStandStill,
@@ -132,7 +133,7 @@ def test_it_serves_one_event_loop_after_another_on_one_of_its_own() -> None:
 def test_it_serves_after_a_fork() -> None:
     program = """
 import asyncio, os
-from sessions_app.answering import ask
+from sessions_app.agents.base import ask
 from sessions_app.context import SessionContext
 from sessions_app.messages import Turn
 
@@ -299,7 +300,7 @@ async def test_it_refuses_at_once_when_too_many_loops_stand_still(
 def test_it_ends_a_process_whose_interpreter_is_kept_by_one_thread() -> None:
     program = """
 import ctypes
-from sessions_app.agent_loop import end_if_silent
+from sessions_app.agents.loop import end_if_silent
 end_if_silent(0.2)
 ctypes.PyDLL(None).sleep(60)
 """

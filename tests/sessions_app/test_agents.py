@@ -14,9 +14,9 @@ from pydantic_ai.models.test import TestModel
 
 from sessions_app import agents
 from sessions_app.agents import Agent, AgentMisconfigured, RecallAgent, as_agent, ask, configuration_problem, load_agent
+from sessions_app.agents.recall import HELP, NOTICE
 from sessions_app.context import get_session_context
 from sessions_app.messages import Reply, Turn
-from sessions_app.recall import HELP, NOTICE
 from tests.sessions_app.agent_samples import a_turn, user
 from tests.sessions_app.model_server import KEY, ModelServer, says
 
@@ -158,7 +158,7 @@ def test_it_tells_the_checks_what_is_wrong(configure: Configure, values: dict[st
 
 
 def test_it_tells_the_checks_about_a_missing_package(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "sessions_app.model_agent", raising=False)
+    monkeypatch.delitem(sys.modules, "sessions_app.agents.model", raising=False)
     monkeypatch.setitem(sys.modules, "pydantic_ai", None)
 
     assert configuration_problem("openai:tiny") == "BOTOS_MODEL needs the package pydantic_ai"

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from sessions_app import answering, texts
-from sessions_app.answering import (
+from sessions_app import texts
+from sessions_app.agents import base as answering
+from sessions_app.agents.base import (
     LONGEST_ANSWER,
     AgentError,
     AgentFailure,
@@ -345,7 +346,7 @@ def test_it_does_not_hold_up_the_exit_of_the_process() -> None:
     program = """
 import asyncio, threading
 from sessions_app import answering
-from sessions_app.answering import run_in_thread
+from sessions_app.agents.base import run_in_thread
 async def main():
     try:
         await asyncio.wait_for(run_in_thread(threading.Event().wait), 0.01)

@@ -12,7 +12,7 @@ from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 
 from identity.models import UnifiedUser
-from sessions_app import bridge
+from sessions_app import db
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -28,9 +28,9 @@ def names() -> set[str]:
 
 def test_it_gives_what_a_function_returns_and_what_it_raises() -> None:
     async def main() -> None:
-        assert await bridge.call(make, "alice") == "alice"
+        assert await db.call(make, "alice") == "alice"
         with pytest.raises(UnifiedUser.DoesNotExist):
-            await bridge.call(UnifiedUser.objects.get, unified_user_id="mallory")
+            await db.call(UnifiedUser.objects.get, unified_user_id="mallory")
 
     async_to_sync(main)()
 
@@ -39,7 +39,7 @@ def test_it_gives_what_a_function_returns_and_what_it_raises() -> None:
 
 def test_it_crosses_in_one_thread() -> None:
     async def main() -> set[int]:
-        return set(await asyncio.gather(*(bridge.call(threading.get_ident) for _ in range(20))))
+        return set(await asyncio.gather(*(db.call(threading.get_ident) for _ in range(20))))
 
     assert len(async_to_sync(main)()) == 1
 
@@ -52,15 +52,15 @@ def test_it_knows_how_long_a_call_waits() -> None:
         may_end.wait(10)
 
     async def main() -> None:
-        standing = asyncio.create_task(bridge.call(stand_still))
+        standing = asyncio.create_task(db.call(stand_still))
         await asyncio.to_thread(began.wait, 10)
-        first = bridge.longest_wait()
-        behind = asyncio.create_task(bridge.call(make, "alice"))
+        first = db.longest_wait()
+        behind = asyncio.create_task(db.call(make, "alice"))
         await asyncio.sleep(0)
-        assert bridge.longest_wait() > first > 0
+        assert db.longest_wait() > first > 0
         may_end.set()
         await asyncio.gather(standing, behind)
-        assert bridge.longest_wait() == 0
+        assert db.longest_wait() == 0
 
     async_to_sync(main)()
 
@@ -74,7 +74,7 @@ def test_it_ends_what_it_began_although_the_caller_is_cancelled() -> None:
         make("alice")
 
     async def main() -> None:
-        task = asyncio.create_task(bridge.call(slowly))
+        task = asyncio.create_task(db.call(slowly))
         await asyncio.to_thread(began.wait, 10)
         task.cancel()
         await asyncio.sleep(0)
@@ -82,8 +82,8 @@ def test_it_ends_what_it_began_although_the_caller_is_cancelled() -> None:
         may_end.set()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await bridge.call(names) == {"alice"}
-        await bridge.call(connections.close_all)  # the bridge's thread outlives the test
+        assert await db.call(names) == {"alice"}
+        await db.call(connections.close_all)  # the bridge's thread outlives the test
 
     with asyncio.Runner() as runner:
         runner.run(main())
@@ -94,12 +94,12 @@ def test_it_writes_what_it_accepted_in_order_and_drains() -> None:
 
     async def main() -> None:
         for number in range(10):
-            bridge.call_soon(order.append, number)
+            db.call_soon(order.append, number)
         assert len(order) < 10
-        await bridge.drain()
+        await db.drain()
 
     gate = threading.Event()
-    bridge.call_soon(gate.wait, 10)
+    db.call_soon(gate.wait, 10)
     threading.Timer(0.01, gate.set).start()
     async_to_sync(main)()
 
@@ -107,21 +107,21 @@ def test_it_writes_what_it_accepted_in_order_and_drains() -> None:
 
 
 def test_it_drains_when_there_is_nothing() -> None:
-    async_to_sync(bridge.drain)()
+    async_to_sync(db.drain)()
 
 
 def test_it_loses_nothing_if_the_draining_is_cancelled() -> None:
     gate = threading.Event()
 
     async def main() -> None:
-        bridge.call_soon(gate.wait, 10)
-        bridge.call_soon(make, "alice")
-        draining = asyncio.create_task(bridge.drain())
+        db.call_soon(gate.wait, 10)
+        db.call_soon(make, "alice")
+        draining = asyncio.create_task(db.drain())
         await asyncio.sleep(0)
         draining.cancel()
         await asyncio.gather(draining, return_exceptions=True)
         gate.set()
-        await bridge.drain()
+        await db.drain()
 
     async_to_sync(main)()
 
@@ -130,9 +130,9 @@ def test_it_loses_nothing_if_the_draining_is_cancelled() -> None:
 
 def test_it_goes_on_after_a_call_that_failed() -> None:
     async def main() -> None:
-        failed = bridge.call_soon(UnifiedUser.objects.get, unified_user_id="mallory")
-        bridge.call_soon(make, "alice")
-        await bridge.drain()
+        failed = db.call_soon(UnifiedUser.objects.get, unified_user_id="mallory")
+        db.call_soon(make, "alice")
+        await db.drain()
         assert isinstance(failed.exception(), UnifiedUser.DoesNotExist)
 
     async_to_sync(main)()
@@ -144,11 +144,11 @@ def test_it_does_not_hold_up_the_bridge_with_what_waits() -> None:
     gate = threading.Event()
 
     async def main() -> None:
-        bridge.call_soon(gate.wait, 10)
+        db.call_soon(gate.wait, 10)
         async with asyncio.timeout(5):
-            assert await bridge.call(make, "alice") == "alice"
+            assert await db.call(make, "alice") == "alice"
         gate.set()
-        await bridge.drain()
+        await db.drain()
 
     async_to_sync(main)()
 
@@ -157,7 +157,7 @@ def test_it_leaves_no_connection_behind_in_a_thread() -> None:
     left: list[object] = []
 
     def work() -> None:
-        bridge.call_from_any_thread(make, "alice")
+        db.call_from_any_thread(make, "alice")
         left.append(connections["default"].connection)
 
     thread = threading.Thread(target=work)
@@ -170,7 +170,7 @@ def test_it_leaves_no_connection_behind_in_a_thread() -> None:
 
 def test_it_keeps_the_connection_of_somebody_who_has_one() -> None:
     with transaction.atomic():
-        bridge.call_from_any_thread(make, "alice")
+        db.call_from_any_thread(make, "alice")
         transaction.set_rollback(True)
 
     assert names() == set()
@@ -178,9 +178,9 @@ def test_it_keeps_the_connection_of_somebody_who_has_one() -> None:
 
 def test_it_knows_whether_it_may_block() -> None:
     async def main() -> tuple[bool, bool]:
-        return bridge.is_in_event_loop(), await asyncio.to_thread(bridge.is_in_event_loop)
+        return db.is_in_event_loop(), await asyncio.to_thread(db.is_in_event_loop)
 
-    assert not bridge.is_in_event_loop()
+    assert not db.is_in_event_loop()
     assert async_to_sync(main)() == (True, False)
 
 

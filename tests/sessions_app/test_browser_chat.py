@@ -8,12 +8,19 @@ import pytest
 from django.db.models import F
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
-from identity import browser_pairing, browsers, clock, linking, pairing
+from identity.browsers import sessions as browser_sessions
+from identity.flows import linking, pair_in_browser, pair_in_chat
 from identity.models import BrowserAccount, LiveEvent, PlatformAccount
-from identity.pairing_rows import Outcome
-from sessions_app import browser_chat, doorbell, history, inbox, lanes, outbox, turns
-from sessions_app.browser_chat import Answer
+from identity.pairing.requests import Outcome
+from identity.support import clock
+from sessions_app import inbox
+from sessions_app.history import window
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import leases, lifecycle
+from sessions_app.wakeups import local as local_wakeups
+from sessions_app.web import browser_chat
+from sessions_app.web.browser_chat import Answer
 from tests.identity import pairs
 from tests.sessions_app.browsing import account, browser_of, claim, conversation_of, converse, events, write
 from tests.sessions_app.talk import DATABASE, PLATFORMS, message, receive, texts
@@ -59,7 +66,7 @@ def test_it_leaves_the_conversation_at_home_in_the_app() -> None:
     converse(browser_of(alice), alice, "hello", "hi")
     OutboundDelivery.objects.all().delete()
 
-    pairing.offer(account=alice)
+    pair_in_chat.offer(account=alice)
 
     assert Conversation.objects.get().platform == "telegram"
     assert Conversation.objects.get().chat_id == "chat-alice"
@@ -81,11 +88,11 @@ def test_it_waits_for_the_persons_turn_in_another_app() -> None:
     link(alice, discord)
     page = browser_of(alice)
     receive("alice", "first", platform="discord")
-    lanes.claim([conversation_of(discord).pk], owner="other", platforms=PLATFORMS)
+    leases.claim([conversation_of(discord).pk], owner="other", platforms=PLATFORMS)
 
     write(page, alice, "second")
 
-    asked = lanes.claim([conversation_of(alice).pk], owner="test", platforms=("web",))
+    asked = leases.claim([conversation_of(alice).pk], owner="test", platforms=("web",))
     assert asked.claims == ()
     assert asked.busy == {conversation_of(alice).pk}
 
@@ -96,7 +103,7 @@ def test_it_tells_the_agent_who_is_asking_and_from_where() -> None:
     page = browser_of(alice)
     write(page, alice, "hello")
 
-    context = turns.begin(claim(alice), resolver=DATABASE).context
+    context = lifecycle.begin(claim(alice), resolver=DATABASE).context
 
     assert (context.platform, context.chat_id, context.chat_name) == ("web", str(page.pk), "Firefox on Linux")
     assert (context.user_id, context.user_name, context.unified_user_id) == ("alice", "Alice", "alice")
@@ -117,7 +124,7 @@ def test_it_tells_open_pages_and_workers(
     django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rung: list[int] = []
-    monkeypatch.setattr(doorbell, "ring", rung.append)
+    monkeypatch.setattr(local_wakeups, "ring", rung.append)
     alice = account("alice")
     page = browser_of(alice)
 
@@ -159,7 +166,7 @@ def test_it_keeps_the_confirmation_while_it_is_used() -> None:
 def test_it_takes_nothing_from_a_browser_that_has_ended() -> None:
     alice = account("alice")
     page = browser_of(alice)
-    browsers.sign_out(page)
+    browser_sessions.sign_out(page)
 
     assert write(page, alice, "hello") == Answer.ENDED
     assert events() == []
@@ -263,7 +270,7 @@ def test_it_sends_everything_about_linking_to_the_app(text: str) -> None:
     assert write(page, alice, text) == Answer.SECRET
     assert [(event.kind, event.text, event.status) for event in events()] == [("pairing", "", "done")]
     assert OutboundDelivery.objects.count() == before
-    assert browser_pairing.current(page).state == "attached"  # type: ignore[union-attr]
+    assert pair_in_browser.current(page).state == "attached"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("words", ["{code}", "my code is {code}", "{letters}", "https://t.me/bot?start={token}"])
@@ -298,7 +305,7 @@ def test_it_keeps_no_number_of_the_browsers_own_handshake() -> None:
     alice, discord = account("alice"), account("alice", "discord")
     page = browser_of(alice)
     request = pairs.offered(discord)
-    shown = browser_pairing.claim(browser=page, secret=pairs.code(request), address="home")
+    shown = pair_in_browser.claim(browser=page, secret=pairs.code(request), address="home")
     assert shown.outcome == Outcome.CLAIMED
 
     assert write(page, alice, pairs.number(request)) == Answer.SECRET
@@ -323,7 +330,7 @@ def test_it_gives_the_same_answer_to_a_repeated_secret() -> None:
 
 
 def out(delivery: OutboundDelivery) -> bool:
-    return browser_chat.arrive(outbox.outgoing(delivery))
+    return browser_chat.arrive(outbox_queue.outgoing(delivery))
 
 
 def test_it_tells_the_pages_of_the_browser_that_an_answer_is_there() -> None:
@@ -340,10 +347,10 @@ def test_it_counts_an_answer_as_delivered_that_history_shows() -> None:
     alice = account("alice")
     page = browser_of(alice)
     converse(page, alice, "hello", "hi")
-    browsers.sign_out(page)
+    browser_sessions.sign_out(page)
 
     assert out(OutboundDelivery.objects.get(platform="web"))
-    assert [line.text for line in history.readable(conversation_of(alice), limit=1)] == ["hi"]
+    assert [line.text for line in window.readable(conversation_of(alice), limit=1)] == ["hi"]
 
 
 def test_it_cannot_deliver_to_nobody_what_nothing_else_shows() -> None:
@@ -351,11 +358,11 @@ def test_it_cannot_deliver_to_nobody_what_nothing_else_shows() -> None:
     page = browser_of(alice)
     write(page, alice, "/help")
     claimed = claim(alice)
-    turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=2000)
+    lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=2000)
     delivery = OutboundDelivery.objects.get(platform="web")
 
     assert out(delivery)
-    browsers.sign_out(page)
+    browser_sessions.sign_out(page)
     assert not out(delivery)
 
 

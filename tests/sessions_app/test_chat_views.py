@@ -12,10 +12,14 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from identity import browsers, clock
+from identity.browsers import sessions as browser_sessions
 from identity.models import Browser, BrowserAccount, LiveEvent, PlatformAccount
-from sessions_app import chat_page, history, outbox, turns
+from identity.support import clock
+from sessions_app.history import window
 from sessions_app.models import HistoryEntry, InboundEvent, OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import lifecycle
+from sessions_app.web import chat_page
 from tests.identity import pairs
 from tests.sessions_app.browsing import account, attach, browser_of, claim, converse, events, write
 from tests.sessions_app.talk import DATABASE, say
@@ -27,7 +31,7 @@ TABLES = (Session, Browser, BrowserAccount, LiveEvent, InboundEvent, HistoryEntr
 
 def sign_in(client: Client, page: Browser) -> Browser:
     session = client.session
-    session[browsers.SESSION_KEY] = str(page.pk)
+    session[browser_sessions.SESSION_KEY] = str(page.pk)
     session.save()
     return page
 
@@ -96,7 +100,7 @@ def test_it_shows_nothing_when_the_confirmation_is_old(client: Client, page: Bro
 
 
 def test_it_shows_nothing_after_signing_out_elsewhere(client: Client, page: Browser, alice: PlatformAccount) -> None:
-    browsers.sign_out_everywhere(alice)
+    browser_sessions.sign_out_everywhere(alice)
 
     assert 'data-state="begin"' in get(client, "chat-now")
 
@@ -157,7 +161,7 @@ def test_it_keeps_apart_what_two_accounts_say_in_one_browser(
 def ask_for_help(page: Browser, author: PlatformAccount) -> None:
     write(page, author, "/help")
     claimed = claim(author)
-    turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=outbox.TEXT_LIMIT)
+    lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT)
 
 
 def test_it_shows_commands_and_what_the_bot_itself_says(client: Client, page: Browser, alice: PlatformAccount) -> None:
@@ -171,7 +175,7 @@ def test_it_shows_commands_and_what_the_bot_itself_says(client: Client, page: Br
 
 def test_it_shows_what_was_put_aside(client: Client, page: Browser, alice: PlatformAccount) -> None:
     write(page, alice, "poison")
-    turns.quarantine(claim(alice))
+    lifecycle.quarantine(claim(alice))
 
     assert words(get(client))[-2] == "poison"
     assert words(get(client))[-1].startswith("I was interrupted several times")
@@ -199,7 +203,7 @@ def test_it_shows_no_notes_from_before_the_first_line(
 def test_it_shows_what_was_sent_before_it_is_answered(client: Client, page: Browser, alice: PlatformAccount) -> None:
     write(page, alice, "hello")
     waiting = chat_page.chat(page)
-    turns.finish(claim(alice), "hi", limit=outbox.TEXT_LIMIT)
+    lifecycle.finish(claim(alice), "hi", limit=outbox_queue.TEXT_LIMIT)
     answered = chat_page.chat(page)
 
     assert [line.text for line in waiting.lines][-1] == "hello"
@@ -214,13 +218,13 @@ def test_it_shows_a_message_once_that_is_answered_meanwhile(
     page: Browser, alice: PlatformAccount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(page, alice, "hello")
-    read = history.readable
+    read = window.readable
 
     def late(*args: Any, **kwargs: Any) -> Any:
-        turns.finish(claim(alice), "hi", limit=outbox.TEXT_LIMIT)
+        lifecycle.finish(claim(alice), "hi", limit=outbox_queue.TEXT_LIMIT)
         return read(*args, **kwargs)
 
-    monkeypatch.setattr(history, "readable", late)
+    monkeypatch.setattr(window, "readable", late)
 
     shown = [line.text for line in chat_page.chat(page).lines]
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 from django.conf import LazySettings
 
-from identity import clock, linking
+from identity.flows import linking
 from identity.models import AccountLink, PlatformAccount
-from sessions_app import conversations, outbox, turns
+from identity.support import clock
+from sessions_app.history import conversations
 from sessions_app.models import OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import lifecycle
 from tests.sessions_app.talk import DATABASE, claim, receive, say
 
 pytestmark = pytest.mark.django_db
@@ -16,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 def answer(text: str, *, who: str = "alice", platform: str = "telegram") -> str:
     claimed = claim(receive(who, text, platform=platform))
-    turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=outbox.TEXT_LIMIT)
+    lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT)
     return OutboundDelivery.objects.latest("pk").text
 
 
@@ -103,7 +106,7 @@ def test_it_says_names_as_they_are(platform: str, shown: str) -> None:
 
     told = []
     for claimed in map(claim, asked):
-        turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=outbox.TEXT_LIMIT)
+        lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT)
         told.append(OutboundDelivery.objects.latest("pk").text)
 
     assert f'You are "{shown}"' in told[0]

@@ -10,13 +10,16 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import OperationalError
 
-from identity import clock
 from identity.models import Browser, LiveEvent, PlatformAccount
-from sessions_app import agents, bridge, chat_page, drafts, outbox, turns
-from sessions_app.lanes import Claim
+from identity.support import clock
+from sessions_app import agents, db
 from sessions_app.messages import Agent, Reply, Turn
 from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
-from sessions_app.pool import Service, TurnPool
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import drafts, lifecycle
+from sessions_app.turns.leases import Claim
+from sessions_app.turns.pool import Service, TurnPool
+from sessions_app.web import chat_page
 from tests.sessions_app.agent_samples import a_turn
 from tests.sessions_app.browsing import account, browser_of, claim, write
 from tests.sessions_app.talk import DATABASE, PLATFORMS
@@ -79,7 +82,7 @@ def test_it_is_sent_by_nobody_and_holds_up_nobody(page: Browser, claimed: Claim)
     drafts.write(claimed, "Oct")
     OutboundDelivery.objects.create(platform="web", chat_id=str(page.pk), text="a reminder")
 
-    assert [one.text for one in outbox.claim(owner="test", platforms=("web",))] == ["a reminder"]
+    assert [one.text for one in outbox_queue.claim(owner="test", platforms=("web",))] == ["a reminder"]
 
 
 # --- how it ends
@@ -87,14 +90,14 @@ def test_it_is_sent_by_nobody_and_holds_up_nobody(page: Browser, claimed: Claim)
 
 def test_it_makes_way_for_the_answer(claimed: Claim) -> None:
     drafts.write(claimed, "Oct")
-    turns.finish(claimed, "Octarine.", limit=2000)
+    lifecycle.finish(claimed, "Octarine.", limit=2000)
 
     assert (drafted(), queued(), answers()) == ([], ["Octarine."], ["Octarine."])
 
 
 def test_it_makes_way_for_the_word_that_the_agent_failed(claimed: Claim) -> None:
     drafts.write(claimed, "Oct")
-    turns.fail(claimed)
+    lifecycle.fail(claimed)
 
     assert drafted() == []
     assert queued()[0].startswith("I could not answer that just now.")
@@ -103,8 +106,8 @@ def test_it_makes_way_for_the_word_that_the_agent_failed(claimed: Claim) -> None
 
 def test_it_makes_way_when_the_agent_is_given_up(claimed: Claim) -> None:
     drafts.write(claimed, "Oct")
-    claimed.head.failures = len(turns.RETRY_AFTER)
-    turns.fail(claimed)
+    claimed.head.failures = len(lifecycle.RETRY_AFTER)
+    lifecycle.fail(claimed)
 
     assert drafted() == []
     assert answers()[0].startswith("I still could not answer that.")
@@ -112,7 +115,7 @@ def test_it_makes_way_when_the_agent_is_given_up(claimed: Claim) -> None:
 
 def test_it_makes_way_when_the_message_is_put_aside(claimed: Claim) -> None:
     drafts.write(claimed, "Oct")
-    turns.quarantine(claimed)
+    lifecycle.quarantine(claimed)
 
     assert drafted() == []
 
@@ -121,8 +124,8 @@ def test_it_goes_back_with_the_answer_that_could_not_be_written(claimed: Claim) 
     drafts.write(claimed, "Oct")
     Lane.objects.filter(pk=claimed.lease.conversation.pk).update(fence=claimed.lease.fence + 1)
 
-    with pytest.raises(turns.LeaseLost):
-        turns.finish(claimed, "Octarine.", limit=2000)
+    with pytest.raises(lifecycle.LeaseLost):
+        lifecycle.finish(claimed, "Octarine.", limit=2000)
 
     assert (drafted(), answers()) == (["Oct"], [])
 
@@ -136,7 +139,7 @@ def test_it_is_written_over_by_the_turn_that_is_done_again_after_a_crash(
 
     drafts.write(again, "Oc")
     assert drafted() == ["Oc"]
-    turns.finish(again, "Octarine.", limit=2000)
+    lifecycle.finish(again, "Octarine.", limit=2000)
 
     assert (drafted(), queued(), answers()) == ([], ["Octarine."], ["Octarine."])
     assert not drafts.write(claimed, "Octar")  # by one who did not notice that they are dead
@@ -151,7 +154,7 @@ def test_it_is_seen_where_the_answer_will_be(page: Browser, alice: PlatformAccou
     claimed = claim(alice)
     drafts.write(claimed, "Oct")
     before = chat_page.chat(page)
-    turns.finish(claimed, "Octarine.", limit=2000)
+    lifecycle.finish(claimed, "Octarine.", limit=2000)
     after = chat_page.chat(page)
 
     assert [(line.role, line.text) for line in before.lines][-1] == ("assistant draft", "Oct")
@@ -176,7 +179,7 @@ class Streaming:
         for piece in self._pieces:
             yield piece
             await asyncio.sleep(self._pause)
-            self.shown.append(await bridge.call(drafted))
+            self.shown.append(await db.call(drafted))
         if self._fails:
             raise RuntimeError("the model hung up")
 

@@ -16,10 +16,17 @@ from django.test import Client
 from django.urls import reverse
 from redis import Redis
 
-from identity import browsers, clock, linking
+from identity.browsers import sessions as browser_sessions
+from identity.flows import linking
 from identity.models import AccountLink, BrowserAccount, PlatformAccount
-from sessions_app import forget_number, forgetting, history, inbox, outbox, turns, views
+from identity.support import clock
+from sessions_app import inbox
+from sessions_app.history import window
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.privacy import confirmation, forgetting
+from sessions_app.turns import lifecycle
+from sessions_app.web import views
 from tests.identity import pairs
 from tests.sessions_app import browsing
 from tests.sessions_app.racing import at_once
@@ -45,7 +52,7 @@ def talks(platform: str, *, group: str = "") -> None:
     words = words_of(platform)
     conversation = inbox.receive(message(words, f"I say {words}", platform=platform, group=group), resolver=DATABASE)
     assert conversation is not None
-    turns.finish(claim(conversation), f"you said {words}", limit=outbox.TEXT_LIMIT)
+    lifecycle.finish(claim(conversation), f"you said {words}", limit=outbox_queue.TEXT_LIMIT)
 
 
 def found() -> set[str]:
@@ -75,7 +82,7 @@ class Person:
             talks(platform)
         self.browser = browsing.browser_of(*map(account, platforms))
         session = client.session
-        session[browsers.SESSION_KEY] = str(self.browser.pk)
+        session[browser_sessions.SESSION_KEY] = str(self.browser.pk)
         session.save()
         for platform in platforms:
             browsing.converse(self.browser, account(platform), f"page {words_of(platform)}", "heard")
@@ -99,7 +106,7 @@ class Person:
 
 
 def number(platform: str) -> str:
-    return forget_number.number_of(ForgetRequest.objects.get(account=account(platform), state="asked"))
+    return confirmation.number_of(ForgetRequest.objects.get(account=account(platform), state="asked"))
 
 
 def says_what_is_so(page: str, *, deleted: set[str], kept: dict[str, str]) -> None:
@@ -150,7 +157,7 @@ def all_of_redis() -> str:
 
 
 def texts_of(platform: str) -> list[str]:
-    lines = history.window_for(Conversation.objects.get(account=account(platform)), limit=100)
+    lines = window.window_for(Conversation.objects.get(account=account(platform)), limit=100)
     return [line.text for line in lines]
 
 
@@ -224,7 +231,7 @@ def test_it_says_that_words_of_others_in_groups_stay(client: Client) -> None:
     talks("telegram", group="pub")
     other = inbox.receive(message("bob", "I am bob", group="pub"), resolver=DATABASE)
     assert other
-    turns.finish(claim(other), "hello bob", limit=outbox.TEXT_LIMIT)
+    lifecycle.finish(claim(other), "hello bob", limit=outbox_queue.TEXT_LIMIT)
     deliver()
 
     assert "What others said in groups" in person.opens("telegram")
@@ -238,7 +245,7 @@ def test_it_deletes_what_was_mirrored_to_a_deleted_account(client: Client) -> No
     for platform in ("telegram", "discord"):
         conversation = Conversation.objects.get(account=account(platform))
         said = {"role": "assistant", "source": "mirror", "text": f"mirrored {words_of(platform)}"}
-        history.entry(conversation, **said).save()
+        window.entry(conversation, **said).save()
 
     forget(person, "discord", deleted={DISCORD}, kept={TELEGRAM: "new"})
     assert HistoryEntry.objects.get(source="mirror").text == "mirrored quokkatelegram"
@@ -250,7 +257,7 @@ def test_it_signs_out_an_older_browser_and_says_so(client: Client) -> None:
     deliver()
 
     forget(person, "telegram", deleted={TELEGRAM}, kept={DISCORD: "apart"})
-    assert browsers.alive([older.pk, person.browser.pk]) == set()
+    assert browser_sessions.alive([older.pk, person.browser.pk]) == set()
 
 
 def test_it_says_the_same_in_the_chat(client: Client) -> None:

@@ -19,23 +19,24 @@ from django.db import connection, connections, transaction
 from django.db.backends.utils import CursorWrapper
 from django.test.utils import CaptureQueriesContext
 
-from identity import audit, browsers, clock, codes, linking, pairing, pairing_limits, pairing_rows
-from identity.limits import limits
+from identity import audit
+from identity.browsers import sessions as browser_sessions
+from identity.flows import linking, pair_in_chat
 from identity.models import AccountLink, AuditEvent, Browser, Pairing, PlatformAccount, UnifiedUser
 from identity.notices import Template
-from sessions_app import (
-    conversations,
-    database_files,
-    forget_number,
-    forgetting,
-    inbox,
-    outbox,
-    pairing_chat,
-    turns,
-    watermarks,
-)
-from sessions_app.forgetting import Answer, Outcome
+from identity.pairing import codes, rate_limits
+from identity.pairing import requests as pairing_requests
+from identity.pairing.settings import limits
+from identity.support import clock
+from sessions_app import inbox
+from sessions_app.commands import linking as linking_commands
+from sessions_app.history import conversations
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery, Watermark
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.privacy import confirmation, forgetting, sqlite_vacuum
+from sessions_app.privacy.forgetting import Answer, Outcome
+from sessions_app.receiving import watermarks
+from sessions_app.turns import lifecycle
 from tests.identity import pairs
 from tests.sessions_app import browsing
 from tests.sessions_app.racing import at_once
@@ -58,9 +59,9 @@ def asked(who: str = "zaphod", platform: str = "telegram") -> ForgetRequest:
 def deliver(*platforms: str) -> list[str]:
     """Send what is in line for these platforms, or all, as a courier does. What people read."""
     read = []
-    while taken := outbox.claim(owner="courier", platforms=platforms or PLATFORMS):
-        read += [outbox.outgoing(one).text for one in taken]
-        outbox.settle([outbox.Sent(one, f"sent-{one.pk}") for one in taken])
+    while taken := outbox_queue.claim(owner="courier", platforms=platforms or PLATFORMS):
+        read += [outbox_queue.outgoing(one).text for one in taken]
+        outbox_queue.settle([outbox_queue.Sent(one, f"sent-{one.pk}") for one in taken])
     return read
 
 
@@ -122,7 +123,7 @@ def found_of_zaphod() -> set[str]:
 def forget(who: str = "zaphod") -> None:
     request = asked(who)
     deliver()
-    type_number(forget_number.number_of(request), who)
+    type_number(confirmation.number_of(request), who)
     deliver()
     assert go_on() == 1
 
@@ -131,7 +132,7 @@ def confirmed(who: str = "zaphod") -> ForgetRequest:
     """Somebody asked on Telegram, and has typed the number when the others were warned."""
     request = asked(who)
     deliver()
-    answer = forgetting.confirm(account=account(who), number=forget_number.number_of(request))
+    answer = forgetting.confirm(account=account(who), number=confirmation.number_of(request))
     assert answer == Answer(Outcome.CONFIRMED)
     return request
 
@@ -154,7 +155,7 @@ def test_it_leaves_nothing_of_a_person_and_all_of_others(two: None) -> None:
 
 def test_it_deletes_what_waits_for_them_at_an_older_address(two: None) -> None:
     """A platform gave the chat another id after the notice was put in line."""
-    outbox.queue_notice(account(), Template.FORGET_ASKED, {"by": account("bob").pk})
+    outbox_queue.queue_notice(account(), Template.FORGET_ASKED, {"by": account("bob").pk})
     OutboundDelivery.objects.filter(template=Template.FORGET_ASKED).update(chat_id="the older one")
     assert not Conversation.objects.filter(chat_id="the older one").exists()
 
@@ -169,8 +170,8 @@ def test_it_signs_out_every_browser_of_theirs_and_no_other(two: None) -> None:
 
     forget()
 
-    assert [browsers.attached(one) for one in (*pages, other)] == [[], [], [account("bob")]]
-    assert browsers.alive([one.pk for one in (*pages, other)]) == {other.pk}
+    assert [browser_sessions.attached(one) for one in (*pages, other)] == [[], [], [account("bob")]]
+    assert browser_sessions.alive([one.pk for one in (*pages, other)]) == {other.pk}
 
 
 def test_it_ends_what_they_had_begun(two: None) -> None:
@@ -206,11 +207,11 @@ def test_it_sends_a_number_and_says_farewell(two: None) -> None:
     deliver()
     request = asked()
     [told, _warned] = deliver()
-    assert codes.shown_number(forget_number.number_of(request)) in told
+    assert codes.shown_number(confirmation.number_of(request)) in told
     assert "Telegram account" in told
     assert "Discord account" in told
 
-    type_number(forget_number.number_of(request))
+    type_number(confirmation.number_of(request))
     assert go_on() == 0  # before the farewell is sent
     assert "the last you will hear" in deliver()[0]
     assert go_on() == 1
@@ -219,7 +220,7 @@ def test_it_sends_a_number_and_says_farewell(two: None) -> None:
 
 def test_it_stores_the_number_nowhere(two: None) -> None:
     request = asked()
-    number = forget_number.number_of(request)
+    number = confirmation.number_of(request)
     type_number(f"is it {number}?")
 
     assert number.encode() not in everything()
@@ -228,7 +229,7 @@ def test_it_stores_the_number_nowhere(two: None) -> None:
 
 def test_it_ends_with_the_third_wrong_number(two: None) -> None:
     request = asked()
-    right = forget_number.number_of(request)
+    right = confirmation.number_of(request)
     wrong = f"{(int(right) + 1) % 1_000_000:06d}"
     outcomes = [forgetting.confirm(account=account(), number=wrong) for _ in range(3)]
 
@@ -238,7 +239,7 @@ def test_it_ends_with_the_third_wrong_number(two: None) -> None:
 
 def test_it_counts_the_tries_that_the_operator_allows(two: None, settings: LazySettings) -> None:
     settings.BOTOS_PAIRING = {"number_tries": "5"}
-    right = forget_number.number_of(asked())
+    right = confirmation.number_of(asked())
     wrong = f"{(int(right) + 1) % 1_000_000:06d}"
 
     told = [forgetting.words_for(forgetting.confirm(account=account(), number=wrong)) for _ in range(2)]
@@ -247,11 +248,11 @@ def test_it_counts_the_tries_that_the_operator_allows(two: None, settings: LazyS
 
 
 def test_it_takes_a_number_once_and_in_its_time(two: None) -> None:
-    number = forget_number.number_of(asked())
+    number = confirmation.number_of(asked())
     ForgetRequest.objects.update(expires_at=clock.now())
     assert forgetting.confirm(account=account(), number=number).outcome == Outcome.NOTHING
 
-    number = forget_number.number_of(asked())
+    number = confirmation.number_of(asked())
     assert forgetting.confirm(account=account(), number=number).outcome == Outcome.CONFIRMED
     assert forgetting.confirm(account=account(), number=number).outcome == Outcome.NOTHING
 
@@ -260,7 +261,7 @@ def test_it_takes_the_number_of_a_browser_only_there(two: None) -> None:
     here, there = (Browser.objects.create(name=name) for name in ("here", "there"))
     request = forgetting.ask(account=account(), browser=here)
     assert request
-    number = forget_number.number_of(request)
+    number = confirmation.number_of(request)
 
     assert forgetting.confirm(account=account(), number=number).outcome == Outcome.ELSEWHERE
     assert forgetting.confirm(account=account(), number=number, browser=there).outcome == Outcome.ELSEWHERE
@@ -281,7 +282,7 @@ def test_it_does_not_forget_what_was_linked_after_it_was_asked(two: None) -> Non
     request = asked()
     say("trillian", "hers", answer="ok", platform="slack")
     link("trillian", "slack", "u-1")
-    forgetting.confirm(account=account(), number=forget_number.number_of(request))
+    forgetting.confirm(account=account(), number=confirmation.number_of(request))
     deliver()
     go_on()
 
@@ -293,7 +294,7 @@ def test_it_forgets_nobody_who_could_not_be_warned(two: None) -> None:
     deliver()
     request = asked()
     deliver("telegram")  # Discord is down
-    type_number(forget_number.number_of(request))
+    type_number(confirmation.number_of(request))
     [told] = deliver("telegram")
     go_on()
 
@@ -307,10 +308,10 @@ def test_it_forgets_nobody_who_could_not_be_warned(two: None) -> None:
 def test_it_forgets_nobody_whose_warning_came_to_nothing(two: None) -> None:
     deliver()
     request = asked()
-    for warning in outbox.claim(owner="courier", platforms=["discord"]):
-        outbox.settle([outbox.Failed(warning, "blocked by the user", permanent=True)])
+    for warning in outbox_queue.claim(owner="courier", platforms=["discord"]):
+        outbox_queue.settle([outbox_queue.Failed(warning, "blocked by the user", permanent=True)])
 
-    answer = forgetting.confirm(account=account(), number=forget_number.number_of(request))
+    answer = forgetting.confirm(account=account(), number=confirmation.number_of(request))
 
     assert answer.kept == (account("zaphod", "discord"),)
 
@@ -322,7 +323,7 @@ def test_it_forgets_nobody_who_has_no_chat_to_be_warned_in(two: None) -> None:
     request = asked()
     deliver()
 
-    answer = forgetting.confirm(account=account(), number=forget_number.number_of(request))
+    answer = forgetting.confirm(account=account(), number=confirmation.number_of(request))
 
     assert answer.kept == (account("ford", "slack"),)
 
@@ -330,7 +331,7 @@ def test_it_forgets_nobody_who_has_no_chat_to_be_warned_in(two: None) -> None:
 def test_it_does_not_forget_what_was_unlinked_before_it_was_confirmed(two: None) -> None:
     request = asked()
     linking.unlink(platform="discord", platform_user_id="zaphod", actor="test")
-    forgetting.confirm(account=account(), number=forget_number.number_of(request))
+    forgetting.confirm(account=account(), number=confirmation.number_of(request))
     deliver()
     go_on()
 
@@ -382,7 +383,7 @@ def test_it_warns_the_others_when_it_is_asked(two: None) -> None:
     asked()
     [told] = OutboundDelivery.objects.filter(template="forget_asked")
     assert (told.platform, told.chat_id) == ("discord", "chat-zaphod")
-    notice = outbox.outgoing(told)
+    notice = outbox_queue.outgoing(told)
 
     assert 'Telegram account "Zaphod"' in notice.text
     assert "once the number" in notice.text
@@ -425,9 +426,9 @@ def test_it_takes_names_out_of_the_operators_log(two: None) -> None:
 
 
 def test_it_keeps_no_number_that_an_edit_brings(two: None) -> None:
-    number = forget_number.number_of(asked())
+    number = confirmation.number_of(asked())
 
-    assert pairing_chat.is_secret(f"or {number}", account())
+    assert linking_commands.is_secret(f"or {number}", account())
 
 
 def test_it_does_not_take_back_a_message_that_comes_again(two: None) -> None:
@@ -462,31 +463,31 @@ def test_it_begins_anew_with_whoever_comes_back(two: None) -> None:
 
 def test_whoever_comes_back_has_guessed_already(two: None) -> None:
     for _ in range(limits().guesses):
-        pairing.claim(account=account(), secret="BBBBBBBB")
+        pair_in_chat.claim(account=account(), secret="BBBBBBBB")
     forget()
     say("zaphod", "hello again", answer="who are you?")
 
-    assert pairing.claim(account=account(), secret="BBBBBBBB") == pairing_rows.Outcome.WAIT
+    assert pair_in_chat.claim(account=account(), secret="BBBBBBBB") == pairing_requests.Outcome.WAIT
 
 
 def test_whoever_comes_back_has_started_already(two: None) -> None:
-    pairing.offer(account=account())
+    pair_in_chat.offer(account=account())
     forget()
     say("zaphod", "hello again", answer="who are you?")
 
-    assert pairing.offer(account=account()) == pairing_rows.Outcome.WAIT
+    assert pair_in_chat.offer(account=account()) == pairing_requests.Outcome.WAIT
 
 
 def test_whoever_comes_back_has_been_denied_already(two: None) -> None:
     for who in ("bob", "charlie", "dora"):
         request = pairs.claimed(pairs.account(who, "slack"), account())
-        pairing.deny(account=pairs.account(who, "slack"), pairing_id=request.pk)
+        pair_in_chat.deny(account=pairs.account(who, "slack"), pairing_id=request.pk)
         pairs.later(31, Pairing.objects.all())
     forget()
     say("zaphod", "hello again", answer="who are you?")
 
-    assert pairing_limits.strikes(account()) == limits().strikes
-    assert pairing.offer(account=account()) == pairing_rows.Outcome.WAIT
+    assert rate_limits.strikes(account()) == limits().strikes
+    assert pair_in_chat.offer(account=account()) == pairing_requests.Outcome.WAIT
 
 
 def test_it_keeps_the_log_by_its_keyed_hash(two: None) -> None:
@@ -500,9 +501,9 @@ def test_it_keeps_the_log_by_its_keyed_hash(two: None) -> None:
 def test_it_goes_on_after_a_crash_at_any_step(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
     request = asked()
     deliver()
-    forgetting.confirm(account=account(), number=forget_number.number_of(request))
+    forgetting.confirm(account=account(), number=confirmation.number_of(request))
     deliver()
-    for place, step in ((forgetting, "_forget_some"), (forgetting, "_forget_account"), (database_files, "clean")):
+    for place, step in ((forgetting, "_forget_some"), (forgetting, "_forget_account"), (sqlite_vacuum, "clean")):
         with monkeypatch.context() as patch:
             patch.setattr(place, step, _crash)
             with pytest.raises(SystemExit):
@@ -520,7 +521,7 @@ def _crash(*args: object) -> None:
 def test_it_says_when_others_hold_the_files_and_tries_again(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
     if connection.vendor != "sqlite":
         pytest.skip("only SQLite has a log that readers hold")
-    monkeypatch.setattr(database_files, "_PAUSE", 0.0)
+    monkeypatch.setattr(sqlite_vacuum, "_PAUSE", 0.0)
     connection.cursor().execute("PRAGMA busy_timeout=50")
     reader = connections.create_connection("default")
     cursor = reader.cursor()
@@ -528,7 +529,7 @@ def test_it_says_when_others_hold_the_files_and_tries_again(two: None, monkeypat
     cursor.execute("SELECT COUNT(*) FROM sessions_app_historyentry")
     request = asked()
     deliver()
-    forgetting.confirm(account=account(), number=forget_number.number_of(request))
+    forgetting.confirm(account=account(), number=confirmation.number_of(request))
     deliver()
 
     with CaptureQueriesContext(connection) as queries:
@@ -553,7 +554,7 @@ def test_it_leaves_the_files_alone_where_there_is_no_room(
     confirmed()
     deliver()
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: Mock(free=database_files.SPARE))
+        patch.setattr(shutil, "disk_usage", lambda _: Mock(free=sqlite_vacuum.SPARE))
         with CaptureQueriesContext(connection) as queries:
             assert go_on() == 0
     assert "VACUUM" not in [query["sql"] for query in queries.captured_queries]
@@ -571,11 +572,11 @@ def test_it_cuts_the_log_also_when_the_files_could_not_be_written_anew(
 ) -> None:
     if connection.vendor != "sqlite":
         pytest.skip("only SQLite has such a log")
-    monkeypatch.setattr(database_files, "_PAUSE", 0.0)
-    monkeypatch.setattr(database_files, "_write_anew", lambda: bool(say("bob", "meanwhile")) and False)
+    monkeypatch.setattr(sqlite_vacuum, "_PAUSE", 0.0)
+    monkeypatch.setattr(sqlite_vacuum, "_write_anew", lambda: bool(say("bob", "meanwhile")) and False)
     log = Path(f"{connection.settings_dict['NAME']}-wal")
 
-    assert database_files.clean() == database_files.HELD
+    assert sqlite_vacuum.clean() == sqlite_vacuum.HELD
     assert log.stat().st_size == 0
 
 
@@ -587,21 +588,21 @@ def test_it_wants_room_for_two_copies_where_both_are_on_one_disk(
     if connection.vendor != "sqlite":
         pytest.skip("only SQLite writes its files anew")
     folder, file = Path(str(connection.settings_dict["NAME"])).parent, Path(str(connection.settings_dict["NAME"]))
-    monkeypatch.setattr(database_files, "VAR_TMP", folder)
-    monkeypatch.setattr(database_files, "gettempdir", lambda: "/tmp")
+    monkeypatch.setattr(sqlite_vacuum, "VAR_TMP", folder)
+    monkeypatch.setattr(sqlite_vacuum, "gettempdir", lambda: "/tmp")
     size = file.stat().st_size + Path(f"{file}-wal").stat().st_size
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: Mock(free=size * times + database_files.SPARE))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Mock(free=size * times + sqlite_vacuum.SPARE))
 
-    assert (database_files.clean() == "") is is_done
+    assert (sqlite_vacuum.clean() == "") is is_done
 
 
 def test_it_writes_nothing_anew_while_somebody_reads_the_log(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
     if connection.vendor != "sqlite":
         pytest.skip("only SQLite has such a log")
-    monkeypatch.setattr(database_files, "_cut_log", lambda: False)
-    monkeypatch.setattr(database_files, "_write_anew", _crash)
+    monkeypatch.setattr(sqlite_vacuum, "_cut_log", lambda: False)
+    monkeypatch.setattr(sqlite_vacuum, "_write_anew", _crash)
 
-    assert database_files.clean() == database_files.HELD
+    assert sqlite_vacuum.clean() == sqlite_vacuum.HELD
 
 
 def test_it_forgets_a_portion_at_a_time(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -703,7 +704,7 @@ def plan_of(cursor: CursorWrapper, sql: str) -> str:
 
 def test_it_cleans_the_files_once_for_all_who_are_forgotten(two: None, monkeypatch: pytest.MonkeyPatch) -> None:
     clean = Mock(return_value="")
-    monkeypatch.setattr(database_files, "clean", clean)
+    monkeypatch.setattr(sqlite_vacuum, "clean", clean)
     for who in ("zaphod", "bob"):
         confirmed(who)
     deliver()
@@ -723,7 +724,7 @@ def test_it_writes_no_answer_of_a_turn_that_was_under_way(two: None) -> None:
     waiting = claim(receive("zaphod", "octarine?"))
     forget()
 
-    with pytest.raises(turns.LeaseLost):
-        turns.finish(waiting, "octarine!", limit=2000)
+    with pytest.raises(lifecycle.LeaseLost):
+        lifecycle.finish(waiting, "octarine!", limit=2000)
     assert not Conversation.objects.filter(platform="telegram", kind="dm").exclude(key="telegram:bob").exists()
     assert not OutboundDelivery.objects.filter(chat_id="chat-zaphod").exists()

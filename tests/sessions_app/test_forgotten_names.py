@@ -13,11 +13,15 @@ from django.db import models
 from django.test import Client
 from django.urls import reverse
 
-from identity import operators, pairing
+from identity import operators
+from identity.flows import pair_in_chat
 from identity.models import AccountLink, Pairing, PlatformAccount, UnifiedUser
 from identity.operators import NewPerson
-from sessions_app import forget_number, inbox, outbox, turns
+from sessions_app import inbox
 from sessions_app.messages import Sender
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.privacy import confirmation
+from sessions_app.turns import lifecycle
 from tests.identity import pairs
 from tests.sessions_app import browsing
 from tests.sessions_app.talk import DATABASE, claim, message, say
@@ -34,7 +38,7 @@ def talks(text: str, *, group: str = "") -> None:
     sent = replace(message("quokkaid", text, group=group), sender=Sender("quokkaid", NAME, HANDLE))
     conversation = inbox.receive(sent, resolver=DATABASE)
     if conversation is not None:
-        turns.finish(claim(conversation), f"hello {NAME}", limit=outbox.TEXT_LIMIT)
+        lifecycle.finish(claim(conversation), f"hello {NAME}", limit=outbox_queue.TEXT_LIMIT)
 
 
 def found() -> set[str]:
@@ -89,7 +93,7 @@ def _looked_at_by_an_operator(person: UnifiedUser) -> None:
 def _forget() -> None:
     request = asked("quokkaid")
     deliver()
-    type_number(forget_number.number_of(request), "quokkaid")
+    type_number(confirmation.number_of(request), "quokkaid")
     deliver()
     assert go_on() == 1
 
@@ -123,7 +127,7 @@ def test_no_name_stays_of_an_account_that_asked_others_and_was_refused(linked: P
     pairs.later(86_400, Pairing.objects.all())
     request = pairs.claimed(account("bob", "slack"), account("quokkaid"))
     deliver()
-    pairing.deny(account=account("bob", "slack"), pairing_id=request.pk)
+    pair_in_chat.deny(account=account("bob", "slack"), pairing_id=request.pk)
     deliver()
 
     _forget()

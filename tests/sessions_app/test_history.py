@@ -24,13 +24,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from identity import clock, linking
+from identity.flows import linking
 from identity.models import AccountLink, PlatformAccount, UnifiedUser
-from sessions_app import history, inbox, lanes, outbox, turns
+from identity.support import clock
+from sessions_app import inbox
+from sessions_app.history import window
 from sessions_app.manager import BotSessionManager
 from sessions_app.messages import Line, Sender
 from sessions_app.mirror import mirror_to_session
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import leases, lifecycle
 from tests.sessions_app.moments import StillClock
 from tests.sessions_app.oracle import Oracle
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say, texts
@@ -143,8 +147,8 @@ class Histories(RuleBasedStateMachine):
     def every_window_is_what_the_oracle_says(self) -> None:
         for place, conversation in self.conversations.items():
             for limit in (3, 100):
-                assert _words(history.window_for(conversation, limit=limit)) == self.oracle.window(place, limit)
-                assert _words(history.readable(conversation, limit=limit)) == self.oracle.readable(place, limit)
+                assert _words(window.window_for(conversation, limit=limit)) == self.oracle.window(place, limit)
+                assert _words(window.readable(conversation, limit=limit)) == self.oracle.readable(place, limit)
             assert _paged(conversation) == self.oracle.readable(place, 10_000)
             known = {*self.conversations, *self.without_resolver}
             listed = self.oracle.places(place, known)
@@ -155,7 +159,7 @@ class Histories(RuleBasedStateMachine):
         theirs = [*self.conversations.items(), *self.without_resolver.items()]
         names = {one.pk: place for place, one in theirs}
         listed: dict[str, list[str]] = {}
-        for one in history.places(conversation):
+        for one in window.places(conversation):
             listed.setdefault(names[one.conversation_id], []).extend(_paged(conversation, only=one.conversation_id))
         return {place: sorted(words) for place, words in listed.items()}
 
@@ -179,22 +183,24 @@ class Histories(RuleBasedStateMachine):
             self._serve_in(self.conversations[place])
 
     def _serve_in(self, conversation: Conversation) -> None:
-        claims = lanes.claim([conversation.pk], owner="test", platforms=PLATFORMS).claims
+        claims = leases.claim([conversation.pk], owner="test", platforms=PLATFORMS).claims
         if not claims:
             return
         (claimed,) = claims
         served, without_resolver = claimed.lease.conversation.key, self.without_resolver.items()
         alone = next((account for account, one in without_resolver if one == claimed.lease.conversation), "")
         if alone and claimed.head.kind == InboundEvent.Kind.COMMAND:
-            turns.answer_command(claimed, turns.begin(claimed, resolver=None), limit=outbox.TEXT_LIMIT)
+            lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=None), limit=outbox_queue.TEXT_LIMIT)
             self.oracle.start_anew_alone(alone, claimed.head.received_at)
             return
         if claimed.head.kind == InboundEvent.Kind.COMMAND:
-            turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=outbox.TEXT_LIMIT)
+            lifecycle.answer_command(
+                claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT
+            )
             self.oracle.start_anew(served, claimed.head.received_at, now=self.still.now)
             return
         served, answer = alone or served, self._words()
-        turns.finish(claimed, answer, limit=outbox.TEXT_LIMIT)
+        lifecycle.finish(claimed, answer, limit=outbox_queue.TEXT_LIMIT)
         for event in claimed.events:
             self.oracle.say(served, event.text, event.received_at)
         self.oracle.say(served, answer, claimed.events[-1].received_at, written=self.still.now)
@@ -202,10 +208,10 @@ class Histories(RuleBasedStateMachine):
 
 def _paged(conversation: Conversation, *, only: int | None = None) -> list[str]:
     """All pages after another, each of three."""
-    page = history.page(conversation, limit=3, only=only)
+    page = window.page(conversation, limit=3, only=only)
     words = _words(page.lines)
     while page.older:
-        page = history.page(conversation, limit=3, before=page.older, only=only)
+        page = window.page(conversation, limit=3, before=page.older, only=only)
         assert 0 < len(page.lines) <= 3
         words = _words(page.lines) + words
     return words
@@ -239,11 +245,11 @@ def share(who: str, platform: str) -> None:
 
 def start_anew(conversation: int) -> None:
     claimed = claim(conversation)
-    turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=outbox.TEXT_LIMIT)
+    lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT)
 
 
 def pages(conversation: int) -> list[str]:
-    return _words(history.readable(Conversation.objects.get(pk=conversation), limit=100))
+    return _words(window.readable(Conversation.objects.get(pk=conversation), limit=100))
 
 
 @pytest.fixture
@@ -294,7 +300,7 @@ def test_it_takes_the_moment_of_receipt_for_the_whole_turn() -> None:
     telegram, discord = receive("alice", "asked before"), say("alice", "x", answer="ok", platform="discord")
     link("alice", "telegram")
     link("alice", "discord")
-    turns.finish(claim(telegram), "answered after", limit=outbox.TEXT_LIMIT)
+    lifecycle.finish(claim(telegram), "answered after", limit=outbox_queue.TEXT_LIMIT)
 
     assert texts(discord) == ["x", "ok"]
     assert texts(telegram) == ["asked before", "answered after"]
@@ -360,8 +366,8 @@ def test_it_keeps_in_view_what_was_heard_after_new() -> None:
     conversation = receive("alice", "/new")
     start = claim(conversation)
     receive("alice", "while it works")
-    turns.answer_command(start, turns.begin(start, resolver=DATABASE), limit=outbox.TEXT_LIMIT)
-    turns.finish(claim(conversation), "ok", limit=outbox.TEXT_LIMIT)
+    lifecycle.answer_command(start, lifecycle.begin(start, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT)
+    lifecycle.finish(claim(conversation), "ok", limit=outbox_queue.TEXT_LIMIT)
 
     assert texts(conversation) == ["while it works", "ok"]
 
@@ -443,8 +449,8 @@ def test_it_keeps_back_what_was_answered_in_a_disowned_link_to_a_message_from_be
     telegram = receive("alice", "asked before")
     link("alice", "telegram")
     link("mallory", "discord")
-    turns.finish(claim(discord), "alice says: octarine", limit=outbox.TEXT_LIMIT)
-    turns.finish(claim(telegram), "mallory says: believe me", limit=outbox.TEXT_LIMIT)
+    lifecycle.finish(claim(discord), "alice says: octarine", limit=outbox_queue.TEXT_LIMIT)
+    lifecycle.finish(claim(telegram), "mallory says: believe me", limit=outbox_queue.TEXT_LIMIT)
     unlink("mallory", "discord", disown=True)
 
     assert texts(discord) == ["what does alice say?"]
@@ -458,7 +464,7 @@ def test_it_keeps_in_view_what_was_answered_before_one_shared_a_person_with_a_di
     telegram = receive("alice", "asked")
     unlink("mallory", "slack", disown=True)
     link("alice", "telegram")
-    turns.finish(claim(telegram), "answered", limit=outbox.TEXT_LIMIT)
+    lifecycle.finish(claim(telegram), "answered", limit=outbox_queue.TEXT_LIMIT)
 
     assert texts(telegram) == ["asked", "answered"]
 
@@ -492,7 +498,7 @@ def test_it_orders_by_receipt_and_not_by_the_time_of_writing(still: StillClock) 
     still.move(1)
     manager = BotSessionManager("telegram", identity_resolver=DATABASE)
     mirror_to_session(manager, "alice", "told in between", "cron")
-    turns.finish(claim(conversation), "answered", limit=outbox.TEXT_LIMIT)
+    lifecycle.finish(claim(conversation), "answered", limit=outbox_queue.TEXT_LIMIT)
 
     assert texts(conversation) == ["asked", "answered", "told in between"]
 
@@ -508,7 +514,7 @@ def test_it_orders_by_the_time_of_writing_within_one_moment(still: StillClock) -
 def test_it_gives_moments_that_are_aware_on_every_database(still: StillClock) -> None:
     conversation = Conversation.objects.get(pk=say("alice", "hello"))
 
-    assert {line.said_at for line in history.window_for(conversation, limit=10)} == {still.now}
+    assert {line.said_at for line in window.window_for(conversation, limit=10)} == {still.now}
 
 
 @pytest.mark.parametrize("linked", [1, 4])
@@ -516,11 +522,11 @@ def test_it_asks_the_database_once(linked: int, django_assert_num_queries: Calla
     conversation = _of_many_accounts(linked)
 
     with django_assert_num_queries(1):
-        history.window_for(conversation, limit=100)
+        window.window_for(conversation, limit=100)
     for who in "abcd"[:linked]:
         _fill(Conversation.objects.get(key=f"telegram:{who}"), 150)
     with django_assert_num_queries(1):
-        assert len(history.window_for(conversation, limit=100)) == 100
+        assert len(window.window_for(conversation, limit=100)) == 100
 
 
 def _of_many_accounts(count: int) -> Conversation:
@@ -532,7 +538,7 @@ def _of_many_accounts(count: int) -> Conversation:
 
 def _fill(conversation: Conversation, count: int) -> None:
     HistoryEntry.objects.bulk_create(
-        [history.entry(conversation, role="user", source="message", text=f"words {number}") for number in range(count)],
+        [window.entry(conversation, role="user", source="message", text=f"words {number}") for number in range(count)],
         batch_size=1000,
     )
 
@@ -541,8 +547,8 @@ def test_it_pages_from_the_newest_back(alice: tuple[int, int]) -> None:
     for number in range(3):
         say("alice", f"here {number}", answer="ok", platform=("telegram", "discord")[number % 2])
     conversation = Conversation.objects.get(pk=alice[0])
-    newest = history.page(conversation, limit=4)
-    before = history.page(conversation, limit=4, before=newest.older)
+    newest = window.page(conversation, limit=4)
+    before = window.page(conversation, limit=4, before=newest.older)
 
     assert _words(newest.lines) == ["here 1", "ok", "here 2", "ok"]
     assert _words(before.lines) == ["old", "ok", "here 0", "ok"]
@@ -551,7 +557,7 @@ def test_it_pages_from_the_newest_back(alice: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("cursor", ["x", "1", "-1-1", "1-1-1", "٣-٣", "9" * 40 + "-1"])
 def test_it_takes_a_cursor_that_nobody_gave_for_none(alice: tuple[int, int], cursor: str) -> None:
-    page = history.page(Conversation.objects.get(pk=alice[0]), limit=9, before=cursor)
+    page = window.page(Conversation.objects.get(pk=alice[0]), limit=9, before=cursor)
 
     assert _words(page.lines) == ["old", "ok"]
 
@@ -561,8 +567,8 @@ def test_it_shows_one_conversation_alone_and_none_that_may_not_be_read(alice: tu
     stranger = say("mallory", "mine", answer="ok")
     conversation = Conversation.objects.get(pk=alice[0])
 
-    assert _words(history.page(conversation, limit=9, only=alice[1]).lines) == ["there", "yes"]
-    assert history.page(conversation, limit=9, only=stranger).lines == ()
+    assert _words(window.page(conversation, limit=9, only=alice[1]).lines) == ["there", "yes"]
+    assert window.page(conversation, limit=9, only=stranger).lines == ()
 
 
 @pytest.fixture
@@ -583,14 +589,14 @@ def _others(count: int) -> None:
     people = UnifiedUser.objects.bulk_create([UnifiedUser(unified_user_id=name) for name in names])
     AccountLink.objects.bulk_create([AccountLink(account=a, user=u) for a, u in zip(owners, people, strict=True)])
     chats = [Conversation(kind="dm", key=str(owner), account=owner, platform="slack") for owner in owners]
-    said = [history.entry(chat, text="x") for chat in Conversation.objects.bulk_create(chats) * 20]
+    said = [window.entry(chat, text="x") for chat in Conversation.objects.bulk_create(chats) * 20]
     HistoryEntry.objects.bulk_create(said, batch_size=1000)
 
 
 def test_it_takes_the_same_work_however_long_the_history(crowded: Conversation) -> None:
     middle = f"{(clock.read() - clock.EPOCH) // timedelta(microseconds=1)}-{1 << 60}"
-    older = partial(history.page, before=middle)
-    for read, limit in ((history.window_for, 10), (history.window_for, 100), (history.readable, 100), (older, 100)):
+    older = partial(window.page, before=middle)
+    for read, limit in ((window.window_for, 10), (window.window_for, 100), (window.readable, 100), (older, 100)):
         if connection.vendor == "postgresql":
             assert sum(_rows_read(_plan(crowded, read, limit, "EXPLAIN (ANALYZE, FORMAT JSON)"))) <= 3 * limit * 4
         else:
@@ -652,7 +658,7 @@ def test_it_starts_anew_in_the_order_of_all_locks() -> None:
         pytest.skip("SQLite has one writer at a time")
     conversation = Conversation.objects.get(pk=say("alice", "hello"))
     with CaptureQueriesContext(connection) as queries:
-        history.start_anew(conversation, at=clock.read())
+        window.start_anew(conversation, at=clock.read())
 
     done = [query["sql"] for query in queries.captured_queries]
     held = next(place for place, sql in enumerate(done) if sql.endswith("FOR NO KEY UPDATE"))

@@ -10,12 +10,14 @@ import pytest
 from django.conf import LazySettings
 from django.db import connection, transaction
 
-from identity import linking, pairing
+from identity.flows import linking, pair_in_chat
 from identity.models import PlatformAccount, UnifiedUser
 from identity.resolvers import InMemoryIdentityResolver
-from sessions_app import inbox, lanes, messages, outbox, turns
+from sessions_app import inbox, messages
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane, OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import leases, lifecycle
 from tests.identity import pairs
 from tests.sessions_app.racing import at_once
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say, texts
@@ -119,8 +121,8 @@ def test_it_knows_an_account_by_its_id_whatever_it_is_called() -> None:
 def in_a_number(alice: PlatformAccount) -> InboundMessage:
     """For an invitation that somebody else has claimed."""
     link("alice", "telegram")
-    request = pairing.invite(person=UnifiedUser.objects.get(), operator="ann")
-    pairing.claim(account=pairs.account("alice", "discord"), secret=pairs.code(request))
+    request = pair_in_chat.invite(person=UnifiedUser.objects.get(), operator="ann")
+    pair_in_chat.claim(account=pairs.account("alice", "discord"), secret=pairs.code(request))
     return message("alice", pairs.wrong(request))
 
 
@@ -203,7 +205,7 @@ def test_it_replaces_the_words_of_a_message_that_no_turn_has_taken() -> None:
     edit("better")
 
     claimed = claim(conversation)
-    assert turns.begin(claimed, resolver=DATABASE).text == "better"
+    assert lifecycle.begin(claimed, resolver=DATABASE).text == "better"
 
 
 def test_it_notes_an_edit_that_comes_later_and_starts_no_turn() -> None:
@@ -213,7 +215,7 @@ def test_it_notes_an_edit_that_comes_later_and_starts_no_turn() -> None:
 
     assert texts(conversation) == ["one", "ok"]
     assert [entry.metadata for entry in HistoryEntry.objects.order_by("id")] == [{"edited": "better"}, {}]
-    assert lanes.waiting(PLATFORMS) == []
+    assert leases.waiting(PLATFORMS) == []
 
 
 def test_it_leaves_the_words_of_a_running_turn_alone() -> None:
@@ -221,7 +223,7 @@ def test_it_leaves_the_words_of_a_running_turn_alone() -> None:
     claimed = claim(conversation)
 
     edit("better")
-    turns.finish(claimed, "ok", limit=outbox.TEXT_LIMIT)
+    lifecycle.finish(claimed, "ok", limit=outbox_queue.TEXT_LIMIT)
 
     assert texts(conversation) == ["one", "ok"]
 

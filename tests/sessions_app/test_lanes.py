@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
 
-from identity import clock, linking
+from identity.flows import linking
 from identity.models import AccountLink
-from identity.outages import is_away
 from identity.resolvers import DatabaseIdentityResolver
-from sessions_app import history, lanes, outbox, turns
+from identity.support import clock
+from identity.support.db_errors import is_away
+from sessions_app.history import window
 from sessions_app.models import Conversation, InboundEvent, Lane
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import leases, lifecycle
 from tests.sessions_app.racing import at_once
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, is_busy, receive, say
 
@@ -23,11 +26,11 @@ def link(who: str, platform: str, person: str = "alice") -> None:
     linking.link(platform=platform, platform_user_id=who, unified_user_id=person, method="pairing", actor="test")
 
 
-def ask(*conversations: int, owner: str = "test") -> lanes.Claimed:
-    return lanes.claim(conversations, owner=owner, platforms=PLATFORMS)
+def ask(*conversations: int, owner: str = "test") -> leases.Claimed:
+    return leases.claim(conversations, owner=owner, platforms=PLATFORMS)
 
 
-def said(claimed: lanes.Claimed) -> list[list[str]]:
+def said(claimed: leases.Claimed) -> list[list[str]]:
     return [[event.text for event in claim.events] for claim in claimed.claims]
 
 
@@ -38,21 +41,21 @@ def test_it_names_what_waits_the_longest_first_and_once() -> None:
     bob, alice = receive("bob", "a"), receive("alice", "b")
     receive("bob", "c")
 
-    assert lanes.waiting(PLATFORMS) == [bob, alice]
+    assert leases.waiting(PLATFORMS) == [bob, alice]
 
 
 def test_it_names_only_what_can_be_worked_on() -> None:
     held, backing_off, free = receive("alice", "a"), receive("bob", "b"), receive("carol", "c")
     receive("dave", "d", platform="discord")
     claim(held)
-    turns.fail(claim(backing_off))
+    lifecycle.fail(claim(backing_off))
     done = receive("erin", "e")
-    turns.finish(claim(done), "ok", limit=outbox.TEXT_LIMIT)
+    lifecycle.finish(claim(done), "ok", limit=outbox_queue.TEXT_LIMIT)
 
-    assert lanes.waiting(["telegram"]) == [free]
+    assert leases.waiting(["telegram"]) == [free]
 
     Lane.objects.update(lease_until=clock.EPOCH, not_before=clock.EPOCH)
-    assert lanes.waiting(["telegram"]) == [held, backing_off, free]
+    assert leases.waiting(["telegram"]) == [held, backing_off, free]
 
 
 def test_it_asks_the_same_number_of_questions_however_much_waits(
@@ -63,11 +66,11 @@ def test_it_asks_the_same_number_of_questions_however_much_waits(
     for number in range(60):
         receive("alice", f"{number}")
     with django_assert_max_num_queries(1):
-        lanes.waiting(PLATFORMS)
+        leases.waiting(PLATFORMS)
     with django_assert_max_num_queries(14):
         claimed = claim(conversation)
 
-    assert len(claimed.events) == lanes.MOST_IN_A_TURN
+    assert len(claimed.events) == leases.MOST_IN_A_TURN
     assert claimed.more
 
 
@@ -114,7 +117,7 @@ def test_it_leaves_out_what_is_held_and_where_nothing_waits() -> None:
 def test_it_leaves_a_lane_alone_that_backs_off_and_one_whose_sibling_does() -> None:
     link("alice", "telegram")
     link("alice", "discord")
-    turns.fail(claim(receive("alice", "one")))
+    lifecycle.fail(claim(receive("alice", "one")))
     discord, bob = receive("alice", "two", platform="discord"), receive("bob", "b")
 
     claimed = ask(discord, bob)
@@ -125,7 +128,7 @@ def test_it_leaves_a_lane_alone_that_backs_off_and_one_whose_sibling_does() -> N
 
 def test_it_reads_on_where_a_flood_hides_what_was_written_after() -> None:
     alice = receive("alice", "before")
-    flood, *_ = [receive("mallory", f"{number}") for number in range(3 * lanes.MOST_IN_A_TURN)]
+    flood, *_ = [receive("mallory", f"{number}") for number in range(3 * leases.MOST_IN_A_TURN)]
     receive("alice", "after")
 
     claimed = ask(alice, flood)
@@ -135,13 +138,13 @@ def test_it_reads_on_where_a_flood_hides_what_was_written_after() -> None:
 
 
 def test_it_asks_anew_for_those_whom_a_flood_hides() -> None:
-    flood, *_ = [receive("mallory", f"{number}") for number in range(3 * lanes.MOST_IN_A_TURN)]
+    flood, *_ = [receive("mallory", f"{number}") for number in range(3 * leases.MOST_IN_A_TURN)]
     quiet, other = receive("alice", "a"), receive("bob", "b")
 
     first = ask(flood, quiet)
     second = ask(*first.again, other)
 
-    assert said(first) == [[f"{number}" for number in range(lanes.MOST_IN_A_TURN)]]
+    assert said(first) == [[f"{number}" for number in range(leases.MOST_IN_A_TURN)]]
     assert first.claims[0].more
     assert first.again == frozenset([quiet])
     assert sorted(said(second)) == [["a"], ["b"]]
@@ -152,13 +155,13 @@ def test_it_waits_for_a_sibling_that_is_held_or_backs_off_where_another_process_
     link("alice", "discord")
     telegram, discord = receive("alice", "one"), receive("alice", "two", platform="discord")
 
-    turns.fail(claim(telegram))
-    assert lanes.claim([discord], owner="other", platforms=["discord"]).busy == frozenset([discord])
+    lifecycle.fail(claim(telegram))
+    assert leases.claim([discord], owner="other", platforms=["discord"]).busy == frozenset([discord])
 
     Lane.objects.update(not_before=clock.EPOCH)
-    (claimed,) = lanes.claim([discord], owner="other", platforms=["discord"]).claims
-    assert lanes.claim([telegram], owner="test", platforms=["telegram"]).busy == frozenset([telegram])
-    turns.finish(claimed, "ok", limit=outbox.TEXT_LIMIT)
+    (claimed,) = leases.claim([discord], owner="other", platforms=["discord"]).claims
+    assert leases.claim([telegram], owner="test", platforms=["telegram"]).busy == frozenset([telegram])
+    lifecycle.finish(claimed, "ok", limit=outbox_queue.TEXT_LIMIT)
     assert claim(telegram).head.text == "one"
 
 
@@ -187,22 +190,22 @@ def test_it_takes_one_suspect_at_a_time_so_that_a_crash_tells_which_it_was() -> 
     crash(poison, innocent)
 
     claimed = ask(poison, innocent, fresh)
-    others = lanes.claim([innocent], owner="test", platforms=PLATFORMS, has_suspect=True)
+    others = leases.claim([innocent], owner="test", platforms=PLATFORMS, has_suspect=True)
 
     assert said(claimed) == [["poison"], ["b"]]
     assert [claim.is_suspect for claim in claimed.claims] == [True, False]
     assert (claimed.put_off, claimed.busy, claimed.again) == (frozenset([innocent]), frozenset(), frozenset())
     assert (others.claims, others.put_off) == ((), frozenset([innocent]))
     Lane.objects.update(lease_until=clock.EPOCH)
-    assert turns.is_poison(claim(poison))
-    assert not turns.is_poison(claim(innocent))
+    assert lifecycle.is_poison(claim(poison))
+    assert not lifecycle.is_poison(claim(innocent))
 
 
 def test_it_takes_no_message_for_a_suspect_whose_turns_failed_and_did_not_crash() -> None:
     alice, bob = receive("alice", "a"), receive("bob", "b")
     for _ in range(3):
         for conversation in (alice, bob):
-            turns.fail(claim(conversation))
+            lifecycle.fail(claim(conversation))
         Lane.objects.update(not_before=clock.EPOCH)
 
     assert len(ask(alice, bob).claims) == 2
@@ -212,10 +215,10 @@ def test_it_takes_no_message_for_a_suspect_whose_turns_failed_and_did_not_crash(
 def test_it_holds_a_lane_for_a_turn_that_comes_by_no_event(group: str) -> None:
     conversation = Conversation.objects.get(pk=say("alice", "hello", group=group))
 
-    lanes.hold(conversation, owner="test")
+    leases.hold(conversation, owner="test")
 
-    with pytest.raises(lanes.Busy):
-        lanes.hold(conversation, owner="other")
+    with pytest.raises(leases.Busy):
+        leases.hold(conversation, owner="other")
     receive("alice", "again", group=group)
     assert is_busy(conversation.pk)
 
@@ -291,7 +294,7 @@ def test_it_waits_for_no_lane_that_is_just_being_taken(is_leased: bool) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_it_sees_that_a_lane_was_taken_while_it_waited_for_the_messages() -> None:
     conversation = receive("carol", "hello", group="g")
-    outcomes: list[lanes.Claimed] = []
+    outcomes: list[leases.Claimed] = []
 
     with transaction.atomic():
         (first,) = ask(conversation).claims
@@ -315,8 +318,8 @@ def test_it_leaves_to_others_what_they_have_just_been_told_of() -> None:
     old, new = receive("alice", "hello"), receive("bob", "hello")
     InboundEvent.objects.filter(conversation=old).update(received_at=clock.seconds_from_now(-1))
 
-    assert lanes.waiting(PLATFORMS, longer_than=0.5) == [old]
-    assert lanes.waiting(PLATFORMS) == [old, new]
+    assert leases.waiting(PLATFORMS, longer_than=0.5) == [old]
+    assert leases.waiting(PLATFORMS) == [old, new]
 
 
 def test_it_shuts_out_whoever_stood_still_in_another_conversation_of_the_person() -> None:
@@ -329,10 +332,10 @@ def test_it_shuts_out_whoever_stood_still_in_another_conversation_of_the_person(
 
     assert claim(there).head.text == "first"
 
-    lanes.renew([stood_still.lease])
+    leases.renew([stood_still.lease])
     assert Lane.objects.filter(lease_until__gt=clock.now()).count() == 1
-    with pytest.raises(turns.LeaseLost):
-        turns.finish(stood_still, "second, too late", limit=2000)
+    with pytest.raises(lifecycle.LeaseLost):
+        lifecycle.finish(stood_still, "second, too late", limit=2000)
 
 
 def test_it_shuts_out_a_program_that_stood_still() -> None:
@@ -341,13 +344,13 @@ def test_it_shuts_out_a_program_that_stood_still() -> None:
     link("alice", "telegram")
     link("alice", "discord")
     here = Conversation.objects.get(platform="telegram")
-    lease = lanes.hold(here, owner="program")
+    lease = leases.hold(here, owner="program")
     Lane.objects.filter(pk=here.pk).update(lease_until=clock.EPOCH)
 
     claim(receive("alice", "hello?", platform="discord"))
 
-    with pytest.raises(turns.LeaseLost):
-        turns.record(lease, said=history.entry(here, text="x", author=here.account), answered="y")
+    with pytest.raises(lifecycle.LeaseLost):
+        lifecycle.record(lease, said=window.entry(here, text="x", author=here.account), answered="y")
 
 
 def test_it_is_not_overdue_while_its_person_is_served() -> None:
@@ -359,11 +362,11 @@ def test_it_is_not_overdue_while_its_person_is_served() -> None:
     waits = receive("alice", "are you there?", platform="discord")
     receive("bob", "hello")
 
-    assert [event.text for event in lanes.overdue()] == ["hello"]
-    turns.abandon(running.lease)
-    assert {event.conversation_id for event in lanes.overdue()} > {waits}
+    assert [event.text for event in leases.overdue()] == ["hello"]
+    lifecycle.abandon(running.lease)
+    assert {event.conversation_id for event in leases.overdue()} > {waits}
     Lane.objects.filter(pk=running.lease.conversation.pk).update(not_before=clock.seconds_from_now(30))
-    assert [event.text for event in lanes.overdue()] == ["hello"]
+    assert [event.text for event in leases.overdue()] == ["hello"]
 
 
 @pytest.mark.parametrize("unlinked", ["telegram", "discord"])
@@ -373,11 +376,11 @@ def test_it_is_overdue_while_an_account_is_served_that_was_linked_once(unlinked:
         link("alice", platform)
     claim(receive("alice", "a long question", platform="discord"))
     receive("alice", "hello")
-    assert not lanes.overdue().exists()
+    assert not leases.overdue().exists()
 
     AccountLink.objects.filter(account__platform=unlinked).update(ended_at=clock.now())
 
-    assert [event.text for event in lanes.overdue()] == ["hello"]
+    assert [event.text for event in leases.overdue()] == ["hello"]
 
 
 @pytest.mark.parametrize("is_linked", [False, True])
@@ -396,11 +399,11 @@ def test_it_is_not_overdue_while_the_other_chat_of_its_account_is_served(
         receive("alice", "hello", group="room", resolver=one)
     assert running.lease.conversation.pk != waits
 
-    assert [event.text for event in lanes.overdue()] == ["hello"] * 4
-    turns.abandon(running.lease)
-    assert waits in {event.conversation_id for event in lanes.overdue()}
+    assert [event.text for event in leases.overdue()] == ["hello"] * 4
+    lifecycle.abandon(running.lease)
+    assert waits in {event.conversation_id for event in leases.overdue()}
     Lane.objects.filter(pk=running.lease.conversation.pk).update(not_before=clock.seconds_from_now(30))
-    assert [event.text for event in lanes.overdue()] == ["hello"] * 4
+    assert [event.text for event in leases.overdue()] == ["hello"] * 4
 
 
 def test_it_is_not_overdue_while_the_older_chat_of_another_account_of_the_person_is_served() -> None:
@@ -412,9 +415,9 @@ def test_it_is_not_overdue_while_the_older_chat_of_another_account_of_the_person
     receive("alice", "still there?", resolver=None)
     receive("alice", "hello", platform="slack", resolver=None)
 
-    assert [event.text for event in lanes.overdue()] == ["hello"]
-    turns.abandon(running.lease)
-    assert {event.text for event in lanes.overdue()} > {"hello", "are you there?", "still there?"}
+    assert [event.text for event in leases.overdue()] == ["hello"]
+    lifecycle.abandon(running.lease)
+    assert {event.text for event in leases.overdue()} > {"hello", "are you there?", "still there?"}
 
 
 @pytest.mark.django_db(transaction=True)

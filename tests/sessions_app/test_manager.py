@@ -10,7 +10,8 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections
 
-from identity import clock, linking, notices
+from identity import notices
+from identity.flows import linking
 from identity.models import PlatformAccount
 from identity.notices import Template
 from identity.resolvers import (
@@ -19,12 +20,14 @@ from identity.resolvers import (
     InMemoryIdentityResolver,
     Resolves,
 )
-from sessions_app import agents, bridge, texts, turns
+from identity.support import clock
+from sessions_app import agents, db, texts
 from sessions_app.context import SessionContext, get_session_context
 from sessions_app.manager import BotSessionManager
 from sessions_app.messages import Reply, Turn
 from sessions_app.mirror import mirror_to_session
 from sessions_app.models import Conversation, HistoryEntry, Lane, OutboundDelivery
+from sessions_app.turns import lifecycle
 from tests.sessions_app.talk import receive
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -334,7 +337,7 @@ def test_it_writes_nothing_once_somebody_else_has_the_lane() -> None:
             await sync_to_async(Lane.objects.update)(fence=99)
             return Reply("too late")
 
-    with pytest.raises(turns.LeaseLost):
+    with pytest.raises(lifecycle.LeaseLost):
         chat(manager, "7", "hello", Overtaken())
 
     assert not HistoryEntry.objects.exists()
@@ -468,7 +471,7 @@ def test_it_may_be_used_from_several_event_loops() -> None:
     def work(name: str) -> None:
         async def main() -> None:
             await asyncio.gather(*(manager.chat(Echo(), "7", f"{name} {number}") for number in range(4)))
-            await bridge.call(connections.close_all)  # the bridge's thread outlives the test
+            await db.call(connections.close_all)  # the bridge's thread outlives the test
 
         try:
             asyncio.run(main())

@@ -13,16 +13,18 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory, RequestFactory
 
-from identity import linking, notices
+from identity import notices
+from identity.flows import linking
 from identity.models import PlatformAccount, UnifiedUser
 from identity.notices import Template
 from identity.resolvers import DatabaseIdentityResolver, InMemoryIdentityResolver
-from sessions_app import bridge, history, mirror
+from sessions_app import db, mirror
+from sessions_app.history import window
 from sessions_app.manager import BotSessionManager
 from sessions_app.messages import Reply, Turn
 from sessions_app.mirror import amirror_to_session, mirror_to_session
 from sessions_app.models import Conversation, HistoryEntry, OutboundDelivery
-from sessions_app.telling import tell
+from sessions_app.outbox.notify import tell
 from tests.sessions_app.talk import receive
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -233,7 +235,7 @@ def test_it_holds_the_lock_around_the_write(manager: BotSessionManager) -> None:
 
 def test_it_gives_the_lock_back_if_the_write_fails(manager: BotSessionManager, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = threading.RLock()
-    monkeypatch.setattr(history, "entry", None)
+    monkeypatch.setattr(window, "entry", None)
 
     assert mirror_to_session(manager, "7", "Standup.", lock=lock) is False
 
@@ -261,7 +263,7 @@ def test_it_never_raises_and_logs_no_words(
 
     async def in_a_coroutine() -> bool:
         accepted = mirror_to_session(mgr, "7", "a secret message", "cron", metadata)
-        await bridge.drain()
+        await db.drain()
         return not accepted
 
     with caplog.at_level(logging.DEBUG, logger="sessions_app.mirror"):
@@ -304,7 +306,7 @@ def test_it_works_from_an_async_view(manager: BotSessionManager) -> None:
         return HttpResponse(str(mirror_to_session(manager, "7", "from an async view", "web")))
 
     assert async_to_sync(view)(AsyncRequestFactory().get("/")).content == b"True"
-    async_to_sync(bridge.drain)()
+    async_to_sync(db.drain)()
     assert texts()[2:] == ["from an async view"]
 
 
@@ -333,7 +335,7 @@ def test_it_works_from_a_program_whose_loop_ends_at_once(manager: BotSessionMana
     thread = threading.Thread(target=lambda: accepted.extend(asyncio.run(main())))
     thread.start()
     thread.join(10)
-    async_to_sync(bridge.drain)()
+    async_to_sync(db.drain)()
 
     assert accepted == [True, True, True]
     assert texts()[2:] == ["mirror 0", "mirror 1", "mirror 2"]
@@ -357,7 +359,7 @@ def test_it_does_not_block_a_coroutine(manager: BotSessionManager) -> None:
         assert mirror_to_session(manager, "7", "from a coroutine", lock=lock) is True
         assert thread.is_alive()
         went_on.set()
-        await bridge.drain()
+        await db.drain()
         thread.join()
 
     async_to_sync(main)()
@@ -415,7 +417,7 @@ def test_it_writes_each_of_many_once_from_everywhere_at_once(manager: BotSession
     async def main() -> None:
         jobs = [asyncio.to_thread(threads, name) for name in ("a", "b")]
         await asyncio.gather(*jobs, coroutine("c"), coroutine("d"))
-        await bridge.drain()
+        await db.drain()
 
     async_to_sync(main)()
 

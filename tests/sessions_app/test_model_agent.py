@@ -14,11 +14,11 @@ from pydantic_ai import RunContext
 from pydantic_ai.models.openai import OpenAIResponsesModel
 from pydantic_ai.models.test import TestModel
 
-from sessions_app.agent_loop import Call
-from sessions_app.answering import AgentError, AgentFailure, AgentMisconfigured, AgentTimeout, ask
+from sessions_app.agents.base import AgentError, AgentFailure, AgentMisconfigured, AgentTimeout, ask
+from sessions_app.agents.loop import Call
+from sessions_app.agents.model import MOST_REQUESTS, OPENAI_URL, OPENING, RETRIES, Endpoint, ModelAgent, build_model
 from sessions_app.context import get_session_context
 from sessions_app.messages import Turn
-from sessions_app.model_agent import MOST_REQUESTS, OPENAI_URL, OPENING, RETRIES, Endpoint, ModelAgent, build_model
 from tests.sessions_app.agent_samples import ALICE, BOB, a_turn, assistant, mirror, user
 from tests.sessions_app.model_server import KEY, ModelServer, calls, says
 

@@ -11,11 +11,13 @@ from django.db import connection, transaction
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from identity.text import utf16_length
-from sessions_app import outbox, redrive, splitting
+from identity.support.text import utf16_length
+from sessions_app import dead_letters
 from sessions_app.messages import Address
 from sessions_app.models import OutboundDelivery
-from sessions_app.outbox import Failed, Sent
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.outbox import splitting
+from sessions_app.outbox.queue import Failed, Sent
 from tests.sessions_app.moments import StillClock
 
 Status = OutboundDelivery.Status
@@ -29,7 +31,7 @@ def texts(deliveries: Iterable[OutboundDelivery]) -> list[str]:
 
 
 def claim(owner: str = "courier") -> list[OutboundDelivery]:
-    return outbox.claim(owner=owner, platforms=PLATFORMS)
+    return outbox_queue.claim(owner=owner, platforms=PLATFORMS)
 
 
 def claim_one(owner: str = "courier") -> OutboundDelivery:
@@ -165,7 +167,7 @@ def _as_read(parts: list[str]) -> list[tuple[str, str]]:
 
 @pytest.mark.django_db
 def test_it_queues_as_many_deliveries_as_the_limit_asks_for() -> None:
-    outbox.queue(ALICE, "one two three four", limit=10)
+    outbox_queue.queue(ALICE, "one two three four", limit=10)
 
     assert texts(OutboundDelivery.objects.order_by("id")) == ["one two", "three four"]
     assert len(set(OutboundDelivery.objects.values_list("nonce", flat=True))) == 2
@@ -174,7 +176,7 @@ def test_it_queues_as_many_deliveries_as_the_limit_asks_for() -> None:
 @pytest.mark.django_db
 def test_it_queues_a_nonce_once_however_long_the_text() -> None:
     for _ in range(2):
-        outbox.queue(ALICE, "one two three four", limit=10, nonce="n" * 24)
+        outbox_queue.queue(ALICE, "one two three four", limit=10, nonce="n" * 24)
 
     assert texts(OutboundDelivery.objects.order_by("id")) == ["one two", "three four"]
 
@@ -182,7 +184,7 @@ def test_it_queues_a_nonce_once_however_long_the_text() -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("nonce", ["", "n"])
 def test_it_queues_nothing_for_no_text(nonce: str) -> None:
-    outbox.queue(ALICE, "", nonce=nonce)
+    outbox_queue.queue(ALICE, "", nonce=nonce)
 
     assert not OutboundDelivery.objects.exists()
 
@@ -193,38 +195,38 @@ def test_it_queues_nothing_for_no_text(nonce: str) -> None:
 @pytest.mark.django_db
 def test_it_hands_out_one_delivery_an_address_in_order() -> None:
     for text in ("one", "two"):
-        outbox.queue(ALICE, text)
-    outbox.queue(BOB, "for bob")
+        outbox_queue.queue(ALICE, text)
+    outbox_queue.queue(BOB, "for bob")
 
     first = claim()
     assert texts(first) == ["one", "for bob"]
     assert claim() == []
-    outbox.settle([Sent(first[0], "m-1")])
+    outbox_queue.settle([Sent(first[0], "m-1")])
     assert texts(claim()) == ["two"]
 
 
 @pytest.mark.django_db
 def test_it_takes_threads_and_platforms_for_addresses_of_their_own() -> None:
-    outbox.queue(ALICE, "one")
-    outbox.queue(Address("telegram", "alice", "thread"), "two")
-    outbox.queue(Address("slack", "alice"), "three")
+    outbox_queue.queue(ALICE, "one")
+    outbox_queue.queue(Address("telegram", "alice", "thread"), "two")
+    outbox_queue.queue(Address("slack", "alice"), "three")
 
     assert texts(claim()) == ["one", "two", "three"]
 
 
 @pytest.mark.django_db
 def test_it_leaves_platforms_alone_that_are_not_up() -> None:
-    outbox.queue(ALICE, "one")
+    outbox_queue.queue(ALICE, "one")
 
-    assert outbox.claim(owner="courier", platforms=["slack"]) == []
+    assert outbox_queue.claim(owner="courier", platforms=["slack"]) == []
 
 
 @pytest.mark.django_db
 def test_it_keeps_what_stands_behind_a_retry_waiting_and_nobody_else(still: StillClock) -> None:
-    outbox.queue(ALICE, "one")
-    outbox.queue(ALICE, "two")
-    outbox.settle([Failed(claim_one(), "busy", retry_after=20.0)])
-    outbox.queue(BOB, "for bob")
+    outbox_queue.queue(ALICE, "one")
+    outbox_queue.queue(ALICE, "two")
+    outbox_queue.settle([Failed(claim_one(), "busy", retry_after=20.0)])
+    outbox_queue.queue(BOB, "for bob")
 
     assert texts(claim()) == ["for bob"]
     still.move(20)
@@ -234,10 +236,10 @@ def test_it_keeps_what_stands_behind_a_retry_waiting_and_nobody_else(still: Stil
 @pytest.mark.django_db
 @pytest.mark.parametrize("seconds", [0.25, 30.0, 4000.0])
 def test_it_honours_retry_after_exactly(still: StillClock, seconds: float) -> None:
-    outbox.queue(ALICE, "one")
-    outbox.settle([Failed(claim_one(), "busy", retry_after=seconds)])
+    outbox_queue.queue(ALICE, "one")
+    outbox_queue.settle([Failed(claim_one(), "busy", retry_after=seconds)])
 
-    assert outbox.seconds_until_next(PLATFORMS) == seconds
+    assert outbox_queue.seconds_until_next(PLATFORMS) == seconds
     still.move(seconds - 0.001)
     assert claim() == []
     still.move(0.001)
@@ -246,19 +248,19 @@ def test_it_honours_retry_after_exactly(still: StillClock, seconds: float) -> No
 
 @pytest.mark.django_db
 def test_it_says_how_long_until_the_next_is_due_whatever_stands_behind_it(still: StillClock) -> None:
-    outbox.queue(ALICE, "one")
-    outbox.queue(ALICE, "two")
-    assert outbox.seconds_until_next(PLATFORMS) is None
+    outbox_queue.queue(ALICE, "one")
+    outbox_queue.queue(ALICE, "two")
+    assert outbox_queue.seconds_until_next(PLATFORMS) is None
 
-    outbox.settle([Failed(claim_one(), "busy", retry_after=5.0)])
+    outbox_queue.settle([Failed(claim_one(), "busy", retry_after=5.0)])
 
-    assert outbox.seconds_until_next(PLATFORMS) == 5.0
+    assert outbox_queue.seconds_until_next(PLATFORMS) == 5.0
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("attempts", "most"), [(1, 1.0), (4, 8.0), (9, 256.0), (10, 300.0), (1000, 300.0)])
 def test_it_backs_off_up_to_a_ceiling_that_doubles(attempts: int, most: float) -> None:
-    waits = [outbox.backoff(attempts) for _ in range(200)]
+    waits = [outbox_queue.backoff(attempts) for _ in range(200)]
 
     assert 0 <= min(waits) < most / 4
     assert most * 3 / 4 < max(waits) <= most
@@ -266,7 +268,7 @@ def test_it_backs_off_up_to_a_ceiling_that_doubles(attempts: int, most: float) -
 
 @pytest.mark.django_db
 def test_it_repeats_what_a_vanished_sender_may_have_sent(still: StillClock) -> None:
-    outbox.queue(ALICE, "one")
+    outbox_queue.queue(ALICE, "one")
     first = claim_one()
     assert not first.may_be_repeat
     still.move(settings.BOTOS_SEND_SECONDS - 0.001)
@@ -277,7 +279,7 @@ def test_it_repeats_what_a_vanished_sender_may_have_sent(still: StillClock) -> N
 
     assert (second.may_be_repeat, second.attempts, second.nonce) == (True, 2, first.nonce)
     assert stored().may_be_repeat
-    again = outbox.outgoing(second)
+    again = outbox_queue.outgoing(second)
     assert again.may_be_repeat
     assert again.waited >= settings.BOTOS_SEND_SECONDS  # by the same clock as the lease that ran out
 
@@ -287,18 +289,18 @@ def send(*dead: str) -> None:
     while due := claim():
         for delivery in due:
             lost = Failed(delivery, "no answer", permanent=True, ambiguous=True)
-            outbox.settle([lost if delivery.text in dead else Sent(delivery, delivery.text)])
+            outbox_queue.settle([lost if delivery.text in dead else Sent(delivery, delivery.text)])
 
 
 @pytest.mark.django_db
 def test_it_tells_a_repeat_what_was_sent_around_it() -> None:
-    outbox.queue(ALICE, "before")
+    outbox_queue.queue(ALICE, "before")
     send()
     for address, text in ((ALICE, "lost"), (BOB, "for bob"), (ALICE, "later")):
-        outbox.queue(address, text)
+        outbox_queue.queue(address, text)
     send("lost")
 
-    again = outbox.outgoing(OutboundDelivery.objects.get(text="lost"))
+    again = outbox_queue.outgoing(OutboundDelivery.objects.get(text="lost"))
 
     assert (again.follows, again.others) == ("before", frozenset({"later"}))
 
@@ -307,14 +309,14 @@ def test_it_tells_a_repeat_what_was_sent_around_it() -> None:
 def test_it_tells_a_repeat_that_a_dead_letter_before_it_was_sent_behind_it() -> None:
     """What came before it is where to look for it, and that was not before it."""
     for text in ("before", "dead"):
-        outbox.queue(ALICE, text)
+        outbox_queue.queue(ALICE, text)
     send("dead")
-    outbox.queue(ALICE, "lost")
+    outbox_queue.queue(ALICE, "lost")
     send("lost")
-    redrive.delivery(OutboundDelivery.objects.get(text="dead").pk, operator="carol")
+    dead_letters.delivery(OutboundDelivery.objects.get(text="dead").pk, operator="carol")
     send()
 
-    again = outbox.outgoing(OutboundDelivery.objects.get(text="lost"))
+    again = outbox_queue.outgoing(OutboundDelivery.objects.get(text="lost"))
 
     assert (again.follows, again.others) == ("before", frozenset({"dead"}))
 
@@ -323,46 +325,46 @@ def test_it_tells_a_repeat_that_a_dead_letter_before_it_was_sent_behind_it() -> 
 @pytest.mark.parametrize("late", [Sent, Failed])
 @pytest.mark.parametrize("other", ["courier", "other"])
 def test_it_ignores_a_sender_that_comes_late(still: StillClock, late: Callable[..., Sent | Failed], other: str) -> None:
-    outbox.queue(ALICE, "one")
+    outbox_queue.queue(ALICE, "one")
     vanished = claim_one("courier")
     still.move(settings.BOTOS_SEND_SECONDS)
     second = claim_one(other)
 
-    outbox.settle([late(vanished, "late")])
+    outbox_queue.settle([late(vanished, "late")])
     delivery = stored()
     assert (delivery.status, delivery.owner, delivery.reason, delivery.message_id) == (Status.SENDING, other, "", "")
 
-    outbox.settle([Sent(second, "m-1")])
-    outbox.settle([late(vanished, "late")])
+    outbox_queue.settle([Sent(second, "m-1")])
+    outbox_queue.settle([late(vanished, "late")])
     assert (stored().status, stored().message_id) == (Status.SENT, "m-1")
 
 
 @pytest.mark.django_db
 def test_it_remembers_that_an_attempt_ended_without_an_answer(still: StillClock) -> None:
-    outbox.queue(ALICE, "one")
-    outbox.settle([Failed(claim_one(), "timeout", ambiguous=True, retry_after=0.0)])
+    outbox_queue.queue(ALICE, "one")
+    outbox_queue.settle([Failed(claim_one(), "timeout", ambiguous=True, retry_after=0.0)])
     again = claim_one()
     assert again.may_be_repeat
 
-    outbox.settle([Failed(again, "busy", retry_after=0.0)])
+    outbox_queue.settle([Failed(again, "busy", retry_after=0.0)])
 
     assert claim_one().may_be_repeat
 
 
 @pytest.mark.django_db
 def test_it_does_not_mark_what_was_plainly_refused(still: StillClock) -> None:
-    outbox.queue(ALICE, "one")
-    outbox.settle([Failed(claim_one(), "busy", retry_after=0.0)])
+    outbox_queue.queue(ALICE, "one")
+    outbox_queue.settle([Failed(claim_one(), "busy", retry_after=0.0)])
 
     assert not claim_one().may_be_repeat
 
 
 @pytest.mark.django_db
 def test_it_gives_up_on_a_permanent_failure_and_lets_the_next_through() -> None:
-    outbox.queue(ALICE, "one")
-    outbox.queue(ALICE, "two")
+    outbox_queue.queue(ALICE, "one")
+    outbox_queue.queue(ALICE, "two")
 
-    outbox.settle([Failed(claim_one(), "blocked by the person", permanent=True, retry_after=5.0)])
+    outbox_queue.settle([Failed(claim_one(), "blocked by the person", permanent=True, retry_after=5.0)])
 
     dead = OutboundDelivery.objects.get(text="one")
     assert (dead.status, dead.reason) == (Status.DEAD, "blocked by the person")
@@ -372,60 +374,60 @@ def test_it_gives_up_on_a_permanent_failure_and_lets_the_next_through() -> None:
 
 @pytest.mark.django_db
 def test_it_gives_up_only_after_eight_attempts_and_six_hours(still: StillClock) -> None:
-    outbox.queue(ALICE, "young")
-    for _ in range(outbox.MOST_ATTEMPTS + 2):
-        outbox.settle([Failed(claim_one(), "down", retry_after=0.0)])
+    outbox_queue.queue(ALICE, "young")
+    for _ in range(outbox_queue.MOST_ATTEMPTS + 2):
+        outbox_queue.settle([Failed(claim_one(), "down", retry_after=0.0)])
     assert stored().status == Status.PENDING
 
     still.move(6 * HOUR - 0.001)
-    outbox.settle([Failed(claim_one(), "down", retry_after=0.0)])
+    outbox_queue.settle([Failed(claim_one(), "down", retry_after=0.0)])
     assert stored().status == Status.PENDING
     still.move(0.001)
-    outbox.settle([Failed(claim_one(), "down", retry_after=0.0)])
+    outbox_queue.settle([Failed(claim_one(), "down", retry_after=0.0)])
     assert (stored().status, stored().reason) == (Status.DEAD, "down")
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("ambiguous", [False, True])
 def test_it_remembers_of_a_dead_letter_that_it_may_have_arrived(still: StillClock, ambiguous: bool) -> None:
-    outbox.queue(ALICE, "one")
+    outbox_queue.queue(ALICE, "one")
     still.move(7 * HOUR)
-    for _ in range(outbox.MOST_ATTEMPTS - 1):
-        outbox.settle([Failed(claim_one(), "down", retry_after=0.0)])
+    for _ in range(outbox_queue.MOST_ATTEMPTS - 1):
+        outbox_queue.settle([Failed(claim_one(), "down", retry_after=0.0)])
 
-    outbox.settle([Failed(claim_one(), "the last", ambiguous=ambiguous)])
+    outbox_queue.settle([Failed(claim_one(), "the last", ambiguous=ambiguous)])
 
     assert (stored().status, stored().may_be_repeat) == (Status.DEAD, ambiguous)
 
 
 @pytest.mark.django_db
 def test_it_tries_an_old_delivery_eight_times(still: StillClock) -> None:
-    outbox.queue(ALICE, "old")
+    outbox_queue.queue(ALICE, "old")
     still.move(7 * HOUR)
 
-    for attempt in range(outbox.MOST_ATTEMPTS):
+    for attempt in range(outbox_queue.MOST_ATTEMPTS):
         assert stored().status == Status.PENDING, attempt
-        outbox.settle([Failed(claim_one(), "down", retry_after=0.0)])
+        outbox_queue.settle([Failed(claim_one(), "down", retry_after=0.0)])
 
     assert stored().status == Status.DEAD
 
 
 @pytest.mark.django_db
 def test_it_keeps_what_the_platform_calls_the_message() -> None:
-    outbox.queue(ALICE, "one")
-    outbox.settle([Failed(claim_one(), "busy", retry_after=0.0)])
+    outbox_queue.queue(ALICE, "one")
+    outbox_queue.settle([Failed(claim_one(), "busy", retry_after=0.0)])
 
-    outbox.settle([Sent(claim_one(), "m-1")])
+    outbox_queue.settle([Sent(claim_one(), "m-1")])
 
     assert (stored().status, stored().message_id, stored().reason) == (Status.SENT, "m-1", "")
 
 
 @pytest.mark.django_db
 def test_it_settles_once() -> None:
-    outbox.queue(ALICE, "one")
+    outbox_queue.queue(ALICE, "one")
     delivery = claim_one()
 
-    outbox.settle([Sent(delivery, "m-1"), Failed(delivery, "too late"), Sent(delivery, "m-2")])
+    outbox_queue.settle([Sent(delivery, "m-1"), Failed(delivery, "too late"), Sent(delivery, "m-2")])
 
     assert (stored().status, stored().message_id, stored().reason) == (Status.SENT, "m-1", "")
 
@@ -435,12 +437,12 @@ def test_it_claims_with_as_many_queries_however_much_waits_and_was_sent(
     django_assert_max_num_queries: Callable[[int], Any],
 ) -> None:
     for number in range(40):
-        outbox.queue(Address("telegram", f"chat-{number % 20}"), f"words {number}")
+        outbox_queue.queue(Address("telegram", f"chat-{number % 20}"), f"words {number}")
     with django_assert_max_num_queries(4):
         first = claim()
-    outbox.settle([Sent(delivery, "m") for delivery in first])
+    outbox_queue.settle([Sent(delivery, "m") for delivery in first])
     for number in range(300):
-        outbox.queue(Address("telegram", f"chat-{number}"), f"words {number}")
+        outbox_queue.queue(Address("telegram", f"chat-{number}"), f"words {number}")
 
     with django_assert_max_num_queries(4):
         assert len(claim()) == 100
@@ -449,7 +451,7 @@ def test_it_claims_with_as_many_queries_however_much_waits_and_was_sent(
 @pytest.mark.django_db(transaction=True)
 def test_it_never_hands_a_delivery_to_two() -> None:
     for number in range(60):
-        outbox.queue(Address("telegram", f"chat-{number % 30}"), f"words {number}")
+        outbox_queue.queue(Address("telegram", f"chat-{number % 30}"), f"words {number}")
     together = threading.Barrier(4)
     claims: list[tuple[int, int]] = []
 
@@ -458,9 +460,9 @@ def test_it_never_hands_a_delivery_to_two() -> None:
             together.wait()
             idle = 0
             while idle < 3:
-                mine = outbox.claim(owner=name, platforms=PLATFORMS, most=7)
+                mine = outbox_queue.claim(owner=name, platforms=PLATFORMS, most=7)
                 claims.extend((delivery.pk, delivery.attempts) for delivery in mine)
-                outbox.settle([Sent(delivery, "m") for delivery in mine])
+                outbox_queue.settle([Sent(delivery, "m") for delivery in mine])
                 idle = 0 if mine else idle + 1
         finally:
             connection.close()
@@ -478,8 +480,8 @@ def test_it_never_hands_a_delivery_to_two() -> None:
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
 @pytest.mark.django_db(transaction=True)
 def test_it_does_not_wait_for_what_another_is_just_claiming() -> None:
-    outbox.queue(ALICE, "one")
-    outbox.queue(BOB, "two")
+    outbox_queue.queue(ALICE, "one")
+    outbox_queue.queue(BOB, "two")
     found: list[str] = []
 
     def other() -> None:
@@ -499,6 +501,6 @@ def test_it_does_not_wait_for_what_another_is_just_claiming() -> None:
 
 @pytest.mark.django_db
 def test_it_queues_more_parts_than_one_statement_takes() -> None:
-    outbox.queue(Address("telegram", "chat"), "a " * 4000, limit=1)
+    outbox_queue.queue(Address("telegram", "chat"), "a " * 4000, limit=1)
 
     assert OutboundDelivery.objects.count() == 4000

@@ -8,12 +8,18 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from identity import browser_pairing, browsers, clock
+from identity.browsers import sessions as browser_sessions
+from identity.flows import pair_in_browser
 from identity.models import AccountLink, AuditEvent, Browser, Pairing, PlatformAccount
-from identity.pairing_secrets import secrets_of
-from sessions_app import command_registry, forget_number, inbox, outbox, pairing_chat
+from identity.pairing.secrets import secrets_of
+from identity.support import clock
+from sessions_app import inbox
+from sessions_app.commands import linking as linking_commands
+from sessions_app.commands import registry as command_registry
 from sessions_app.messages import Address, MessageEdit
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.privacy import confirmation
 from tests.sessions_app.talk import DATABASE, message, say, texts
 
 pytestmark = pytest.mark.django_db
@@ -27,7 +33,7 @@ def told(who: str, platform: str = "telegram") -> str:
     """What the bot says to somebody last, in the words of this moment."""
     chat = Conversation.objects.get(key=f"{platform}:{who}")
     delivery = OutboundDelivery.objects.filter(account=chat.account).latest("pk")
-    return outbox.outgoing(delivery).text
+    return outbox_queue.outgoing(delivery).text
 
 
 def code_of(text: str) -> str:
@@ -82,7 +88,7 @@ def test_it_tells_names_on_discord_without_mark_up() -> None:
     PlatformAccount.objects.update(display_name="[482](https://x)", username="<@1> **a**")
 
     told_there = OutboundDelivery.objects.filter(account__platform="discord")
-    quoted = [text for one in told_there if "482" in (text := outbox.outgoing(one).text)]
+    quoted = [text for one in told_there if "482" in (text := outbox_queue.outgoing(one).text)]
     assert {one.template for one in told_there} >= {"number", "past_shared", "unlinked", "forget_number"}
     assert len(quoted) >= 3
     for text in quoted:
@@ -125,18 +131,18 @@ def test_it_shows_no_code_or_number_that_has_run_out() -> None:
 def test_it_signs_out_every_browser_of_the_account() -> None:
     hear("alice", "/link")
     page = Browser.objects.create(name="Firefox on Linux")
-    browser_pairing.claim(browser=page, secret=code_of(told("alice")).replace("-", ""), address="home")
+    pair_in_browser.claim(browser=page, secret=code_of(told("alice")).replace("-", ""), address="home")
     assert told("alice").startswith("A browser (Firefox on Linux) used your code.")
     hear("alice", secrets_of(Pairing.objects.get()).number)
     delivery = OutboundDelivery.objects.latest("pk")
-    assert outbox.outgoing(delivery).text == "A browser (Firefox on Linux) can now read and write here."
-    [button] = outbox.outgoing(delivery).buttons
+    assert outbox_queue.outgoing(delivery).text == "A browser (Firefox on Linux) can now read and write here."
+    [button] = outbox_queue.outgoing(delivery).buttons
 
     hear("alice", button.command)
 
-    assert browsers.attached(page) == []
+    assert browser_sessions.attached(page) == []
     assert told("alice") == "Signed out: 1 browser."
-    assert outbox.outgoing(delivery).buttons == ()
+    assert outbox_queue.outgoing(delivery).buttons == ()
 
 
 @pytest.mark.parametrize("secondhand", [{"is_firsthand": False}, {"sent_at": timedelta(minutes=-11)}])
@@ -161,7 +167,7 @@ def test_it_counts_nothing_that_was_not_typed_here_and_now(secondhand: dict[str,
 def test_it_names_the_clock_once_an_hour(
     minutes: int, sentence: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pairing_chat, "_warned_at", None)
+    monkeypatch.setattr(linking_commands, "_warned_at", None)
     said = replace(message("alice", "/link"), sent_at=clock.read() + timedelta(minutes=minutes, seconds=30))
     for nth in range(3):
         inbox.receive(replace(said, native_key=f"key {nth}"), resolver=DATABASE)
@@ -169,7 +175,7 @@ def test_it_names_the_clock_once_an_hour(
     warned = [record.getMessage() for record in caplog.records if "clock" in record.getMessage()]
     assert len(warned) == 1
     assert sentence in warned[0]
-    monkeypatch.setattr(pairing_chat, "WARN_EVERY", 0.0)
+    monkeypatch.setattr(linking_commands, "WARN_EVERY", 0.0)
     inbox.receive(replace(said, native_key="later"), resolver=DATABASE)
     assert len([record for record in caplog.records if "clock" in record.getMessage()]) == 2
 
@@ -177,7 +183,7 @@ def test_it_names_the_clock_once_an_hour(
 def test_it_says_nothing_of_clocks_about_what_is_read_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pairing_chat, "_warned_at", None)
+    monkeypatch.setattr(linking_commands, "_warned_at", None)
     said = replace(message("alice", "hello"), sent_at=clock.read() - timedelta(days=1), is_from_history=True)
 
     inbox.receive(said, resolver=DATABASE)
@@ -241,7 +247,7 @@ def test_it_takes_the_number_of_forgetting_while_another_one_is_typed_elsewhere(
     hear("alice", "/forget")
     request = ForgetRequest.objects.get()
 
-    hear("alice", forget_number.number_of(request))
+    hear("alice", confirmation.number_of(request))
 
     request.refresh_from_db()
     assert request.state == "confirmed"
@@ -250,7 +256,7 @@ def test_it_takes_the_number_of_forgetting_while_another_one_is_typed_elsewhere(
 def test_it_writes_down_that_a_browser_was_signed_out() -> None:
     hear("alice", "hello")
     browser = Browser.objects.create(name="Firefox", address="home")
-    assert browsers.sign_out(browser)
-    assert not browsers.sign_out(browser)
+    assert browser_sessions.sign_out(browser)
+    assert not browser_sessions.sign_out(browser)
 
-    assert AuditEvent.objects.filter(kind="browser_ended", actor=browsers.actor(browser)).count() == 1
+    assert AuditEvent.objects.filter(kind="browser_ended", actor=browser_sessions.actor(browser)).count() == 1

@@ -11,9 +11,11 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from identity import audit, clock, pairing
+from identity import audit
+from identity.flows import pair_in_chat
 from identity.models import GuessLimit, Pairing, PlatformAccount
-from identity.pairing_secrets import Secrets, secrets_of
+from identity.pairing.secrets import Secrets, secrets_of
+from identity.support import clock
 from sessions_app import inbox
 from sessions_app.messages import Address, MessageEdit
 from sessions_app.models import InboundEvent, OutboundDelivery
@@ -296,7 +298,7 @@ def test_it_hashes_each_code_of_a_long_text_once(monkeypatch: pytest.MonkeyPatch
         hashed.append(secret)
         return [secret]
 
-    monkeypatch.setattr(pairing, "lookup_hashes", count)
+    monkeypatch.setattr(pair_in_chat, "lookup_hashes", count)
 
     inbox.receive(message("bob", "WDJB-MJHT " * 10_000, group="friends"), resolver=DATABASE)
 
@@ -360,15 +362,15 @@ def test_it_answers_the_number_in_another_app_of_the_responders() -> None:
 
 
 def test_it_keeps_no_number_whose_request_ends_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    number, awaits = shown(), pairing.awaits_number
+    number, awaits = shown(), pair_in_chat.awaits_number
 
     def then_it_ends(account: PlatformAccount) -> bool:
-        monkeypatch.setattr(pairing, "awaits_number", awaits)
+        monkeypatch.setattr(pair_in_chat, "awaits_number", awaits)
         found = awaits(account)
         Pairing.objects.update(state="denied", ended_at=clock.now())
         return found
 
-    monkeypatch.setattr(pairing, "awaits_number", then_it_ends)
+    monkeypatch.setattr(pair_in_chat, "awaits_number", then_it_ends)
     hear("alice", number)
 
     assert kept() == ""

@@ -11,11 +11,12 @@ from asgiref.sync import SyncToAsync, async_to_sync
 from django.db import OperationalError, connections
 from django.test import override_settings
 
-from sessions_app import bridge, turns
+from sessions_app import db
 from sessions_app.agents import AgentsStandStill, as_agent
 from sessions_app.messages import Agent, Reply, Turn
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent, Lane, OutboundDelivery
-from sessions_app.pool import MOST_LOSSES, MOST_TROUBLES, Service, TurnPool
+from sessions_app.turns import lifecycle
+from sessions_app.turns.pool import MOST_LOSSES, MOST_TROUBLES, Service, TurnPool
 from tests.sessions_app.talk import DATABASE, PLATFORMS, Signal, receive
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -56,12 +57,12 @@ async def pool_of(agent: Agent, size: int = 128, *, is_shared: bool = False) -> 
 
 
 async def tell(pool: TurnPool, who: str, text: str) -> None:
-    pool.notify(await bridge.call(receive, who, text))
+    pool.notify(await db.call(receive, who, text))
 
 
 async def nothing_waits(counted: Counted) -> None:
     seen = counted.answers
-    while await bridge.call(InboundEvent.objects.filter(done_at=None).exists):
+    while await db.call(InboundEvent.objects.filter(done_at=None).exists):
         await counted.wait_for(seen + 1)
         seen = counted.answers
 
@@ -299,7 +300,7 @@ def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: p
     def unwritable(*args: object, **kwargs: object) -> None:
         raise OperationalError("the database is away")
 
-    monkeypatch.setattr("sessions_app.turns.finish_together", unwritable)
+    monkeypatch.setattr("sessions_app.turns.lifecycle.finish_together", unwritable)
 
     async def scene() -> None:
         asked, left_out = Signal(), Signal()
@@ -308,7 +309,7 @@ def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: p
             if asked.is_set() and not leases:
                 left_out.set()
 
-        monkeypatch.setattr("sessions_app.lanes.renew", renew)
+        monkeypatch.setattr("sessions_app.turns.leases.renew", renew)
 
         class Quick:
             async def reply(self, turn: Turn) -> Reply:
@@ -331,22 +332,22 @@ def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: p
     [
         (OperationalError("database or disk is full"), 10, "done"),
         (OperationalError("too much for it"), MOST_TROUBLES + CRASHES_BEFORE_QUARANTINE, "quarantined"),
-        (turns.LeaseLost(), MOST_LOSSES + CRASHES_BEFORE_QUARANTINE - 1, "done"),
-        (turns.LeaseLost(), MOST_LOSSES + CRASHES_BEFORE_QUARANTINE, "quarantined"),  # it may be what stands still
+        (lifecycle.LeaseLost(), MOST_LOSSES + CRASHES_BEFORE_QUARANTINE - 1, "done"),
+        (lifecycle.LeaseLost(), MOST_LOSSES + CRASHES_BEFORE_QUARANTINE, "quarantined"),  # it may be what stands still
         (ValueError("a text that no database keeps"), CRASHES_BEFORE_QUARANTINE, "quarantined"),
     ],
 )
 def test_it_holds_no_trouble_of_the_database_against_a_message(
     monkeypatch: pytest.MonkeyPatch, error: Exception, times: int, becomes: str
 ) -> None:
-    left, finish = [error] * times, turns.finish_together
+    left, finish = [error] * times, lifecycle.finish_together
 
     def finish_at_last(*args: Any, **kwargs: Any) -> None:
         if left:
             raise left.pop()
         finish(*args, **kwargs)
 
-    monkeypatch.setattr("sessions_app.turns.finish_together", finish_at_last)
+    monkeypatch.setattr("sessions_app.turns.lifecycle.finish_together", finish_at_last)
 
     async def scene() -> None:
         async with pool_of(Recorder()) as (pool, counted):
@@ -364,7 +365,7 @@ class Interrupted:
 
     async def reply(self, turn: Turn) -> Reply:
         if turn.text == "first":
-            await bridge.call(receive, "alice", "second")
+            await db.call(receive, "alice", "second")
         return Reply(f"You said {turn.text}")
 
 

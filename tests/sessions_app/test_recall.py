@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from sessions_app.answering import AgentFailure, ask
+from sessions_app.agents.base import AgentFailure, ask
+from sessions_app.agents.recall import HELP, NOTICE, RecallAgent
 from sessions_app.context import get_session_context
 from sessions_app.messages import Line
-from sessions_app.recall import HELP, NOTICE, RecallAgent
 from tests.sessions_app.agent_samples import ALICE, a_turn, assistant, mirror, user
 
 SAID_SO = assistant(NOTICE)

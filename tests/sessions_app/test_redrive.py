@@ -11,13 +11,16 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from identity import clock, linking
+from identity.flows import linking
 from identity.models import AuditEvent
 from identity.resolvers import InMemoryIdentityResolver, Resolves
-from sessions_app import inbox, outbox, redrive, turns
+from identity.support import clock
+from sessions_app import dead_letters, inbox
 from sessions_app import texts as bot_texts
 from sessions_app.messages import Address, MessageEdit
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent, Lane, OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import lifecycle
 from tests.identity.desk import operator
 from tests.sessions_app.racing import at_once
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, receive, say, texts
@@ -26,27 +29,27 @@ pytestmark = pytest.mark.django_db
 
 
 def dead_letter(chat: str = "chat-alice", text: str = "hello") -> int:
-    outbox.queue(Address("telegram", chat), text)
+    outbox_queue.queue(Address("telegram", chat), text)
     row = OutboundDelivery.objects.latest("pk")
     OutboundDelivery.objects.filter(pk=row.pk).update(status="sending", owner="test")
     row.owner = "test"
-    outbox.settle([outbox.Failed(row, "Forbidden: blocked", permanent=True)])
+    outbox_queue.settle([outbox_queue.Failed(row, "Forbidden: blocked", permanent=True)])
     return row.pk
 
 
 def give_up(who: str, text: str, **place: Any) -> int:
     """The agent fails until the message is given up. The id of its conversation."""
     conversation = receive(who, text, **place)
-    for _ in range(len(turns.RETRY_AFTER) + 1):
+    for _ in range(len(lifecycle.RETRY_AFTER) + 1):
         Lane.objects.update(not_before="1970-01-01T00:00Z")
-        turns.fail(claim(conversation))
+        lifecycle.fail(claim(conversation))
     return conversation
 
 
 def put_aside(who: str, text: str) -> int:
     conversation = receive(who, text)
     InboundEvent.objects.filter(text=text).update(starts=CRASHES_BEFORE_QUARANTINE)
-    turns.quarantine(claim(conversation))
+    lifecycle.quarantine(claim(conversation))
     return conversation
 
 
@@ -54,9 +57,9 @@ def ask(conversation: int) -> str:
     """Take the next turn, and have a command answered. What was claimed."""
     taken = claim(conversation)
     if taken.head.kind == InboundEvent.Kind.COMMAND:
-        turns.answer_command(taken, turns.begin(taken, resolver=DATABASE), limit=outbox.TEXT_LIMIT)
+        lifecycle.answer_command(taken, lifecycle.begin(taken, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT)
     else:
-        turns.finish(taken, f"re: {taken.head.text}", limit=outbox.TEXT_LIMIT)
+        lifecycle.finish(taken, f"re: {taken.head.text}", limit=outbox_queue.TEXT_LIMIT)
     return taken.head.text
 
 
@@ -73,8 +76,8 @@ def test_it_sends_a_dead_letter_again_under_its_nonce() -> None:
     pk = dead_letter()
     before = OutboundDelivery.objects.get(pk=pk)
 
-    assert redrive.delivery(pk, operator="carol")
-    (taken,) = outbox.claim(owner="test", platforms=PLATFORMS)
+    assert dead_letters.delivery(pk, operator="carol")
+    (taken,) = outbox_queue.claim(owner="test", platforms=PLATFORMS)
     assert (taken.pk, taken.nonce, taken.attempts, taken.may_be_repeat) == (pk, before.nonce, 1, False)
     audited = AuditEvent.objects.get()
     assert (audited.kind, audited.actor, audited.details) == ("delivery_redriven", "carol", {"delivery": pk})
@@ -82,25 +85,25 @@ def test_it_sends_a_dead_letter_again_under_its_nonce() -> None:
 
 def test_it_leaves_alone_what_is_not_dead() -> None:
     pk = dead_letter()
-    assert redrive.delivery(pk, operator="carol")
+    assert dead_letters.delivery(pk, operator="carol")
 
-    assert not redrive.delivery(pk, operator="carol")
+    assert not dead_letters.delivery(pk, operator="carol")
     assert AuditEvent.objects.count() == 1
 
 
 def test_it_dismisses_a_dead_letter_until_it_dies_again() -> None:
     pk = dead_letter()
 
-    assert redrive.dismiss_delivery(pk, operator="carol")
-    assert not redrive.dismiss_delivery(pk, operator="carol")
-    assert not redrive.dead_deliveries().exists()
+    assert dead_letters.dismiss_delivery(pk, operator="carol")
+    assert not dead_letters.dismiss_delivery(pk, operator="carol")
+    assert not dead_letters.dead_deliveries().exists()
     audited = AuditEvent.objects.get()
     assert (audited.kind, audited.actor, audited.details) == ("delivery_dismissed", "carol", {"delivery": pk})
 
-    assert redrive.delivery(pk, operator="carol")
-    (taken,) = outbox.claim(owner="test", platforms=PLATFORMS)
-    outbox.settle([outbox.Failed(taken, "Forbidden", permanent=True)])
-    assert redrive.dead_deliveries().get().pk == pk
+    assert dead_letters.delivery(pk, operator="carol")
+    (taken,) = outbox_queue.claim(owner="test", platforms=PLATFORMS)
+    outbox_queue.settle([outbox_queue.Failed(taken, "Forbidden", permanent=True)])
+    assert dead_letters.dead_deliveries().get().pk == pk
 
 
 @pytest.mark.django_db(transaction=True)
@@ -109,10 +112,10 @@ def test_it_does_once_what_two_ask_for_at_once() -> None:
     give_up("bob", "hard question")
     event = InboundEvent.objects.get(text="hard question").pk
     for step in (
-        partial(redrive.dismiss_delivery, letter, operator="carol"),
-        partial(redrive.delivery, letter, operator="carol"),
-        partial(redrive.dismiss_event, event, operator="carol"),
-        partial(redrive.event, event, operator="carol"),
+        partial(dead_letters.dismiss_delivery, letter, operator="carol"),
+        partial(dead_letters.delivery, letter, operator="carol"),
+        partial(dead_letters.dismiss_event, event, operator="carol"),
+        partial(dead_letters.event, event, operator="carol"),
     ):
         done, raised = at_once(step, step)
         assert sorted(map(bool, done)) == [False, True]
@@ -127,12 +130,12 @@ def test_it_answers_after_all_what_was_given_up() -> None:
     conversation = give_up("alice", "hard question")
     say("alice", "later")
     pk = InboundEvent.objects.get(text="hard question").pk
-    assert redrive.given_up_events().get().pk == pk
+    assert dead_letters.given_up_events().get().pk == pk
 
-    assert redrive.event(pk, operator="carol")
+    assert dead_letters.event(pk, operator="carol")
     assert ask(conversation) == "hard question"
     assert texts(conversation) == ["first", "re: first", "hard question", "re: hard question", "later", "re: later"]
-    assert not redrive.given_up_events().exists()
+    assert not dead_letters.given_up_events().exists()
     audited = AuditEvent.objects.get()
     assert (audited.kind, audited.actor, audited.details) == ("event_redriven", "carol", {"event": pk})
 
@@ -141,15 +144,15 @@ def test_it_dismisses_a_message_and_the_person_may_still_ask() -> None:
     give_up("alice", "hard question")
     pk = InboundEvent.objects.get().pk
 
-    assert redrive.dismiss_event(pk, operator="carol")
-    assert not redrive.dismiss_event(pk, operator="carol")
-    assert not redrive.unseen_events().exists()
+    assert dead_letters.dismiss_event(pk, operator="carol")
+    assert not dead_letters.dismiss_event(pk, operator="carol")
+    assert not dead_letters.unseen_events().exists()
     audited = AuditEvent.objects.get()
     assert (audited.kind, audited.actor, audited.details) == ("event_dismissed", "carol", {"event": pk})
 
     assert retry("alice").startswith("I am trying again")
     InboundEvent.objects.filter(pk=pk).update(status="given up", done_at=clock.now())
-    assert redrive.unseen_events().get().pk == pk
+    assert dead_letters.unseen_events().get().pk == pk
 
 
 def test_it_keeps_what_a_message_was_edited_to() -> None:
@@ -157,7 +160,7 @@ def test_it_keeps_what_a_message_was_edited_to() -> None:
     event = InboundEvent.objects.get()
     inbox.edit(MessageEdit(Address("telegram", event.chat_id), event.message_id, "easy question"))
 
-    redrive.event(event.pk, operator="carol")
+    dead_letters.event(event.pk, operator="carol")
     ask(conversation)
 
     assert HistoryEntry.objects.get(role=HistoryEntry.Role.USER).metadata == {"edited": "easy question"}
@@ -165,14 +168,14 @@ def test_it_keeps_what_a_message_was_edited_to() -> None:
 
 def test_it_gives_an_operator_three_tries_and_a_person_one() -> None:
     conversation = put_aside("alice", "poison")
-    assert redrive.event(InboundEvent.objects.get(text="poison").pk, operator="carol")
+    assert dead_letters.event(InboundEvent.objects.get(text="poison").pk, operator="carol")
     assert InboundEvent.objects.get(text="poison").starts == 0
-    turns.quarantine(claim(conversation))
+    lifecycle.quarantine(claim(conversation))
 
     retry("alice")
-    assert not turns.is_poison(claim(conversation))
+    assert not lifecycle.is_poison(claim(conversation))
     Lane.objects.update(lease_until="1970-01-01T00:00Z")  # the process ended
-    assert turns.is_poison(claim(conversation))
+    assert lifecycle.is_poison(claim(conversation))
 
 
 def test_it_asks_again_in_a_chat() -> None:
@@ -196,7 +199,7 @@ def test_it_asks_again_what_was_said_under_the_other_key_of_the_same_chat(then: 
     assert ask(there) == "hard question"
     assert retry("alice", resolver=then).startswith("There is no message")
     assert retry("alice", group="room", resolver=then).startswith("I am trying again")
-    assert redrive.given_up_events().get().text == "of another account"
+    assert dead_letters.given_up_events().get().text == "of another account"
 
 
 def test_it_asks_for_no_other_account_of_the_person() -> None:
@@ -205,7 +208,7 @@ def test_it_asks_for_no_other_account_of_the_person() -> None:
     there = give_up("2", "of another account", platform="discord")
 
     assert retry("1").startswith("There is no message")
-    assert redrive.given_up_events().get().text == "of another account"
+    assert dead_letters.given_up_events().get().text == "of another account"
     assert texts(there) == ["of another account", str(bot_texts.GAVE_UP)]
 
 
@@ -215,7 +218,7 @@ def test_it_asks_in_a_group_for_who_wrote_it() -> None:
 
     assert retry("bob", group="room").startswith("There is no message")
     assert retry("alice", group="room").startswith("I am trying again")
-    assert redrive.given_up_events().get().text == "private"
+    assert dead_letters.given_up_events().get().text == "private"
 
 
 # --- Operators
@@ -281,7 +284,9 @@ LISTS = [("outbounddelivery", "delivery"), ("inboundevent", "event")]
 def test_the_admin_does_it_with_the_permission_alone(model: str, noun: str, action: str) -> None:
     dead_letter(text="words of a delivery")
     give_up("alice", "words of a message")
-    (pk,) = (redrive.dead_deliveries() if model == "outbounddelivery" else redrive.given_up_events()).values_list("pk")
+    (pk,) = (
+        dead_letters.dead_deliveries() if model == "outbounddelivery" else dead_letters.given_up_events()
+    ).values_list("pk")
     address = reverse(f"admin:sessions_app_{model}_changelist")
     wanted = {"action": action, "_selected_action": pk}
     other = {"redrive": "dismiss", "dismiss": "redrive"}[action]
@@ -321,5 +326,5 @@ def test_it_takes_up_nothing_whose_words_are_gone() -> None:
     give_up("alice", "important words")
     InboundEvent.objects.update(text="", emptied_at=clock.read())
 
-    assert not redrive.event(InboundEvent.objects.get().pk, operator="carol")
+    assert not dead_letters.event(InboundEvent.objects.get().pk, operator="carol")
     assert HistoryEntry.objects.filter(text="important words").exists()

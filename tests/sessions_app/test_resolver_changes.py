@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from identity import called, clock, linking
+from identity import labels
+from identity.flows import linking
 from identity.models import AccountLink, PlatformAccount
 from identity.resolvers import (
     FileIdentityResolver,
@@ -16,10 +17,14 @@ from identity.resolvers import (
     InMemoryIdentityResolver,
     Resolves,
 )
-from sessions_app import conversations, export, forget_number, forget_report, forgetting, history, outbox, search, turns
-from sessions_app.forget_report import Why
+from identity.support import clock
+from sessions_app.history import conversations, export, search, window
 from sessions_app.manager import BotSessionManager
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.privacy import confirmation, forget_report, forgetting
+from sessions_app.privacy.forget_report import Why
+from sessions_app.turns import lifecycle
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, is_busy, receive, texts
 
 pytestmark = pytest.mark.django_db
@@ -34,11 +39,11 @@ def say(who: str, text: str, resolver: Resolves | None, *, platform: str = "tele
     """The words of the window that a turn has, which is then answered."""
     conversation = receive(who, text, platform=platform, resolver=resolver)
     claimed = claim(conversation)
-    turn = turns.begin(claimed, resolver=resolver)
+    turn = lifecycle.begin(claimed, resolver=resolver)
     if text.startswith("/"):
-        turns.answer_command(claimed, turn, limit=outbox.TEXT_LIMIT)
+        lifecycle.answer_command(claimed, turn, limit=outbox_queue.TEXT_LIMIT)
     else:
-        turns.finish(claimed, "ok", limit=outbox.TEXT_LIMIT)
+        lifecycle.finish(claimed, "ok", limit=outbox_queue.TEXT_LIMIT)
     return [line.text for line in turn.history if line.role == "user"]
 
 
@@ -111,7 +116,7 @@ def test_it_finds_and_exports_it_and_shows_it_on_the_page() -> None:
     conversation = Conversation.objects.get(account=account)
 
     assert [hit.line.text for hit in search.find(conversation, "octarine", limit=5)] == ["octarine"]
-    assert {place.account_id for place in history.places(conversation)} == {account.pk}
+    assert {place.account_id for place in window.places(conversation)} == {account.pk}
     for _ in range(2):
         exported = json.loads(export.export(account, kind="json")[0])
         assert [one["text"] for one in exported["entries"]] == ["octarine", "ok", "hello", "ok"]
@@ -155,17 +160,17 @@ def test_its_report_is_of_what_is_forgotten() -> None:
     mine, warned, unwarned = PlatformAccount.objects.order_by("pk")
     request = forgetting.ask(account=mine)
     assert request
-    while taken := outbox.claim(owner="courier", platforms=PLATFORMS):
-        outbox.settle([outbox.Sent(one, f"sent-{one.pk}") for one in taken])
+    while taken := outbox_queue.claim(owner="courier", platforms=PLATFORMS):
+        outbox_queue.settle([outbox_queue.Sent(one, f"sent-{one.pk}") for one in taken])
     before = forget_report.look([mine]).before()
 
-    answer = forgetting.confirm(account=mine, number=forget_number.number_of(request))
+    answer = forgetting.confirm(account=mine, number=confirmation.number_of(request))
     assert answer.request
     assert forgetting.erase(request.pk, most=20)
 
     assert answer.request.accounts == [mine.pk, warned.pk]
-    assert before.deleted == (called.described(mine), called.described(warned))
-    assert [(one.words, one.why) for one in before.kept] == [(called.described(unwarned), Why.UNTOLD)]
+    assert before.deleted == (labels.described(mine), labels.described(warned))
+    assert [(one.words, one.why) for one in before.kept] == [(labels.described(unwarned), Why.UNTOLD)]
     assert list(HistoryEntry.objects.filter(role="user").values_list("text", flat=True)) == ["old of 9"]
     assert list(Conversation.objects.values_list("key", flat=True)) == ["bot_slack_9"]
 
@@ -177,7 +182,7 @@ def test_it_serves_both_chats_of_an_account_one_turn_at_a_time(is_linked: bool) 
         link("1")
     old, new = receive("1", "octarine", resolver=None), Conversation.objects.get(account__isnull=False).pk
     other = receive("11", "hers", resolver=None)
-    turns.finish(claim(new), "ok", limit=outbox.TEXT_LIMIT)
+    lifecycle.finish(claim(new), "ok", limit=outbox_queue.TEXT_LIMIT)
     claimed = claim(new)
 
     assert claimed.lease.conversation.pk == old
@@ -232,7 +237,7 @@ def test_it_lets_no_resolver_give_the_key_of_another_account(tmp_path: Path) -> 
 )
 def test_it_takes_no_other_conversation_for_an_accounts_own(kind: str, key: str, platform: str) -> None:
     other = Conversation.objects.create(kind=kind, key=key, platform=platform)
-    history.entry(other, role="user", source="message", text="not mine").save()
+    window.entry(other, role="user", source="message", text="not mine").save()
     conversation = receive("x_1", "hello")
     account = PlatformAccount.objects.get()
 
@@ -250,10 +255,10 @@ def test_it_takes_no_other_conversation_for_an_accounts_own(kind: str, key: str,
 def test_it_takes_no_conversation_of_another_platform_for_an_accounts_own(key: str, given: Resolves | None) -> None:
     """A program's own name for a platform makes the same key."""
     other = Conversation.objects.create(kind="dm", key=key, platform="telegram_x")
-    history.entry(other, role="user", source="message", text="not mine").save()
+    window.entry(other, role="user", source="message", text="not mine").save()
     conversation = Conversation.objects.get(pk=receive("x_1", "hello", resolver=given))
 
     assert conversation != other
-    assert history.readable(conversation, limit=9, speaker=("telegram", "x_1")) == ()
+    assert window.readable(conversation, limit=9, speaker=("telegram", "x_1")) == ()
     Conversation.objects.filter(pk=other.pk).update(platform="telegram")
-    assert [line.text for line in history.readable(conversation, limit=9, speaker=("telegram", "x_1"))] == ["not mine"]
+    assert [line.text for line in window.readable(conversation, limit=9, speaker=("telegram", "x_1"))] == ["not mine"]

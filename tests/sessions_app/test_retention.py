@@ -10,12 +10,17 @@ from django.db import connection
 from django.db.models import Func
 from django.test.utils import CaptureQueriesContext
 
-from identity import audit, clock, linking
-from identity import retention as identity_retention
+from identity import audit
+from identity.flows import linking
+from identity.flows import retention as identity_retention
 from identity.models import AccountLink, AuditEvent, Browser, BrowserAccount, Pairing, PlatformAccount, UnifiedUser
-from sessions_app import forgetting, forgotten, outbox, redrive, retention
+from identity.support import clock
+from sessions_app import dead_letters
 from sessions_app.messages import Address
 from sessions_app.models import ForgetRequest, ForgottenEvent, HistoryEntry, InboundEvent, OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.privacy import forgetting, retention
+from sessions_app.receiving import tombstones
 from tests.sessions_app.talk import receive, say
 
 pytestmark = pytest.mark.django_db
@@ -49,12 +54,12 @@ def test_it_keeps_the_words_of_what_may_still_be_answered(status: str) -> None:
     InboundEvent.objects.update(done_at=ago(7.1), status=status)
 
     assert retention.forget_words() == 0
-    assert [event.text for event in redrive.given_up_events()] == ["important words"]
+    assert [event.text for event in dead_letters.given_up_events()] == ["important words"]
 
 
 def test_it_forgets_keys_after_a_month() -> None:
     say("alice", "old", answer="ok")
-    forgotten.remember(InboundEvent.objects.all())
+    tombstones.remember(InboundEvent.objects.all())
     InboundEvent.objects.update(done_at=ago(30.1))
     ForgottenEvent.objects.update(forgotten_at=ago(30.1))
     say("alice", "new", answer="ok")
@@ -145,7 +150,7 @@ def test_it_is_not_held_up_by_what_never_ends(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(retention, "AT_ONCE", 2)
     for number in range(3):
         receive("mallory", f"waits {number}")
-        outbox.queue(Address("telegram", "chat-mallory"), "waits")
+        outbox_queue.queue(Address("telegram", "chat-mallory"), "waits")
     say("alice", "old", answer="sent long ago")
     InboundEvent.objects.filter(text="old").update(done_at=ago(99))
     OutboundDelivery.objects.filter(text="sent long ago").update(status="sent", settled_at=ago(99))

@@ -10,11 +10,15 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
-from identity import audit, browser_pairing, pairing
+from identity import audit
+from identity.flows import pair_in_browser, pair_in_chat
 from identity.models import AuditEvent, Browser, GuessLimit
-from identity.pairing_rows import Outcome
-from sessions_app import browser_chat, forget_number, forgetting, forgotten, inbox
+from identity.pairing.requests import Outcome
+from sessions_app import inbox
 from sessions_app.models import ForgottenEvent, InboundEvent
+from sessions_app.privacy import confirmation, forgetting
+from sessions_app.receiving import tombstones
+from sessions_app.web import browser_chat
 from tests.identity import pairs
 from tests.identity.test_views import post
 from tests.sessions_app.browsing import account, browser_of
@@ -38,7 +42,7 @@ def rotate(settings: Settings) -> None:
 def test_it_brings_nothing_back_that_was_forgotten(settings: Settings) -> None:
     said = message("alice", "octarine")
     inbox.receive(said, resolver=DATABASE)
-    forgotten.remember(InboundEvent.objects.all())
+    tombstones.remember(InboundEvent.objects.all())
     InboundEvent.objects.all().delete()
 
     rotate(settings)
@@ -50,12 +54,12 @@ def test_it_brings_nothing_back_that_was_forgotten(settings: Settings) -> None:
 def test_it_writes_with_the_first_key(settings: Settings) -> None:
     inbox.receive(message("alice", "octarine", key="k"), resolver=DATABASE)
     rotate(settings)
-    forgotten.remember(InboundEvent.objects.all())
+    tombstones.remember(InboundEvent.objects.all())
     audit.record(kind="linked", actor="operator", account=account("alice"))
 
     settings.SECRET_KEY_FALLBACKS = []
 
-    assert forgotten.knows("telegram", "k")
+    assert tombstones.knows("telegram", "k")
     assert ForgottenEvent.objects.count() == 1
     assert AuditEvent.objects.filter(account_hash=audit.account_hash(account("alice"))).exists()
 
@@ -63,11 +67,11 @@ def test_it_writes_with_the_first_key(settings: Settings) -> None:
 def test_it_forgets_what_it_knew_without_the_old_key(settings: Settings) -> None:
     """What a lost key costs, and that the tests here would see it."""
     inbox.receive(message("alice", "octarine", key="k"), resolver=DATABASE)
-    forgotten.remember(InboundEvent.objects.all())
+    tombstones.remember(InboundEvent.objects.all())
 
     settings.SECRET_KEY = NEW
 
-    assert not forgotten.knows("telegram", "k")
+    assert not tombstones.knows("telegram", "k")
 
 
 def test_it_shows_the_audit_rows_of_an_account_from_under_each_key(settings: Settings) -> None:
@@ -90,12 +94,12 @@ def test_it_shows_the_audit_rows_of_an_account_from_under_each_key(settings: Set
 def test_it_frees_no_account_that_guesses(settings: Settings, guesses: tuple[int, int]) -> None:
     mallory, request = account("mallory"), pairs.offered(account("alice"))
     for _ in range(guesses[0]):
-        pairing.claim(account=mallory, secret="BBBBBBBB")
+        pair_in_chat.claim(account=mallory, secret="BBBBBBBB")
     rotate(settings)
     for _ in range(guesses[1]):
-        pairing.claim(account=mallory, secret="BBBBBBBB")
+        pair_in_chat.claim(account=mallory, secret="BBBBBBBB")
 
-    assert pairing.claim(account=mallory, secret=pairs.code(request)) == Outcome.WAIT
+    assert pair_in_chat.claim(account=mallory, secret=pairs.code(request)) == Outcome.WAIT
     assert GuessLimit.objects.get().guesser == audit.actor(mallory)
 
 
@@ -140,7 +144,7 @@ def test_it_counts_the_starts_of_an_account_on(settings: Settings) -> None:
     pairs.offered(alice)
     rotate(settings)
 
-    assert pairing.offer(account=alice) == Outcome.WAIT
+    assert pair_in_chat.offer(account=alice) == Outcome.WAIT
 
 
 def test_it_takes_a_code_and_a_number_from_before(settings: Settings) -> None:
@@ -151,21 +155,21 @@ def test_it_takes_a_code_and_a_number_from_before(settings: Settings) -> None:
     rotate(settings)
 
     assert (pairs.code(request), pairs.number(request)) == (code, number)
-    assert pairing.claim(account=account("alice", "discord"), secret=code) == Outcome.CLAIMED
-    assert pairing.confirm(account=alice, number=number) == Outcome.LINKED
+    assert pair_in_chat.claim(account=account("alice", "discord"), secret=code) == Outcome.CLAIMED
+    assert pair_in_chat.confirm(account=alice, number=number) == Outcome.LINKED
 
 
 def test_it_burns_a_code_from_before(settings: Settings) -> None:
     code = pairs.code(pairs.offered(account("alice")))
     rotate(settings)
 
-    assert pairing.burn(found=[code])
+    assert pair_in_chat.burn(found=[code])
 
 
 def test_it_takes_the_number_of_somebody_who_asked_to_be_forgotten_before(settings: Settings) -> None:
     request = forgetting.ask(account=account("alice"))
     assert request is not None
-    number = forget_number.number_of(request)
+    number = confirmation.number_of(request)
     rotate(settings)
 
     assert forgetting.confirm(account=account("alice"), number=number).outcome == forgetting.Outcome.CONFIRMED
@@ -188,6 +192,6 @@ def test_it_keeps_browsers_and_operators_signed_in(settings: Settings) -> None:
     rotate(settings)
 
     assert operator.get(reverse("admin:index")).status_code == 200
-    assert browser_pairing.current(Browser.objects.get()) is not None
+    assert pair_in_browser.current(Browser.objects.get()) is not None
     post(client, "pair-start")
     assert Browser.objects.count() == 1

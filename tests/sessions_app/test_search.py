@@ -5,9 +5,11 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity import linking
-from sessions_app import history, outbox, search, turns
+from identity.flows import linking
+from sessions_app.history import search, window
 from sessions_app.models import Conversation, HistoryEntry, OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import lifecycle
 from tests.sessions_app.talk import DATABASE, claim, receive, say
 
 pytestmark = pytest.mark.django_db
@@ -68,7 +70,7 @@ def test_it_says_where_in_the_history_it_stands() -> None:
     conversation = Conversation.objects.get(pk=alice)
     [hit] = search.find(conversation, "octarine", limit=5)
 
-    assert history.page(conversation, limit=5, before=hit.place).lines == (hit.line,)
+    assert window.page(conversation, limit=5, before=hit.place).lines == (hit.line,)
 
 
 HOSTILE = ["", " ", '"', "'", "''", "\\", "\\'", "*", "a*", "(", ")", "AND", "a AND", "NOT", "NEAR(a b)", "text:a"]
@@ -102,12 +104,12 @@ def test_it_uses_the_index() -> None:
             assert len(cursor.fetchall()) == 3
             return
         HistoryEntry.objects.bulk_create(
-            [history.entry(conversation, text=f"words {number}") for number in range(3_000)]
+            [window.entry(conversation, text=f"words {number}") for number in range(3_000)]
         )
         cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off; ANALYZE")
-        wanted = history.ENTRIES + search._POSTGRESQL
+        wanted = window.ENTRIES + search._POSTGRESQL
     with connection.execute_wrapper(_explained):
-        plan = history.select(conversation, wanted, {"words": "'octarine':*"})
+        plan = window.select(conversation, wanted, {"words": "'octarine':*"})
     assert "entries_by_words" in str(plan)
 
 
@@ -118,6 +120,6 @@ def _explained(execute, sql, params, many, context):  # type: ignore[no-untyped-
 def test_it_is_there_in_chat() -> None:
     say("alice", "my colour is octarine", answer="ok")
     claimed = claim(receive("alice", "/search octarine"))
-    turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=outbox.TEXT_LIMIT)
+    lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT)
 
     assert "You, on Telegram: my colour is octarine" in OutboundDelivery.objects.latest("pk").text

@@ -7,9 +7,12 @@ from uuid import UUID
 import pytest
 from pytest_django import Settings
 
-from identity import addresses, codes, keys, sign_in
 from identity.models import Browser
-from sessions_app import browser_chat, forgotten
+from identity.pairing import codes
+from identity.support import client_address, keys
+from identity.web import sign_in
+from sessions_app.receiving import tombstones
+from sessions_app.web import browser_chat
 
 KEY = "k" * 50
 
@@ -20,10 +23,10 @@ def _fixed_key(settings: Settings) -> None:
 
 
 def test_it_knows_what_earlier_versions_wrote() -> None:
-    tombstone = forgotten._hashes("telegram", "1:2")[0]
+    tombstone = tombstones._hashes("telegram", "1:2")[0]
     typed = browser_chat._native_keys(Browser(pk=UUID(int=7)), "key", "words")[0]
 
-    assert addresses.hash_of({"REMOTE_ADDR": "192.0.2.1"}).startswith("2612e83a9f7f926b")
+    assert client_address.hash_of({"REMOTE_ADDR": "192.0.2.1"}).startswith("2612e83a9f7f926b")
     assert keys.new_nonce().hex().endswith("cedc8612")
     assert tombstone.startswith("34a2b051d3fcd9af")
     assert typed == f"{UUID(int=7).hex} c77faddfe08ccddcd9d2febd441bf3fa key"

@@ -6,56 +6,56 @@ import pytest
 from django.db import DatabaseError, connection
 from pytest_django import DjangoAssertNumQueries
 
-from sessions_app import tally
+from sessions_app import counters
 
 
 @pytest.fixture(autouse=True)
 def _nothing_counted() -> None:
-    tally._counts.clear()
+    counters._counts.clear()
 
 
 @pytest.mark.django_db
 def test_it_counts_without_the_database(django_assert_num_queries: DjangoAssertNumQueries) -> None:
     with django_assert_num_queries(0):
-        tally.up("turns", "telegram")
+        counters.up("turns", "telegram")
 
-    assert tally.written("turns") == {}
+    assert counters.written("turns") == {}
 
 
 @pytest.mark.django_db
 def test_it_adds_to_what_was_written_before() -> None:
     for platform in ("telegram", "telegram", "slack"):
-        tally.up("turns", platform)
-    tally.write()
-    tally.up("turns", "telegram")
-    tally.up("failures", "telegram")
-    tally.write()
-    tally.write()
+        counters.up("turns", platform)
+    counters.write()
+    counters.up("turns", "telegram")
+    counters.up("failures", "telegram")
+    counters.write()
+    counters.write()
 
-    assert tally.written("turns") == {"slack": 1, "telegram": 3}
-    assert tally.written("failures") == {"telegram": 1}
+    assert counters.written("turns") == {"slack": 1, "telegram": 3}
+    assert counters.written("failures") == {"telegram": 1}
 
 
 @pytest.mark.django_db
 def test_it_keeps_what_could_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first row is written, the second is not: neither is lost, and none counts twice."""
-    add = tally._add
+    add = counters._add
 
     def fail(what: str, platform: str, count: int) -> None:
         if platform == "telegram":
             raise DatabaseError
         add(what, platform, count)
 
-    tally.up("turns", "slack")
-    tally.up("turns", "telegram")
-    monkeypatch.setattr(tally, "_add", fail)
+    counters.up("turns", "slack")
+    counters.up("turns", "telegram")
+    monkeypatch.setattr(counters, "_add", fail)
     with pytest.raises(DatabaseError):
-        tally.write()
+        counters.write()
     monkeypatch.undo()
-    tally.up("turns", "telegram")
-    tally.write()
+    counters.up("turns", "telegram")
+    counters.write()
 
-    assert tally.written("turns") == {"slack": 1, "telegram": 2}
+    assert counters.written("turns") == {"slack": 1, "telegram": 2}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -66,7 +66,7 @@ def test_it_counts_what_several_write_at_once() -> None:
         barrier.wait()
         try:
             for _ in range(10):
-                tally._add("turns", "telegram", 1)
+                counters._add("turns", "telegram", 1)
         finally:
             connection.close()
 
@@ -76,4 +76,4 @@ def test_it_counts_what_several_write_at_once() -> None:
     for thread in threads:
         thread.join()
 
-    assert tally.written("turns") == {"telegram": 40}
+    assert counters.written("turns") == {"telegram": 40}

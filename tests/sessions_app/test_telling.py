@@ -7,10 +7,11 @@ import io
 import pytest
 from django.core.management import CommandError, call_command
 
-from identity import clock, linking
+from identity.flows import linking
 from identity.models import AccountLink, AuditEvent, UnifiedUser
-from sessions_app import telling
+from identity.support import clock
 from sessions_app.models import Conversation, HistoryEntry, OutboundDelivery
+from sessions_app.outbox import notify
 from tests.sessions_app.talk import say, texts
 
 pytestmark = pytest.mark.django_db
@@ -30,7 +31,7 @@ def alice() -> UnifiedUser:
 
 
 def test_it_tells_a_person_where_they_wrote_last_and_the_agent_everywhere(alice: UnifiedUser) -> None:
-    telling.tell(person=alice, text="The bot rests tonight.", label="operator", actor="carol")
+    notify.tell(person=alice, text="The bot rests tonight.", label="operator", actor="carol")
 
     [sent] = OutboundDelivery.objects.all()
     assert (sent.platform, sent.chat_id, sent.text) == ("discord", "chat-alice", "The bot rests tonight.")
@@ -44,23 +45,23 @@ def test_it_tells_a_person_where_they_prefer(alice: UnifiedUser) -> None:
     assert telegram
     linking.prefer(account=telegram, preferred=telegram)
 
-    assert telling.tell(person=alice, text="Hello.", label="cron", actor="system").platform == "telegram"
+    assert notify.tell(person=alice, text="Hello.", label="cron", actor="system").platform == "telegram"
 
 
 def test_it_tells_no_newcomer_alone(alice: UnifiedUser) -> None:
     say("mallory", "hello", platform="slack")
     linking.link(platform="slack", platform_user_id="mallory", unified_user_id="alice", method="pairing", actor="test")
-    assert telling.tell(person=alice, text="Hello.", label="cron", actor="system").platform == "discord"
+    assert notify.tell(person=alice, text="Hello.", label="cron", actor="system").platform == "discord"
 
     AccountLink.objects.filter(account__platform="slack").update(since=clock.seconds_from_now(-86_401))
     say("mallory", "hello again", platform="slack")
-    assert telling.tell(person=alice, text="Hello.", label="cron", actor="system").platform == "slack"
+    assert notify.tell(person=alice, text="Hello.", label="cron", actor="system").platform == "slack"
 
 
 @pytest.mark.parametrize("text", ["", " \n", "a\x00b", "\ud800"])
 def test_it_tells_nothing_that_is_nothing_or_cannot_be_kept(alice: UnifiedUser, text: str) -> None:
     with pytest.raises(ValueError, match=r"nothing to say|no database keeps"):
-        telling.tell(person=alice, text=text, label="operator", actor="carol")
+        notify.tell(person=alice, text=text, label="operator", actor="carol")
 
     assert not OutboundDelivery.objects.exists()
 

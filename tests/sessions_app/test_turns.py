@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from django.conf import settings
 
-from identity import clock, linking
+from identity.flows import linking
 from identity.models import LiveEvent, PlatformAccount
-from sessions_app import inbox, lanes, outbox, turns
+from identity.support import clock
+from sessions_app import inbox
 from sessions_app.messages import Address, InboundMessage, MessageEdit
 from sessions_app.models import (
     CRASHES_BEFORE_QUARANTINE,
@@ -17,6 +18,8 @@ from sessions_app.models import (
     Lane,
     OutboundDelivery,
 )
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import leases, lifecycle
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, is_busy, message, receive, say, texts
 
 pytestmark = pytest.mark.django_db
@@ -42,7 +45,7 @@ def test_it_gives_one_history_pair_for_an_event_delivered_three_times() -> None:
     again = [inbox.receive(_same("update-1"), resolver=DATABASE) for _ in range(2)]
 
     conversation = InboundEvent.objects.get().conversation_id
-    turns.finish(claim(conversation), "hi", limit=2000)
+    lifecycle.finish(claim(conversation), "hi", limit=2000)
     late = inbox.receive(_same("update-1"), resolver=DATABASE)
 
     assert again == [None, None]
@@ -67,8 +70,8 @@ def test_it_makes_one_turn_of_a_burst() -> None:
     receive("alice", "two")
 
     claimed = claim(conversation)
-    turn = turns.begin(claimed, resolver=DATABASE)
-    turns.finish(claimed, "both", limit=2000)
+    turn = lifecycle.begin(claimed, resolver=DATABASE)
+    lifecycle.finish(claimed, "both", limit=2000)
 
     assert turn.text == "one\ntwo"
     assert texts(conversation) == ["one", "two", "both"]
@@ -118,9 +121,9 @@ def test_it_does_not_write_once_the_lease_was_taken_over() -> None:
     Lane.objects.update(lease_until=clock.EPOCH)
     quick = claim(conversation, owner="quick")
 
-    with pytest.raises(turns.LeaseLost):
-        turns.finish(late, "too late", limit=2000)
-    turns.finish(quick, "in time", limit=2000)
+    with pytest.raises(lifecycle.LeaseLost):
+        lifecycle.finish(late, "too late", limit=2000)
+    lifecycle.finish(quick, "in time", limit=2000)
 
     assert texts(conversation) == ["hello", "in time"]
 
@@ -132,7 +135,7 @@ def test_it_renews_the_leases_that_are_worked_under_and_no_others() -> None:
     claim(other, owner="somebody")
     Lane.objects.update(lease_until=clock.seconds_from_now(1))
 
-    lanes.renew([working.lease])
+    leases.renew([working.lease])
 
     far = clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS / 2)
     assert list(Lane.objects.filter(lease_until__gt=far).values_list("pk", flat=True)) == [mine]
@@ -144,7 +147,7 @@ def test_it_notes_an_edit_that_came_while_the_turn_ran() -> None:
     message_id = claimed.head.message_id
 
     inbox.edit(MessageEdit(Address("telegram", "chat-alice"), message_id, "the"))
-    turns.finish(claimed, "hi", limit=2000)
+    lifecycle.finish(claimed, "hi", limit=2000)
 
     entry = HistoryEntry.objects.get(role="user")
     assert (entry.text, entry.metadata) == ("teh", {"edited": "the"})
@@ -153,9 +156,9 @@ def test_it_notes_an_edit_that_came_while_the_turn_ran() -> None:
 def test_it_tells_the_person_when_the_agent_fails_and_keeps_their_words() -> None:
     conversation = receive("alice", "hello")
 
-    for _ in range(len(turns.RETRY_AFTER) + 1):
+    for _ in range(len(lifecycle.RETRY_AFTER) + 1):
         Lane.objects.update(not_before=clock.EPOCH)
-        turns.fail(claim(conversation))
+        lifecycle.fail(claim(conversation))
 
     said = list(OutboundDelivery.objects.order_by("id").values_list("text", flat=True))
     assert said[0].startswith("I could not answer that just now")
@@ -167,11 +170,11 @@ def test_it_tells_the_person_when_the_agent_fails_and_keeps_their_words() -> Non
 def test_it_names_commands_in_its_own_words_as_they_are_typed_there() -> None:
     """What it says of itself, and not what agents say."""
     receive("alice", "hello", platform="slack")
-    for _ in range(len(turns.RETRY_AFTER) + 1):
+    for _ in range(len(lifecycle.RETRY_AFTER) + 1):
         Lane.objects.update(not_before=clock.EPOCH)
-        turns.fail(claim(Lane.objects.get().pk))
-    turns.quarantine(claim(receive("alice", "and now?", platform="slack")))
-    turns.finish(claim(receive("alice", "again", platform="slack")), "it is in /etc", limit=2000)
+        lifecycle.fail(claim(Lane.objects.get().pk))
+    lifecycle.quarantine(claim(receive("alice", "and now?", platform="slack")))
+    lifecycle.finish(claim(receive("alice", "again", platform="slack")), "it is in /etc", limit=2000)
 
     _, gave_up, put_aside, answered = OutboundDelivery.objects.order_by("id").values_list("text", flat=True)
     assert "send !retry in a while" in gave_up
@@ -181,10 +184,10 @@ def test_it_names_commands_in_its_own_words_as_they_are_typed_there() -> None:
 
 def test_it_waits_before_it_tries_a_failed_turn_again() -> None:
     conversation = receive("alice", "hello")
-    turns.fail(claim(conversation))
+    lifecycle.fail(claim(conversation))
 
     assert is_busy(conversation)
-    assert lanes.waiting(PLATFORMS) == []
+    assert leases.waiting(PLATFORMS) == []
 
 
 def test_it_puts_a_message_aside_that_took_the_process_down_three_times() -> None:
@@ -195,8 +198,8 @@ def test_it_puts_a_message_aside_that_took_the_process_down_three_times() -> Non
         Lane.objects.update(lease_until=clock.EPOCH)
 
     fourth = claim(conversation)
-    assert turns.is_poison(fourth)
-    turns.quarantine(fourth)
+    assert lifecycle.is_poison(fourth)
+    lifecycle.quarantine(fourth)
 
     assert InboundEvent.objects.get(text="poison").status == InboundEvent.Status.QUARANTINED
     assert [event.text for event in claim(conversation).events] == ["harmless"]
@@ -207,7 +210,7 @@ def test_it_puts_a_message_aside_that_took_the_process_down_three_times() -> Non
     [
         (["bob", "carol"], CRASHES_BEFORE_QUARANTINE, True),
         (["bob", "bob"], CRASHES_BEFORE_QUARANTINE, False),  # one conversation may be to blame itself
-        (["bob", "carol"], turns.MAX_CRASHES, False),
+        (["bob", "carol"], lifecycle.MAX_CRASHES, False),
     ],
 )
 def test_it_takes_crashes_for_bad_luck_where_they_met_others_before(
@@ -219,7 +222,7 @@ def test_it_takes_crashes_for_bad_luck_where_they_met_others_before(
     conversation = receive("alice", "hello")
     InboundEvent.objects.filter(conversation=conversation).update(starts=crashes)
 
-    assert turns.is_bad_luck(claim(conversation)) is is_bad_luck
+    assert lifecycle.is_bad_luck(claim(conversation)) is is_bad_luck
 
 
 def test_it_blames_a_message_for_crashes_that_met_others_beside_it() -> None:
@@ -230,12 +233,12 @@ def test_it_blames_a_message_for_crashes_that_met_others_beside_it() -> None:
     InboundEvent.objects.filter(status=InboundEvent.Status.DONE).update(done_at=clock.seconds_from_now(10))
     InboundEvent.objects.filter(conversation=conversation).update(starts=CRASHES_BEFORE_QUARANTINE)
 
-    assert not turns.is_bad_luck(claim(conversation))
+    assert not lifecycle.is_bad_luck(claim(conversation))
 
 
 def test_it_blames_nobody_in_the_words_about_a_quarantine() -> None:
     conversation = receive("alice", "hello")
-    turns.quarantine(claim(conversation))
+    lifecycle.quarantine(claim(conversation))
 
     [text] = OutboundDelivery.objects.values_list("text", flat=True)
     assert text.startswith("I was interrupted several times")
@@ -245,17 +248,17 @@ def test_it_blames_nobody_in_the_words_about_a_quarantine() -> None:
 def test_it_does_not_count_a_turn_that_was_given_back() -> None:
     conversation = receive("alice", "hello")
 
-    turns.release(claim(conversation))
+    lifecycle.release(claim(conversation))
 
     assert InboundEvent.objects.get().starts == 0
-    assert lanes.waiting(PLATFORMS) == [conversation]
+    assert leases.waiting(PLATFORMS) == [conversation]
 
 
 def test_it_answers_a_command_without_making_history() -> None:
     conversation = receive("alice", "/help")
     claimed = claim(conversation)
 
-    turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=2000)
+    lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=2000)
 
     assert texts(conversation) == []
     assert "/new" in OutboundDelivery.objects.get().text
@@ -268,7 +271,7 @@ def test_it_puts_what_was_said_before_new_behind_on_all_accounts() -> None:
     discord = say("alice", "old too", platform="discord")
     receive("alice", "/new")
     claimed = claim(telegram)
-    turns.answer_command(claimed, turns.begin(claimed, resolver=DATABASE), limit=2000)
+    lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=2000)
     say("alice", "fresh")
 
     assert texts(telegram) == texts(discord) == ["fresh", "re: fresh"]
@@ -292,7 +295,7 @@ def test_it_asks_to_try_again_and_keeps_nothing_if_nobody_knows_who_it_is() -> N
 
     assert not InboundEvent.objects.exists()
     assert OutboundDelivery.objects.get().text.startswith("I can't tell who you are")
-    assert outbox.due(PLATFORMS).count() == 1
+    assert outbox_queue.due(PLATFORMS).count() == 1
 
 
 def test_it_announces_a_turn_once_to_pages_that_are_open() -> None:

@@ -16,10 +16,13 @@ from django.db.models import F
 from django.test import Client
 from django.urls import reverse
 
-from identity import attachments, browsers, clock
+from identity.browsers import attachments
+from identity.browsers import sessions as browser_sessions
 from identity.models import AccountLink, AuditEvent, Browser, BrowserAccount, LiveEvent, Pairing, PlatformAccount
-from sessions_app import database_files, export, forget_number, forgetting, history
+from identity.support import clock
+from sessions_app.history import export, window
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, OutboundDelivery
+from sessions_app.privacy import confirmation, forgetting, sqlite_vacuum
 from tests.identity import pairs
 from tests.sessions_app.talk import say
 
@@ -43,7 +46,7 @@ def attach(client: Client, *accounts: PlatformAccount) -> None:
         request = Pairing.objects.create(initiator=one, responder_browser=browser, state="attached", **now)
         attachments.attach(browser=browser, account=one, pairing=request)
     session = client.session
-    session[browsers.SESSION_KEY] = str(browser.pk)
+    session[browser_sessions.SESSION_KEY] = str(browser.pk)
     session.save()
 
 
@@ -400,13 +403,13 @@ def test_it_ends_a_file_before_it_is_too_long(alice: Client, monkeypatch: pytest
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("kind", ["json", "html"])
 def test_it_lets_others_write_while_it_makes_a_file(alice: Client, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, was_open = history.page, []
+    read, was_open = window.page, []
 
-    def watched(*args: Any, **options: Any) -> history.Page:
+    def watched(*args: Any, **options: Any) -> window.Page:
         was_open.append(connection.in_atomic_block)
         return read(*args, **options)
 
-    monkeypatch.setattr(history, "page", watched)
+    monkeypatch.setattr(window, "page", watched)
     alice.post(reverse("me-export"), {"kind": kind})
 
     assert was_open == [False]
@@ -446,11 +449,11 @@ def test_it_says_of_no_part_that_may_not_be_carried_off(alice: Client, monkeypat
 
 
 def test_it_forgets_after_the_number_that_the_chat_was_sent(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_files, "clean", _fail)  # takes long, and nobody waits for it
+    monkeypatch.setattr(sqlite_vacuum, "clean", _fail)  # takes long, and nobody waits for it
     page = post(alice, "me-forget-ask")
     warn_others()
     request = ForgetRequest.objects.get()
-    number = forget_number.number_of(request)
+    number = confirmation.number_of(request)
     assert "number that was sent to your Telegram chat" in page
     assert number not in page.replace(" ", "")
     assert OutboundDelivery.objects.get(template="forget_number").chat_id == "chat-alice"
@@ -473,7 +476,7 @@ def warn_others() -> None:
 
 def test_it_says_who_is_not_forgotten(alice: Client) -> None:
     post(alice, "me-forget-ask")
-    page = post(alice, "me-forget-number", number=forget_number.number_of(ForgetRequest.objects.get()))
+    page = post(alice, "me-forget-number", number=confirmation.number_of(ForgetRequest.objects.get()))
 
     assert 'data-why="untold">Discord account' in page
     assert HistoryEntry.objects.filter(text="before there").exists()
@@ -482,7 +485,7 @@ def test_it_says_who_is_not_forgotten(alice: Client) -> None:
 def test_it_says_when_forgetting_takes_longer(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forgetting, "_forget_some", _fail)
     post(alice, "me-forget-ask")
-    number = forget_number.number_of(ForgetRequest.objects.get())
+    number = confirmation.number_of(ForgetRequest.objects.get())
 
     assert "goes on by itself" in post(alice, "me-forget-number", number=number)
 

@@ -5,12 +5,13 @@ from datetime import timedelta
 
 import pytest
 
-from identity import clock
 from identity.resolvers import IdentityUnavailable
-from sessions_app import inbox, watermarks
+from identity.support import clock
+from sessions_app import inbox
 from sessions_app.messages import InboundMessage
 from sessions_app.models import InboundEvent, OutboundDelivery, Watermark
-from sessions_app.watermarks import Mark
+from sessions_app.receiving import watermarks
+from sessions_app.receiving.watermarks import Mark
 from tests.sessions_app.talk import DATABASE, message
 
 pytestmark = pytest.mark.django_db

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sessions_app.answering import AgentFailure, AgentTimeout, EmptyReply, ask
+from sessions_app.agents.base import AgentFailure, AgentTimeout, EmptyReply, ask
+from sessions_app.agents.chat_object import as_agent, shape
 from sessions_app.context import get_session_context
 from sessions_app.messages import Reply, Turn
-from sessions_app.wrapped_agent import as_agent, shape
 from tests.sessions_app.agent_samples import a_turn, assistant, mirror, user
 
 

@@ -8,11 +8,11 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import DatabaseError
 
-from identity import clock
-from sessions_app import turns
+from identity.support import clock
 from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
-from sessions_app.turns import Answer
-from sessions_app.writer import MOST_AT_ONCE, Writer
+from sessions_app.turns import lifecycle
+from sessions_app.turns.batch_writer import MOST_AT_ONCE, Writer
+from sessions_app.turns.lifecycle import Answer
 from tests.sessions_app.talk import claim, is_busy, receive
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -22,13 +22,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many turns were asked to be written in each transaction."""
     asked: list[int] = []
-    really = turns.finish_together
+    really = lifecycle.finish_together
 
     def finish_together(answers: Collection[Answer]) -> None:
         asked.append(len(answers))
         really(answers)
 
-    monkeypatch.setattr("sessions_app.turns.finish_together", finish_together)
+    monkeypatch.setattr("sessions_app.turns.lifecycle.finish_together", finish_together)
     return asked
 
 
@@ -68,7 +68,7 @@ def test_it_lets_one_that_cannot_be_written_take_no_other_with_it(batches: list[
 
     outcomes = write([alice, bob, carol])
 
-    assert [type(outcome) for outcome in outcomes] == [type(None), turns.LeaseLost, type(None)]
+    assert [type(outcome) for outcome in outcomes] == [type(None), lifecycle.LeaseLost, type(None)]
     assert batches == [3, 1, 1, 1]
     assert said() == {"Hello, alice", "Hello, carol"}
     assert OutboundDelivery.objects.count() == 2
@@ -78,14 +78,14 @@ def test_it_lets_one_that_cannot_be_written_take_no_other_with_it(batches: list[
 def test_it_tells_each_of_a_dead_database_and_goes_on_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = answered("alice", "bob")
     outage = [DatabaseError("gone")] * 3
-    really = turns.finish_together
+    really = lifecycle.finish_together
 
     def finish_together(answers: Collection[Answer]) -> None:
         if outage:
             raise outage.pop()
         really(answers)
 
-    monkeypatch.setattr("sessions_app.turns.finish_together", finish_together)
+    monkeypatch.setattr("sessions_app.turns.lifecycle.finish_together", finish_together)
     assert [type(outcome) for outcome in write(answers)] == [DatabaseError, DatabaseError]
     assert write(answers) == [None, None]
     assert said() == {"Hello, alice", "Hello, bob"}
@@ -120,7 +120,7 @@ def test_it_leaves_out_what_nobody_waits_for_any_more(batches: list[int]) -> Non
 
     assert said() == {"Hello, alice", "Hello, carol"}
     assert batches == [2]
-    turns.release(bob.claim)
+    lifecycle.release(bob.claim)
     assert claim(bob.claim.lease.conversation.pk).events == bob.claim.events
 
 
@@ -141,14 +141,14 @@ def test_it_writes_nothing_when_nobody_waits_any_more(batches: list[int]) -> Non
 
 def test_it_tells_the_others_when_one_gives_up_while_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     answers, writing, given_up = answered("alice", "bob", "carol"), threading.Event(), threading.Event()
-    really = turns.finish_together
+    really = lifecycle.finish_together
 
     def finish_together(answers: Collection[Answer]) -> None:
         writing.set()
         assert given_up.wait(20)
         really(answers)
 
-    monkeypatch.setattr("sessions_app.turns.finish_together", finish_together)
+    monkeypatch.setattr("sessions_app.turns.lifecycle.finish_together", finish_together)
 
     async def give_up_on_bob() -> list[object]:
         writer = Writer()

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from adapters import checkup
+from adapters.monitoring import diagnostics
 
 
 class Command(BaseCommand):
@@ -22,7 +22,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="for programs")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        found = list(checkup.findings(online=options["online"]))
+        found = list(diagnostics.findings(online=options["online"]))
         problems = [finding for finding in found if finding.hint]
         if options["json"]:
             report = {"healthy": not problems, "findings": [asdict(finding) for finding in found]}
@@ -33,7 +33,7 @@ class Command(BaseCommand):
         if problems:
             sys.exit(1)
 
-    def _show(self, finding: checkup.Finding) -> None:
+    def _show(self, finding: diagnostics.Finding) -> None:
         sign = "PROBLEM" if finding.hint else "ok"
         self.stdout.write(f"{sign:8}{finding.about}: {finding.detail}")
         if finding.hint:

@@ -18,10 +18,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand
 from django.utils.module_loading import import_string
 
-from adapters import registry, vitals
+from adapters import registry
 from adapters.botos import BotOS
-from adapters.services import configured_agent
-from adapters.webserver import WebServer
+from adapters.runtime import health
+from adapters.runtime.services import configured_agent
+from adapters.runtime.webserver import WebServer
 from identity.resolvers import Resolves
 from sessions_app.messages import BROWSER
 
@@ -43,7 +44,7 @@ class Command(BaseCommand):
         parser.add_argument("--workers", type=int, default=settings.BOTOS_WORKERS, metavar="N", help=turns_help)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        vitals.check_database()
+        health.check_database()
         platforms = _platforms(options["platforms"], playground=options["playground"])
         _check_workers(options["workers"])
         web = None if options["web"] is None else _web(options["web"], playground=options["playground"])

@@ -9,7 +9,7 @@ from django.db.models import Q
 
 from identity.management.printing import OperatorCommand
 from identity.models import AccountLink, PlatformAccount
-from identity.names import harmless
+from identity.support.sanitize import harmless
 
 
 class Command(OperatorCommand):

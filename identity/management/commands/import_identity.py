@@ -10,7 +10,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
-from identity import linking, locks, lookup, resolvers
+from identity import resolvers
+from identity.flows import linking
+from identity.links import locks, lookup
 
 
 class Command(BaseCommand):

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models import Q
 
-from identity import link_upkeep
+from identity.flows import link_maintenance
 from identity.management.printing import OperatorCommand, operator
 from identity.models import AccountLink
 
@@ -42,7 +42,7 @@ class Command(OperatorCommand):
 
     def revoke(self, *, pk: int) -> None:
         link = _found(pk)
-        if link is None or not link_upkeep.revoke(link=link, operator=operator()):
+        if link is None or not link_maintenance.revoke(link=link, operator=operator()):
             raise ValueError(f"There is no live link {pk}.")
         link.refresh_from_db()
         self.show(_row(link), f"Revoked: {link.account} is on its own again.")

@@ -9,11 +9,14 @@ from typing import Any
 
 from django.db.models import Q
 
-from identity import invitations, linking, operators, pairing_rows, spreadsheets
-from identity.invitations import Invitation
+from identity import operators
+from identity.flows import invitations, linking
+from identity.flows.invitations import Invitation
 from identity.management.printing import OperatorCommand, named, operator, person_named
 from identity.models import AccountLink, Pairing, UnifiedUser
 from identity.operators import NewPerson
+from identity.pairing import requests as pairing_requests
+from identity.web import csv_files
 
 
 class Command(OperatorCommand):
@@ -55,7 +58,7 @@ class Command(OperatorCommand):
     def show_person(self, *, person_id: str) -> None:
         person = person_named(person_id)
         accounts = [str(account) for account in linking.accounts_of(person)]
-        live = pairing_rows.live_invitations(person).select_related("person", "responder").order_by("created_at")
+        live = pairing_requests.live_invitations(person).select_related("person", "responder").order_by("created_at")
         invited = [f"{one.pk} {invitations.state_of(one)}" for one in live]
         self.show(_row(person) | {"accounts": accounts, "invitations": invited})
 
@@ -77,7 +80,7 @@ class Command(OperatorCommand):
 
     def import_people(self, *, file: Path) -> None:
         try:
-            table = spreadsheets.read_people(file.read_bytes())
+            table = csv_files.read_people(file.read_bytes())
         except OSError as error:
             raise ValueError(f"{file} cannot be read: {error.strerror}.") from error
         if table.problems:

@@ -10,10 +10,13 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from identity import clock, invitations, operators, pairing_rows, wording
+from identity import operators, wording
+from identity.flows import invitations
 from identity.management.printing import OperatorCommand, operator
 from identity.models import Pairing
-from identity.pairing_rows import Outcome
+from identity.pairing import requests as pairing_requests
+from identity.pairing.requests import Outcome
+from identity.support import clock
 
 
 class Command(OperatorCommand):
@@ -30,7 +33,7 @@ class Command(OperatorCommand):
         self.step("confirm", self.confirm, text).add_argument("pk", metavar="id", type=UUID, help=one)
 
     def list(self, *, search: str, limit: int, live: bool) -> None:
-        requests = pairing_rows.with_parties(Pairing.objects.all()).order_by("-created_at")
+        requests = pairing_requests.with_parties(Pairing.objects.all()).order_by("-created_at")
         if search:
             ids = Q(initiator__platform_user_id=search) | Q(responder__platform_user_id=search)
             person = Q(person__unified_user_id__icontains=search)
@@ -73,7 +76,7 @@ def _refusal(outcome: Outcome, pairing: Pairing) -> str:
 
 
 def _request(pk: UUID) -> Pairing:
-    found = pairing_rows.with_parties(Pairing.objects.filter(pk=pk)).first()
+    found = pairing_requests.with_parties(Pairing.objects.filter(pk=pk)).first()
     if found is None:
         raise ValueError(f"There is no request {pk}.")
     return found

@@ -5,14 +5,14 @@ from __future__ import annotations
 from django.db.models import Q
 
 from identity.management.printing import Row
-from sessions_app import redrive
+from sessions_app import dead_letters
 from sessions_app.management.given_up import GivenUpCommand
 from sessions_app.models import OutboundDelivery
 
 
 class Command(GivenUpCommand):
     help = "Deliveries: list (those that are dead), show, redrive, dismiss."
-    given_up = redrive.DELIVERIES
+    given_up = dead_letters.DELIVERIES
     one, several, taken_up = "delivery", "deliveries", "will be sent again"
 
     def matching(self, search: str) -> Q:

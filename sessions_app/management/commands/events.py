@@ -5,14 +5,14 @@ from __future__ import annotations
 from django.db.models import Q
 
 from identity.management.printing import Row
-from sessions_app import redrive
+from sessions_app import dead_letters
 from sessions_app.management.given_up import GivenUpCommand
 from sessions_app.models import InboundEvent
 
 
 class Command(GivenUpCommand):
     help = "Messages that came in: list (those that were given up), show, redrive, dismiss."
-    given_up = redrive.EVENTS
+    given_up = dead_letters.EVENTS
     one, several, taken_up = "message", "messages", "will be answered"
 
     def matching(self, search: str) -> Q:

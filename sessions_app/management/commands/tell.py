@@ -8,9 +8,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from identity import called
+from identity import labels
 from identity.management.printing import operator, person_named
-from sessions_app import telling
+from sessions_app.outbox import notify
 
 
 class Command(BaseCommand):
@@ -23,7 +23,7 @@ class Command(BaseCommand):
     def handle(self, *, person_id: str, text: str, **_: Any) -> None:
         words = sys.stdin.read() if text == "-" else text
         try:
-            chat = telling.tell(person=person_named(person_id), text=words, label="operator", actor=operator())
+            chat = notify.tell(person=person_named(person_id), text=words, label="operator", actor=operator())
         except ValueError as error:
             raise CommandError(str(error)) from None
-        self.stdout.write(f"It is on its way, on {called.title(chat.platform)}.")
+        self.stdout.write(f"It is on its way, on {labels.title(chat.platform)}.")

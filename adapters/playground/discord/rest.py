@@ -1,0 +1,256 @@
+"""The local Discord's REST API, as strict as the real one. Rate limit headers are left out; they are optional."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from adapters.playground.discord.world import ACTION_ROW, BUTTON, Channel, Json, World
+from adapters.playground.server import Person
+
+API = "/api/v10"
+LONGEST_TEXT, LONGEST_NONCE, LARGEST_PAGE = 2000, 25, 100
+NONCE_LIFETIME = 300.0  # seconds; the real one says "the past few minutes"
+LONGEST_WAIT = 3.0  # seconds until an interaction counts as failed
+MESSAGE_CALLBACKS, BUTTON_CALLBACKS = (4, 5), (4, 5, 6, 7)
+MESSAGES, MESSAGE = "/channels/{channel}/messages", "/channels/{channel}/messages/{message}"
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class RefusedError(Exception):
+    """An error answer, with Discord's own code."""
+
+    def __init__(self, status: int, code: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+
+
+UNAUTHORIZED = RefusedError(401, 0, "401: Unauthorized")
+UNKNOWN_ROUTE = RefusedError(404, 0, "404: Not Found")
+UNKNOWN_CHANNEL = RefusedError(404, 10003, "Unknown Channel")
+UNKNOWN_MESSAGE = RefusedError(404, 10008, "Unknown Message")
+EMPTY_MESSAGE = RefusedError(400, 50006, "Cannot send an empty message")
+NOT_THE_AUTHOR = RefusedError(403, 50005, "Cannot edit a message authored by another user")
+UNKNOWN_INTERACTION = RefusedError(404, 10062, "Unknown interaction")
+ANSWERED_ALREADY = RefusedError(400, 40060, "Interaction has already been acknowledged.")
+NOT_JSON = RefusedError(400, 50109, "The request body contains invalid JSON.")
+
+
+class Rest:
+    """The routes. `publish` tells the gateway.
+
+    `interactions` are those that may be answered, by id: token, callback types that fit, and when they came.
+    """
+
+    def __init__(self, world: World, token: str, publish: Callable[[str, Json], Awaitable[None]]) -> None:
+        self._world = world
+        self._token = token
+        self._publish = publish
+        self._nonces: dict[str, tuple[float, Json]] = {}
+        self.commands: list[Json] = []
+        self.callbacks: list[Json] = []
+        self.interactions: dict[str, tuple[str, tuple[int, ...], float]] = {}
+
+    def add_routes(self, app: web.Application) -> None:
+        for method, path, handler in (
+            ("GET", "/users/@me", self._me),
+            ("GET", "/oauth2/applications/@me", self._application),
+            ("POST", "/users/@me/channels", self._open_private),
+            ("POST", MESSAGES, self._post),
+            ("GET", MESSAGES, self._history),
+            ("PATCH", MESSAGE, self._edit),
+            ("POST", "/channels/{channel}/typing", self._typing),
+            ("PUT", "/applications/{application}/commands", self._register),
+            ("POST", "/interactions/{interaction}/{token}/callback", self._callback),
+        ):
+            app.router.add_route(method, API + path, self._checked(handler))
+        app.router.add_route("*", API + "/{rest:.*}", self._checked(self._unknown))
+
+    def _checked(self, handler: Handler) -> Handler:
+        async def answer(request: web.Request) -> web.Response:
+            return await self._answer(request, handler)
+
+        return answer
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.Response:
+        try:
+            by_token = "token" in request.match_info  # of an interaction, which opens that alone
+            if not by_token and request.headers.get("Authorization") != f"Bot {self._token}":
+                raise UNAUTHORIZED
+            return await handler(request)
+        except RefusedError as refusal:
+            return json_response({"message": str(refusal), "code": refusal.code}, refusal.status)
+
+    async def _unknown(self, request: web.Request) -> web.Response:
+        raise UNKNOWN_ROUTE
+
+    async def _me(self, request: web.Request) -> web.Response:
+        return json_response(self._world.bot)
+
+    async def _application(self, request: web.Request) -> web.Response:
+        fields = {"description": "", "icon": None, "bot_public": True, "bot_require_code_grant": False, "flags": 0}
+        owner = {**self._world.bot, "bot": False}
+        return json_response(
+            {"id": self._world.bot["id"], "name": "BotOS", "owner": owner, "verify_key": "0" * 64, **fields}
+        )
+
+    async def _open_private(self, request: web.Request) -> web.Response:
+        recipient = str((await _body(request)).get("recipient_id"))
+        if not recipient.isdecimal():
+            raise _invalid("recipient_id", "NUMBER_TYPE_COERCE")
+        return json_response(self._world.private_channel(Person(recipient, "Somebody")).as_json())
+
+    async def _post(self, request: web.Request) -> web.Response:
+        channel, body = self._channel(request), await _body(request)
+        content, nonce = _content(body), _nonce(body)
+        if not content and not body.get("embeds"):
+            raise EMPTY_MESSAGE
+        _check_components(body.get("components", []))
+        return json_response(self._earlier(body, nonce) or await self._write(channel, body, content, nonce))
+
+    def _earlier(self, body: Json, nonce: str) -> Json | None:
+        at, message = self._nonces.get(nonce, (0.0, None))
+        fresh = time.monotonic() - at < NONCE_LIFETIME
+        return message if fresh and body.get("enforce_nonce") is True else None
+
+    async def _write(self, channel: Channel, body: Json, content: str, nonce: str) -> Json:
+        kept = {key: body[key] for key in ("components", "embeds", "flags", "tts") if key in body}
+        message = self._world.write(channel, self._world.bot, content, **kept)
+        answer = {**message, "nonce": nonce} if nonce else message  # a history does not tell it again
+        if nonce:
+            self._nonces[nonce] = (time.monotonic(), answer)
+        await self._publish("MESSAGE_CREATE", answer)
+        return answer
+
+    async def _history(self, request: web.Request) -> web.Response:
+        """The page next to `after` or `before`, in either case with the newest message first."""
+        channel, limit = self._channel(request), _limit(request)
+        after, before = (int(request.query.get(key, 0)) for key in ("after", "before"))
+        ids = [key for key in channel.messages if int(key) > after and (not before or int(key) < before)]
+        page = [channel.messages[key] for key in (ids[:limit] if after else ids[-limit:])]
+        self._world.bot_heard(*page)
+        return json_response([self._world.as_bot_sees(message) for message in reversed(page)])
+
+    async def _edit(self, request: web.Request) -> web.Response:
+        channel, body = self._channel(request), await _body(request)
+        message = channel.messages.get(request.match_info["message"])
+        if message is None:
+            raise UNKNOWN_MESSAGE
+        if message["author"]["id"] != self._world.bot["id"]:
+            raise NOT_THE_AUTHOR
+        if not (content := _content(body)):
+            raise EMPTY_MESSAGE
+        self._world.rewrite(message, content)
+        await self._publish("MESSAGE_UPDATE", message)
+        return json_response(message)
+
+    async def _typing(self, request: web.Request) -> web.Response:
+        self._channel(request)
+        return web.Response(status=204)
+
+    async def _register(self, request: web.Request) -> web.Response:
+        commands = await _parsed(request)
+        if not isinstance(commands, list) or not all(isinstance(command, dict) for command in commands):
+            raise NOT_JSON
+        for command in commands:
+            _check_command(command)
+        application = {"application_id": self._world.bot["id"], "version": "1"}
+        self.commands = [{"type": 1, **command, **application, "id": self._world.snowflake()} for command in commands]
+        self._world.changes.announce()
+        return json_response(self.commands)
+
+    async def _callback(self, request: web.Request) -> web.Response:
+        key, body = request.match_info["interaction"], await _body(request)
+        token, types, at = self.interactions.get(key, ("", (), 0.0))
+        if token != request.match_info["token"] or time.monotonic() - at > LONGEST_WAIT:
+            raise UNKNOWN_INTERACTION
+        if any(callback["interaction_id"] == key for callback in self.callbacks):
+            raise ANSWERED_ALREADY
+        if body.get("type") not in types:
+            raise _invalid("type", "BASE_TYPE_CHOICES")
+        self.callbacks.append({**body, "interaction_id": key})
+        self._world.changes.announce()
+        return web.Response(status=204)
+
+    def _channel(self, request: web.Request) -> Channel:
+        channel = self._world.channels.get(request.match_info["channel"])
+        if channel is None:
+            raise UNKNOWN_CHANNEL
+        return channel
+
+
+def _content(body: Json) -> str:
+    content = body.get("content")
+    if content is not None and not isinstance(content, str):
+        raise _invalid("content", "STRING_TYPE_CONVERT")
+    if len(content or "") > LONGEST_TEXT:
+        raise _invalid("content", "BASE_TYPE_MAX_LENGTH")
+    return (content or "").strip()  # as Discord stores it
+
+
+def _check_components(rows: object) -> None:
+    """At most five rows of at most five buttons, each with a label and an id of its own."""
+    if not isinstance(rows, list) or len(rows) > 5 or any(row.get("type") != ACTION_ROW for row in rows):
+        raise _invalid("components", "BASE_TYPE_BAD_LENGTH")
+    buttons = [button for row in rows for button in row["components"]]
+    if any(not 1 <= len(row["components"]) <= 5 for row in rows) or any(one["type"] != BUTTON for one in buttons):
+        raise _invalid("components", "BASE_TYPE_BAD_LENGTH")
+    ids = [str(button.get("custom_id", "")) for button in buttons]
+    if len(set(ids)) < len(ids):
+        raise _invalid("custom_id", "COMPONENT_CUSTOM_ID_DUPLICATED")
+    if any(not 1 <= len(key) <= 100 for key in ids) or any(not 1 <= len(one["label"]) <= 80 for one in buttons):
+        raise _invalid("components", "BASE_TYPE_BAD_LENGTH")
+
+
+def _check_command(command: Json) -> None:
+    for part in (command, *command.get("options", [])):
+        if not re.fullmatch(r"[-_a-z0-9]{1,32}", str(part.get("name"))):
+            raise _invalid("name", "APPLICATION_COMMAND_INVALID_NAME")
+        if not 1 <= len(str(part.get("description", ""))) <= 100:
+            raise _invalid("description", "BASE_TYPE_BAD_LENGTH")
+
+
+def _nonce(body: Json) -> str:
+    nonce = body.get("nonce") or ""
+    if not isinstance(nonce, str | int) or len(str(nonce)) > LONGEST_NONCE:
+        raise _invalid("nonce", "BASE_TYPE_MAX_LENGTH")
+    return str(nonce)
+
+
+def _limit(request: web.Request) -> int:
+    limit = request.query.get("limit", "50")
+    if not limit.isdecimal() or not 1 <= int(limit) <= LARGEST_PAGE:
+        raise _invalid("limit", "NUMBER_TYPE_MAX")
+    return int(limit)
+
+
+def _invalid(field: str, code: str) -> RefusedError:
+    return RefusedError(400, 50035, f"Invalid Form Body: {field} ({code})")
+
+
+async def _body(request: web.Request) -> Json:
+    body = await _parsed(request)
+    if not isinstance(body, dict):
+        raise NOT_JSON
+    return body
+
+
+async def _parsed(request: web.Request) -> object:
+    if request.content_type != "application/json":
+        raise NOT_JSON
+    try:
+        body: object = await request.json()
+        return body
+    except ValueError:
+        raise NOT_JSON from None
+
+
+def json_response(data: object, status: int = 200) -> web.Response:
+    """Without a charset: discord.py reads a body as JSON only if the type is exactly `application/json`."""
+    return web.Response(body=json.dumps(data).encode(), status=status, content_type="application/json")

@@ -1,0 +1,169 @@
+"""What the local Discord knows: users, channels and messages, in the JSON that the API speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from adapters.playground.server import Person, Said
+from identity.support.buttons import Button
+
+EPOCH = 1_420_070_400_000  # Discord's, in ms since 1970
+GUILD_TEXT, DIRECT_MESSAGE = 0, 1
+DEFAULT, REPLY = 0, 19
+ACTION_ROW, BUTTON = 1, 2  # component types
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Channel:
+    """A private chat with `person`, or a channel of the guild. Messages by id, oldest first."""
+
+    id: str
+    name: str = ""
+    person: Person | None = None
+    messages: dict[str, Json] = field(default_factory=dict)
+
+    def as_json(self) -> Json:
+        if self.person is not None:
+            return {"id": self.id, "type": DIRECT_MESSAGE, "recipients": [user_json(self.person)]}
+        fields = {"position": 0, "permission_overwrites": [], "nsfw": False, "parent_id": None, "topic": None}
+        return {"id": self.id, "type": GUILD_TEXT, "name": self.name, **fields}
+
+
+class Changes:
+    """Lets many wait for whatever condition may hold after the next change."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def announce(self) -> None:
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def until(self, holds: Callable[[], bool], timeout: float) -> None:
+        """Raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            while not holds():
+                await self._next.wait()
+
+
+class World:
+    """One bot, one guild, and everybody's chats with the bot."""
+
+    def __init__(self) -> None:
+        self._last_id = 0
+        self.guild_id = self.snowflake()
+        self.bot: Json = {**_user(self.snowflake(), "botos", "BotOS"), "bot": True}
+        self.channels: dict[str, Channel] = {}
+        self.said: list[Said] = []
+        self.heard: set[str] = set()  # ids of messages that the bot was told of, or read in a history
+        self.changes = Changes()
+
+    def snowflake(self) -> str:
+        """Ids grow: 42 bits of time, then a counter."""
+        now = (int(time.time() * 1000) - EPOCH) << 22
+        self._last_id = max(self._last_id + 1, now)
+        return str(self._last_id)
+
+    def private_channel(self, person: Person) -> Channel:
+        if not person.id.isdecimal():
+            raise ValueError("a Discord user id is a number")
+        known = (channel for channel in self.channels.values() if channel.person and channel.person.id == person.id)
+        return next(known, None) or self._open(Channel(self.snowflake(), person=person))
+
+    def guild_channel(self, name: str) -> Channel:
+        """By id or by name; made when it does not exist, with the name as its id if that is a number."""
+        known = (channel for channel in self.guild_channels() if name in (channel.id, channel.name))
+        return next(known, None) or self._open(Channel(name if name.isdecimal() else self.snowflake(), name))
+
+    def guild_channels(self) -> list[Channel]:
+        return [channel for channel in self.channels.values() if channel.person is None]
+
+    def _open(self, channel: Channel) -> Channel:
+        self.channels[channel.id] = channel
+        return channel
+
+    def write(self, channel: Channel, author: Json, content: str, **more: object) -> Json:
+        """Store a message; fields of `more` replace the defaults."""
+        message = {**_message(self.snowflake(), channel.id, author, content), **more}
+        channel.messages[message["id"]] = message
+        buttons = buttons_in(message["components"])
+        self.said.append(Said(message["id"], channel.id, self._author_of(message), content, buttons=buttons))
+        self.changes.announce()
+        return message
+
+    def bot_heard(self, *messages: object) -> None:
+        """Any events; those with an id count."""
+        ids = [message.get("id") for message in messages if isinstance(message, dict)]
+        self.heard.update(key for key in ids if isinstance(key, str))
+        self.changes.announce()
+
+    def rewrite(self, message: Json, content: str) -> None:
+        message.update(content=content, edited_timestamp=_now())
+        for place, said in enumerate(self.said):
+            if said.message_id == message["id"]:
+                self.said[place] = replace(said, text=content)
+
+    def find(self, message_id: str) -> Json:
+        """Raises KeyError."""
+        holder = next((c for c in self.channels.values() if message_id in c.messages), None)
+        if holder is None:
+            raise KeyError(message_id)
+        return holder.messages[message_id]
+
+    def _author_of(self, message: Json) -> str:
+        return "bot" if message["author"]["id"] == self.bot["id"] else str(message["author"]["id"])
+
+    def as_bot_sees(self, message: Json) -> Json:
+        """Without the privileged intent, guild text is empty unless it is the bot's, or mentions or answers it."""
+        answered = (message.get("referenced_message") or {}).get("author") or {}
+        people = [message["author"], answered, *message["mentions"]]
+        private = self.channels[message["channel_id"]].person is not None
+        if private or self.bot["id"] in [person.get("id") for person in people]:
+            return dict(message)
+        return {**message, "content": ""}
+
+    def as_event(self, message: Json) -> Json:
+        """What the gateway adds to a message."""
+        seen = self.as_bot_sees(message)
+        if self.channels[message["channel_id"]].person is not None:
+            return {**seen, "channel_type": DIRECT_MESSAGE}
+        member = {"roles": [], "joined_at": _now(), "deaf": False, "mute": False, "flags": 0}
+        return {**seen, "channel_type": GUILD_TEXT, "guild_id": self.guild_id, "member": member}
+
+    def guild_json(self) -> Json:
+        empty = ("roles", "emojis", "stickers", "features", "members", "threads", "voice_states", "presences")
+        channels = [channel.as_json() for channel in self.guild_channels()]
+        fields = {"name": "Playground", "owner_id": self.bot["id"], "member_count": 2, "unavailable": False}
+        return {"id": self.guild_id, **fields, "channels": channels, **{name: [] for name in empty}}
+
+
+def buttons_in(rows: list[Json]) -> tuple[Button, ...]:
+    shown = [component for row in rows for component in row["components"] if component["type"] == BUTTON]
+    return tuple(Button(component["label"], component["custom_id"]) for component in shown)
+
+
+def user_json(person: Person) -> Json:
+    return _user(person.id, person.username or person.name.lower(), person.name)
+
+
+def _user(user_id: str, username: str, name: str) -> Json:
+    return {"id": user_id, "username": username, "global_name": name, "discriminator": "0", "avatar": None}
+
+
+def _message(message_id: str, channel_id: str, author: Json, content: str) -> Json:
+    empty = ("mentions", "mention_roles", "attachments", "embeds", "components")
+    flags = {"tts": False, "mention_everyone": False, "pinned": False, "type": DEFAULT, "flags": 0}
+    times = {"timestamp": _now(), "edited_timestamp": None}
+    words = {"id": message_id, "channel_id": channel_id, "author": author, "content": content}
+    return {**words, **flags, **times, **{name: [] for name in empty}}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

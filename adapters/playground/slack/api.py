@@ -1,0 +1,277 @@
+"""Slack's Web API over a workspace in memory, as strict as the real one about tokens, types and limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from adapters.playground.slack.workspace import APP, BOT, BOT_USER, TEAM, Channel, Message, Workspace
+
+TEXT_LIMIT = 40_000
+Args = dict[str, Any]
+Answer = dict[str, Any]
+
+
+class Refusal(Exception):
+    """An answer with `ok: false` and this error code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What a method takes: which token, which arguments of which type, which of them it must have."""
+
+    run: Callable[[Args], Awaitable[Answer]]
+    kinds: dict[str, type] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    token: str = "bot"
+
+
+PAGE: dict[str, type] = {
+    **dict.fromkeys(("channel", "oldest", "latest", "cursor"), str),
+    **dict.fromkeys(("inclusive", "include_all_metadata"), bool),
+    "limit": int,
+}
+POST: dict[str, type] = {
+    **dict.fromkeys(("channel", "text", "thread_ts", "parse", "user", "ts"), str),
+    **dict.fromkeys(("mrkdwn", "unfurl_links", "unfurl_media", "link_names", "reply_broadcast"), bool),
+    "metadata": dict,
+    "blocks": list,
+}
+
+
+class WebApi:
+    """Answers `/api/{method}`. `heard` is called with what the bot wrote, and what that was before."""
+
+    def __init__(self, workspace: Workspace, tokens: dict[str, str]) -> None:
+        self.scopes = ["chat:write", "im:history", "im:read", "users:read"]  # of the bot's token
+        self.socket_address: Callable[[], str] = str
+        self.heard: Callable[[Channel, Message, Message | None], Awaitable[None]] | None = None
+        self._workspace = workspace
+        self._tokens = tokens  # token -> its kind, "bot" or "app"
+        self._methods = self._table()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["method"]
+        try:
+            answer = await self._call(name, request)
+        except Refusal as refusal:
+            answer = {"ok": False, "error": str(refusal)}
+        return web.json_response(answer, headers={"X-OAuth-Scopes": ",".join(self.scopes)})
+
+    async def _call(self, name: str, request: web.Request) -> Answer:
+        method = self._methods.get(name)
+        if method is None:
+            raise Refusal("unknown_method")
+        args, typed = await _arguments(request)
+        self._authorize(request, args, method)
+        known = {key: value if typed else _typed(value, method.kinds.get(key, str)) for key, value in args.items()}
+        try:
+            return {"ok": True, **await self._run(name, method, known)}
+        except ValueError:  # a cursor or a timestamp that is none
+            raise Refusal("invalid_arguments") from None
+
+    async def _run(self, name: str, method: Method, args: Args) -> Answer:
+        """Carry out a call with a good token. Raises Refusal."""
+        _check(args, method)
+        return await method.run(args)
+
+    def _authorize(self, request: web.Request, args: Args, method: Method) -> None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        kind = self._tokens.get(token if scheme == "Bearer" else str(args.pop("token", "")))
+        if kind is None:
+            raise Refusal("invalid_auth")
+        if kind != method.token:
+            raise Refusal("not_allowed_token_type")
+
+    def _table(self) -> dict[str, Method]:
+        return {
+            "auth.test": Method(self._auth_test),
+            "apps.connections.open": Method(self._connections_open, token="app"),
+            "users.info": Method(self._users_info, {"user": str}, ("user",)),
+            "conversations.info": Method(self._info, {"channel": str}, ("channel",)),
+            "conversations.open": Method(self._open, {"users": str}, ("users",)),
+            "conversations.history": Method(self._history, PAGE, ("channel",)),
+            "conversations.replies": Method(self._replies, {**PAGE, "ts": str}, ("channel", "ts")),
+            "chat.postMessage": Method(self._post, POST, ("channel",)),
+            "chat.postEphemeral": Method(self._post_ephemeral, POST, ("channel", "user")),
+            "chat.update": Method(self._update, POST, ("channel", "ts")),
+        }
+
+    async def _auth_test(self, _: Args) -> Answer:
+        return {"url": "https://play.slack.com/", "team": "Play", "team_id": TEAM, "user": "botos"} | {
+            "user_id": BOT_USER,
+            "bot_id": BOT,
+            "is_enterprise_install": False,
+        }
+
+    async def _connections_open(self, _: Args) -> Answer:
+        return {"url": self.socket_address()}
+
+    async def _users_info(self, args: Args) -> Answer:
+        person = self._workspace.people.get(args["user"])
+        if person is None:
+            raise Refusal("user_not_found")
+        profile = {"real_name": person.name, "display_name": person.name}
+        team = self._workspace.team_of(person.id)
+        return {"user": {"id": person.id, "team_id": team, "name": person.username, "profile": profile}}
+
+    async def _info(self, args: Args) -> Answer:
+        channel = self._channel(args["channel"])
+        if channel.kind == "im" and not channel.person:  # the private chat of two people, which the bot is not in
+            raise Refusal("channel_not_found")
+        of_kind = {"is_im": channel.kind == "im", "is_mpim": channel.kind == "mpim", "user": channel.person}
+        return {"channel": {"id": channel.id, "name": "" if channel.person else channel.name, **of_kind}}
+
+    async def _open(self, args: Args) -> Answer:
+        person = self._workspace.people.get(args["users"])
+        if person is None:
+            raise Refusal("user_not_found")
+        return {"channel": {"id": self._workspace.private_chat(person).id}}
+
+    async def _history(self, args: Args) -> Answer:
+        outside = [m for m in self._messages(args) if m.get("thread_ts") in (None, m["ts"])]
+        return _page(list(reversed(outside)), args)
+
+    async def _replies(self, args: Args) -> Answer:
+        thread = [m for m in self._messages(args) if args["ts"] in (m["ts"], m.get("thread_ts"))]
+        if not thread:
+            raise Refusal("thread_not_found")
+        return _page(thread, args)
+
+    async def _post(self, args: Args) -> Answer:
+        channel, text = self._channel(args["channel"]), _text(args)
+        _check_blocks(args.get("blocks", []))
+        kept: Message = {key: args[key] for key in ("thread_ts", "metadata", "blocks") if key in args}
+        author = {"user": BOT_USER, "bot_id": BOT, "app_id": APP, "team": TEAM}
+        message: Message = {"type": "message", "text": text, **author, **kept}
+        written = await self._workspace.write(channel, message, author="bot")
+        await self._tell(channel, written, None)
+        return {"channel": channel.id, "ts": written["ts"], "message": written}
+
+    async def _post_ephemeral(self, args: Args) -> Answer:
+        self._channel(args["channel"])
+        _text(args)
+        return {"message_ts": self._workspace.next_ts()}
+
+    async def _update(self, args: Args) -> Answer:
+        channel, text = self._channel(args["channel"]), _text(args)
+        message = next((m for m in channel.messages if m["ts"] == args["ts"]), None)
+        if message is None:
+            raise Refusal("message_not_found")
+        if message.get("bot_id") != BOT:
+            raise Refusal("cant_update_message")
+        before = await self._workspace.rewrite(message, text)
+        await self._tell(channel, message, before)
+        return {"channel": channel.id, "ts": message["ts"], "text": text, "message": message}
+
+    def _messages(self, args: Args) -> list[Message]:
+        return self._channel(args["channel"]).messages
+
+    def _channel(self, channel_id: str) -> Channel:
+        """Slack takes a person's id for their private chat, too."""
+        person = self._workspace.people.get(channel_id)
+        if person is not None:
+            return self._workspace.private_chat(person)
+        if channel_id not in self._workspace.channels:
+            raise Refusal("channel_not_found")
+        return self._workspace.channels[channel_id]
+
+    async def _tell(self, channel: Channel, message: Message, before: Message | None) -> None:
+        if self.heard is not None:
+            await self.heard(channel, message, before)
+
+
+async def _arguments(request: web.Request) -> tuple[Args, bool]:
+    """The arguments, and whether they carry types (JSON) or are all text (query and form)."""
+    if request.content_type != "application/json":
+        return {**request.query, **{key: str(value) for key, value in (await request.post()).items()}}, False
+    try:
+        body = await request.json()
+    except ValueError:
+        raise Refusal("invalid_json") from None
+    if not isinstance(body, dict):
+        raise Refusal("json_not_object")
+    return body, True
+
+
+def _typed(value: str, kind: type) -> object:
+    """What a form's text means where a number, a flag or JSON is due; the text itself if it means nothing there."""
+    if kind is str:
+        return value
+    if kind is bool:
+        return {"1": True, "true": True, "0": False, "false": False}.get(value.lower(), value)
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _check(args: Args, method: Method) -> None:
+    missing = [name for name in method.required if name not in args]
+    wrong = [name for name, kind in method.kinds.items() if name in args and type(args[name]) is not kind]
+    if missing or wrong:
+        raise Refusal("invalid_arguments")
+    metadata = args.get("metadata")
+    if metadata is not None and not _is_metadata(metadata):
+        raise Refusal("invalid_metadata_format")
+
+
+def _check_blocks(blocks: list[Any]) -> None:
+    """Sections of text and rows of buttons, within Slack's limits."""
+    for block in blocks:
+        if not isinstance(block, dict) or block.get("type") not in ("section", "actions"):
+            raise Refusal("invalid_blocks")
+        elements = block.get("elements", [])
+        if block["type"] == "section" and not _fits(block.get("text"), 3000):
+            raise Refusal("invalid_blocks")
+        if block["type"] == "actions" and not (1 <= len(elements) <= 25 and all(map(_is_button, elements))):
+            raise Refusal("invalid_blocks")
+        names = [element["action_id"] for element in elements]
+        if len(set(names)) < len(names):
+            raise Refusal("invalid_blocks")
+    if len(blocks) > 50:
+        raise Refusal("invalid_blocks")
+
+
+def _is_button(element: dict[str, Any]) -> bool:
+    is_plain = isinstance(element.get("text"), dict) and element["text"].get("type") == "plain_text"
+    sizes = 1 <= len(str(element.get("action_id", ""))) <= 255 and 1 <= len(str(element.get("value", ""))) <= 2000
+    return is_plain and sizes and element.get("type") == "button" and _fits(element["text"], 75)
+
+
+def _fits(text: object, most: int) -> bool:
+    kinds = ("plain_text", "mrkdwn")
+    return isinstance(text, dict) and text.get("type") in kinds and 1 <= len(str(text.get("text", ""))) <= most
+
+
+def _is_metadata(metadata: dict[str, Any]) -> bool:
+    return isinstance(metadata.get("event_type"), str) and isinstance(metadata.get("event_payload"), dict)
+
+
+def _text(args: Args) -> str:
+    text = str(args.get("text", ""))
+    if not text.strip():
+        raise Refusal("no_text")
+    if len(text) > TEXT_LIMIT:
+        raise Refusal("msg_too_long")
+    return text
+
+
+def _page(messages: list[Message], args: Args) -> Answer:
+    """Some of the messages, in the order given. The cursor is a position in the list."""
+    low, high = float(args.get("oldest") or 0), float(args.get("latest") or "inf")
+    inclusive = args.get("inclusive", False)
+    within = [m for m in messages if low < float(m["ts"]) < high or (inclusive and float(m["ts"]) in (low, high))]
+    start, limit = int(args.get("cursor") or 0), args.get("limit", 100)
+    shown = [_shown(m, args.get("include_all_metadata", False)) for m in within[start : start + limit]]
+    more = start + limit < len(within)
+    cursor = str(start + limit) if more else ""
+    return {"messages": shown, "has_more": more, "response_metadata": {"next_cursor": cursor}}
+
+
+def _shown(message: Message, with_metadata: bool) -> Message:
+    return message if with_metadata else {key: value for key, value in message.items() if key != "metadata"}

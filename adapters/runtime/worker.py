@@ -1,0 +1,127 @@
+"""What `manage.py rqworker turns` runs: the turn pool of `runbots`, which jobs of RQ wake up.
+
+A job says that something waits in a conversation. It answers nothing: RQ works on one job at a time, and the pool on
+many turns. The pool does not depend on Redis, and looks for work by itself while Redis is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from django.conf import settings
+from redis.exceptions import RedisError
+from rq import Queue, SimpleWorker
+from rq.exceptions import DequeueTimeout, DeserializationError
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from adapters.runtime import health
+from adapters.runtime.services import configured_services
+from sessions_app import counters, db
+from sessions_app.turns.pool import TurnPool
+from sessions_app.wakeups import redis as redis_wakeups
+
+log = logging.getLogger(__name__)
+
+DEQUEUE_SECONDS = 1  # how long one look at the queue waits for a job
+GOODBYE_SECONDS = 2.0  # for the last look to end
+
+
+class TurnWorker(SimpleWorker):
+    """A worker of RQ that runs the turn pool. It calls nothing that a job names: it takes a number from it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        # RQ would ask Redis for its address, and the command's default serializer is pickle.
+        super().__init__(*arguments, **options | {"serializer": JSONSerializer, "prepare_for_work": False})
+        self.hostname, self.pid = socket.gethostname(), os.getpid()
+
+    def work(self, burst: bool = False, *arguments: Any, **options: Any) -> bool:
+        """Work until SIGTERM or SIGINT, with and without Redis. `burst`: until the queue is empty.
+
+        Raises ImproperlyConfigured if the database is not ready.
+        """
+        health.check_database()
+        asyncio.run(self._run(burst))
+        return True
+
+    async def _run(self, burst: bool) -> None:
+        loop, stop, is_over = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        doorbell = redis_wakeups.Doorbell(settings.REDIS_URL)
+        services, size = configured_services(), settings.BOTOS_WORKERS
+        pool = TurnPool(services, size=size, on_outgoing=doorbell.ring_for_couriers, is_shared=True)
+        end = partial(loop.call_soon_threadsafe, stop.set)
+
+        def notify(conversation_id: int) -> None:
+            loop.call_soon_threadsafe(pool.notify, conversation_id)
+
+        listener = threading.Thread(target=self._listen, args=(notify, end, is_over, burst), name="queue", daemon=True)
+        listener.start()
+        log.info("worker: up")
+        try:
+            async with counters.kept():
+                await pool.run(stop)
+                await db.drain()
+        finally:
+            is_over.set()
+            await asyncio.to_thread(listener.join, GOODBYE_SECONDS)
+            await asyncio.to_thread(doorbell.close)
+
+    def _listen(
+        self, notify: Callable[[int], object], end: Callable[[], object], is_over: threading.Event, burst: bool
+    ) -> None:
+        """Pass on what jobs say, in a thread of its own."""
+        while not is_over.is_set():
+            try:
+                self._take_jobs(notify, is_over, burst)
+            except (RedisError, OSError) as error:
+                log.warning("Redis cannot be reached (%s); sweeps find what waits", type(error).__name__)
+                self.name = uuid4().hex  # Redis may remember the old one as alive
+                is_over.wait(redis_wakeups.REST_SECONDS)
+            except Exception as error:  # noqa: BLE001 - anybody's job may be in the queue
+                log.warning("a job cannot be read: %s", type(error).__name__)
+                is_over.wait(redis_wakeups.REST_SECONDS)
+            else:
+                break
+        with suppress(RuntimeError):  # the loop is closed: a stop came first
+            end()
+
+    def _take_jobs(self, notify: Callable[[int], object], is_over: threading.Event, burst: bool) -> None:
+        """Until the worker ends, and with `burst` until the queue is empty."""
+        self.register_birth()  # type: ignore[no-untyped-call]
+        try:
+            while not is_over.is_set():
+                self.heartbeat()
+                if self.should_run_maintenance_tasks:
+                    self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
+                timeout = None if burst else DEQUEUE_SECONDS
+                with suppress(DequeueTimeout):
+                    taken = Queue.dequeue_any(self.queues, timeout, self.connection, serializer=self.serializer)
+                    if taken is not None:
+                        self._hear(*taken, notify)
+                    elif burst:
+                        break
+        finally:
+            self.register_death()  # type: ignore[no-untyped-call]
+
+    def _hear(self, job: Job, queue: Queue, notify: Callable[[int], object]) -> None:
+        """Anyone who can write to Redis can name any function: a number is all that is taken from a job."""
+        with suppress(DeserializationError, TypeError, ValueError, AttributeError):
+            [conversation_id] = job.args if job.func_name == redis_wakeups.HEAR else [None]
+            if isinstance(conversation_id, int):
+                notify(conversation_id)
+        with self.connection.pipeline() as pipeline:
+            pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
+            pipeline.delete(job.key)
+            pipeline.execute()

@@ -1,0 +1,112 @@
+"""What the pairing page shows at this moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from identity import labels
+from identity.browsers import attachments
+from identity.flows import pair_in_browser
+from identity.models import AccountLink, BotProfile, Browser, Pairing, PlatformAccount
+from identity.pairing import codes
+from identity.pairing.secrets import secrets_of
+from identity.pairing.settings import limits
+from identity.support import qr
+from identity.support.sanitize import harmless
+
+State = Pairing.State
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the bot is found; `url` opens it, with the code where the platform can do that. Its repr tells no token."""
+
+    platform: str
+    title: str
+    name: str
+    url: str = field(repr=False)
+
+    @property
+    def qr(self) -> str:
+        """The address as a picture, in a `data:` address; empty without one."""
+        return qr.picture(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An attached account. `linked_with`: the others of its person, described."""
+
+    account: PlatformAccount
+    title: str
+    words: str
+    linked_with: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`step`: begin, code, type (a number here), show (one to type in the chat) or over. Its repr has no secret."""
+
+    step: str
+    version: str
+    until: datetime | None = None
+    code: str = field(default="", repr=False)
+    number: str = field(default="", repr=False)
+    other: str = ""  # who is on the other side
+    tries_left: int = 0
+    end: str = ""  # how the last request ended, as its state
+
+
+def standing(browser: Browser | None) -> Standing:
+    """Where the handshake of this browser stands."""
+    pairing = pair_in_browser.current(browser) if browser else None
+    if pairing is None:
+        return Standing("begin", "begin")
+    if not pair_in_browser.is_live(pairing):
+        end = State.EXPIRED if pairing.ended_at is None else pairing.state
+        return Standing("over", f"{pairing.pk}-{end}", end=end)
+    version, until = f"{pairing.pk}-{pairing.state}", pairing.expires_at
+    if pairing.state == State.OFFERED:
+        return Standing("code", version, until, code=codes.shown_code(secrets_of(pairing).code))
+    if pairing.initiator_browser_id and pairing.responder:
+        left = limits().number_tries - pairing.tries
+        return Standing("type", version, until, other=labels.described(pairing.responder), tries_left=left)
+    other = labels.described(pairing.initiator) if pairing.initiator else ""
+    return Standing("show", version, until, number=codes.shown_number(secrets_of(pairing).number), other=other)
+
+
+def doors(browser: Browser | None) -> list[Door]:
+    """All bots; Telegram's link carries the code's token while one waits to be sent."""
+    pairing = pair_in_browser.current(browser) if browser else None
+    waits = pairing is not None and pairing.state == State.OFFERED and pair_in_browser.is_live(pairing)
+    token = f"?start={secrets_of(pairing).token}" if pairing and waits else ""
+    return [_door(one, token) for one in BotProfile.objects.order_by("platform")]
+
+
+def _door(bot: BotProfile, token: str) -> Door:
+    url = bot.url if bot.url.startswith("https://") else ""
+    with_token = f"{url}{token}" if url and bot.platform == "telegram" else url
+    return Door(bot.platform, labels.title(bot.platform), harmless(bot.name), with_token)
+
+
+def cards(browser: Browser) -> list[Card]:
+    """The attached accounts, in a constant number of queries."""
+    theirs = attachments.live_ones().filter(browser=browser).select_related("account").order_by("attached_at", "pk")
+    accounts = [one.account for one in theirs]
+    live = AccountLink.objects.live()
+    people = dict(live.filter(account__in=accounts).values_list("account_id", "user_id"))
+    links = list(live.filter(user__in=people.values()).select_related("account").order_by("since", "pk"))
+    return [_card(account, people.get(account.pk), links) for account in accounts]
+
+
+def _card(account: PlatformAccount, person: int | None, links: list[AccountLink]) -> Card:
+    others = [link.account for link in links if link.user_id == person and link.account_id != account.pk]
+    words = ", ".join(labels.described(one) for one in others)
+    return Card(account, labels.title(account.platform), labels.described(account), words)
+
+
+def undoable(browser: Browser) -> str:
+    """The id of the handshake whose links the browser made last, and may take back; empty if there is none."""
+    mine = AccountLink.objects.live().filter(pairing__attachments__browser=browser, pairing__attachments__ended_at=None)
+    found = mine.order_by("-since").values_list("pairing_id", flat=True).first()
+    return str(found) if found else ""

@@ -1,0 +1,223 @@
+"""The pages of everybody: what this is, and linking from a browser.
+
+GET only looks. Each POST calls one function and leads back to the page, which shows where things stand.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+from django.views.decorators.http import require_POST, require_safe
+
+from identity import live, wording
+from identity.browsers import sessions as browser_sessions
+from identity.flows import pair_in_browser
+from identity.flows.pair_in_browser import Answer
+from identity.models import Browser
+from identity.operators import is_pairing_available
+from identity.pairing import codes
+from identity.pairing.requests import Outcome
+from identity.pairing.settings import limits
+from identity.support import client_address
+from identity.web import pairing_page
+
+
+@require_safe
+@never_cache
+def home(request: HttpRequest) -> HttpResponse:
+    """What this is in one sentence, and where the bots are."""
+    return render(
+        request, "identity/home.html", {"browser": browser_sessions.of(request), "doors": pairing_page.doors(None)}
+    )
+
+
+@sensitive_variables()
+@require_safe
+@never_cache
+def pair(request: HttpRequest) -> HttpResponse:
+    """Where linking stands in this browser."""
+    return render(request, "identity/pair.html", _standing(request) | {"after": live.position()})
+
+
+@sensitive_variables()
+@require_safe
+@never_cache
+def pair_now(request: HttpRequest) -> HttpResponse:
+    """The part of the page that changes, for the script that follows it."""
+    standing = _standing(request)
+    browser_sessions.leave_cookie(request)
+    return render(request, "identity/pair_now.html", standing)
+
+
+def _standing(request: HttpRequest) -> dict[str, Any]:
+    browser = browser_sessions.of(request)
+    cards = pairing_page.cards(browser) if browser else []
+    standing = pairing_page.standing(browser)
+    linked = "-".join(f"{card.account.pk}{'+' if card.linked_with else ''}" for card in cards)
+    return {
+        "browser": browser,
+        "is_available": is_pairing_available(),
+        "standing": standing,
+        "version": f"{standing.version}:{linked}",
+        "cards": cards,
+        "pairs": pair_in_browser.linkable(browser) if browser else [],
+        "undoable": pairing_page.undoable(browser) if browser else "",
+        "doors": pairing_page.doors(browser),
+    }
+
+
+@require_POST
+@never_cache
+def start(request: HttpRequest) -> HttpResponse:
+    """Show a code."""
+    browser = _begun(request)
+    if browser:
+        _say(request, pair_in_browser.offer(browser=browser))
+    return redirect("pair")
+
+
+@sensitive_post_parameters()
+@sensitive_variables()
+@require_POST
+@never_cache
+def code(request: HttpRequest) -> HttpResponse:
+    """A code that a chat was given. The session key changes, since the rest is typed in the chat."""
+    browser = _begun(request)
+    if browser:
+        secret = codes.read_code(request.POST.get("code", "")) or ""
+        answer = pair_in_browser.claim(browser=browser, secret=secret, address=client_address.hash_of(request.META))
+        browser_sessions.rotate(request)
+        _say(request, answer)
+    return redirect("pair")
+
+
+@sensitive_post_parameters()
+@sensitive_variables()
+@require_POST
+@never_cache
+def number(request: HttpRequest) -> HttpResponse:
+    """The number that the chat was shown."""
+    browser, digits = _in_use(request), codes.read_number(request.POST.get("number", ""))
+    if browser and digits is None:
+        messages.error(request, _("The number has six digits."))
+    elif browser and digits:
+        outcome = pair_in_browser.confirm(browser=browser, number=digits)
+        if outcome == Outcome.ATTACHED:
+            browser_sessions.rotate(request)
+        _say(request, Answer(outcome), left=pairing_page.standing(browser).tries_left)
+    return redirect("pair")
+
+
+@require_POST
+@never_cache
+def cancel(request: HttpRequest) -> HttpResponse:
+    """End what waits."""
+    if browser := _in_use(request):
+        pair_in_browser.cancel(browser=browser)
+    return redirect("pair")
+
+
+@require_POST
+@never_cache
+def not_me(request: HttpRequest) -> HttpResponse:
+    """Whoever is on the other side is somebody else."""
+    if browser := _in_use(request):
+        pair_in_browser.deny(browser=browser)
+    return redirect("pair")
+
+
+@require_POST
+@never_cache
+def link_two(request: HttpRequest) -> HttpResponse:
+    """Link two attached accounts."""
+    named = [int(one) for one in request.POST.getlist("account") if one.isascii() and one.isdigit() and len(one) < 19]
+    if browser := _in_use(request):
+        _say(request, Answer(pair_in_browser.link_these_two(browser=browser, accounts=named)))
+    return redirect("pair")
+
+
+@require_POST
+@never_cache
+def undo(request: HttpRequest) -> HttpResponse:
+    """Take back what was linked here."""
+    browser = _in_use(request)
+    try:
+        named = UUID(request.POST.get("pairing", ""))
+    except ValueError:
+        return redirect("pair")
+    if browser and pair_in_browser.undo(browser=browser, pairing_id=named):
+        messages.success(request, _("Undone. Each app is on its own again, and signed out here."))
+    return redirect("pair")
+
+
+@require_POST
+@never_cache
+def sign_out(request: HttpRequest) -> HttpResponse:
+    """End this browser."""
+    if browser := browser_sessions.of(request):
+        browser_sessions.sign_out(browser)
+    request.session.flush()
+    return redirect("home")
+
+
+def _in_use(request: HttpRequest) -> Browser | None:
+    """The browser that asks for a change, which is use: it does not idle away between two steps."""
+    browser = browser_sessions.of(request)
+    if browser:
+        browser_sessions.touch(browser)
+    return browser
+
+
+def _begun(request: HttpRequest) -> Browser | None:
+    """The browser, begun now if need be; None, and a word about it, where there can be none."""
+    if not is_pairing_available():
+        messages.error(request, _("Accounts are linked outside this bot, so linking is not available here."))
+        return None
+    try:
+        return browser_sessions.start(request)
+    except browser_sessions.TooMany as error:
+        _say(request, Answer(Outcome.WAIT, error.seconds))
+        return None
+
+
+def _say(request: HttpRequest, answer: Answer, *, left: int = 0) -> None:
+    """What came of it, where the page does not show that by itself."""
+    good = {
+        Outcome.ATTACHED: _("Signed in. Add another app, or link two that are here."),
+        Outcome.LINKED: _("Linked. From now on these chats share one conversation. Earlier messages stay separate."),
+    }
+    bad = {
+        Outcome.WAIT: _wait(answer.seconds),
+        Outcome.WRONG: wording.wrong_number(left) if left else _wrong_code(),
+        Outcome.ENDED: _("That request has ended."),
+        Outcome.NOTHING: _("There is nothing to do: the request or the accounts are no longer here."),
+        Outcome.REFUSED: _(
+            "These two cannot be linked: one of them must not be linked yet, and a person has at most one account of "
+            "each app."
+        ),
+    }
+    if answer.outcome in good:
+        messages.success(request, good[answer.outcome])
+    elif answer.outcome in bad:
+        messages.error(request, bad[answer.outcome])
+
+
+def _wrong_code() -> str:
+    text = _("That code doesn't work. Codes work once, for %(lasting)s. Send /link in your app for a new one.")
+    return text % {"lasting": wording.lasting(limits().code_seconds)}
+
+
+def _wait(seconds: int) -> str:
+    if seconds <= 120:
+        return ngettext("Wait %(n)d second, then try again.", "Wait %(n)d seconds, then try again.", seconds) % {
+            "n": seconds
+        }
+    return _("You have tried too often. Try again in %(n)d minutes.") % {"n": -(-seconds // 60)}

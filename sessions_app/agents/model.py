@@ -1,0 +1,164 @@
+"""The agent with a language model, through pydantic-ai. Importing this module costs a second: `agents` does it late."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import pydantic_ai
+from pydantic_ai.exceptions import AgentRunError, ModelHTTPError, UserError
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, UserPromptPart
+from pydantic_ai.models import Model, infer_model
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.providers import Provider
+from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.usage import UsageLimits
+
+from sessions_app.agents.base import AgentFailure, AgentMisconfigured, run_in_thread
+from sessions_app.agents.chat_object import shape
+from sessions_app.messages import Reply, Turn
+
+OPENAI_URL = "https://api.openai.com/v1"
+OPENING = "[earlier messages are not shown]"
+MOST_REQUESTS = 12  # to the model in one turn: a model that calls tools for ever is stopped here
+RETRIES = 1  # of one request, after 429, 5xx or a broken connection; the turn itself is tried again by its runner
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where `openai:` models live. An empty `base_url` is OpenAI itself, which wants a key; others may do without."""
+
+    api_key: str = field(default="", repr=False)
+    base_url: str = ""
+
+
+def build_model(model: object, endpoint: Endpoint) -> Model[Any]:
+    """A pydantic-ai model out of `provider:name`, or a pydantic-ai model as it is. Talks to nobody.
+
+    `openai:` (or `openai-chat:`) is the chat completions API of the endpoint, which is what every OpenAI-compatible
+    server offers; `openai-responses:` its newer responses API. Other providers are pydantic-ai's, with their own
+    packages and environment variables. Raises `AgentMisconfigured`.
+    """
+    if isinstance(model, Model):
+        return model
+    kind, _, name = str(model).strip().partition(":")
+    try:
+        if kind in ("openai", "openai-chat", "openai-responses"):
+            return _openai_model(kind, name, endpoint)
+        if not name and kind != "test":  # pydantic-ai's own model for tests
+            raise ValueError(f"it names no provider. Hint: write BOTOS_MODEL=openai:{kind or 'gpt-5-mini'}.")
+        return infer_model(str(model).strip())
+    except (UserError, ImportError, ValueError) as error:
+        raise AgentMisconfigured(f"The model {str(model)!r} (BOTOS_MODEL) cannot be used: {error}") from error
+
+
+def _openai_model(kind: str, name: str, endpoint: Endpoint) -> Model[Any]:
+    if not name:
+        raise ValueError("a name must follow the colon, as in openai:gpt-5-mini")
+    model = OpenAIResponsesModel if kind == "openai-responses" else OpenAIChatModel
+    return model(name, provider=_openai_provider(endpoint), settings=ModelSettings(max_retries=RETRIES))
+
+
+def _openai_provider(endpoint: Endpoint) -> Provider[Any]:
+    key, url = endpoint.api_key.strip(), endpoint.base_url.strip()
+    if url and not url.startswith(("http://", "https://")):
+        raise ValueError("OPENAI_BASE_URL must begin with http:// or https://")
+    if not (key.isascii() and key.isprintable()):  # else the HTTP client's error would show it
+        raise ValueError("OPENAI_API_KEY holds characters that no key has")
+    if url:
+        return OpenAICompatibleProvider("openai-compatible", base_url=url, api_key=key or None)
+    if not key:
+        raise ValueError("it needs a key. Hint: set OPENAI_API_KEY, or OPENAI_BASE_URL for a server without keys.")
+    return OpenAIProvider(base_url=OPENAI_URL, api_key=key)
+
+
+class ModelAgent:
+    """Answers turns with a model. Holds no conversation: pydantic-ai gets the whole history with every run.
+
+    Tools are functions, sync or async; they may read `get_session_context()`. One that takes pydantic-ai's
+    `RunContext` as its first parameter finds the `Turn` in its `deps`.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Model[Any]],
+        *,
+        name: str = "assistant",
+        instructions: str = "",
+        tools: Sequence[Callable[..., Any]] = (),
+    ) -> None:
+        self._build = build
+        self._name = name
+        self._instructions = instructions
+        self._tools = [_off_the_loop(tool) for tool in tools]
+        # A model's HTTP client belongs to the event loop that opened its connections.
+        self._agents: WeakKeyDictionary[asyncio.AbstractEventLoop, pydantic_ai.Agent[Turn, str]] = WeakKeyDictionary()
+
+    async def reply(self, turn: Turn) -> Reply:
+        """Raises `AgentFailure` without the model's own words: an error page may quote the key or the prompt."""
+        history, prompt = prompt_of(turn)
+        try:
+            # Entered, it closes its connections when the last running turn leaves: nothing to close at shutdown.
+            async with self._agent() as agent:
+                limits = UsageLimits(request_limit=MOST_REQUESTS)
+                result = await agent.run(prompt, message_history=history, deps=turn, usage_limits=limits)
+        except AgentRunError as error:
+            raise AgentFailure(_described(error)) from None
+        return Reply(result.output)
+
+    def _agent(self) -> pydantic_ai.Agent[Turn, str]:
+        loop = asyncio.get_running_loop()
+        if loop not in self._agents:
+            self._agents[loop] = pydantic_ai.Agent(
+                self._build(),
+                name=self._name,
+                instructions=self._instructions or None,
+                tools=self._tools,
+                deps_type=Turn,
+            )
+        return self._agents[loop]
+
+
+def prompt_of(turn: Turn) -> tuple[list[ModelMessage], str]:
+    """The history and the prompt of a turn in pydantic-ai's words: user first, strictly alternating, prompt last.
+
+    Strict because the chat templates of some servers refuse anything else. Lines that were never answered join
+    the prompt.
+    """
+    shaped = shape(turn.history)
+    unanswered = [shaped.pop()[1]] if shaped and shaped[-1][0] == "user" else []
+    if shaped and shaped[0][0] != "user":
+        shaped.insert(0, ("user", OPENING))
+    return [_message(role, text) for role, text in shaped], "\n\n".join([*unanswered, turn.text])
+
+
+def _message(role: str, text: str) -> ModelMessage:
+    if role == "user":
+        return ModelRequest(parts=[UserPromptPart(content=text)])
+    return ModelResponse(parts=[TextPart(content=text)])
+
+
+def _described(error: AgentRunError) -> str:
+    if isinstance(error, ModelHTTPError):
+        return f"{type(error).__name__}: HTTP {error.status_code} from {error.model_name}"
+    return type(error).__name__
+
+
+def _off_the_loop(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """A sync tool in a thread of its own: in pydantic-ai's pool one that hangs holds its turn past every limit."""
+    if not inspect.isroutine(tool) or inspect.iscoroutinefunction(tool):
+        return tool
+
+    @functools.wraps(tool)
+    async def in_thread(*args: Any, **kwargs: Any) -> Any:
+        result = await run_in_thread(tool, *args, **kwargs)
+        return await result if isinstance(result, Awaitable) else result
+
+    return in_thread

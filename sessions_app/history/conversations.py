@@ -1,0 +1,223 @@
+"""Which conversation a message belongs to, and with whom it is shared.
+
+Unity is a query over links where the database decides who somebody is: each account has a private conversation of its
+own. Any other resolver decides by the string it gives: that string is the conversation, and unity is the deployer's
+affair.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from django.db.models import CharField, F, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce, Concat, Length, Substr
+
+from identity.flows import linking
+from identity.models import AccountLink, PlatformAccount
+from identity.resolvers import DatabaseIdentityResolver, Resolves, key_without_resolver, resolve_with, stranger_key
+from sessions_app.messages import Address, InboundMessage
+from sessions_app.models import Conversation, HistoryEntry, Lane
+
+
+def _without_resolver(platform: str | OuterRef, platform_user_id: str | OuterRef) -> Concat:
+    """`key_without_resolver` of columns."""
+    return Concat(Value("bot_"), platform, Value("_"), platform_user_id, output_field=CharField())
+
+
+# Of a row with an `account`: the conversation that the account had while no resolver was configured.
+_BEFORE_RESOLVERS = Subquery(
+    Conversation.objects.filter(
+        kind=Conversation.Kind.DM,
+        account=None,
+        platform=OuterRef("account__platform"),
+        key=_without_resolver(OuterRef("account__platform"), OuterRef("account__platform_user_id")),
+    ).values("pk")[:1]
+)
+# Of such a conversation: its account. The id is cut out of the key, so that the account is found in its index.
+_BY_KEY = PlatformAccount.objects.annotate(own_key=_without_resolver("platform", "platform_user_id")).filter(
+    platform=OuterRef("platform"),
+    platform_user_id=Substr(OuterRef("key"), Length(OuterRef("platform")) + len("bot__") + 1),
+    own_key=OuterRef("key"),
+)
+
+# Of a private conversation: whose it is.
+_OWNER = Coalesce("account_id", _BY_KEY.values("pk")[:1])
+
+
+def conversation_for(
+    message: InboundMessage, account: PlatformAccount, resolver: Resolves | None
+) -> tuple[Conversation, bool]:
+    """The conversation that `message` is said in, and whether it was made for it. Raises IdentityUnavailable."""
+    return _direct(account, message.address, resolver) if message.is_private else _group(message.address)
+
+
+def direct(account: PlatformAccount, address: Address, resolver: Resolves | None) -> Conversation:
+    """The private conversation of an account, made at first use and moved to `address`. Raises IdentityUnavailable."""
+    return _direct(account, address, resolver)[0]
+
+
+def _direct(account: PlatformAccount, address: Address, resolver: Resolves | None) -> tuple[Conversation, bool]:
+    key = storage_key(account.platform, account.platform_user_id, resolver)
+    return _at(Conversation.Kind.DM, key, address, account if is_computed(resolver) else None)
+
+
+def is_computed(resolver: Resolves | None) -> bool:
+    """Whether unity is computed from links, so that rows stay where they were said and unlinking is exact."""
+    return isinstance(resolver, DatabaseIdentityResolver)
+
+
+def _group(address: Address) -> tuple[Conversation, bool]:
+    """The conversation of a group chat, or of one thread in it."""
+    return _at(Conversation.Kind.GROUP, _group_key(address), address, None)
+
+
+def _group_key(address: Address) -> str:
+    chat, thread = (part.replace("%", "%25").replace("/", "%2F") for part in (address.chat_id, address.thread_id))
+    return f"{address.platform}/{chat}/{thread}"
+
+
+def storage_key(platform: str, platform_user_id: str, resolver: Resolves | None) -> str:
+    """The key of an account's private conversation. Raises IdentityUnavailable.
+
+    `bot_{platform}_{id}` without a resolver, bit for bit; the account's own where unity is computed; else what is
+    resolved.
+    """
+    if resolver is None:
+        return key_without_resolver(platform, platform_user_id)
+    if is_computed(resolver):
+        return stranger_key(platform, platform_user_id)
+    return resolve_with(resolver, platform, platform_user_id)
+
+
+def keyed(key: str, address: Address) -> Conversation:
+    """The private conversation under a key that a resolver gave, made at first use."""
+    return _at(Conversation.Kind.DM, key, address, None)[0]
+
+
+def group(address: Address) -> Conversation:
+    """The conversation of a group chat, or of one thread in it, made at first use."""
+    return _group(address)[0]
+
+
+def find_group(address: Address) -> Conversation | None:
+    """The same, if there is one."""
+    return Conversation.objects.filter(kind=Conversation.Kind.GROUP, key=_group_key(address)).first()
+
+
+def is_private(platform: str, chat_id: str, user_id: str) -> bool:
+    """Whether a chat is known to be one to one with this account. Where that cannot be known it counts as a group."""
+    if chat_id in {"", user_id}:
+        return True
+    if platform == "telegram" and re.fullmatch(r"[0-9]+", chat_id, re.ASCII):
+        return True  # groups and channels have negative ids
+    if platform == "slack" and chat_id.startswith("D"):
+        return True
+    place = {"kind": Conversation.Kind.DM, "platform": platform, "chat_id": chat_id}
+    return Conversation.objects.filter(**place, account__platform_user_id=user_id).exists()
+
+
+def find_direct(key: str, resolver: Resolves | None) -> Conversation | None:
+    """The private conversation under `key`, if `resolver` has one there."""
+    kept = Conversation.objects.filter(kind=Conversation.Kind.DM, key=key, account__isnull=not is_computed(resolver))
+    return kept.select_related("account").first()
+
+
+def before_resolvers(platform: str, platform_user_id: str) -> Conversation | None:
+    """The private conversation that an account had while no resolver was configured, if it had one."""
+    return find_direct(key_without_resolver(platform, platform_user_id), None)
+
+
+def owner_of_event() -> Subquery:
+    """The account whose private conversation an event is in, None in a group: to annotate events with."""
+    its_place = Conversation.objects.filter(pk=OuterRef("conversation"))
+    return Subquery(its_place.annotate(owner=_OWNER).values("owner")[:1])
+
+
+def before_resolvers_of_accounts() -> QuerySet[Conversation]:
+    """`before_resolvers` within a subquery of a query of accounts."""
+    key = _without_resolver(OuterRef(OuterRef("platform")), OuterRef(OuterRef("platform_user_id")))
+    own = {"kind": Conversation.Kind.DM, "account": None, "platform": OuterRef(OuterRef("platform"))}
+    return Conversation.objects.filter(**own, key=key)
+
+
+def of_accounts(account_ids: Collection[int]) -> QuerySet[Conversation]:
+    """The private conversations of these accounts, with those that they had while no resolver was configured."""
+    pairs = PlatformAccount.objects.filter(pk__in=account_ids).values_list("platform", "platform_user_id")
+    before = Q(pk__in=())
+    for platform, user_id in pairs:
+        before |= Q(account=None, platform=platform, key=key_without_resolver(platform, user_id))
+    return Conversation.objects.filter(Q(account__in=account_ids) | before, kind=Conversation.Kind.DM)
+
+
+def last_used_by(unified_user_id: str) -> Conversation | None:
+    """The private conversation in which a person said or was told something last, over all accounts linked to them."""
+    return _latest(_links_of(unified_user_id))
+
+
+def preferred_of(unified_user_id: str) -> Conversation | None:
+    """Where a person wants to be told what nobody asked for just now; without a wish, where they were last. An account
+    that is linked for less than a day draws nothing away from older ones.
+    """
+    links = _links_of(unified_user_id).exclude(account__conversation__chat_id="")  # a program wrote there, nobody else
+    wanted = links.filter(user__preferred=F("account"))
+    return _latest(wanted) or _latest(linking.grown(links)) or _latest(links)
+
+
+def account_of(unified_user_id: str, *, platform: str) -> PlatformAccount | None:
+    """An account of a person who has written nowhere: that on `platform`, else the one that was linked first."""
+    links = _links_of(unified_user_id).select_related("account").order_by("since", "pk")
+    theirs = [link.account for link in links]
+    return next((one for one in theirs if one.platform == platform), theirs[0] if theirs else None)
+
+
+def _links_of(unified_user_id: str) -> QuerySet[AccountLink]:
+    return AccountLink.objects.live().filter(user__unified_user_id=unified_user_id)
+
+
+def _latest(links: QuerySet[AccountLink]) -> Conversation | None:
+    """Of the linked accounts' private conversations the one that was used last."""
+    newest = HistoryEntry.objects.filter(conversation=OuterRef("pk")).order_by("-said_at", "-id")
+    theirs = Conversation.objects.filter(account__in=links.values("account")).select_related("account")
+    used = theirs.annotate(last=Subquery(newest.values("said_at")[:1]))
+    return used.order_by(F("last").desc(nulls_last=True), "-pk").first()
+
+
+def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) -> tuple[Conversation, bool]:
+    """The conversation, at `address` from now on, and whether nobody has been heard there before: it is a new one, or
+    only programs have written in it.
+    """
+    place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
+    conversation = Conversation.objects.filter(kind=kind, key=key, account=account).first()
+    if conversation is None:
+        conversation = Conversation.objects.create(kind=kind, key=key, account=account, **place)
+        Lane.objects.create(conversation=conversation)
+        return conversation, True
+    is_first = bool(address.chat_id) and not conversation.chat_id
+    if address.chat_id and place != {name: getattr(conversation, name) for name in place}:
+        Conversation.objects.filter(pk=conversation.pk).update(**place)
+    return conversation, is_first
+
+
+def of_people(user_ids: Collection[int]) -> dict[int, tuple[int, ...]]:
+    """The ids of the private conversations that these people have now, by person: served one turn at a time. With those
+    that their accounts had while no resolver was configured.
+    """
+    theirs: dict[int, tuple[int, ...]] = dict.fromkeys(user_ids, ())
+    if user_ids:
+        linked = AccountLink.objects.live().filter(user__in=set(user_ids)).annotate(before=_BEFORE_RESOLVERS)
+        for user_id, *pks in linked.values_list("user", "account__conversation", "before"):
+            theirs[user_id] = (*theirs[user_id], *filter(None, pks))
+    return {user_id: tuple(sorted(pks)) for user_id, pks in theirs.items()}
+
+
+def places_of(conversation_ids: Collection[int]) -> dict[int, tuple[int | None, tuple[int, ...]]]:
+    """Whose each of these conversations is (the account, None for a group), and the ids of the one or two private
+    conversations of that account. One that is gone is left out.
+    """
+    asked = Conversation.objects.filter(pk__in=conversation_ids).annotate(
+        owner=_OWNER,
+        twin=Coalesce(_BEFORE_RESOLVERS, _BY_KEY.values("conversation")[:1]),
+    )
+    rows = asked.values_list("pk", "owner", "twin")
+    return {pk: (owner, tuple(sorted(filter(None, (pk, twin))))) for pk, owner, twin in rows}

@@ -1,0 +1,367 @@
+"""What was said, and who may read it. This module is the only road from history to an agent, a page or an export."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import Max, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Greatest
+
+from identity import live
+from identity.flows import linking
+from identity.models import PlatformAccount
+from identity.resolvers import Pair, key_without_resolver, stranger_key
+from identity.support import clock
+from sessions_app.messages import Line
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent
+
+# One statement, so that links, bounds and entries are of one moment. For each conversation that may be read it finds
+# where the newest `limit` readable entries begin, in the index `entries_in_order`, and reads on from there: the cost
+# grows with `limit` and the number of linked accounts, never with history, except that a disowned link is read over.
+# CROSS JOIN keeps SQLite from reading the entries first, NOT MATERIALIZED from reading all links or entries.
+_READ = """
+WITH twin AS (
+{twin}
+),
+own AS NOT MATERIALIZED (
+    SELECT c.id, c.account_id, l.user_id, l.since, {put_behind} AS put_behind
+    FROM sessions_app_conversation c
+    LEFT JOIN identity_platformaccount a ON a.id = c.account_id
+    LEFT JOIN identity_accountlink l ON l.account_id = c.account_id AND l.ended_at IS NULL
+    WHERE c.id = %(conversation)s
+),
+others AS (
+    SELECT other.account_id, CASE WHEN other.shares_past THEN own.put_behind
+                      ELSE {latest}(own.put_behind, own.since, other.since) END AS after
+    FROM own
+    JOIN identity_accountlink other
+        ON other.user_id = own.user_id AND other.ended_at IS NULL AND other.account_id <> own.account_id
+),
+readable AS (
+    SELECT own.id, own.account_id, own.put_behind AS after FROM own
+    UNION ALL
+    SELECT twin.id, twin.account_id, own.put_behind FROM own CROSS JOIN twin
+    UNION ALL
+    SELECT c.id, others.account_id, others.after
+    FROM others JOIN sessions_app_conversation c ON c.account_id = others.account_id
+    UNION ALL
+    SELECT before.id, before.account_id, before.after
+    FROM (SELECT (SELECT (SELECT c.id FROM sessions_app_conversation c WHERE {is_without_resolver})
+                  FROM identity_platformaccount a WHERE a.id = others.account_id) AS id,
+                 others.account_id, others.after
+          FROM others) before
+    WHERE before.id IS NOT NULL
+),
+disowned AS (
+    SELECT readable.id, {latest}(mine.since, wrong.since) AS since,
+           {first}(COALESCE(mine.ended_at, wrong.ended_at), wrong.ended_at) AS until
+    FROM readable CROSS JOIN identity_accountlink mine CROSS JOIN identity_accountlink wrong {by_user}
+    WHERE {is_window} AND mine.account_id = readable.account_id
+      AND wrong.disowned AND wrong.user_id IN (mine.user_id, mine.user_id)
+      AND mine.since < wrong.ended_at AND wrong.since < COALESCE(mine.ended_at, wrong.ended_at)
+)
+{wanted}
+"""
+ENTRIES = """
+SELECT e.id, e.role, e.text, e.said_at, e.source, e.source_label, e.platform, CASE WHEN readable.account_id IS NULL
+       THEN (SELECT author.display_name FROM identity_platformaccount author WHERE author.id = e.author_id) END
+"""
+NEWEST_FIRST = """
+ORDER BY e.said_at DESC, e.id DESC
+LIMIT %(limit)s
+"""
+# Bounded within each conversation: with one limit around all, PostgreSQL may come to sort every entry that there is.
+_NEWEST_ON_POSTGRESQL = """
+FROM readable CROSS JOIN LATERAL (
+    SELECT entry.* FROM sessions_app_historyentry entry
+    WHERE entry.conversation_id = readable.id AND entry.said_at > readable.after {before_entry} AND NOT EXISTS (
+        SELECT 1 FROM disowned d
+        WHERE d.id = readable.id AND entry.said_at <= d.until AND entry.written_at > d.since)
+    ORDER BY entry.said_at DESC, entry.id DESC LIMIT %(limit)s) e
+WHERE {is_chosen}
+"""
+# SQLite has no LATERAL: from where the n-th newest begins, in a subquery of its own.
+_NEWEST_ON_SQLITE = """
+FROM readable CROSS JOIN sessions_app_historyentry e INDEXED BY entries_in_order
+WHERE {is_chosen} AND e.conversation_id = readable.id
+  AND e.said_at >= COALESCE((
+        SELECT nth.said_at FROM sessions_app_historyentry nth
+        WHERE nth.conversation_id = readable.id AND nth.said_at > readable.after {before_nth} AND NOT EXISTS (
+            SELECT 1 FROM disowned d
+            WHERE d.id = readable.id AND nth.said_at <= d.until AND nth.written_at > d.since)
+        ORDER BY nth.said_at DESC LIMIT 1 OFFSET %(skip)s), readable.after)
+  AND e.said_at <> readable.after {before_e}
+  AND NOT EXISTS (
+        SELECT 1 FROM disowned d
+        WHERE d.id = readable.id AND e.said_at <= d.until AND e.written_at > d.since)
+"""
+_FUNCTIONS = {
+    "postgresql": {"latest": "GREATEST", "first": "LEAST", "by_user": "", "newest": _NEWEST_ON_POSTGRESQL},
+    # Left alone, and for a plain equality too, SQLite may read all links to make a filter of them: hence also the IN.
+    "sqlite": {
+        "latest": "MAX",
+        "first": "MIN",
+        "by_user": "INDEXED BY disowned_links_of_a_user",
+        "newest": _NEWEST_ON_SQLITE,
+    },
+}
+# An account's private chat goes on in another conversation when a resolver is configured, or taken away: where no
+# resolver is, its key is the account's own, which no other account can have (see resolve_with). Both are read as one.
+_IS_WITHOUT_RESOLVER = """c.kind = 'dm' AND c.account_id IS NULL AND c.platform = a.platform
+        AND c.key = 'bot_' || a.platform || '_' || a.platform_user_id"""
+_TWIN_OF_ACCOUNT = """
+    SELECT c.id, a.id AS account_id, c.window_from
+    FROM sessions_app_conversation mine
+    JOIN identity_platformaccount a ON a.id = mine.account_id
+    JOIN sessions_app_conversation c ON {is_without_resolver}
+    WHERE mine.id = %(conversation)s"""
+_TWIN_BY_KEY = """
+    SELECT c.id, c.account_id, c.window_from
+    FROM sessions_app_conversation c
+    WHERE c.kind = 'dm' AND c.account_id IS NULL AND c.platform = %(platform)s AND c.key = %(twin)s"""
+_TWIN_WITH_ACCOUNT = """
+    UNION ALL
+    SELECT c.id, c.account_id, a.window_from
+    FROM identity_platformaccount a
+    JOIN sessions_app_conversation c ON c.account_id = a.id
+    WHERE a.platform = %(platform)s AND a.platform_user_id = %(user)s"""
+_WINDOW = {
+    "put_behind": "{latest}(COALESCE(a.window_from, c.window_from),"
+    " COALESCE((SELECT MAX(twin.window_from) FROM twin), %(epoch)s))",
+    "is_window": "TRUE",
+}
+_EVERYTHING = {"put_behind": "%(epoch)s", "is_window": "FALSE"}
+# Also where a page begins the statement reads from the index on, so that old pages cost no more than new ones.
+_BEFORE = """AND {entry}.said_at <= %(before_at)s
+    AND ({entry}.said_at < %(before_at)s OR {entry}.id < %(before_id)s)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A conversation that may be read: what was said there after `after`. `account_id` is empty for a group."""
+
+    conversation_id: int
+    account_id: int | None
+    after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group in which an account wrote, last at `last_at`."""
+
+    conversation_id: int
+    platform: str
+    name: str
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some entries, oldest first. `older` names the page before, empty if there is none; `end` where this one ends."""
+
+    lines: tuple[Line, ...]
+    older: str = ""
+    end: str = ""
+
+
+def readable(conversation: Conversation, *, limit: int, speaker: Pair | None = None) -> tuple[Line, ...]:
+    """The newest `limit` entries that may be read in `conversation`, oldest first, `/new` or not.
+
+    `speaker`: the account that asks (platform and id). Where a resolver's string is the conversation of several
+    accounts, what this one said while no resolver was configured may be read, too.
+    """
+    return tuple(line(row) for row in _read(conversation, limit, _EVERYTHING, speaker=speaker))
+
+
+def window_for(conversation: Conversation, *, limit: int, speaker: Pair | None = None) -> tuple[Line, ...]:
+    """What an agent gets in `conversation`, the newest `limit`, oldest first.
+
+    That is the readable entries, less what `/new` put behind, and less what anybody of a person said or was answered
+    while a link of that person lived that was disowned later. An answer from then to an earlier message is left out,
+    too: it may say what was said in the link. `speaker` as in `readable`.
+    """
+    return tuple(line(row) for row in _read(conversation, limit, _WINDOW, speaker=speaker))
+
+
+def page(conversation: Conversation, *, limit: int, before: str = "", only: int | None = None) -> Page:
+    """The newest `limit` readable entries before those of the page that gave `before` as its `older`.
+
+    `only` one conversation of those in `places`. A `before` that nobody gave means the newest.
+    """
+    is_chosen = "TRUE" if only is None else "readable.id = %(only)s"
+    return _page(_read(conversation, limit + 1, _EVERYTHING, before=before, is_chosen=is_chosen, only=only), limit)
+
+
+def own_page(conversation: Conversation, *, limit: int, before: str = "") -> Page:
+    """The same of what the account of a private `conversation` said itself, and was answered."""
+    own, account = "readable.account_id = %(only)s", conversation.account_id
+    return _page(_read(conversation, limit + 1, _EVERYTHING, before=before, is_chosen=own, only=account), limit)
+
+
+def _page(rows: list[Any], limit: int) -> Page:
+    """Of rows of which there is one too many if there is an older page."""
+    shown = rows[-limit:]
+    older = cursor(shown[0]) if len(rows) > limit else ""
+    return Page(tuple(line(row) for row in shown), older, cursor(shown[-1]) if shown else "")
+
+
+def own_words(account: PlatformAccount, *, limit: int, before: str = "", only: int | None = None) -> Page:
+    """The newest `limit` that an account wrote in groups, or in `only` that one: the author may read them anywhere.
+
+    Nothing that others said there goes along, and no answer: it was given to all, and may repeat what others said.
+    """
+    said = _own_words(account) if only is None else _own_words(account).filter(conversation=only)
+    if place := _read_cursor(before):
+        said = said.filter(Q(said_at__lt=place[0]) | Q(said_at=place[0], pk__lt=place[1]))
+    columns = ("pk", "role", "text", "said_at", "source", "source_label", "platform")
+    return _page(list(said.order_by("-said_at", "-pk").values_list(*columns)[: limit + 1])[::-1], limit)
+
+
+def _own_words(account: PlatformAccount) -> QuerySet[HistoryEntry]:
+    group = Conversation.Kind.GROUP
+    return HistoryEntry.objects.filter(author=account, role=HistoryEntry.Role.USER, conversation__kind=group)
+
+
+def groups_of(account: PlatformAccount, *, limit: int) -> list[Group]:
+    """Where an account wrote, the newest `limit`. The names are those that it saw when it wrote there last."""
+    last = InboundEvent.objects.filter(conversation=OuterRef("conversation"), account=account).order_by("-pk")
+    found = _own_words(account).values("conversation", "conversation__platform").annotate(at=Max("said_at"))
+    named = found.annotate(name=Subquery(last.values("chat_name")[:1])).order_by("-at", "conversation")
+    rows = named.values_list("conversation", "conversation__platform", "name", "at")[:limit]
+    return [Group(pk, platform, name or "", moment(at)) for pk, platform, name, at in rows]
+
+
+def places(conversation: Conversation, *, speaker: Pair | None = None) -> list[Place]:
+    """What may be read in `conversation`: itself, and what others of the person share with it, as `readable` says."""
+    wanted = "SELECT readable.id, readable.account_id, readable.after FROM readable ORDER BY readable.id"
+    rows = select(conversation, wanted, {}, speaker=speaker)
+    return [Place(pk, account, moment(after)) for pk, account, after in rows]
+
+
+def select(
+    conversation: Conversation, wanted: str, values: Mapping[str, Any], *, speaker: Pair | None = None
+) -> list[Any]:
+    """Rows of a statement that begins with what may be read in `conversation`.
+
+    `wanted` reads from `readable (id, account_id, after)`: an entry may be read if it is in that conversation and was
+    said after that. Nothing else decides about it. `speaker` as in `readable`.
+    """
+    return _select(conversation, wanted, values, _EVERYTHING, speaker)
+
+
+def _read(
+    conversation: Conversation,
+    limit: int,
+    terms: dict[str, str],
+    *,
+    before: str = "",
+    is_chosen: str = "TRUE",
+    only: int | None = None,
+    speaker: Pair | None = None,
+) -> list[Any]:
+    """Rows, oldest first."""
+    place = _read_cursor(before)
+    newest = _FUNCTIONS[connection.vendor]["newest"].format(
+        is_chosen=is_chosen,
+        **{f"before_{one}": _BEFORE.format(entry=one) if place else "" for one in ("e", "nth", "entry")},
+    )
+    values: dict[str, Any] = {"skip": limit - 1, "limit": limit, "only": only}
+    if place:
+        at = connection.ops.adapt_datetimefield_value(place[0])
+        values |= {"before_at": at, "before_id": place[1]}
+    return _select(conversation, ENTRIES + newest + NEWEST_FIRST, values, terms, speaker)[::-1]
+
+
+def _select(
+    conversation: Conversation, wanted: str, values: Mapping[str, Any], terms: dict[str, str], speaker: Pair | None
+) -> list[Any]:
+    epoch = connection.ops.adapt_datetimefield_value(clock.EPOCH)
+    twin, about_twin = _twin_of(conversation, speaker)
+    functions = _FUNCTIONS[connection.vendor]
+    put_behind = terms["put_behind"].format(**functions)
+    fixed = {"is_without_resolver": _IS_WITHOUT_RESOLVER, "wanted": wanted}
+    statement = _READ.format(**terms | functions | fixed | {"put_behind": put_behind, "twin": twin.format(**fixed)})
+    with connection.cursor() as database:
+        database.execute(statement, {"conversation": conversation.pk, "epoch": epoch, **about_twin, **values})
+        return list(database.fetchall())
+
+
+def _twin_of(conversation: Conversation, speaker: Pair | None) -> tuple[str, dict[str, str]]:
+    """What finds the other conversation of an account whose private chat this is, and its values."""
+    if conversation.account_id is not None or conversation.kind != Conversation.Kind.DM:
+        return _TWIN_OF_ACCOUNT, {}
+    platform = conversation.platform
+    user = conversation.key.removeprefix(key_without_resolver(platform, ""))
+    if user != conversation.key:  # no resolver: what others said under a resolver stays theirs
+        return _TWIN_BY_KEY + _TWIN_WITH_ACCOUNT, {"platform": platform, "user": user, "twin": f"{platform}:{user}"}
+    own = conversation.key.removeprefix(stranger_key(platform, ""))
+    asker = speaker or ((platform, own) if own != conversation.key else None)
+    if asker is None:
+        return _TWIN_OF_ACCOUNT, {}
+    return _TWIN_BY_KEY, {"platform": asker[0], "twin": key_without_resolver(*asker)}
+
+
+def line(row: Any) -> Line:
+    """A row of ENTRIES."""
+    _pk, role, text, said_at, *about = row
+    return Line(role, text, moment(said_at), *(value or "" for value in about))
+
+
+def moment(value: datetime | str) -> datetime:
+    """As SQLite gives it: without a time zone, and as text where it was computed."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def cursor(row: Any, *, behind: bool = False) -> str:
+    """Where a row of ENTRIES begins, or ends. It looks nothing up, so nobody learns where others' entries stand."""
+    return f"{(moment(row[3]) - clock.EPOCH) // timedelta(microseconds=1)}-{row[0] + behind}"
+
+
+def _read_cursor(text: str) -> tuple[datetime, int] | None:
+    found = re.fullmatch(r"([0-9]{1,17})-([0-9]{1,18})", text, re.ASCII)
+    return (clock.EPOCH + timedelta(microseconds=int(found[1])), int(found[2])) if found else None
+
+
+def announce(places: Iterable[Conversation], authors: Iterable[int] = ()) -> None:
+    """Say to pages that are open now that something was said in these, in the caller's transaction.
+
+    `authors`: accounts (primary keys) whose own words are shown to them wherever they said them.
+    """
+    live.announce(live.topics(accounts=[*(place.account_id for place in places), *authors]), "messages")
+
+
+@transaction.atomic
+def start_anew(conversation: Conversation, *, at: datetime, of_all: bool = False) -> bool:
+    """Put everything said up to `at` behind, for all accounts of the person: agents get it no more, pages show it.
+
+    While a link is new it moves none that was linked before it or with it, or a stranger could make an agent forget.
+    False then.
+    With `of_all` it is the deployer's own program that asks, and moves all.
+    """
+    if conversation.account is None:
+        Conversation.objects.filter(pk=conversation.pk).update(window_from=Greatest("window_from", at))
+        return True
+    mine = conversation.account.pk
+    held = linking.hold_links_of(conversation.account)  # in the order of all locks, before any row changes
+    own = next((link for link in held if link.account_id == mine), None)
+    everybody = {mine, *(link.account_id for link in held)}
+    meant = {mine, *(link.account_id for link in held if of_all or (own and linking.may_put_behind(own, link)))}
+    PlatformAccount.objects.filter(pk__in=meant).update(window_from=Greatest("window_from", at))
+    return everybody <= meant
+
+
+def entry(conversation: Conversation, **fields: Any) -> HistoryEntry:
+    """A new, unsaved entry of `conversation`; the address is the conversation's unless given.
+
+    All but a reply counts as written when it was said: it knows nothing of what came in between.
+    """
+    place = {"platform": conversation.platform, "chat_id": conversation.chat_id, "thread_id": conversation.thread_id}
+    if fields.get("source") != HistoryEntry.Source.REPLY and "said_at" in fields:
+        place["written_at"] = fields["said_at"]
+    return HistoryEntry(conversation=conversation, **place | fields)

@@ -1,0 +1,242 @@
+"""A turn: begin, ask the agent, finish. No transaction is open while the agent works."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
+
+from identity import labels
+from identity.resolvers import Resolves, resolve_with
+from identity.support import clock
+from sessions_app import texts
+from sessions_app.commands import registry as command_registry
+from sessions_app.commands.registry import Invocation
+from sessions_app.context import SessionContext
+from sessions_app.history import window
+from sessions_app.messages import Address, Turn
+from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent, Lane
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import drafts
+from sessions_app.turns.leases import Claim, Lease
+
+Role, Source, Status = HistoryEntry.Role, HistoryEntry.Source, InboundEvent.Status
+RETRY_AFTER = (1.0, 5.0, 30.0)  # seconds, after each failure of the agent
+MAX_CRASHES = 5  # until quarantine where processes end by another cause, too
+UNRELATED = 2  # conversations that show that they do
+LOOKED_BACK = 500  # messages that are looked through for it
+
+
+class LeaseLost(Exception):
+    """The lease ran out and somebody else has the lane. What was to be written is not."""
+
+
+def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
+    """What the agent is asked: the window of this moment, the words of all claimed events, and who said them where."""
+    head, account = claim.head, claim.account
+    context = SessionContext(
+        platform=head.platform,
+        chat_id=head.chat_id,
+        chat_name=head.chat_name,
+        thread_id=head.thread_id,
+        user_id=account.platform_user_id,
+        user_name=account.display_name or account.username,
+        unified_user_id=_person(claim, resolver),
+    )
+    speaker = (account.platform, account.platform_user_id)
+    lines = window.window_for(claim.lease.conversation, limit=settings.BOTOS_WINDOW, speaker=speaker)
+    return Turn(f"event-{head.pk}", "\n".join(event.text for event in claim.events), lines, context)
+
+
+def _person(claim: Claim, resolver: Resolves | None) -> str:
+    is_stranger = claim.lease.conversation.account_id is not None and claim.lease.user_id is None
+    if resolver is None or is_stranger:
+        return str(claim.account)
+    return resolve_with(resolver, claim.account.platform, claim.account.platform_user_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the agent said to what was claimed. `limit`: the longest message of the platform, in UTF-16 code units."""
+
+    claim: Claim
+    text: str
+    limit: int
+
+
+@transaction.atomic
+def answer_command(claim: Claim, turn: Turn, *, limit: int) -> None:
+    """Do what the claimed command says and queue its answer. Neither is part of the conversation. Raises LeaseLost."""
+    conversation = claim.lease.conversation
+    text = command_registry.answer(Invocation(claim.head, claim.account, conversation, turn.context))
+    _give_back([claim.lease])
+    _end([claim], Status.DONE)
+    outbox_queue.queue(_address(claim), text, limit=limit, event=claim.head)
+
+
+def finish(claim: Claim, text: str, *, limit: int) -> None:
+    """Write down one turn, as `finish_together` does."""
+    finish_together([Answer(claim, text, limit)])
+
+
+@transaction.atomic
+def finish_together(answers: Collection[Answer], status: str = Status.DONE) -> None:
+    """Write down turns and queue their replies, all or nothing: events done, what was said, what was answered.
+
+    Raises LeaseLost if one of them is not ours any more.
+    """
+    claims = [answer.claim for answer in answers]
+    _give_back([claim.lease for claim in claims])
+    edits = _end(claims, status)
+    replies = [_reply(answer) for answer in answers]
+    said = [entry for claim in claims for entry in _said(claim, edits)]
+    HistoryEntry.objects.bulk_create([*said, *replies])
+    window.announce([claim.lease.conversation for claim in claims], [claim.head.account_id for claim in claims])
+    outbox_queue.add(
+        row
+        for answer, reply in zip(answers, replies, strict=True)
+        for row in outbox_queue.parts(
+            _address(answer.claim), answer.text, limit=answer.limit, event=answer.claim.head, entry=reply
+        )
+    )
+
+
+@transaction.atomic
+def record(lease: Lease, *, said: HistoryEntry, answered: str) -> None:
+    """Write down a turn that came by no event and whose answer the caller delivers. Raises LeaseLost."""
+    _give_back([lease])
+    said.role, said.source = Role.USER, Source.MESSAGE
+    place = {"platform": said.platform, "chat_id": said.chat_id, "thread_id": said.thread_id, "author": said.author}
+    reply = window.entry(
+        lease.conversation, role=Role.ASSISTANT, source=Source.REPLY, text=answered, said_at=said.said_at, **place
+    )
+    HistoryEntry.objects.bulk_create([said, reply])
+    window.announce([lease.conversation])
+
+
+@transaction.atomic
+def abandon(lease: Lease) -> None:
+    """Give a lease back without a word. One that was lost already is none of our business."""
+    with suppress(LeaseLost):
+        _give_back([lease])
+
+
+@transaction.atomic
+def fail(claim: Claim) -> None:
+    """The agent failed. The person is told at once; the turn is tried again after a while, and given up after the last
+    try.
+
+    Giving up ends the turn like an answer does, so that the person's words stay and the lane goes on. Raises LeaseLost.
+    """
+    failures = claim.head.failures
+    if failures == len(RETRY_AFTER):
+        finish_together([Answer(claim, _own_words(claim, texts.GAVE_UP), outbox_queue.TEXT_LIMIT)], Status.GIVEN_UP)
+        return
+    _give_back([claim.lease], wait=RETRY_AFTER[failures])
+    drafts.settle([claim.head.pk])
+    _events([claim]).update(failures=F("failures") + 1)
+    if failures == 0:
+        outbox_queue.queue(_address(claim), texts.TRYING_AGAIN, event=claim.head)
+
+
+@transaction.atomic
+def release(claim: Claim) -> None:
+    """Give an unfinished turn back as if it had never started: the process is about to stop."""
+    with suppress(LeaseLost):
+        _give_back([claim.lease])
+        _events([claim]).update(starts=F("starts") - 1)
+
+
+@transaction.atomic
+def uncount(claim: Claim) -> None:
+    """A turn that could not be written, or that somebody else has taken over, tells nothing against its message."""
+    _events([claim]).filter(starts__gt=0).update(starts=F("starts") - 1)
+
+
+def is_poison(claim: Claim) -> bool:
+    """Whether the claimed message has taken the process down with it too often: starts that ended in nothing at all."""
+    return claim.head.starts - claim.head.failures >= CRASHES_BEFORE_QUARANTINE
+
+
+def is_bad_luck(claim: Claim) -> bool:
+    """Whether processes ended by another cause as well, so that these crashes tell little of the message.
+
+    Messages show it that a crash had met and that were answered before this one came. There is a limit all the same.
+    """
+    head = claim.head
+    if head.starts - head.failures >= MAX_CRASHES:
+        return False
+    earlier = InboundEvent.objects.filter(pk__lt=head.pk, pk__gte=head.pk - LOOKED_BACK, done_at__lt=head.received_at)
+    met = earlier.filter(status=Status.DONE, starts__gt=F("failures") + 1)
+    return met.values("conversation").distinct().count() >= UNRELATED
+
+
+@transaction.atomic
+def quarantine(claim: Claim) -> None:
+    """Put the claimed message aside and tell the person. Its words stay in the event. Raises LeaseLost."""
+    _give_back([claim.lease])
+    _end([claim], Status.QUARANTINED)
+    outbox_queue.queue(_address(claim), _own_words(claim, texts.PUT_ASIDE), event=claim.head)
+
+
+def _own_words(claim: Claim, text: object) -> str:
+    return labels.with_commands(str(text), on=claim.head.platform)
+
+
+def _give_back(leases: Collection[Lease], *, wait: float = 0.0) -> None:
+    """Free the lanes, which proves that they were still ours: the fence is checked in the same statement."""
+    ours = [Q(pk=lease.conversation.pk, owner=lease.owner, fence=lease.fence) for lease in leases]
+    until = clock.seconds_from_now(wait)
+    freed = Lane.objects.filter(reduce(or_, ours)).update(owner="", lease_until=clock.EPOCH, not_before=until)
+    if freed != len(leases):
+        raise LeaseLost
+
+
+def _end(claims: Collection[Claim], status: str) -> dict[int, str]:
+    """End all events of these turns. Gives what they were edited to meanwhile, by id."""
+    drafts.settle([claim.head.pk for claim in claims])
+    events = _events(claims)
+    edits = dict(events.select_for_update().order_by("pk").values_list("pk", "edited"))
+    if events.update(status=status, done_at=clock.now()) != sum(len(claim.events) for claim in claims):
+        raise LeaseLost  # an event of these turns was ended by somebody else
+    return edits
+
+
+def _events(claims: Collection[Claim]) -> QuerySet[InboundEvent]:
+    return InboundEvent.objects.filter(pk__in=[event.pk for claim in claims for event in claim.events], done_at=None)
+
+
+def _said(claim: Claim, edits: Mapping[int, str]) -> Iterable[HistoryEntry]:
+    for event in claim.events:
+        yield window.entry(
+            claim.lease.conversation,
+            author=claim.account,
+            event=event,
+            role=Role.USER,
+            source=Source.MESSAGE,
+            text=event.text,
+            metadata={"edited": edits[event.pk]} if edits[event.pk] else {},
+            platform=event.platform,
+            chat_id=event.chat_id,
+            thread_id=event.thread_id,
+            message_id=event.message_id,
+            said_at=event.received_at,
+        )
+
+
+def _reply(answer: Answer) -> HistoryEntry:
+    claim = answer.claim
+    last = claim.events[-1]
+    place = {"platform": last.platform, "chat_id": last.chat_id, "thread_id": last.thread_id}
+    said = {"role": Role.ASSISTANT, "source": Source.REPLY, "text": answer.text, "said_at": last.received_at}
+    return window.entry(claim.lease.conversation, author=claim.account, event=claim.head, **place, **said)
+
+
+def _address(claim: Claim) -> Address:
+    return Address(claim.head.platform, claim.head.chat_id, claim.head.thread_id)

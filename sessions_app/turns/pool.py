@@ -1,0 +1,315 @@
+"""Works on lanes, many at once: claims what waits, asks the agent, writes the turn down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+
+from identity.resolvers import IdentityUnavailable, Resolves
+from identity.support.db_errors import is_away, sqlstate
+from sessions_app import agents, counters, db, duties
+from sessions_app.agents import loop as agent_loop
+from sessions_app.messages import Agent
+from sessions_app.models import InboundEvent
+from sessions_app.outbox.queue import TEXT_LIMIT
+from sessions_app.turns import drafts, leases, lifecycle
+from sessions_app.turns.batch_writer import Writer
+from sessions_app.turns.leases import Claim
+from sessions_app.turns.lifecycle import Answer
+
+log = logging.getLogger(__name__)
+MOST_AT_ONCE = 20  # lanes that are claimed in one transaction
+MOST_LOSSES = 2  # leases that a message may cost this process before it is held against it
+MOST_TROUBLES = 20  # and turns that the database did not take, which may be for what they hold
+
+LEAST_SILENCE = 60.0  # seconds that the whole process may stand still
+OTHERS_FIRST = 0.5  # seconds until a message counts as not heard of by the worker that was told of it
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Who answers on a platform, by which resolver, and how long a message may be there (UTF-16 code units).
+
+    `streams`: whether an answer is seen there while it is made.
+    """
+
+    agent: Agent
+    resolver: Resolves | None
+    text_limit: int = TEXT_LIMIT
+    streams: bool = False
+
+
+class TurnPool:
+    """Runs up to `size` turns at once for the platforms in `services`. `on_outgoing` is called when a delivery was
+    queued.
+
+    `notify` tells it where something waits; a sweep finds the rest (another process's, and what is due again).
+    is_shared: others work too, and may be told of a message while its lane is held here.
+    """
+
+    def __init__(
+        self,
+        services: Mapping[str, Service],
+        *,
+        size: int,
+        on_outgoing: Callable[[], None],
+        is_shared: bool = False,
+    ) -> None:
+        self.owner = secrets.token_hex(8)
+        self._is_shared = is_shared
+        self._sweep_seconds = settings.BOTOS_SWEEP_SECONDS / (2 if is_shared else 1)
+        self._services = services
+        self._on_outgoing = on_outgoing
+        self._slots = asyncio.Semaphore(size)
+        self._hints: dict[int, None] = {}  # conversation ids, in order of arrival
+        self._asked: Collection[int] = ()  # hints that are being claimed
+        self._refused: set[int] = set()  # hints that came while the lane was held
+        self._put_off: set[int] = set()  # hints that wait for the suspect's turn to end
+        self._suspects: set[int] = set()  # at most one: a turn of a message that may be what ended a process
+        self._wake = asyncio.Event()
+        self._turns: set[asyncio.Task[None]] = set()
+        self._blameless: list[Claim] = []  # turns that ended in nothing by no fault of their message
+        self._losses: Counter[int] = Counter()  # turns that came to nothing, by message: it may be to blame
+        self._writer = Writer()
+        self._claiming: asyncio.Task[None] | None = None
+        self._leases: dict[int, leases.Lease] = {}  # of the turns that run, and of no others
+        self._is_stopping = False
+        self._is_hopeless = asyncio.Event()  # no agent can be asked in this process any more
+
+    def notify(self, conversation_id: int) -> None:
+        """Something waits in this conversation."""
+        self._hints[conversation_id] = None
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then finish what runs, within BOTOS_DRAIN_SECONDS, and give the rest back.
+
+        Raises AgentsStandStill if agents block so many threads that only a new process helps.
+        """
+        agent_loop.share_fairly()
+        finding = [asyncio.create_task(job()) for job in (self._start_hinted, self._sweep)]
+        keeping = asyncio.create_task(self._keep_leases())
+        reasons = [asyncio.create_task(event.wait()) for event in (stop, self._is_hopeless)]
+        try:
+            await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._is_stopping = True
+            for job in (*finding, *reasons):
+                job.cancel()
+        try:
+            await asyncio.gather(*finding, *reasons, return_exceptions=True)
+            if self._claiming:
+                await self._claiming
+            await self._drain()
+        finally:
+            keeping.cancel()
+        if self._is_hopeless.is_set():
+            raise agents.AgentsStandStill("the agents' loops stand still; a new process must take over")
+
+    async def _drain(self) -> None:
+        if self._turns:
+            await asyncio.wait(self._turns, timeout=settings.BOTOS_DRAIN_SECONDS)
+        for turn in self._turns:
+            turn.cancel()
+        await asyncio.gather(*self._turns, return_exceptions=True)
+
+    async def _start_hinted(self) -> None:
+        """Claim what was hinted at, as slots allow. Cancelled, it leaves a claim that is under way to end by itself."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._hints:
+                self._asked = await self._some_hints()
+                self._claiming = asyncio.create_task(self._claim(self._asked))
+                await asyncio.wait([self._claiming])
+
+    async def _some_hints(self) -> list[int]:
+        """Those that came first, a slot acquired for each."""
+        hints: list[int] = []
+        while self._hints and len(hints) < MOST_AT_ONCE and not (hints and self._slots.locked()):
+            await self._slots.acquire()
+            hints.append(next(iter(self._hints)))
+            del self._hints[hints[-1]]
+        return hints
+
+    async def _claim(self, asked: Collection[int]) -> None:
+        """Take lanes, and start a turn for each that was to be had."""
+        claimed = leases.Claimed()
+        try:
+            await self._uncount()
+            claimed = await db.call(
+                leases.claim,
+                asked,
+                owner=self.owner,
+                platforms=self._services.keys(),
+                has_suspect=bool(self._suspects),
+            )
+        except Exception:
+            log.exception("lanes could not be claimed; the next sweep tries again")
+        self._suspects.update(id(claim) for claim in claimed.claims if claim.is_suspect)
+        for claim in claimed.claims:
+            turn = asyncio.create_task(self._work(claim))
+            self._turns.add(turn)
+            turn.add_done_callback(self._end)
+        for _ in range(len(asked) - len(claimed.claims)):
+            self._slots.release()
+        self._asked = ()
+        self._refused |= claimed.busy
+        self._put_off |= claimed.put_off
+        for conversation_id in claimed.again:
+            self.notify(conversation_id)
+
+    def _end(self, turn: asyncio.Task[None]) -> None:
+        self._turns.discard(turn)
+        self._slots.release()
+
+    async def _work(self, claim: Claim) -> None:
+        self._leases[id(claim)] = claim.lease
+        try:
+            await self._answer(claim)
+            self._losses.pop(claim.head.pk, None)
+        except asyncio.CancelledError:
+            # Anything else that cancels a turn may come from what it asked: then its start stays counted.
+            if self._is_stopping:
+                await db.call(lifecycle.release, claim)
+            raise
+        except agents.AgentsStandStill:
+            self._is_hopeless.set()
+            _log(logging.CRITICAL, claim, "no agent can be asked in this process, which ends to be started again")
+            await db.call(lifecycle.release, claim)
+        except lifecycle.LeaseLost:
+            if self._bears(claim, MOST_LOSSES):
+                self._blameless.append(claim)
+            _log(logging.WARNING, claim, "the lease was lost, its new holder answers")
+        except Exception as error:  # noqa: BLE001 - logged with its traceback
+            if _is_of_the_database(error) and self._bears(claim, MOST_TROUBLES):
+                self._blameless.append(claim)
+            problem = "the turn could not be written; it is done again when its lease ends"
+            _log(logging.ERROR, claim, problem, exc_info=True)
+        finally:
+            del self._leases[id(claim)]
+            self._wake_waiting(claim)
+
+    def _bears(self, claim: Claim, most: int) -> bool:
+        """Whether the message is not yet to blame for turns that came to nothing."""
+        self._losses[claim.head.pk] += 1
+        return self._losses[claim.head.pk] <= most
+
+    async def _uncount(self) -> None:
+        """Take back the starts that say nothing about their messages, once the database can be written again."""
+        while self._blameless:
+            claim = self._blameless.pop()
+            try:
+                await db.call(lifecycle.uncount, claim)
+            except BaseException:
+                self._blameless.append(claim)
+                raise
+
+    def _wake_waiting(self, claim: Claim) -> None:
+        """Look again at what was refused because of this turn, and at what waits behind it."""
+        together = self._refused.intersection(claim.lease.together)
+        self._refused -= together
+        if self._is_shared:
+            together.update(claim.lease.together)
+        elif claim.more:
+            together.add(claim.lease.conversation.pk)
+        if id(claim) in self._suspects:
+            self._suspects.discard(id(claim))
+            together |= self._put_off
+            self._put_off.clear()
+        for conversation_id in together:
+            self.notify(conversation_id)
+
+    async def _answer(self, claim: Claim) -> None:
+        service = self._services[claim.head.platform]
+        try:
+            await self._take_turn(claim, service)
+        except agents.AgentsStandStill:
+            raise
+        except (agents.AgentError, IdentityUnavailable) as error:
+            _log(logging.WARNING, claim, f"not answered: {type(error).__name__}: {error}")
+            counters.up("failures", claim.head.platform)
+            await db.call(lifecycle.fail, claim)
+        self._on_outgoing()
+
+    async def _take_turn(self, claim: Claim, service: Service) -> None:
+        if lifecycle.is_poison(claim) and not await db.call(lifecycle.is_bad_luck, claim):
+            times = claim.head.starts - claim.head.failures
+            _log(logging.ERROR, claim, f"put aside: what worked on it ended {times} times without an answer")
+            await db.call(lifecycle.quarantine, claim)
+            return
+        turn = await db.call(lifecycle.begin, claim, resolver=service.resolver)
+        if claim.head.kind == InboundEvent.Kind.COMMAND:
+            await db.call(lifecycle.answer_command, claim, turn, limit=service.text_limit)
+            _log(logging.INFO, claim, "answered")
+            return
+        try:
+            async with drafts.following(claim) if service.streams else nullcontext() as heard:
+                limit = settings.BOTOS_TURN_SECONDS
+                text = await agents.ask(service.agent, turn, limit=limit, heard=heard, on_own_loop=True)
+        finally:
+            await db.drain()  # what the agent mirrored is written before its answer
+        await self._writer.finish(Answer(claim, text, service.text_limit))
+        _log(logging.INFO, claim, "answered")
+        counters.up("turns", claim.head.platform)
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                await self._look_around()
+                duties.succeeded("sweep")
+            except Exception as error:  # noqa: BLE001 - noted, and done again
+                duties.failed("sweep", error, then=f"trying again in {self._sweep_seconds:g} s")
+            await asyncio.sleep(self._sweep_seconds)
+
+    async def _look_around(self) -> None:
+        """Find what nobody told of.
+
+        Where others are told too, only if there is nothing else to do, and only for what they seem to have missed:
+        several who look for the same lanes at once hold each other up.
+        """
+        await self._uncount()
+        if self._is_shared and self._hints:
+            return
+        missed = OTHERS_FIRST if self._is_shared else 0.0
+        for conversation_id in await db.call(leases.waiting, self._services.keys(), longer_than=missed):
+            if conversation_id not in self._asked:
+                self.notify(conversation_id)
+
+    async def _keep_leases(self) -> None:
+        longest = settings.BOTOS_TURN_SECONDS + settings.BOTOS_LEASE_SECONDS
+        try:
+            while True:
+                agent_loop.end_if_silent(max(longest, LEAST_SILENCE))
+                await asyncio.sleep(settings.BOTOS_LEASE_SECONDS / 3)
+                await self._renew()
+        finally:
+            agent_loop.may_be_silent()
+
+    async def _renew(self) -> None:
+        try:
+            await db.call(leases.renew, list(self._leases.values()))
+            duties.succeeded("renew leases")
+        except Exception as error:  # noqa: BLE001 - a lost lease shows when the turn is written
+            duties.failed("renew leases", error, then="the fence decides who may write the turns")
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    """Whether the database was away, busy or full: any other turn would have failed there, too."""
+    state = sqlstate(error)
+    is_of_the_turn = state.startswith("54") or state == "57014"  # PostgreSQL: too much of something, or for too long
+    return is_away(error) and not is_of_the_turn
+
+
+def _log(level: int, claim: Claim, what: str, **details: Any) -> None:
+    """A line for each message of the turn, so that whoever follows one finds it."""
+    for event in claim.events:
+        log.log(level, "event %s: %s", event.pk, what, extra={"event": event.pk}, **details)
