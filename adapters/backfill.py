@@ -24,7 +24,7 @@ P = TypeVar("P")
 HORIZON = timedelta(hours=48)  # what is older is not brought up again
 READERS = 4
 ATTEMPTS = 6  # for one page; then the chat goes on without it, and the next connection asks again
-FIRST_RETRY, LONGEST_RETRY = 0.5, 30.0  # seconds between attempts
+FIRST_RETRY, MAX_RETRY = 0.5, 30.0  # seconds between attempts
 
 
 class AskLater(Exception):
@@ -129,4 +129,4 @@ class Backfill(Generic[T]):
                 failures += 1
                 if failures == ATTEMPTS:
                     raise
-                await asyncio.sleep(backoff.seconds(failures, first=2 * FIRST_RETRY, longest=LONGEST_RETRY))
+                await asyncio.sleep(backoff.seconds(failures, first=2 * FIRST_RETRY, longest=MAX_RETRY))

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
 from sessions_app.receiving.watermarks import Mark
 
-LONGEST_COMMAND = 64  # bytes of identity.support.buttons.Button.command
+MAX_COMMAND = 64  # bytes of identity.support.buttons.Button.command
 
 
 class NeedsConfiguration(Exception):
@@ -26,7 +26,7 @@ class MalformedEvent(ValueError):
 
 def pressed(command: str) -> str:
     """The command that a button holds. Raises MalformedEvent for what no button of ours holds."""
-    if not command.startswith("/") or len(command.encode()) > LONGEST_COMMAND:
+    if not command.startswith("/") or len(command.encode()) > MAX_COMMAND:
         raise MalformedEvent("the button holds no command")
     return command
 

@@ -14,7 +14,7 @@ from sessions_app.wakeups import local as local_wakeups
 
 log = logging.getLogger(__name__)
 
-LONGEST = 1024 * 1024  # bytes; an update has a few kilobytes
+MAX_BYTES = 1024 * 1024  # bytes; an update has a few kilobytes
 
 
 class Refused(Exception):
@@ -30,8 +30,8 @@ class Refused(Exception):
 
 def body_of(request: HttpRequest) -> bytes:
     """The body. Raises Refused for one that is too long, however long it says that it is."""
-    body = request.read(LONGEST + 1)
-    if len(body) > LONGEST:
+    body = request.read(MAX_BYTES + 1)
+    if len(body) > MAX_BYTES:
         raise Refused(413, "The body is too long")
     return body
 

@@ -10,7 +10,7 @@ from botos_project.env import BadSetting
 
 TELEGRAM_SECRET = r"[A-Za-z0-9_-]{32,256}"  # Telegram takes shorter ones, which can be guessed
 SLACK_SECRET = r"[!-~]{32,}"
-SHORTEST = 32
+MIN_SECRET_LENGTH = 32
 
 
 def check(found: Mapping[str, str]) -> None:
@@ -23,7 +23,7 @@ def check(found: Mapping[str, str]) -> None:
     if found["BOTOS_SLACK_TRANSPORT"] == "http":
         _check_address(found, "BOTOS_SLACK_TRANSPORT=http", found["SLACK_API_URL"])
         if not re.fullmatch(SLACK_SECRET, found["SLACK_SIGNING_SECRET"]):
-            problem = f"SLACK_SIGNING_SECRET is not {SHORTEST} characters or more."
+            problem = f"SLACK_SIGNING_SECRET is not {MIN_SECRET_LENGTH} characters or more."
             raise BadSetting("E013", problem, hint='copy it from "Basic Information" of the Slack app.')
 
 

@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Error
 from identity.pairing.codes import NUMBER_DIGITS
 from identity.pairing.settings import Limits, limits
 
-MOST_TRIES = 10  # of a number of 6 digits: one chance in 100,000
+MAX_TRIES = 10  # of a number of 6 digits: one chance in 100,000
 
 
 def check_limits(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -26,9 +26,9 @@ def check_limits(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Check
 def _problems(these: Limits) -> list[tuple[str, str]]:
     rules = (
         (
-            these.number_tries > MOST_TRIES,
+            these.number_tries > MAX_TRIES,
             "identity.E002",
-            f"number_tries above {MOST_TRIES} makes a number of {NUMBER_DIGITS} digits easy to guess",
+            f"number_tries above {MAX_TRIES} makes a number of {NUMBER_DIGITS} digits easy to guess",
         ),
         (these.guesses > 100, "identity.E003", "guesses above 100 makes codes easy to guess"),
         (

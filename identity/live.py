@@ -36,7 +36,7 @@ POLL_SECONDS = 0.5
 POLL_WITH_REDIS_SECONDS = 5.0
 REREAD_SECONDS = 5.0  # longer than any transaction here is open after it has announced something
 KEPT_SECONDS = 3600
-MOST_WAITING = 5000  # events that a subscriber may be behind
+MAX_WAITING = 5000  # events that a subscriber may be behind
 _GROUP = "live"
 
 
@@ -153,7 +153,7 @@ class _Queue:
 
     def put(self, events: Iterable[Event]) -> None:
         self._events.extend(event for event in events if event.topic in self._wanted)
-        self._is_over = self._is_over or len(self._events) > MOST_WAITING
+        self._is_over = self._is_over or len(self._events) > MAX_WAITING
         if self._events:
             self._some.set()
 

@@ -26,8 +26,8 @@ from sessions_app.outbox import queue as outbox_queue
 from sessions_app.receiving import tombstones, watermarks
 
 log = logging.getLogger(__name__)
-LONGEST_ID = 190
-LONGEST_PLATFORM = 40
+MAX_ID = 190
+MAX_PLATFORM = 40
 
 
 def receive(message: InboundMessage, *, resolver: Resolves | None) -> int | None:
@@ -66,9 +66,9 @@ def _check(message: InboundMessage) -> None:
     ids = (*needed, message.address.thread_id, message.message_id)
     if not all(needed):
         raise Unacceptable("an id is empty")
-    if max(map(len, ids)) > LONGEST_ID:
-        raise Unacceptable(f"an id is longer than {LONGEST_ID} characters")
-    if not re.fullmatch(PLATFORM_NAME, message.address.platform) or len(message.address.platform) > LONGEST_PLATFORM:
+    if max(map(len, ids)) > MAX_ID:
+        raise Unacceptable(f"an id is longer than {MAX_ID} characters")
+    if not re.fullmatch(PLATFORM_NAME, message.address.platform) or len(message.address.platform) > MAX_PLATFORM:
         raise Unacceptable("the platform has no proper name")
     check_text(message.text)
     if not all(map(is_storable, ids)):

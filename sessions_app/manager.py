@@ -179,7 +179,7 @@ class BotSessionManager:
         conversation = self._conversation_at(str(user_id), chat_id, thread_id, scope)
         if conversation is None:
             return False
-        window.start_anew(conversation, at=clock.read(), of_all=True)
+        window.reset_context(conversation, at=clock.read(), of_all=True)
         return True
 
     async def areset(self, user_id: str, chat_id: str = "", thread_id: str = "", *, scope: Scope = "") -> bool:

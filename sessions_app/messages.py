@@ -11,7 +11,7 @@ from identity.support.buttons import Button
 from identity.support.text import is_storable
 from sessions_app.context import SessionContext
 
-LONGEST_TEXT = 100_000  # characters; no platform lets a person write as much
+MAX_TEXT = 100_000  # characters; no platform lets a person write as much
 BROWSER = "web"  # the platform of what is said in a browser
 BROWSER_EVENT = "messages"  # what the pages of a browser are told when there is something new to read
 
@@ -22,8 +22,8 @@ class Unacceptable(ValueError):
 
 def check_text(text: str) -> None:
     """Raises Unacceptable for a text that can never be stored."""
-    if len(text) > LONGEST_TEXT:
-        raise Unacceptable(f"the text is longer than {LONGEST_TEXT} characters")
+    if len(text) > MAX_TEXT:
+        raise Unacceptable(f"the text is longer than {MAX_TEXT} characters")
     if not is_storable(text):
         raise Unacceptable("the text has a character that no database keeps")
 

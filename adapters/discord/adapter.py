@@ -20,7 +20,7 @@ from sessions_app.messages import OutgoingMessage
 SEND_TIMEOUT = 60.0  # seconds, with the SDK's own waiting for a channel's rate limit
 NONCE_SECONDS = 120.0  # so long Discord itself keeps a second message with the same nonce away
 CLOCKS_APART = timedelta(hours=1)  # by which the database's clock and Discord's may differ
-LONGEST_TEXT = 2000  # characters
+MAX_TEXT = 2000  # characters
 LOOK_THROUGH = 500  # messages, in pages of a hundred, for an earlier attempt
 
 
@@ -30,7 +30,7 @@ class DiscordAdapter:
     When a session begins, whatever was missed in the private chats that the inbox knows is read from their history.
     """
 
-    text_limit = LONGEST_TEXT - ROOM
+    text_limit = MAX_TEXT - ROOM
 
     def __init__(self, *, token: str, api_url: str = "", gateway_url: str = "", platform: str = "discord") -> None:
         self.platform = platform
@@ -103,7 +103,7 @@ class DiscordAdapter:
         earlier = await self._earlier(client, channel, message) if _is_beyond_nonce(message) else ""
         if earlier:
             return earlier
-        text = message.text if earlier is not None else marked(message.text, LONGEST_TEXT)
+        text = message.text if earlier is not None else marked(message.text, MAX_TEXT)
         about: dict[str, Any] = {"nonce": message.nonce, "flags": discord.MessageFlags(suppress_embeds=True)}
         if message.buttons:
             about["view"] = buttons_of(message.buttons)

@@ -30,7 +30,7 @@ Parser = Callable[[Any], Any]
 Said = InboundMessage | MessageEdit | Interaction
 Heard = Said | None
 
-FIRST_RETRY, LONGEST_RETRY = 0.5, 30.0  # seconds between attempts to store a message
+FIRST_RETRY, MAX_RETRY = 0.5, 30.0  # seconds between attempts to store a message
 PAGE = 100  # messages of a history
 CLOSING = 5.0  # seconds for the goodbye, and again for storing what was heard before it
 ASIDE = 10.0  # seconds for a call that nobody waits for; an interaction must be answered within 3
@@ -159,7 +159,7 @@ class Connection:
         self._hear(None)
         if not self._is_registered:
             self._is_registered = True
-            self._aside(register_commands(self._client), "its commands were not registered")
+            self._run_in_background(register_commands(self._client), "its commands were not registered")
 
     def _hear_message(self, data: object) -> None:
         message = self._message(data)
@@ -218,16 +218,16 @@ class Connection:
 
     async def _store(self, item: Said) -> None:
         if isinstance(item, MessageEdit):
-            await self._insist(partial(self._inbox.edit, item), "an edit was not stored")
+            await self._retry_until_stored(partial(self._inbox.edit, item), "an edit was not stored")
         elif isinstance(item, Interaction):
-            await self._insist(partial(self._inbox.receive, item.message), "an interaction was not stored")
-            self._aside(acknowledge(self._client, item), "an interaction was not answered")
+            await self._retry_until_stored(partial(self._inbox.receive, item.message), "an interaction was not stored")
+            self._run_in_background(acknowledge(self._client, item), "an interaction was not answered")
         else:
             has_gap = self._backfill is not None and item.address.chat_id in self._backfill.gaps
             message = replace(item, position=None) if has_gap else item
-            await self._insist(partial(self._inbox.receive, message), "a message was not stored")
+            await self._retry_until_stored(partial(self._inbox.receive, message), "a message was not stored")
 
-    async def _insist(self, action: Callable[[], Awaitable[T]], problem: str) -> T:
+    async def _retry_until_stored(self, action: Callable[[], Awaitable[T]], problem: str) -> T:
         """Until it succeeds: Discord tells nothing twice. When the connection is over, one last attempt is made."""
         attempt = 0
         while True:
@@ -238,12 +238,12 @@ class Connection:
                     raise
                 self._warn("%s (%s)", problem, type(exc).__name__)
             attempt += 1
-            await is_set_within(self._over, backoff.seconds(attempt, first=FIRST_RETRY, longest=LONGEST_RETRY))
+            await is_set_within(self._over, backoff.seconds(attempt, first=FIRST_RETRY, longest=MAX_RETRY))
 
     async def _catch_up(self) -> None:
         """RESUME replays what was missed, a new session does not. Not for guilds: their history lacks the words."""
         await self._is_ready.wait()
-        marks = await self._insist(self._inbox.marks, "the marks of private chats were not read")
+        marks = await self._retry_until_stored(self._inbox.marks, "the marks of private chats were not read")
         await self._halt_reading()
         held = self._backfill.held() if self._backfill else []
         backfill = self._backfill = Backfill(self._memory.platform, marks, self._read_missed, self._store)
@@ -278,7 +278,7 @@ class Connection:
                 raise
             raise AskLater(busy.retry_after) from None
 
-    def _aside(self, call: Coroutine[Any, Any, None], problem: str) -> None:
+    def _run_in_background(self, call: Coroutine[Any, Any, None], problem: str) -> None:
         """Make a call that nothing depends on, beside everything else."""
         task = asyncio.create_task(self._attempt(call, problem))
         self._beside.add(task)

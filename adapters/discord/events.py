@@ -16,15 +16,15 @@ from adapters.protocols import MalformedEvent, pressed
 from identity.support.text import storable
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender
 
-LONGEST_TEXT = 100_000  # characters; a person can write 4000 at most
-LONGEST_NAME = 100
+MAX_TEXT = 100_000  # characters; a person can write 4000 at most
+MAX_NAME = 100
 WRITTEN_BY_PEOPLE = (0, 19)  # message types: default and reply; the others tell of joins, pins, calls, commands
 DIRECT_MESSAGE = 1  # channel type; 3 is a direct message of a group
 FORWARD = 1  # message reference type; 0 is a reply
 COMMAND, COMPONENT = 2, 3  # interaction types; the others are pings, completions and forms
 BOT_DM = 1  # interaction context; 0 is a guild, 2 a direct message of other people
 FIRST_SECOND = 1_420_070_400  # of Discord's ids, since 1970
-LARGEST_ID = 2**63
+MAX_ID = 2**63
 
 Raw = Mapping[str, Any]
 
@@ -66,7 +66,7 @@ def parse_message(data: object, me: str, *, platform: str = "discord") -> Inboun
         is_addressed=private or (addressed and _is_person(raw, author)),
         is_firsthand=_is_firsthand(raw),
         sent_at=sent_at,
-        position=int(message_id) if private and int(message_id) < LARGEST_ID else None,
+        position=int(message_id) if private and int(message_id) < MAX_ID else None,
     )
 
 
@@ -130,7 +130,7 @@ def _text(raw: Raw, key: str) -> str:
     value = raw.get(key)
     if not isinstance(value, str) or not value:
         raise MalformedEvent(f"{key} is not a text")
-    if len(value) > LONGEST_TEXT:
+    if len(value) > MAX_TEXT:
         raise MalformedEvent(f"{key} is too long")
     return storable(value)
 
@@ -176,7 +176,7 @@ def _words(raw: Raw, me: str) -> str:
     text = raw.get("content")
     if not isinstance(text, str):
         raise MalformedEvent("content is not a text")
-    if len(text) > LONGEST_TEXT:
+    if len(text) > MAX_TEXT:
         raise MalformedEvent("content is too long")
     return re.sub(rf"[ \t]*<@!?{me}>[ \t]*", " ", storable(text)).strip()
 
@@ -185,7 +185,7 @@ def _name(author: Raw, key: str) -> str:
     value = author.get(key) or ""
     if not isinstance(value, str):
         raise MalformedEvent(f"{key} is not a text")
-    return storable(value[:LONGEST_NAME])
+    return storable(value[:MAX_NAME])
 
 
 def _sent_at(raw: Raw) -> datetime | None:

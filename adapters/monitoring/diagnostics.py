@@ -27,11 +27,11 @@ from sessions_app.models import InboundEvent, Lane
 from sessions_app.privacy import forgetting
 from sessions_app.wakeups import redis as redis_wakeups
 
-MOST_CLOCK_DIFFERENCE = 5.0  # seconds
-MOST_PLATFORM_DIFFERENCE = 60.0  # seconds; the header has whole ones, and answers take time
+MAX_CLOCK_DIFFERENCE = 5.0  # seconds
+MAX_PLATFORM_DIFFERENCE = 60.0  # seconds; the header has whole ones, and answers take time
 SERVERS = {"telegram": "https://api.telegram.org", "discord": "https://discord.com", "slack": "https://slack.com"}
 MEGABYTE = 10**6
-LEAST_ROOM = 200 * MEGABYTE
+MIN_ROOM = 200 * MEGABYTE
 ONLINE_SECONDS = 10.0  # for what a platform is asked
 WAY_OUT = "try again; if it stays so, look at the platform's status page, and at this machine's way out."
 EVENTS = "manage.py events list; events redrive has them answered after all, events dismiss leaves them."
@@ -149,7 +149,7 @@ def _clock_of(name: str) -> Finding:
     except (httpx.HTTPError, KeyError, ValueError, TypeError) as error:
         return Finding(about, f"cannot be compared ({type(error).__name__})")
     hint = "set this machine's clock, and the database's: /link counts only what was written just now."
-    return Finding(about, f"{seconds:+.0f} s here", hint if abs(seconds) > MOST_PLATFORM_DIFFERENCE else "")
+    return Finding(about, f"{seconds:+.0f} s here", hint if abs(seconds) > MAX_PLATFORM_DIFFERENCE else "")
 
 
 def _masked(name: str, text: str) -> str:
@@ -181,13 +181,13 @@ def _disk() -> Finding:
     if connection.vendor != "sqlite" or not Path(file := connection.settings_dict["NAME"]).exists():
         return Finding("disk", "the database's own affair")
     free = shutil.disk_usage(file).free
-    hint = "make room: what cannot be written down is not received." if free < LEAST_ROOM else ""
+    hint = "make room: what cannot be written down is not received." if free < MIN_ROOM else ""
     return Finding("disk", f"{free // MEGABYTE:,} MB free for the database", hint)
 
 
 def _clock() -> Finding:
     seconds = (datetime.now(tz=UTC) - clock.read()).total_seconds()
-    hint = "set this machine's clock." if abs(seconds) > MOST_CLOCK_DIFFERENCE else ""
+    hint = "set this machine's clock." if abs(seconds) > MAX_CLOCK_DIFFERENCE else ""
     return Finding("clock", f"{seconds:+.1f} s against the database's", hint)
 
 
@@ -210,13 +210,13 @@ def _receivers() -> Finding:
 
 def _lag() -> Finding:
     waiting = health.backlog()
-    hint = "is a worker running, and quick enough?" if waiting.lag >= health.LONGEST_LAG else ""
+    hint = "is a worker running, and quick enough?" if waiting.lag >= health.MAX_LAG else ""
     return Finding("messages", f"{waiting.lanes} conversations wait, the longest for {waiting.lag:.0f} s", hint)
 
 
 def _deliveries() -> Finding:
     waiting = health.backlog()
-    hint = "is runbots running and its platforms up?" if waiting.oldest_delivery >= health.LONGEST_LAG else ""
+    hint = "is runbots running and its platforms up?" if waiting.oldest_delivery >= health.MAX_LAG else ""
     detail = f"{waiting.deliveries} wait, the oldest for {waiting.oldest_delivery:.0f} s, {waiting.ambiguous} ambiguous"
     return Finding("deliveries", detail, hint)
 

@@ -19,7 +19,7 @@ from adapters.playground.server import Said
 from adapters.playground.stage import PERSONAS, Persona, Playground
 from sessions_app import db
 
-LONGEST_TEXT = 4000
+MAX_TEXT = 4000
 _TITLES = {"telegram": "Telegram", "discord": "Discord", "slack": "Slack"}
 
 
@@ -73,7 +73,7 @@ async def say(request: HttpRequest) -> HttpResponse:
     """Type something as a persona on a platform, as the person would in the app."""
     playground, persona = admit(request), _persona(request.POST.get("as", ""))
     platform, text = request.POST.get("platform", ""), request.POST.get("text", "").strip()
-    if platform not in playground.servers or not text or len(text) > LONGEST_TEXT:
+    if platform not in playground.servers or not text or len(text) > MAX_TEXT:
         return HttpResponseBadRequest("There is no such platform, or the text is empty or too long.")
     await playground.say(persona, platform, text)
     return _back(persona, platform)

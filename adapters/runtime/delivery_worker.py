@@ -24,7 +24,7 @@ from sessions_app.outbox.queue import Failed, Sent
 log = logging.getLogger(__name__)
 
 CALL_SHARE = 5 / 6  # of the time that a delivery is leased for: a call has ended before anybody else may start
-LEAST_PAUSE, LONGEST_PAUSE = 0.5, 86_400.0  # seconds that a platform may ask to wait
+MIN_PAUSE, MAX_PAUSE = 0.5, 86_400.0  # seconds that a platform may ask to wait
 RETRY_SECONDS = 1.0  # between attempts to write an outcome down
 LAST_CALLS = 4.0  # seconds that calls under way are given when the process stops
 
@@ -170,4 +170,4 @@ def _bounded(seconds: float | None) -> float | None:
     """A pause that a platform asks for, if it is one: at most a day, and long enough that no call follows at once."""
     if seconds is None or math.isnan(seconds):
         return None
-    return min(max(seconds, LEAST_PAUSE), LONGEST_PAUSE)
+    return min(max(seconds, MIN_PAUSE), MAX_PAUSE)

@@ -21,14 +21,14 @@ from adapters import registry
 from adapters.runtime.supervisor import Health, State
 from identity.support import clock, db_errors
 from sessions_app import agents, counters, db, dead_letters, duties, receiver_leases
-from sessions_app.agents.loop import MOST_LEFT_BEHIND
+from sessions_app.agents.loop import MAX_LEFT_BEHIND
 from sessions_app.models import Duty, InboundEvent, OutboundDelivery
 from sessions_app.turns import leases
 
 AGENT_KINDS = ("threads", "turns", "loops")
-LONGEST_LAG = 60.0  # seconds that a message may wait
+MAX_LAG = 60.0  # seconds that a message may wait
 WRITING = "write to the database"  # the duty that shows it
-LONGEST_CALL = 300.0  # and one call to the database: cleaning a big file takes a while
+MAX_CALL = 300.0  # and one call to the database: cleaning a big file takes a while
 
 _health: Callable[[], list[Health]] = list
 _is_migrated = False
@@ -173,12 +173,12 @@ def reasons_against() -> list[str]:
         lag = backlog().lag
     except DatabaseError as error:
         return [*down, f"the database does not answer: {type(error).__name__}"]
-    full = [kind for kind, count in agents_left_behind().items() if count >= MOST_LEFT_BEHIND]
+    full = [kind for kind, count in agents_left_behind().items() if count >= MAX_LEFT_BEHIND]
     standing, unwritten = db.longest_wait(), seconds_unwritten()
     return [
         *down,
         *([f"nothing could be written for {unwritten:.0f} s"] if unwritten >= settings.BOTOS_POLLER_SECONDS else []),
-        *([f"messages wait for {lag:.0f} s"] if lag >= LONGEST_LAG else []),
-        *(f"{MOST_LEFT_BEHIND} {kind} of agents do not end: start this process again" for kind in full),
-        *([f"this process waits for the database for {standing:.0f} s"] if standing >= LONGEST_CALL else []),
+        *([f"messages wait for {lag:.0f} s"] if lag >= MAX_LAG else []),
+        *(f"{MAX_LEFT_BEHIND} {kind} of agents do not end: start this process again" for kind in full),
+        *([f"this process waits for the database for {standing:.0f} s"] if standing >= MAX_CALL else []),
     ]

@@ -18,7 +18,7 @@ from identity.support import backoff
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 1.0  # seconds
-LONGEST_PAUSE = 60.0
+MAX_PAUSE = 60.0
 REFUSED_PAUSE = 300.0  # after a refusal of what had been accepted before
 STEADY_AFTER = 60.0  # an adapter that was up for so long starts again without a history of failures
 
@@ -113,7 +113,7 @@ class Supervisor:
         if self.is_up and time.monotonic() - self._up_since > STEADY_AFTER:
             self.health.restarts = 0
         self.health.restarts += 1
-        seconds = backoff.seconds(self.health.restarts, first=FIRST_PAUSE, longest=LONGEST_PAUSE, least=FIRST_PAUSE / 2)
+        seconds = backoff.seconds(self.health.restarts, first=FIRST_PAUSE, longest=MAX_PAUSE, least=FIRST_PAUSE / 2)
         self._be(State.RESTARTING, _described(error))
         log.warning("%s, again in %.1f s", self.health, seconds)
         log.debug("%s", self.health.platform, exc_info=error)

@@ -27,7 +27,7 @@ from sessions_app.receiving.watermarks import Mark
 
 logger = logging.getLogger(__name__)
 
-FIRST_RETRY, LONGEST_RETRY = 0.1, 5.0  # seconds between attempts to store
+FIRST_RETRY, MAX_RETRY = 0.1, 5.0  # seconds between attempts to store
 PLACES = ("channel", "id", "channel_id")  # of the chat's id, in an event, a pressed button and a command
 FINISH_SECONDS = 10.0  # how long the event in hand may take when the bot stops
 
@@ -78,7 +78,7 @@ class Receiver:
         client, request = told
         # Only names and kinds are logged: the text of an exception may repeat what somebody wrote.
         try:
-            is_stored = await self._insist(partial(self._store, request), _label(request))
+            is_stored = await self._retry_until_stored(partial(self._store, request), _label(request))
         except MalformedEvent as error:
             logger.warning("%s: event %s is malformed, dropped: %s", self._me.platform, _label(request), error)
             is_stored = True
@@ -92,13 +92,13 @@ class Receiver:
             except MalformedEvent as error:
                 logger.warning("%s: a message of a history is malformed, dropped: %s", self._me.platform, error)
                 continue
-            if message and not await self._insist(partial(self._read, message), message.message_id):
+            if message and not await self._retry_until_stored(partial(self._read, message), message.message_id):
                 raise InterruptedError  # what comes after it must wait, too
 
     async def _read(self, message: InboundMessage) -> None:
         await self._receive(await self._directory.named(message))
 
-    async def _insist(self, store: Callable[[], Awaitable[None]], label: str) -> bool:
+    async def _retry_until_stored(self, store: Callable[[], Awaitable[None]], label: str) -> bool:
         """Until it is stored: what came later must wait for it, or it would be answered first. False if the bot stops.
 
         Meanwhile Slack may tell of it again, which is known by its key then.
@@ -115,7 +115,7 @@ class Receiver:
             else:
                 return True
             attempt += 1
-            if await is_set_within(self._closing, backoff.seconds(attempt, first=FIRST_RETRY, longest=LONGEST_RETRY)):
+            if await is_set_within(self._closing, backoff.seconds(attempt, first=FIRST_RETRY, longest=MAX_RETRY)):
                 return False
 
     async def _store(self, request: SocketModeRequest) -> None:

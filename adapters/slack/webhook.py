@@ -24,7 +24,7 @@ from sessions_app.messages import InboundMessage, MessageEdit
 log = logging.getLogger(__name__)
 
 JSON = dict[str, Any]
-MOST_FIELDS = 100  # of a form; a slash command has a dozen
+MAX_FIELDS = 100  # of a form; a slash command has a dozen
 API = "https://slack.com/api/"
 
 _met: dict[tuple[str, str], tuple[Me, Directory]] = {}  # by address and token
@@ -56,7 +56,7 @@ def _read(body: bytes, content_type: str) -> tuple[str, JSON]:
         payload = _object(body)
         return ("url_verification" if payload.get("type") == "url_verification" else "events_api"), payload
     try:
-        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         raise Refused(400, "Not a form") from None
     form = {name: values[0] for name, values in fields.items()}

@@ -35,7 +35,7 @@ from adapters.aio import is_set_within
 from adapters.duplicate_marker import ROOM
 from adapters.protocols import DeliveryError, Inbox, MalformedEvent, NeedsConfiguration, Superseded
 from adapters.telegram.client import (
-    LONGEST_TEXT,
+    MAX_TEXT,
     AddressError,
     new_request,
     register_commands,
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 POLL_SECONDS = 30
 EMPTY_SECONDS = 1.0  # the least time between two polls that brought nothing, whatever the server makes of POLL_SECONDS
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts of a broken poll, doubling
+FIRST_PAUSE, MAX_PAUSE = 0.5, 30.0  # seconds between attempts of a broken poll, doubling
 PATIENCE = 8  # broken polls in a row, about a minute and a half; then the supervisor is told
 CLOSING_SECONDS = 5.0  # for messages that are on their way when the connection ends
 ASIDE_SECONDS = 10.0  # for what nobody waits for; Telegram forgets a pressed button's query after some seconds
@@ -86,7 +86,7 @@ class Credentials:
 class TelegramAdapter:
     """One Telegram bot. `platform` names it: a second bot runs as, say, `telegram-acme`."""
 
-    text_limit = LONGEST_TEXT - ROOM
+    text_limit = MAX_TEXT - ROOM
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class TelegramAdapter:
             if (me := await unless_stopped(self._asked(self._introduce(bot)), stop)) is not None:
                 self._bot = bot
                 inbox.connected(**where_found(me))
-                self._aside(register_commands(bot), "its commands were not registered")
+                self._run_in_background(register_commands(bot), "its commands were not registered")
                 await self._receive(bot, me, inbox, stop)
         finally:
             await self._disconnect(*requests)
@@ -129,7 +129,7 @@ class TelegramAdapter:
             return
         if self._webhook:
             await self._asked(take_down(bot, self._webhook))
-        await _Polling(bot, self._credentials, me, inbox, stop, aside=self._aside).run()
+        await _Polling(bot, self._credentials, me, inbox, stop, aside=self._run_in_background).run()
 
     async def check(self) -> str:
         """See `Checkable`. Somebody else's webhook would keep everything from here; our own is for `run`."""
@@ -163,7 +163,7 @@ class TelegramAdapter:
         task.add_done_callback(self._calls.discard)
         return task
 
-    def _aside(self, call: Coroutine[Any, Any, object], problem: str) -> None:
+    def _run_in_background(self, call: Coroutine[Any, Any, object], problem: str) -> None:
         """Make a call that nothing depends on, beside the polling."""
         _task = self._start(self._attempt(call, problem))
 
@@ -309,7 +309,7 @@ class _Polling:
         self.failures += 1
         if self.failures > PATIENCE:
             raise ConnectionError(f"{self.me.platform} is out of reach: {error}") from None
-        pause = backoff.seconds(self.failures, first=2 * FIRST_PAUSE, longest=LONGEST_PAUSE, least=FIRST_PAUSE)
+        pause = backoff.seconds(self.failures, first=2 * FIRST_PAUSE, longest=MAX_PAUSE, least=FIRST_PAUSE)
         seconds = error.retry_after or pause
         log.info("%s: polling again in %.1f s: %s", self.me.platform, seconds, error)
         await is_set_within(self.stop, seconds)

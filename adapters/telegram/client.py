@@ -28,7 +28,7 @@ from sessions_app.messages import OutgoingMessage
 
 T = TypeVar("T")
 
-LONGEST_TEXT = 4096  # UTF-16 code units
+MAX_TEXT = 4096  # UTF-16 code units
 
 
 class AddressError(ValueError):
@@ -47,7 +47,7 @@ async def send_text(bot: Bot, message: OutgoingMessage) -> str:
     text = storable(message.text)
     form = {
         "chat_id": _numeric(message.address.chat_id),
-        "text": marked(text, LONGEST_TEXT) if message.may_be_repeat else text,
+        "text": marked(text, MAX_TEXT) if message.may_be_repeat else text,
         "message_thread_id": _numeric(message.address.thread_id) if message.address.thread_id else None,
         "link_preview_options": LinkPreviewOptions(is_disabled=True),
         "reply_markup": _keyboard(message),

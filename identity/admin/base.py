@@ -34,7 +34,7 @@ class Tool:
         self.label, self.url = label, url
 
 
-MOST_LISTED = 5000
+MAX_LISTED = 5000
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
@@ -43,7 +43,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
     @cached_property
     def count(self) -> int:
         rows: Any = self.object_list
-        return int(rows.order_by()[:MOST_LISTED].count())
+        return int(rows.order_by()[:MAX_LISTED].count())
 
 
 class OperatorAdmin(Admin):

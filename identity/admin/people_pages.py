@@ -29,7 +29,7 @@ def import_people(request: HttpRequest) -> HttpResponse:
         table = csv_files.read_people(content)
         return _take_over(request, table, operator) or _preview(request, table, content)
     if request.method == "POST" and form.is_valid():
-        content = form.cleaned_data["file"].read(csv_files.LARGEST + 1)
+        content = form.cleaned_data["file"].read(csv_files.MAX_BYTES + 1)
         return _preview(request, csv_files.read_people(content), content)
     return page(request, "import", _("Import people"), form=form, most=operators.AT_ONCE, back=_list(request))
 

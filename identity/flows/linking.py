@@ -258,7 +258,7 @@ def _end_those(
 
 def may_end(own: AccountLink, other: AccountLink) -> bool:
     """One's own link always, and any that is not older than it; older ones once the own one has lived for a day."""
-    return other.since >= own.since or is_grown(own)
+    return other.since >= own.since or is_established(own)
 
 
 def _may_disown(own: AccountLink, other: AccountLink) -> bool:
@@ -270,7 +270,7 @@ def _is_young(link: AccountLink) -> bool:
     return link.since > clock.read() - timedelta(seconds=limits().disown_seconds)
 
 
-def is_grown(own: AccountLink) -> bool:
+def is_established(own: AccountLink) -> bool:
     """Whether a link has lived for a day. A newer one may not take away, carry off or delete what is others'."""
     return own.since + timedelta(seconds=limits().new_link_seconds) <= clock.read()
 
@@ -284,7 +284,7 @@ def may_put_behind(own: AccountLink, other: AccountLink) -> bool:
     """Whether one account may make an agent forget what another said. In one handshake two strangers are linked at the
     same moment, and nothing gives back what was put behind.
     """
-    return other.pk == own.pk or other.since > own.since or is_grown(own)
+    return other.pk == own.pk or other.since > own.since or is_established(own)
 
 
 def reach(account: PlatformAccount) -> list[PlatformAccount]:
@@ -293,7 +293,7 @@ def reach(account: PlatformAccount) -> list[PlatformAccount]:
     """
     live_ones = AccountLink.objects.live()
     theirs = live_ones.filter(user__in=live_ones.filter(account=account).values("user")).select_related("account")
-    grown = [link.account for link in theirs.order_by("since", "pk") if is_grown(link)]
+    grown = [link.account for link in theirs.order_by("since", "pk") if is_established(link)]
     return grown if account in grown else [account]
 
 

@@ -18,7 +18,7 @@ from identity.models import UnifiedUser
 from identity.support.sanitize import harmless
 
 Row = Mapping[str, Any]
-MOST = 100  # rows, unless asked for more
+MAX_ROWS = 100  # rows, unless asked for more
 
 
 class OperatorCommand(BaseCommand):
@@ -45,7 +45,9 @@ class OperatorCommand(BaseCommand):
         """The step `list`, with a search and a limit."""
         parser = self.step("list", does, text)
         parser.add_argument("--search", default="", metavar="TEXT", help="as in the admin's list")
-        parser.add_argument("--limit", type=int, default=MOST, metavar="N", help=f"newest first (default {MOST})")
+        parser.add_argument(
+            "--limit", type=int, default=MAX_ROWS, metavar="N", help=f"newest first (default {MAX_ROWS})"
+        )
         return parser
 
     def handle(self, *, does: Callable[..., None], as_json: bool, step: str, **options: Any) -> None:

@@ -21,9 +21,9 @@ CODE_LETTERS = 8
 NUMBER_DIGITS = 6
 TOKEN_BYTES = 16
 TOKEN_PREFIX = "L"
-_LONGEST_CODE_TEXT = 64  # characters; a code with everything that is ignored in it
+_MAX_CODE_TEXT = 64  # characters; a code with everything that is ignored in it
 
-MOST_IN_A_TEXT = 1000  # secrets that are looked for in one text
+MAX_IN_A_TEXT = 1000  # secrets that are looked for in one text
 
 _TOKEN = re.compile(TOKEN_PREFIX + r"[A-Za-z0-9_-]{22}")
 # Mark-up may stand around a token, and `_` and `-` are letters of one: so it is looked for at every letter.
@@ -118,7 +118,7 @@ def read_token(text: str) -> str | None:
 
 def read_number(text: str) -> str | None:
     """The number that `text` consists of, whatever its digits, width, spaces and marks; None if it is none."""
-    if len(text) > _LONGEST_CODE_TEXT:
+    if len(text) > _MAX_CODE_TEXT:
         return None
     digits = re.sub(r"[\W_]", "", _with_plain_digits(_spelled_plainly(text)))
     is_number = len(digits) == NUMBER_DIGITS and digits.isascii() and digits.isdigit()
@@ -160,7 +160,7 @@ def _letters_of(spelled: str) -> str:
 def _each_once(found: Iterable[str]) -> list[str]:
     known: dict[str, None] = {}
     for one in found:
-        if len(known) == MOST_IN_A_TEXT:
+        if len(known) == MAX_IN_A_TEXT:
             break
         known[one] = None
     return list(known)
@@ -205,7 +205,7 @@ def _plainly(text: str) -> str:
 
 
 def _without_separators(text: str) -> str:
-    if len(text) > _LONGEST_CODE_TEXT:
+    if len(text) > _MAX_CODE_TEXT:
         return ""
     plain = unicodedata.normalize("NFKC", text).upper()
     return "".join(letter for letter in plain if not (letter.isspace() or _is_hyphen(letter) or _is_invisible(letter)))

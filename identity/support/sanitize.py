@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-LONGEST_NAME = 32
-_MOST_MARKS = 2  # on one letter; more of them cover what stands around it
+MAX_NAME = 32
+_MAX_MARKS = 2  # on one letter; more of them cover what stands around it
 
 # Letters and marks to Unicode that are drawn as nothing, beside those of its categories for controls and the like.
 _NOT_SEEN = re.compile(
@@ -30,7 +30,7 @@ def harmless(name: str) -> str:
     seen = "".join(letter for letter in spaced if unicodedata.category(letter)[0] != "C")
     quoted = _SINGLE_QUOTES.sub("'", _DOUBLE_QUOTES.sub("'", _NOT_SEEN.sub("", seen)))
     plain = " ".join(_with_few_marks(quoted).split())
-    return plain if len(plain) <= LONGEST_NAME else plain[: LONGEST_NAME - 1] + "…"
+    return plain if len(plain) <= MAX_NAME else plain[: MAX_NAME - 1] + "…"
 
 
 def literal(name: str, platform: str) -> str:
@@ -43,10 +43,10 @@ def literal(name: str, platform: str) -> str:
 
 def _with_few_marks(name: str) -> str:
     """Without marks that stand on nothing, since they would be drawn on what is before the name."""
-    kept, marks = [], _MOST_MARKS
+    kept, marks = [], _MAX_MARKS
     for letter in name:
         is_mark = unicodedata.category(letter) in {"Mn", "Me"}
-        marks = marks + 1 if is_mark else _MOST_MARKS * (letter == " ")
-        if not is_mark or marks <= _MOST_MARKS:
+        marks = marks + 1 if is_mark else _MAX_MARKS * (letter == " ")
+        if not is_mark or marks <= _MAX_MARKS:
             kept.append(letter)
     return "".join(kept)

@@ -30,9 +30,9 @@ from identity.browsers import sessions as browser_sessions
 from identity.web import subscriptions
 
 LOOK_SECONDS = 4.0  # how often a socket is checked, so that none stays open for 5 after its browser ended
-MOST_A_SECOND = 10
-LONGEST = 64 * 1024  # bytes of one message
-MOST_IN_ONE = 500  # events in a message, which stays below LONGEST, too
+MAX_A_SECOND = 10
+MAX_MESSAGE_BYTES = 64 * 1024  # bytes of one message
+MAX_IN_ONE = 500  # events in a message, which stays below MAX_MESSAGE_BYTES, too
 TOUCH_SECONDS = 30.0
 NOT_YOURS, RECONNECT, TOO_MUCH = 4403, 4000, 4429
 
@@ -46,7 +46,7 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     async def connect(self) -> None:
         self._headers = _headers(self.scope)
-        self._times: deque[float] = deque(maxlen=MOST_A_SECOND)
+        self._times: deque[float] = deque(maxlen=MAX_A_SECOND)
         self._tasks: list[asyncio.Task[None]] = []
         self._is_told = False
         self._is_closed = False
@@ -71,9 +71,9 @@ class LiveConsumer(AsyncWebsocketConsumer):
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         now = monotonic()
-        is_too_much = len(self._times) == MOST_A_SECOND and now - self._times[0] < 1
+        is_too_much = len(self._times) == MAX_A_SECOND and now - self._times[0] < 1
         self._times.append(now)
-        if is_too_much or bytes_data or len((text_data or "").encode()) > LONGEST:
+        if is_too_much or bytes_data or len((text_data or "").encode()) > MAX_MESSAGE_BYTES:
             await self.close(TOO_MUCH)
             return
         with contextlib.suppress(ValueError):
@@ -102,8 +102,8 @@ class LiveConsumer(AsyncWebsocketConsumer):
             async for events in batches:
                 if not await self._is_still_allowed():
                     return
-                for start in range(0, len(events), MOST_IN_ONE):
-                    told = [asdict(event) for event in events[start : start + MOST_IN_ONE]]
+                for start in range(0, len(events), MAX_IN_ONE):
+                    told = [asdict(event) for event in events[start : start + MAX_IN_ONE]]
                     await self.send(json.dumps({"events": told}))
         await self.close(RECONNECT)
 

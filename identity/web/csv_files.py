@@ -13,7 +13,7 @@ from identity.operators import AT_ONCE, NewPerson, check_new_person
 
 COLUMNS = ["unified_user_id", "display_name"]
 INVITATIONS = [*COLUMNS, "code", "deep_link", "expires_at"]
-LARGEST = 500_000  # bytes; AT_ONCE people with the longest ids and names are fewer
+MAX_BYTES = 500_000  # bytes; AT_ONCE people with the longest ids and names are fewer
 # A cell that starts so is a formula to a spreadsheet program, which may send the rest of the table elsewhere.
 _STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
@@ -39,7 +39,7 @@ class Table:
 
 def read_people(data: bytes) -> Table:
     """Read a CSV file: UTF-8, the two columns named in its first line, separated by comma, semicolon or tab."""
-    if len(data) > LARGEST:
+    if len(data) > MAX_BYTES:
         return _unreadable(0, _("The file is too large: at most %(most)d people at a time.") % {"most": AT_ONCE})
     try:
         text = data.decode("utf-8-sig")

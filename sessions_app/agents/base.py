@@ -24,12 +24,12 @@ from django.db import connections
 from identity.support.text import storable
 from sessions_app import texts
 from sessions_app.agents import loop as agent_loop
-from sessions_app.agents.loop import MOST_LEFT_BEHIND, Blocked, Call, Displaced, NoLoopLeft, Rooms
+from sessions_app.agents.loop import MAX_LEFT_BEHIND, Blocked, Call, Displaced, NoLoopLeft, Rooms
 from sessions_app.context import clear_session_context, enter
 from sessions_app.messages import Agent, Reply, Turn
 
-LONGEST_ANSWER = 50_000  # characters: what nobody reads in a chat, and a few dozen messages
-MOST_MOVES = 3  # how often one turn is asked again because another one blocked the agents' loop
+MAX_ANSWER = 50_000  # characters: what nobody reads in a chat, and a few dozen messages
+MAX_MOVES = 3  # how often one turn is asked again because another one blocked the agents' loop
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,7 +69,7 @@ async def ask(agent: Agent, turn: Turn, *, limit: float, heard: Hear | None = No
     each time that a streamed one grows. `on_own_loop`: whether the agent runs on the loop of agents, where it stops
     nothing else, or on the caller's.
     """
-    for _ in range(MOST_MOVES):
+    for _ in range(MAX_MOVES):
         with suppress(Displaced):
             return await _ask(agent, turn, limit, heard, on_own_loop)
     raise AgentFailure("other agents keep the loop from turning")
@@ -77,7 +77,7 @@ async def ask(agent: Agent, turn: Turn, *, limit: float, heard: Hear | None = No
 
 async def _ask(agent: Agent, turn: Turn, limit: float, heard: Hear | None, on_own_loop: bool) -> str:
     if _rooms.left.is_full("turns"):
-        raise AgentError(f"{MOST_LEFT_BEHIND} turns do not end although they were cancelled; no other is started")
+        raise AgentError(f"{MAX_LEFT_BEHIND} turns do not end although they were cancelled; no other is started")
     hear = _relayed(heard, asyncio.get_running_loop()) if heard else None
     call = Call(f"{turn.key} of {type(agent).__name__}", lambda: _think(agent, turn, hear), _rooms.left)
     try:
@@ -159,7 +159,7 @@ async def text_of(answer: object, heard: Hear | None = None) -> str:
 
 async def _joined(pieces: AsyncIterator[str], heard: Hear | None) -> str:
     """Stops at one character too many; an empty piece counts as one. The loop turns at each piece."""
-    whole, room = "", LONGEST_ANSWER + 1
+    whole, room = "", MAX_ANSWER + 1
     try:
         async for piece in pieces:
             whole += piece[:room]
@@ -181,10 +181,10 @@ async def _joined(pieces: AsyncIterator[str], heard: Hear | None) -> str:
 def _visible(text: str) -> str:
     # Only so much is looked at, since an answer may be as large as the memory. A pair that a stream tore apart is whole
     # again.
-    whole = storable(text.lstrip()[: 2 * LONGEST_ANSWER]).strip()
+    whole = storable(text.lstrip()[: 2 * MAX_ANSWER]).strip()
     if not any(char.isprintable() and not char.isspace() for char in whole):
         raise EmptyReply("the agent answered only blanks")
-    return whole if len(whole) <= LONGEST_ANSWER else f"{whole[:LONGEST_ANSWER]}\n\n{texts.CUT_SHORT}"
+    return whole if len(whole) <= MAX_ANSWER else f"{whole[:MAX_ANSWER]}\n\n{texts.CUT_SHORT}"
 
 
 async def run_in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -204,7 +204,7 @@ async def run_in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
 
 def _start_thread(call: Callable[[], T], name: str) -> Future[T]:
     if _rooms.left.is_full("threads"):
-        raise AgentError(f"{MOST_LEFT_BEHIND} threads of agents and tools do not end; no other is started")
+        raise AgentError(f"{MAX_LEFT_BEHIND} threads of agents and tools do not end; no other is started")
     future: Future[T] = Future()
     future.set_running_or_notify_cancel()
 

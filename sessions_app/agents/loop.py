@@ -28,9 +28,9 @@ from django.conf import settings
 
 log = logging.getLogger(__name__)
 
-MOST_LEFT_BEHIND = 64  # threads and turns that nobody waits for and that do not end
-MOST_ABANDONED = 3  # threads of loops that stand still: each of them takes its share of the interpreter
-LEAST_STANDSTILL = 1.0  # seconds
+MAX_LEFT_BEHIND = 64  # threads and turns that nobody waits for and that do not end
+MAX_ABANDONED = 3  # threads of loops that stand still: each of them takes its share of the interpreter
+MIN_STANDSTILL = 1.0  # seconds
 TICKS = 10  # looks at the loop until it counts as standing still
 MORE_TICKS = 4  # and until an interrupted one is abandoned
 GRACE = 1.0  # seconds in which a cancelled turn should end
@@ -69,7 +69,7 @@ def standstill() -> float:
     """
     if not settings.configured:
         return 30.0
-    return max(LEAST_STANDSTILL, min(settings.BOTOS_LEASE_SECONDS, settings.BOTOS_TURN_SECONDS / 4))
+    return max(MIN_STANDSTILL, min(settings.BOTOS_LEASE_SECONDS, settings.BOTOS_TURN_SECONDS / 4))
 
 
 def end_if_silent(seconds: float) -> None:
@@ -111,7 +111,7 @@ class LeftBehind:
             return Counter(self._kinds.values())
 
     def is_full(self, kind: str) -> bool:
-        return self.counts()[kind] >= MOST_LEFT_BEHIND
+        return self.counts()[kind] >= MAX_LEFT_BEHIND
 
 
 class Call:
@@ -281,7 +281,7 @@ class Rooms:
         """
         with self._lock:
             if self._room is None or self._room.is_over:
-                if self.left.counts()["loops"] >= MOST_ABANDONED:
+                if self.left.counts()["loops"] >= MAX_ABANDONED:
                     raise NoLoopLeft
                 self._room = Room(self._executor(), self._abandon)
             room = self._room

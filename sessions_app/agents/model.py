@@ -27,7 +27,7 @@ from sessions_app.messages import Reply, Turn
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENING = "[earlier messages are not shown]"
-MOST_REQUESTS = 12  # to the model in one turn: a model that calls tools for ever is stopped here
+MAX_REQUESTS = 12  # to the model in one turn: a model that calls tools for ever is stopped here
 RETRIES = 1  # of one request, after 429, 5xx or a broken connection; the turn itself is tried again by its runner
 
 
@@ -107,7 +107,7 @@ class ModelAgent:
         try:
             # Entered, it closes its connections when the last running turn leaves: nothing to close at shutdown.
             async with self._agent() as agent:
-                limits = UsageLimits(request_limit=MOST_REQUESTS)
+                limits = UsageLimits(request_limit=MAX_REQUESTS)
                 result = await agent.run(prompt, message_history=history, deps=turn, usage_limits=limits)
         except AgentRunError as error:
             raise AgentFailure(_described(error)) from None

@@ -13,7 +13,7 @@ from sessions_app.messages import Reply, Turn
 
 NOTICE = "(No AI model is configured, so I only recall what you tell me.)"
 HELP = "I can recall what you tell me: say “My favourite colour is octarine.”, then ask “What's my favourite colour?”"
-LONGEST = 4_000  # characters read of one message; more would only be slow
+MAX_READ = 4_000  # characters read of one message; more would only be slow
 
 _VERBS = "like|love|live|work|have|own|need|want|prefer|hate|speak|play|study"
 _BREAK = re.compile(r"(?<=[.!?]) | and (?=(?:i|i'm|my) )", re.IGNORECASE)
@@ -42,7 +42,7 @@ class RecallAgent:
         return Reply(answer if told else f"{answer}\n\n{NOTICE}")
 
     def _tool_named(self, text: str) -> Callable[..., Any] | None:
-        name = re.sub(r"\W+", "_", text[:LONGEST].casefold()).strip("_")
+        name = re.sub(r"\W+", "_", text[:MAX_READ].casefold()).strip("_")
         return next((tool for tool in self._tools if name and getattr(tool, "__name__", "").casefold() == name), None)
 
 
@@ -74,7 +74,7 @@ def _last_mirror(turn: Turn) -> str:
 
 
 def _sentences(text: str) -> Iterator[str]:
-    straight = text[:LONGEST].replace("\u2019", "'").replace("\u2018", "'").replace("\u02bc", "'")
+    straight = text[:MAX_READ].replace("\u2019", "'").replace("\u2018", "'").replace("\u02bc", "'")
     for line in straight.splitlines():
         for sentence in _BREAK.split(" ".join(line.split())):
             if stripped := _OPENING.sub("", sentence):

@@ -21,7 +21,7 @@ from sessions_app.messages import Line
 from sessions_app.models import Conversation
 
 _LINES_OF_HISTORY = 10
-_LONGEST_LINE = 300  # characters
+_MAX_LINE = 300  # characters
 
 
 def _speaker(asked: Invocation) -> Pair:
@@ -30,7 +30,7 @@ def _speaker(asked: Invocation) -> Pair:
 
 @in_turn("new", _("Start a new conversation"))
 def _new(asked: Invocation) -> str:
-    is_everywhere = window.start_anew(asked.conversation, at=asked.event.received_at)
+    is_everywhere = window.reset_context(asked.conversation, at=asked.event.received_at)
     if asked.conversation.kind == Conversation.Kind.GROUP:
         return str(texts.STARTED_ANEW_IN_GROUP)
     return str(texts.STARTED_ANEW if is_everywhere else texts.STARTED_ANEW_HERE)
@@ -113,4 +113,4 @@ def _help(asked: Invocation) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_LINE else text[: _LONGEST_LINE - 1] + "…"
+    return text if len(text) <= _MAX_LINE else text[: _MAX_LINE - 1] + "…"

@@ -18,8 +18,8 @@ from sessions_app.history.window import Page
 from sessions_app.messages import Line
 from sessions_app.models import Conversation
 
-MOST = 20_000  # entries of one file
-LONGEST = 4_000_000  # characters after which a file takes no more of them
+MAX_ENTRIES = 20_000  # entries of one file
+MAX_CHARACTERS = 4_000_000  # characters after which a file takes no more of them
 AT_ONCE = 200  # entries that are read together
 
 Read = Callable[..., Page]  # the newest `limit` before `before`
@@ -32,7 +32,7 @@ def export(account: PlatformAccount, kind: str, *, before: str = "") -> tuple[st
     transaction: on SQLite nobody could write meanwhile.
     """
     own = AccountLink.objects.live().filter(account=account).select_related("user").first()
-    is_all = own is not None and linking.is_grown(own)
+    is_all = own is not None and linking.is_established(own)
     page = _page(account, is_all=is_all, before=before)
     accounts = linking.accounts_of(own.user) if own and is_all else [account]
     groups = () if before else _filled(partial(window.own_words, account)).lines
@@ -46,7 +46,7 @@ def export(account: PlatformAccount, kind: str, *, before: str = "") -> tuple[st
 def older_than(account: PlatformAccount, before: str) -> str:
     """The `before` of the file that comes after the one of this `before`; empty if there is none."""
     own = AccountLink.objects.live().filter(account=account).first()
-    return _page(account, is_all=own is not None and linking.is_grown(own), before=before).older
+    return _page(account, is_all=own is not None and linking.is_established(own), before=before).older
 
 
 def _page(account: PlatformAccount, *, is_all: bool, before: str) -> Page:
@@ -61,11 +61,11 @@ def _filled(read: Read, before: str = "") -> Page:
     lines: list[tuple[Line, ...]] = []
     count = length = 0
     while True:
-        page = read(limit=min(AT_ONCE, MOST - count), before=before)
+        page = read(limit=min(AT_ONCE, MAX_ENTRIES - count), before=before)
         lines.insert(0, page.lines)
         count, length = count + len(page.lines), length + sum(len(line.text) for line in page.lines)
         before = page.older
-        if not before or count >= MOST or length >= LONGEST:
+        if not before or count >= MAX_ENTRIES or length >= MAX_CHARACTERS:
             return Page(tuple(line for some in lines for line in some), before)
 
 

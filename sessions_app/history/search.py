@@ -15,8 +15,8 @@ from sessions_app.history.window import Place
 from sessions_app.messages import Line
 from sessions_app.models import Conversation
 
-MOST_WORDS = 10
-LONGEST_WORD = 100  # PostgreSQL refuses very long ones
+MAX_WORDS = 10
+MAX_WORD = 100  # PostgreSQL refuses very long ones
 
 # `history.select` decides which entries may be read; these only say which of them have the words.
 _SQLITE = """
@@ -60,8 +60,8 @@ def find(conversation: Conversation, words: str, *, limit: int, speaker: Pair | 
 
 def _words(text: str) -> list[str]:
     plain = storable(text[:2000]).translate(_APART)
-    words = (word[:LONGEST_WORD] for word in plain.split() if any(map(str.isalnum, word[:LONGEST_WORD])))
-    return list(itertools.islice(words, MOST_WORDS))
+    words = (word[:MAX_WORD] for word in plain.split() if any(map(str.isalnum, word[:MAX_WORD])))
+    return list(itertools.islice(words, MAX_WORDS))
 
 
 def _for_sqlite(words: list[str], places: Iterable[Place]) -> str:

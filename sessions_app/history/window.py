@@ -29,23 +29,23 @@ WITH twin AS (
 {twin}
 ),
 own AS NOT MATERIALIZED (
-    SELECT c.id, c.account_id, l.user_id, l.since, {put_behind} AS put_behind
+    SELECT c.id, c.account_id, l.user_id, l.since, {hidden_before} AS hidden_before
     FROM sessions_app_conversation c
     LEFT JOIN identity_platformaccount a ON a.id = c.account_id
     LEFT JOIN identity_accountlink l ON l.account_id = c.account_id AND l.ended_at IS NULL
     WHERE c.id = %(conversation)s
 ),
 others AS (
-    SELECT other.account_id, CASE WHEN other.shares_past THEN own.put_behind
-                      ELSE {latest}(own.put_behind, own.since, other.since) END AS after
+    SELECT other.account_id, CASE WHEN other.shares_past THEN own.hidden_before
+                      ELSE {latest}(own.hidden_before, own.since, other.since) END AS after
     FROM own
     JOIN identity_accountlink other
         ON other.user_id = own.user_id AND other.ended_at IS NULL AND other.account_id <> own.account_id
 ),
 readable AS (
-    SELECT own.id, own.account_id, own.put_behind AS after FROM own
+    SELECT own.id, own.account_id, own.hidden_before AS after FROM own
     UNION ALL
-    SELECT twin.id, twin.account_id, own.put_behind FROM own CROSS JOIN twin
+    SELECT twin.id, twin.account_id, own.hidden_before FROM own CROSS JOIN twin
     UNION ALL
     SELECT c.id, others.account_id, others.after
     FROM others JOIN sessions_app_conversation c ON c.account_id = others.account_id
@@ -131,11 +131,11 @@ _TWIN_WITH_ACCOUNT = """
     JOIN sessions_app_conversation c ON c.account_id = a.id
     WHERE a.platform = %(platform)s AND a.platform_user_id = %(user)s"""
 _WINDOW = {
-    "put_behind": "{latest}(COALESCE(a.window_from, c.window_from),"
+    "hidden_before": "{latest}(COALESCE(a.window_from, c.window_from),"
     " COALESCE((SELECT MAX(twin.window_from) FROM twin), %(epoch)s))",
     "is_window": "TRUE",
 }
-_EVERYTHING = {"put_behind": "%(epoch)s", "is_window": "FALSE"}
+_EVERYTHING = {"hidden_before": "%(epoch)s", "is_window": "FALSE"}
 # Also where a page begins the statement reads from the index on, so that old pages cost no more than new ones.
 _BEFORE = """AND {entry}.said_at <= %(before_at)s
     AND ({entry}.said_at < %(before_at)s OR {entry}.id < %(before_id)s)"""
@@ -283,9 +283,11 @@ def _select(
     epoch = connection.ops.adapt_datetimefield_value(clock.EPOCH)
     twin, about_twin = _twin_of(conversation, speaker)
     functions = _FUNCTIONS[connection.vendor]
-    put_behind = terms["put_behind"].format(**functions)
+    hidden_before = terms["hidden_before"].format(**functions)
     fixed = {"is_without_resolver": _IS_WITHOUT_RESOLVER, "wanted": wanted}
-    statement = _READ.format(**terms | functions | fixed | {"put_behind": put_behind, "twin": twin.format(**fixed)})
+    statement = _READ.format(
+        **terms | functions | fixed | {"hidden_before": hidden_before, "twin": twin.format(**fixed)}
+    )
     with connection.cursor() as database:
         database.execute(statement, {"conversation": conversation.pk, "epoch": epoch, **about_twin, **values})
         return list(database.fetchall())
@@ -337,7 +339,7 @@ def announce(places: Iterable[Conversation], authors: Iterable[int] = ()) -> Non
 
 
 @transaction.atomic
-def start_anew(conversation: Conversation, *, at: datetime, of_all: bool = False) -> bool:
+def reset_context(conversation: Conversation, *, at: datetime, of_all: bool = False) -> bool:
     """Put everything said up to `at` behind, for all accounts of the person: agents get it no more, pages show it.
 
     While a link is new it moves none that was linked before it or with it, or a stranger could make an agent forget.

@@ -24,12 +24,12 @@ from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Outbou
 from sessions_app.outbox.splitting import split
 
 Status = OutboundDelivery.Status
-MOST_ATTEMPTS = 8
+MAX_ATTEMPTS = 8
 GIVE_UP_AFTER = timedelta(hours=6)
-MOST_OTHERS = 1000  # messages around a repeat that are told apart from it: more than any platform is asked for
+MAX_OTHERS = 1000  # messages around a repeat that are told apart from it: more than any platform is asked for
 AT_ONCE = 500  # rows in one statement: PostgreSQL takes 65,535 parameters
 FIRST_BACKOFF = 1.0
-LONGEST_BACKOFF = 300.0
+MAX_BACKOFF = 300.0
 TEXT_LIMIT = 2000  # UTF-16 code units, where a platform does not say
 
 
@@ -159,7 +159,7 @@ def _known_of_repeat(delivery: OutboundDelivery) -> dict[str, Any]:
         "queued_at": delivery.created_at,
         "waited": (clock.read() - delivery.created_at).total_seconds(),
         "follows": follows,
-        "others": frozenset(around.order_by("pk").values_list("message_id", flat=True)[:MOST_OTHERS]),
+        "others": frozenset(around.order_by("pk").values_list("message_id", flat=True)[:MAX_OTHERS]),
     }
 
 
@@ -209,7 +209,7 @@ def _settle_failure(mine: QuerySet[OutboundDelivery], failed: Failed) -> None:
     reason = failed.reason[:300]
     may_be_repeat = failed.delivery.may_be_repeat or failed.ambiguous
     too_old = mine.filter(created_at__lte=clock.seconds_from_now(-GIVE_UP_AFTER.total_seconds()))
-    if failed.permanent or (failed.delivery.attempts >= MOST_ATTEMPTS and too_old.exists()):
+    if failed.permanent or (failed.delivery.attempts >= MAX_ATTEMPTS and too_old.exists()):
         mine.update(status=Status.DEAD, reason=reason, settled_at=clock.now(), may_be_repeat=may_be_repeat)
         return
     wait = backoff(failed.delivery.attempts) if failed.retry_after is None else failed.retry_after
@@ -219,7 +219,7 @@ def _settle_failure(mine: QuerySet[OutboundDelivery], failed: Failed) -> None:
 
 def backoff(attempts: int) -> float:
     """Seconds to wait after the `attempts`-th failure: full jitter under a ceiling that doubles."""
-    return seconds(attempts, first=FIRST_BACKOFF, longest=LONGEST_BACKOFF)
+    return seconds(attempts, first=FIRST_BACKOFF, longest=MAX_BACKOFF)
 
 
 def seconds_until_next(platforms: Collection[str]) -> float | None:

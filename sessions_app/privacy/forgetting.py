@@ -232,10 +232,10 @@ def stuck() -> int:
 
 def _waits_for_farewell(request: ForgetRequest) -> bool:
     oldest = clock.seconds_from_now(-LAST_WORD_SECONDS)
-    is_young = ForgetRequest.objects.filter(pk=request.pk, state=State.CONFIRMED, confirmed_at__gt=oldest).exists()
+    is_recent = ForgetRequest.objects.filter(pk=request.pk, state=State.CONFIRMED, confirmed_at__gt=oldest).exists()
     chats = Conversation.objects.filter(account=request.account_id).values_list("platform", "chat_id")
     waiting = OutboundDelivery.objects.filter(_at(list(chats)), settled_at=None)
-    return is_young and request.browser is None and waiting.exists()
+    return is_recent and request.browser is None and waiting.exists()
 
 
 def erase(request_id: UUID, *, most: int = 1) -> bool:

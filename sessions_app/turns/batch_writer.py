@@ -9,7 +9,7 @@ from sessions_app import db
 from sessions_app.turns import lifecycle
 from sessions_app.turns.lifecycle import Answer
 
-MOST_AT_ONCE = 20
+MAX_AT_ONCE = 20
 
 _Waiting = tuple[Answer, asyncio.Future[None]]
 
@@ -31,8 +31,8 @@ class Writer:
 
     async def _write(self) -> None:
         while self._waiting:
-            batch = [one for one in self._waiting[:MOST_AT_ONCE] if not one[1].cancelled()]
-            del self._waiting[:MOST_AT_ONCE]
+            batch = [one for one in self._waiting[:MAX_AT_ONCE] if not one[1].cancelled()]
+            del self._waiting[:MAX_AT_ONCE]
             if batch:
                 await _write_down(batch)
 

@@ -22,7 +22,7 @@ from identity.support import clock
 from sessions_app.history import conversations
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, Conversation, InboundEvent, Lane
 
-MOST_IN_A_TURN = 20
+MAX_IN_A_TURN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class Claim:
         return self.head.account
 
     @property
-    def is_suspect(self) -> bool:
-        return _is_suspect(self.head)
+    def crashed_before(self) -> bool:
+        return _crashed_before(self.head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +118,12 @@ def claim(
     """
     asked = _look(conversation_ids)
     free = _free_among(asked)
-    most = (MOST_IN_A_TURN + 1) * len(free)
+    most = (MAX_IN_A_TURN + 1) * len(free)
     found = _oldest_waiting(free, platforms, most)
     # One lane's flood may leave no room for the events of the others: these are asked for anew, without it.
     is_cut_short = sum(map(len, found.values())) == most
     oldest = {lane: _one_turn_of(events) for lane, events in found.items()}
-    suspects = [lane for lane, events in oldest.items() if _is_suspect(events[0])]
+    suspects = [lane for lane, events in oldest.items() if _crashed_before(events[0])]
     put_off = suspects[0 if has_suspect else 1 :]
     turns = {lane: events for lane, events in oldest.items() if lane not in put_off}
     leases = _take({lane: events[0].conversation for lane, events in turns.items()}, owner)
@@ -200,10 +200,10 @@ def _one_turn_of(waiting: list[InboundEvent]) -> list[InboundEvent]:
     if _stands_alone(first):
         return [first]
     together = takewhile(lambda event: not _stands_alone(event) and _place(event) == _place(first), waiting)
-    return list(together)[:MOST_IN_A_TURN]
+    return list(together)[:MAX_IN_A_TURN]
 
 
-def _is_suspect(event: InboundEvent) -> bool:
+def _crashed_before(event: InboundEvent) -> bool:
     """Whether the process ended so often while a turn of it ran that once more would put it aside."""
     return event.starts - event.failures >= CRASHES_BEFORE_QUARANTINE - 1
 

@@ -159,12 +159,12 @@ def uncount(claim: Claim) -> None:
     _events([claim]).filter(starts__gt=0).update(starts=F("starts") - 1)
 
 
-def is_poison(claim: Claim) -> bool:
+def should_quarantine(claim: Claim) -> bool:
     """Whether the claimed message has taken the process down with it too often: starts that ended in nothing at all."""
     return claim.head.starts - claim.head.failures >= CRASHES_BEFORE_QUARANTINE
 
 
-def is_bad_luck(claim: Claim) -> bool:
+def has_unrelated_crashes(claim: Claim) -> bool:
     """Whether processes ended by another cause as well, so that these crashes tell little of the message.
 
     Messages show it that a crash had met and that were answered before this one came. There is a limit all the same.

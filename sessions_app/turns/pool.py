@@ -26,11 +26,11 @@ from sessions_app.turns.leases import Claim
 from sessions_app.turns.lifecycle import Answer
 
 log = logging.getLogger(__name__)
-MOST_AT_ONCE = 20  # lanes that are claimed in one transaction
-MOST_LOSSES = 2  # leases that a message may cost this process before it is held against it
-MOST_TROUBLES = 20  # and turns that the database did not take, which may be for what they hold
+MAX_AT_ONCE = 20  # lanes that are claimed in one transaction
+MAX_LOSSES = 2  # leases that a message may cost this process before it is held against it
+MAX_TROUBLES = 20  # and turns that the database did not take, which may be for what they hold
 
-LEAST_SILENCE = 60.0  # seconds that the whole process may stand still
+MIN_SILENCE = 60.0  # seconds that the whole process may stand still
 OTHERS_FIRST = 0.5  # seconds until a message counts as not heard of by the worker that was told of it
 
 
@@ -134,7 +134,7 @@ class TurnPool:
     async def _some_hints(self) -> list[int]:
         """Those that came first, a slot acquired for each."""
         hints: list[int] = []
-        while self._hints and len(hints) < MOST_AT_ONCE and not (hints and self._slots.locked()):
+        while self._hints and len(hints) < MAX_AT_ONCE and not (hints and self._slots.locked()):
             await self._slots.acquire()
             hints.append(next(iter(self._hints)))
             del self._hints[hints[-1]]
@@ -154,7 +154,7 @@ class TurnPool:
             )
         except Exception:
             log.exception("lanes could not be claimed; the next sweep tries again")
-        self._suspects.update(id(claim) for claim in claimed.claims if claim.is_suspect)
+        self._suspects.update(id(claim) for claim in claimed.claims if claim.crashed_before)
         for claim in claimed.claims:
             turn = asyncio.create_task(self._work(claim))
             self._turns.add(turn)
@@ -186,11 +186,11 @@ class TurnPool:
             _log(logging.CRITICAL, claim, "no agent can be asked in this process, which ends to be started again")
             await db.call(lifecycle.release, claim)
         except lifecycle.LeaseLost:
-            if self._bears(claim, MOST_LOSSES):
+            if self._bears(claim, MAX_LOSSES):
                 self._blameless.append(claim)
             _log(logging.WARNING, claim, "the lease was lost, its new holder answers")
         except Exception as error:  # noqa: BLE001 - logged with its traceback
-            if _is_of_the_database(error) and self._bears(claim, MOST_TROUBLES):
+            if _is_of_the_database(error) and self._bears(claim, MAX_TROUBLES):
                 self._blameless.append(claim)
             problem = "the turn could not be written; it is done again when its lease ends"
             _log(logging.ERROR, claim, problem, exc_info=True)
@@ -241,7 +241,7 @@ class TurnPool:
         self._on_outgoing()
 
     async def _take_turn(self, claim: Claim, service: Service) -> None:
-        if lifecycle.is_poison(claim) and not await db.call(lifecycle.is_bad_luck, claim):
+        if lifecycle.should_quarantine(claim) and not await db.call(lifecycle.has_unrelated_crashes, claim):
             times = claim.head.starts - claim.head.failures
             _log(logging.ERROR, claim, f"put aside: what worked on it ended {times} times without an answer")
             await db.call(lifecycle.quarantine, claim)
@@ -288,7 +288,7 @@ class TurnPool:
         longest = settings.BOTOS_TURN_SECONDS + settings.BOTOS_LEASE_SECONDS
         try:
             while True:
-                agent_loop.end_if_silent(max(longest, LEAST_SILENCE))
+                agent_loop.end_if_silent(max(longest, MIN_SILENCE))
                 await asyncio.sleep(settings.BOTOS_LEASE_SECONDS / 3)
                 await self._renew()
         finally:

@@ -28,7 +28,7 @@ CONNECT_SECONDS = 0.2
 ANSWER_SECONDS = 1.0
 REST_SECONDS = 1.0  # after Redis was out of reach
 UNHEARD_SECONDS = 60  # after which a bell that nobody heard is forgotten
-MOST_RINGING = 10_000  # when so many are unheard there is no worker, and more of them only fill Redis
+MAX_RINGING = 10_000  # when so many are unheard there is no worker, and more of them only fill Redis
 
 
 def hear(conversation_id: int) -> None:
@@ -53,7 +53,7 @@ class Doorbell:
     def ring_for(self, conversation_id: int) -> None:
         """Something waits in this conversation. Call it when that is committed."""
         with self._lock:
-            if len(self._conversations) < MOST_RINGING:
+            if len(self._conversations) < MAX_RINGING:
                 self._conversations[conversation_id] = None
         self._rung.set()
 
@@ -85,7 +85,7 @@ class Doorbell:
         is_outgoing, self._is_outgoing = self._is_outgoing, False
         if is_outgoing:
             self._redis.publish(OUTGOING, "")
-        if waiting and self._queue.count < MOST_RINGING:
+        if waiting and self._queue.count < MAX_RINGING:
             self._queue.enqueue_many([_bell(conversation_id) for conversation_id in waiting])
 
 

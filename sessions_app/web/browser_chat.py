@@ -28,9 +28,9 @@ from sessions_app.messages import BROWSER, BROWSER_EVENT, Address, OutgoingMessa
 from sessions_app.models import InboundEvent, OutboundDelivery
 from sessions_app.wakeups import local as local_wakeups
 
-MOST_A_SECOND = 10
-LONGEST = 64 * 1024  # bytes of one message
-LONGEST_KEY = 64
+MAX_A_SECOND = 10
+MAX_BYTES = 64 * 1024  # bytes of one message
+MAX_KEY = 64
 
 
 class Answer(StrEnum):
@@ -74,18 +74,18 @@ def _native_keys(browser: Browser, key: str, text: str) -> list[str]:
     a keyed hash: they may be a code, which nobody shall find by trying. Under each key, today's first.
     """
     words = keys.hashes("sessions_app.browser_chat", text.encode("utf-8", "surrogatepass"))
-    return [f"{browser.pk.hex} {one[:32]} {key[:LONGEST_KEY]}" for one in words]
+    return [f"{browser.pk.hex} {one[:32]} {key[:MAX_KEY]}" for one in words]
 
 
 def _has_said_too_much(browser: Browser) -> bool:
     lately = {"platform": BROWSER, "chat_id": str(browser.pk), "received_at__gt": clock.seconds_from_now(-1)}
-    return InboundEvent.objects.filter(**lately).count() >= MOST_A_SECOND
+    return InboundEvent.objects.filter(**lately).count() >= MAX_A_SECOND
 
 
 def _problem_with(text: str) -> Answer | None:
     if not text:
         return Answer.EMPTY
-    if len(text.encode("utf-8", "surrogatepass")) > LONGEST:
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         return Answer.TOO_LONG
     try:
         check_text(text)

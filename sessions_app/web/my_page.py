@@ -177,8 +177,8 @@ def is_long(here: Here) -> bool:
     """Whether an export may take more than one file. Looks no further than that."""
     places = window.places(here.conversation) if here.conversation else []
     rows = HistoryEntry.objects.filter(conversation__in=[place.conversation_id for place in places])
-    found = rows[: export.MOST + 1].aggregate(entries=Count("pk"), length=Sum(Length("text"), default=0))
-    return bool(found["entries"] > export.MOST or found["length"] >= export.LONGEST)
+    found = rows[: export.MAX_ENTRIES + 1].aggregate(entries=Count("pk"), length=Sum(Length("text"), default=0))
+    return bool(found["entries"] > export.MAX_ENTRIES or found["length"] >= export.MAX_CHARACTERS)
 
 
 def entries(here: Here, *, limit: int = PAGE, before: str = "", only: int | None = None) -> Page:

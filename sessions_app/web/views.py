@@ -36,7 +36,7 @@ from sessions_app.web.my_page import Here
 log = logging.getLogger(__name__)
 
 View = Callable[[HttpRequest, Here], HttpResponse]
-MOST_FOUND = 50
+MAX_FOUND = 50
 PORTIONS_ON_A_PAGE = 10  # of what somebody is to be forgotten with
 
 
@@ -144,7 +144,7 @@ def _number(request: HttpRequest, name: str) -> int | None:
 def search_for(request: HttpRequest, here: Here) -> HttpResponse:
     """Words are sent by POST: an address stays in logs and in the browser's history."""
     words = request.POST.get("words", "")
-    found = search.find(here.conversation, words, limit=MOST_FOUND) if here.conversation and words else []
+    found = search.find(here.conversation, words, limit=MAX_FOUND) if here.conversation and words else []
     hits = [(hit, labels.title(hit.line.platform)) for hit in found]
     values = {"here": here, "browser": here.browser, "words": words, "hits": hits}
     return render(request, "sessions_app/search.html", values)

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import OperationalError
 
 from adapters.protocols import DeliveryError, Inbox
-from adapters.runtime.delivery_worker import LONGEST_PAUSE, Courier, moment
+from adapters.runtime.delivery_worker import MAX_PAUSE, Courier, moment
 from identity import notices
 from identity.models import PlatformAccount
 from identity.notices import Template
@@ -88,7 +88,7 @@ def test_it_bounds_the_pause_that_a_platform_asks_for(pause: float) -> None:
 
     waits = OutboundDelivery.objects.get()
     assert waits.status == OutboundDelivery.Status.PENDING
-    assert (waits.not_before - waits.created_at).total_seconds() <= LONGEST_PAUSE + 60
+    assert (waits.not_before - waits.created_at).total_seconds() <= MAX_PAUSE + 60
 
 
 def test_it_keeps_one_platform_s_trouble_from_another() -> None:

@@ -56,7 +56,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "FIRST_RETRY", 0.01)
-    monkeypatch.setattr(connection, "LONGEST_RETRY", 0.02)
+    monkeypatch.setattr(connection, "MAX_RETRY", 0.02)
 
 
 def adapter_for(server: FakeDiscord) -> DiscordAdapter:

@@ -211,7 +211,7 @@ def test_it_sees_that_there_is_hardly_any_room(monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "db").touch()
     monkeypatch.setitem(connection.settings_dict, "NAME", tmp_path / "db")
     assert not doctor()[1]["disk"]["hint"]
-    monkeypatch.setattr(diagnostics, "LEAST_ROOM", 10**18)
+    monkeypatch.setattr(diagnostics, "MIN_ROOM", 10**18)
 
     assert doctor()[1]["disk"]["hint"]
 

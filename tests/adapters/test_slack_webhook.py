@@ -200,7 +200,7 @@ def test_it_is_not_there_where_the_bot_has_a_socket(settings: Any) -> None:
 
 
 def test_it_refuses_a_body_that_is_too_long() -> None:
-    body = json.dumps(TOLD | {"filler": "x" * webhook_calls.LONGEST}).encode()
+    body = json.dumps(TOLD | {"filler": "x" * webhook_calls.MAX_BYTES}).encode()
 
     assert call(body=body).status_code == 413
     assert not InboundEvent.objects.exists()
@@ -215,7 +215,7 @@ def test_it_refuses_what_is_not_an_object_and_says_so_once(body: bytes, caplog: 
 
 
 @pytest.mark.parametrize(
-    "fields", [{"payload": "{"}, {f"field{number}": "x" for number in range(slack_webhook.MOST_FIELDS + 1)}]
+    "fields", [{"payload": "{"}, {f"field{number}": "x" for number in range(slack_webhook.MAX_FIELDS + 1)}]
 )
 def test_it_refuses_a_form_that_is_none(fields: dict[str, str]) -> None:
     assert submit(fields).status_code == 400

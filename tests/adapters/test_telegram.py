@@ -58,7 +58,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 @pytest.fixture(autouse=True)
 def _no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(module, "MAX_PAUSE", 0.05)
 
 
 def adapter_for(server: FakeTelegram, webhook: Webhook | None = None, **changed: str) -> TelegramAdapter:
@@ -216,7 +216,7 @@ async def test_it_does_not_spin_on_what_cannot_be_confirmed(
     server: FakeTelegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.2)
-    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.4)
+    monkeypatch.setattr(module, "MAX_PAUSE", 0.4)
     await server.push_raw(5)
 
     async with running(adapter_for(server)) as run:

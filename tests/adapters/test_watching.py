@@ -20,7 +20,7 @@ from adapters.runtime import health
 from adapters.runtime.supervisor import Health, State
 from identity.support import clock
 from sessions_app import agents, counters, duties, receiver_leases
-from sessions_app.agents.loop import MOST_LEFT_BEHIND
+from sessions_app.agents.loop import MAX_LEFT_BEHIND
 from sessions_app.messages import Address
 from sessions_app.models import Duty, InboundEvent, OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
@@ -222,11 +222,11 @@ def test_it_shows_its_numbers(client: Client, connections: list[Health]) -> None
 
 
 def test_it_is_not_ready_when_too_much_of_agents_does_not_end(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agents, "left_behind", lambda: Counter(threads=MOST_LEFT_BEHIND, turns=MOST_LEFT_BEHIND - 1))
+    monkeypatch.setattr(agents, "left_behind", lambda: Counter(threads=MAX_LEFT_BEHIND, turns=MAX_LEFT_BEHIND - 1))
     answer = client.get("/readyz")
 
     assert answer.status_code == 503
-    assert answer.json()["reasons"] == [f"{MOST_LEFT_BEHIND} threads of agents do not end: start this process again"]
+    assert answer.json()["reasons"] == [f"{MAX_LEFT_BEHIND} threads of agents do not end: start this process again"]
 
 
 @override_settings(BOTOS_METRICS_TOKEN=TOKEN)

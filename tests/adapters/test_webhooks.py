@@ -131,7 +131,7 @@ def test_it_is_not_there_where_the_bot_polls(settings: Any) -> None:
 
 
 def test_it_refuses_a_body_that_is_too_long() -> None:
-    long = json.dumps(UPDATE | {"filler": "x" * webhook_calls.LONGEST}).encode()
+    long = json.dumps(UPDATE | {"filler": "x" * webhook_calls.MAX_BYTES}).encode()
 
     assert call(body=long).status_code == 413
     assert not InboundEvent.objects.exists()
@@ -157,7 +157,7 @@ def test_it_skips_what_cannot_be_read_and_says_so_once(update: object, caplog: p
 def test_it_has_what_can_never_be_stored_not_told_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(messages, "LONGEST_TEXT", 3)
+    monkeypatch.setattr(messages, "MAX_TEXT", 3)
 
     assert call().status_code == 200
 

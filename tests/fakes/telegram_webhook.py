@@ -14,7 +14,7 @@ import aiohttp
 
 from adapters.playground.telegram.queue import JSON, Pending, UpdateQueue
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between attempts, doubling; Telegram's own are longer
+FIRST_PAUSE, MAX_PAUSE = 0.1, 1.0  # seconds between attempts, doubling; Telegram's own are longer
 CALL_SECONDS = 30.0
 
 
@@ -59,7 +59,7 @@ class Caller:
                     await self._settle(waiting)
                 else:
                     await asyncio.sleep(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE)
+                    pause = min(2 * pause, MAX_PAUSE)
 
     async def _tell(self, session: aiohttp.ClientSession, waiting: Pending) -> bool:
         headers = {"X-Telegram-Bot-Api-Secret-Token": self.secret} if self.secret else {}

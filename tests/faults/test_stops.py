@@ -13,7 +13,7 @@ pytestmark = pytest.mark.faults
 
 STALLS = 25
 RESTARTS = 50
-LONGEST_STOP = 30.0  # seconds
+MAX_STOP = 30.0  # seconds
 
 
 def test_it_loses_nothing_when_processes_stand_still_for_longer_than_a_lease(place: Arena) -> None:
@@ -47,4 +47,4 @@ def test_it_loses_nothing_when_processes_are_restarted_one_after_the_other(place
 
     verdict = place.verdict(f"R-08 {RESTARTS} restarts, stop {longest:.1f} s")
     assert verdict.is_clean, verdict
-    assert longest <= LONGEST_STOP
+    assert longest <= MAX_STOP

@@ -142,7 +142,7 @@ class Handshakes(RuleBasedStateMachine):
         self.act(who, f"{who.owner} says {self.something_new()}", None, group=group)
 
     @rule(who=accounts)
-    def start_anew(self, who: Account) -> None:
+    def reset_context(self, who: Account) -> None:
         family = next((one for one in self.model.families() if who in one), {who})
         moved = self.model.meant_by(who)
         before = {account: self.newest_line(account) for account in family}

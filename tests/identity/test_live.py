@@ -242,7 +242,7 @@ async def test_it_pushes_that_something_changed_and_not_what() -> None:
 
 
 async def test_it_tells_many_at_once() -> None:
-    page, many = await in_database(Page)(), [str(number) for number in range(2 * consumers.MOST_IN_ONE + 1)]
+    page, many = await in_database(Page)(), [str(number) for number in range(2 * consumers.MAX_IN_ONE + 1)]
     rows = [LiveEvent(topic=page.topic, kind=kind) for kind in many]
     async with connected(page) as socket:
         await in_database(LiveEvent.objects.bulk_create)(rows)
@@ -250,7 +250,7 @@ async def test_it_tells_many_at_once() -> None:
 
         told = [(await socket.hear())["events"] for _ in range(3)]
 
-    assert [len(events) for events in told] == [consumers.MOST_IN_ONE, consumers.MOST_IN_ONE, 1]
+    assert [len(events) for events in told] == [consumers.MAX_IN_ONE, consumers.MAX_IN_ONE, 1]
     assert [event["kind"] for events in told for event in events] == many
 
 

@@ -59,7 +59,7 @@ class Oracle:
         if live := self.live(account):
             live.shares_past = True
 
-    def start_anew(self, place: str, at: datetime, *, now: datetime) -> None:
+    def reset_context(self, place: str, at: datetime, *, now: datetime) -> None:
         for one in {place, *self._accounts_that_follow(place, now)}:
             self.behind[one] = max(at, self.behind.get(one, at))
 

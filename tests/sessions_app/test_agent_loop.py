@@ -174,7 +174,7 @@ async def test_it_tells_what_it_hears_on_the_callers_loop() -> None:
 
 @pytest.mark.asyncio
 async def test_it_counts_turns_that_swallow_their_cancellation_and_bounds_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent_loop, "MOST_LEFT_BEHIND", 1)
+    monkeypatch.setattr(agent_loop, "MAX_LEFT_BEHIND", 1)
     monkeypatch.setattr(agent_loop, "GRACE", 0.01)
     enough = Signal()
 
@@ -208,7 +208,7 @@ async def to_thread(call: Callable[[], object]) -> object:
 async def test_it_counts_threads_that_do_not_end_and_bounds_them(
     monkeypatch: pytest.MonkeyPatch, release: threading.Event, start: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr(agent_loop, "MOST_LEFT_BEHIND", 1)
+    monkeypatch.setattr(agent_loop, "MAX_LEFT_BEHIND", 1)
 
     with pytest.raises(AgentTimeout):
         await asked(lambda turn: run_in_thread(release.wait), limit=0.05)
@@ -281,7 +281,7 @@ async def test_it_goes_on_with_a_new_loop_where_one_cannot_be_interrupted(releas
 async def test_it_refuses_at_once_when_too_many_loops_stand_still(
     monkeypatch: pytest.MonkeyPatch, release: threading.Event
 ) -> None:
-    monkeypatch.setattr(agent_loop, "MOST_ABANDONED", 1)
+    monkeypatch.setattr(agent_loop, "MAX_ABANDONED", 1)
 
     async def stand_still() -> str:
         release.wait()

@@ -13,7 +13,7 @@ import pytest
 from sessions_app import texts
 from sessions_app.agents import base as answering
 from sessions_app.agents.base import (
-    LONGEST_ANSWER,
+    MAX_ANSWER,
     AgentError,
     AgentFailure,
     AgentTimeout,
@@ -58,11 +58,11 @@ async def test_it_takes_the_text_of_an_answer(answer: object) -> None:
 
 @pytest.mark.asyncio
 async def test_it_cuts_an_answer_that_goes_on_and_on() -> None:
-    cut = await text_of("octarine " * LONGEST_ANSWER)
+    cut = await text_of("octarine " * MAX_ANSWER)
 
     assert cut.endswith(f"\n\n{texts.CUT_SHORT}")
-    assert len(cut) == LONGEST_ANSWER + 2 + len(str(texts.CUT_SHORT))
-    assert await text_of("o" * LONGEST_ANSWER) == "o" * LONGEST_ANSWER
+    assert len(cut) == MAX_ANSWER + 2 + len(str(texts.CUT_SHORT))
+    assert await text_of("o" * MAX_ANSWER) == "o" * MAX_ANSWER
 
 
 async def without_end(piece: str) -> AsyncIterator[str]:
@@ -71,14 +71,14 @@ async def without_end(piece: str) -> AsyncIterator[str]:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("piece", ["octarine ", "o" * 10 * LONGEST_ANSWER])
+@pytest.mark.parametrize("piece", ["octarine ", "o" * 10 * MAX_ANSWER])
 async def test_it_stops_a_streamed_answer_that_goes_on_and_on(piece: str) -> None:
     heard: list[str] = []
 
     cut = await text_of(without_end(piece), heard.append)
 
     assert cut.endswith(f"\n\n{texts.CUT_SHORT}")
-    assert len(heard[-1]) == LONGEST_ANSWER + 1
+    assert len(heard[-1]) == MAX_ANSWER + 1
 
 
 @pytest.mark.asyncio
@@ -94,7 +94,7 @@ async def test_it_closes_a_stream_that_it_stops() -> None:
     async def open_ended() -> AsyncIterator[str]:
         try:
             while True:
-                yield "o" * LONGEST_ANSWER
+                yield "o" * MAX_ANSWER
         finally:
             closed.append(True)
             raise RuntimeError("closing went wrong")

@@ -197,7 +197,7 @@ class Histories(RuleBasedStateMachine):
             lifecycle.answer_command(
                 claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT
             )
-            self.oracle.start_anew(served, claimed.head.received_at, now=self.still.now)
+            self.oracle.reset_context(served, claimed.head.received_at, now=self.still.now)
             return
         served, answer = alone or served, self._words()
         lifecycle.finish(claimed, answer, limit=outbox_queue.TEXT_LIMIT)
@@ -243,7 +243,7 @@ def share(who: str, platform: str) -> None:
     assert linking.share_past(account=account, actor="test")
 
 
-def start_anew(conversation: int) -> None:
+def reset_context(conversation: int) -> None:
     claimed = claim(conversation)
     lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT)
 
@@ -355,7 +355,7 @@ def test_it_shows_a_group_to_nobody_outside_and_nothing_else_in_it(alice: tuple[
 def test_it_puts_behind_what_another_account_shares(alice: tuple[int, int]) -> None:
     share("alice", "telegram")
     receive("alice", "/new")
-    start_anew(alice[0])
+    reset_context(alice[0])
     say("alice", "fresh", answer="ok")
 
     assert texts(alice[0]) == texts(alice[1]) == ["fresh", "ok"]
@@ -375,7 +375,7 @@ def test_it_keeps_in_view_what_was_heard_after_new() -> None:
 def test_it_starts_a_group_anew_and_nobody_in_it(alice: tuple[int, int]) -> None:
     group = say("alice", "to all", answer="ok", group="pub")
     receive("alice", "/new", group="pub")
-    start_anew(group)
+    reset_context(group)
 
     assert texts(group) == []
     assert texts(alice[0]) == ["old", "ok"]
@@ -387,7 +387,7 @@ def test_it_lets_a_new_link_put_nothing_behind_for_others(alice: tuple[int, int]
     link("alice", "slack")
     if is_same_moment:  # as one handshake links two strangers
         AccountLink.objects.update(since=AccountLink.objects.latest("since").since)
-    start_anew(slack)
+    reset_context(slack)
 
     assert texts(alice[0]) == ["old", "ok"]
     answer = OutboundDelivery.objects.latest("pk").text
@@ -397,7 +397,7 @@ def test_it_lets_a_new_link_put_nothing_behind_for_others(alice: tuple[int, int]
 def test_it_lets_a_link_put_behind_what_was_linked_later(alice: tuple[int, int]) -> None:
     receive("alice", "/new")
     AccountLink.objects.filter(account__platform="discord").update(since=F("since") + timedelta(seconds=1))
-    start_anew(alice[0])
+    reset_context(alice[0])
 
     assert texts(alice[1]) == []
 
@@ -405,7 +405,7 @@ def test_it_lets_a_link_put_behind_what_was_linked_later(alice: tuple[int, int])
 def test_it_lets_a_link_that_is_a_day_old_speak_for_all(alice: tuple[int, int]) -> None:
     receive("alice", "/new", platform="discord")
     AccountLink.objects.update(since=F("since") - timedelta(days=1))
-    start_anew(alice[1])
+    reset_context(alice[1])
 
     assert texts(alice[0]) == []
     assert "on all your linked apps" in OutboundDelivery.objects.latest("pk").text
@@ -414,7 +414,7 @@ def test_it_lets_a_link_that_is_a_day_old_speak_for_all(alice: tuple[int, int]) 
 def test_it_leaves_an_account_that_was_unlinked_out_of_new(alice: tuple[int, int]) -> None:
     unlink("alice", "discord")
     receive("alice", "/new")
-    start_anew(alice[0])
+    reset_context(alice[0])
 
     assert texts(alice[0]) == []
     assert texts(alice[1]) == ["old too", "ok"]
@@ -424,10 +424,10 @@ def test_it_brings_nothing_back_when_an_older_new_is_served_later() -> None:
     telegram = receive("alice", "/new")
     discord = say("alice", "between", answer="ok", platform="discord")
     receive("alice", "/new", platform="discord")
-    start_anew(discord)
+    reset_context(discord)
     link("alice", "telegram")
     link("alice", "discord")
-    start_anew(telegram)
+    reset_context(telegram)
 
     assert texts(discord) == []
 
@@ -658,7 +658,7 @@ def test_it_starts_anew_in_the_order_of_all_locks() -> None:
         pytest.skip("SQLite has one writer at a time")
     conversation = Conversation.objects.get(pk=say("alice", "hello"))
     with CaptureQueriesContext(connection) as queries:
-        window.start_anew(conversation, at=clock.read())
+        window.reset_context(conversation, at=clock.read())
 
     done = [query["sql"] for query in queries.captured_queries]
     held = next(place for place, sql in enumerate(done) if sql.endswith("FOR NO KEY UPDATE"))

@@ -24,7 +24,7 @@ from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive
 
 pytestmark = pytest.mark.django_db
 
-LONG = "x" * (inbox.LONGEST_ID + 1)
+LONG = "x" * (inbox.MAX_ID + 1)
 
 
 def link(who: str, platform: str, person: str = "alice") -> None:
@@ -56,7 +56,7 @@ def test_it_stores_what_an_adapter_hands_in() -> None:
         {"address": Address("telegram", LONG)},
         {"address": Address("telegram", "c", LONG)},
         {"message_id": LONG},
-        {"text": "x" * (messages.LONGEST_TEXT + 1)},
+        {"text": "x" * (messages.MAX_TEXT + 1)},
         {"text": "a\x00b"},
         {"native_key": "a\x00b"},
         {"sender": Sender("a\x00b")},
@@ -82,7 +82,7 @@ def test_it_refuses_for_good_what_can_never_be_stored(bad: dict[str, Any]) -> No
         {"sender": Sender(LONG[1:], "n" * 500, "u" * 500)},
         {"address": Address("telegram", LONG[1:], LONG[1:]), "message_id": LONG[1:], "chat_name": "c" * 500},
         {"address": Address("telegram", LONG[1:], LONG[1:]), "is_private": False},
-        {"text": "😀" * messages.LONGEST_TEXT},
+        {"text": "😀" * messages.MAX_TEXT},
         {"text": ""},
     ],
     ids=",".join,
@@ -239,7 +239,7 @@ def test_it_takes_no_edit_for_a_message_of_another_chat_or_platform() -> None:
     assert InboundEvent.objects.get().text == "one"
 
 
-@pytest.mark.parametrize("text", ["a\x00b", "x" * (messages.LONGEST_TEXT + 1)])
+@pytest.mark.parametrize("text", ["a\x00b", "x" * (messages.MAX_TEXT + 1)])
 def test_it_refuses_an_edit_that_cannot_be_stored(text: str) -> None:
     receive("alice", "one")
 

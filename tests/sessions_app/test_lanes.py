@@ -70,7 +70,7 @@ def test_it_asks_the_same_number_of_questions_however_much_waits(
     with django_assert_max_num_queries(14):
         claimed = claim(conversation)
 
-    assert len(claimed.events) == leases.MOST_IN_A_TURN
+    assert len(claimed.events) == leases.MAX_IN_A_TURN
     assert claimed.more
 
 
@@ -128,7 +128,7 @@ def test_it_leaves_a_lane_alone_that_backs_off_and_one_whose_sibling_does() -> N
 
 def test_it_reads_on_where_a_flood_hides_what_was_written_after() -> None:
     alice = receive("alice", "before")
-    flood, *_ = [receive("mallory", f"{number}") for number in range(3 * leases.MOST_IN_A_TURN)]
+    flood, *_ = [receive("mallory", f"{number}") for number in range(3 * leases.MAX_IN_A_TURN)]
     receive("alice", "after")
 
     claimed = ask(alice, flood)
@@ -138,13 +138,13 @@ def test_it_reads_on_where_a_flood_hides_what_was_written_after() -> None:
 
 
 def test_it_asks_anew_for_those_whom_a_flood_hides() -> None:
-    flood, *_ = [receive("mallory", f"{number}") for number in range(3 * leases.MOST_IN_A_TURN)]
+    flood, *_ = [receive("mallory", f"{number}") for number in range(3 * leases.MAX_IN_A_TURN)]
     quiet, other = receive("alice", "a"), receive("bob", "b")
 
     first = ask(flood, quiet)
     second = ask(*first.again, other)
 
-    assert said(first) == [[f"{number}" for number in range(leases.MOST_IN_A_TURN)]]
+    assert said(first) == [[f"{number}" for number in range(leases.MAX_IN_A_TURN)]]
     assert first.claims[0].more
     assert first.again == frozenset([quiet])
     assert sorted(said(second)) == [["a"], ["b"]]
@@ -193,12 +193,12 @@ def test_it_takes_one_suspect_at_a_time_so_that_a_crash_tells_which_it_was() -> 
     others = leases.claim([innocent], owner="test", platforms=PLATFORMS, has_suspect=True)
 
     assert said(claimed) == [["poison"], ["b"]]
-    assert [claim.is_suspect for claim in claimed.claims] == [True, False]
+    assert [claim.crashed_before for claim in claimed.claims] == [True, False]
     assert (claimed.put_off, claimed.busy, claimed.again) == (frozenset([innocent]), frozenset(), frozenset())
     assert (others.claims, others.put_off) == ((), frozenset([innocent]))
     Lane.objects.update(lease_until=clock.EPOCH)
-    assert lifecycle.is_poison(claim(poison))
-    assert not lifecycle.is_poison(claim(innocent))
+    assert lifecycle.should_quarantine(claim(poison))
+    assert not lifecycle.should_quarantine(claim(innocent))
 
 
 def test_it_takes_no_message_for_a_suspect_whose_turns_failed_and_did_not_crash() -> None:

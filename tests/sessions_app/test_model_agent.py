@@ -16,7 +16,7 @@ from pydantic_ai.models.test import TestModel
 
 from sessions_app.agents.base import AgentError, AgentFailure, AgentMisconfigured, AgentTimeout, ask
 from sessions_app.agents.loop import Call
-from sessions_app.agents.model import MOST_REQUESTS, OPENAI_URL, OPENING, RETRIES, Endpoint, ModelAgent, build_model
+from sessions_app.agents.model import MAX_REQUESTS, OPENAI_URL, OPENING, RETRIES, Endpoint, ModelAgent, build_model
 from sessions_app.context import get_session_context
 from sessions_app.messages import Turn
 from tests.sessions_app.agent_samples import ALICE, BOB, a_turn, assistant, mirror, user
@@ -195,7 +195,7 @@ async def test_it_stops_a_model_that_calls_tools_for_ever(server: ModelServer) -
     with pytest.raises(AgentFailure, match="UsageLimitExceeded"):
         await ask(agent_of(server, whoami), a_turn("Hi"), limit=30)
 
-    assert len(server.asked) == MOST_REQUESTS
+    assert len(server.asked) == MAX_REQUESTS
 
 
 def everything(error: BaseException) -> str:

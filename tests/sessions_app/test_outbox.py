@@ -375,7 +375,7 @@ def test_it_gives_up_on_a_permanent_failure_and_lets_the_next_through() -> None:
 @pytest.mark.django_db
 def test_it_gives_up_only_after_eight_attempts_and_six_hours(still: StillClock) -> None:
     outbox_queue.queue(ALICE, "young")
-    for _ in range(outbox_queue.MOST_ATTEMPTS + 2):
+    for _ in range(outbox_queue.MAX_ATTEMPTS + 2):
         outbox_queue.settle([Failed(claim_one(), "down", retry_after=0.0)])
     assert stored().status == Status.PENDING
 
@@ -392,7 +392,7 @@ def test_it_gives_up_only_after_eight_attempts_and_six_hours(still: StillClock) 
 def test_it_remembers_of_a_dead_letter_that_it_may_have_arrived(still: StillClock, ambiguous: bool) -> None:
     outbox_queue.queue(ALICE, "one")
     still.move(7 * HOUR)
-    for _ in range(outbox_queue.MOST_ATTEMPTS - 1):
+    for _ in range(outbox_queue.MAX_ATTEMPTS - 1):
         outbox_queue.settle([Failed(claim_one(), "down", retry_after=0.0)])
 
     outbox_queue.settle([Failed(claim_one(), "the last", ambiguous=ambiguous)])
@@ -405,7 +405,7 @@ def test_it_tries_an_old_delivery_eight_times(still: StillClock) -> None:
     outbox_queue.queue(ALICE, "old")
     still.move(7 * HOUR)
 
-    for attempt in range(outbox_queue.MOST_ATTEMPTS):
+    for attempt in range(outbox_queue.MAX_ATTEMPTS):
         assert stored().status == Status.PENDING, attempt
         outbox_queue.settle([Failed(claim_one(), "down", retry_after=0.0)])
 

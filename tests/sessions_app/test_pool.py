@@ -16,7 +16,7 @@ from sessions_app.agents import AgentsStandStill, as_agent
 from sessions_app.messages import Agent, Reply, Turn
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent, Lane, OutboundDelivery
 from sessions_app.turns import lifecycle
-from sessions_app.turns.pool import MOST_LOSSES, MOST_TROUBLES, Service, TurnPool
+from sessions_app.turns.pool import MAX_LOSSES, MAX_TROUBLES, Service, TurnPool
 from tests.sessions_app.talk import DATABASE, PLATFORMS, Signal, receive
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -331,9 +331,9 @@ def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: p
     ("error", "times", "becomes"),
     [
         (OperationalError("database or disk is full"), 10, "done"),
-        (OperationalError("too much for it"), MOST_TROUBLES + CRASHES_BEFORE_QUARANTINE, "quarantined"),
-        (lifecycle.LeaseLost(), MOST_LOSSES + CRASHES_BEFORE_QUARANTINE - 1, "done"),
-        (lifecycle.LeaseLost(), MOST_LOSSES + CRASHES_BEFORE_QUARANTINE, "quarantined"),  # it may be what stands still
+        (OperationalError("too much for it"), MAX_TROUBLES + CRASHES_BEFORE_QUARANTINE, "quarantined"),
+        (lifecycle.LeaseLost(), MAX_LOSSES + CRASHES_BEFORE_QUARANTINE - 1, "done"),
+        (lifecycle.LeaseLost(), MAX_LOSSES + CRASHES_BEFORE_QUARANTINE, "quarantined"),  # it may be what stands still
         (ValueError("a text that no database keeps"), CRASHES_BEFORE_QUARANTINE, "quarantined"),
     ],
 )

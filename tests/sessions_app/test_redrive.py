@@ -173,9 +173,9 @@ def test_it_gives_an_operator_three_tries_and_a_person_one() -> None:
     lifecycle.quarantine(claim(conversation))
 
     retry("alice")
-    assert not lifecycle.is_poison(claim(conversation))
+    assert not lifecycle.should_quarantine(claim(conversation))
     Lane.objects.update(lease_until="1970-01-01T00:00Z")  # the process ended
-    assert lifecycle.is_poison(claim(conversation))
+    assert lifecycle.should_quarantine(claim(conversation))
 
 
 def test_it_asks_again_in_a_chat() -> None:

@@ -198,7 +198,7 @@ def test_it_puts_a_message_aside_that_took_the_process_down_three_times() -> Non
         Lane.objects.update(lease_until=clock.EPOCH)
 
     fourth = claim(conversation)
-    assert lifecycle.is_poison(fourth)
+    assert lifecycle.should_quarantine(fourth)
     lifecycle.quarantine(fourth)
 
     assert InboundEvent.objects.get(text="poison").status == InboundEvent.Status.QUARANTINED
@@ -206,7 +206,7 @@ def test_it_puts_a_message_aside_that_took_the_process_down_three_times() -> Non
 
 
 @pytest.mark.parametrize(
-    ("met", "crashes", "is_bad_luck"),
+    ("met", "crashes", "has_unrelated_crashes"),
     [
         (["bob", "carol"], CRASHES_BEFORE_QUARANTINE, True),
         (["bob", "bob"], CRASHES_BEFORE_QUARANTINE, False),  # one conversation may be to blame itself
@@ -214,7 +214,7 @@ def test_it_puts_a_message_aside_that_took_the_process_down_three_times() -> Non
     ],
 )
 def test_it_takes_crashes_for_bad_luck_where_they_met_others_before(
-    met: list[str], crashes: int, is_bad_luck: bool
+    met: list[str], crashes: int, has_unrelated_crashes: bool
 ) -> None:
     for who in met:
         say(who, "answered after a crash")
@@ -222,7 +222,7 @@ def test_it_takes_crashes_for_bad_luck_where_they_met_others_before(
     conversation = receive("alice", "hello")
     InboundEvent.objects.filter(conversation=conversation).update(starts=crashes)
 
-    assert lifecycle.is_bad_luck(claim(conversation)) is is_bad_luck
+    assert lifecycle.has_unrelated_crashes(claim(conversation)) is has_unrelated_crashes
 
 
 def test_it_blames_a_message_for_crashes_that_met_others_beside_it() -> None:
@@ -233,7 +233,7 @@ def test_it_blames_a_message_for_crashes_that_met_others_beside_it() -> None:
     InboundEvent.objects.filter(status=InboundEvent.Status.DONE).update(done_at=clock.seconds_from_now(10))
     InboundEvent.objects.filter(conversation=conversation).update(starts=CRASHES_BEFORE_QUARANTINE)
 
-    assert not lifecycle.is_bad_luck(claim(conversation))
+    assert not lifecycle.has_unrelated_crashes(claim(conversation))
 
 
 def test_it_blames_nobody_in_the_words_about_a_quarantine() -> None:

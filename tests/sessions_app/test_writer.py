@@ -11,7 +11,7 @@ from django.db import DatabaseError
 from identity.support import clock
 from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
 from sessions_app.turns import lifecycle
-from sessions_app.turns.batch_writer import MOST_AT_ONCE, Writer
+from sessions_app.turns.batch_writer import MAX_AT_ONCE, Writer
 from sessions_app.turns.lifecycle import Answer
 from tests.sessions_app.talk import claim, is_busy, receive
 
@@ -51,12 +51,12 @@ def said() -> set[str]:
 
 
 def test_it_writes_what_waits_in_one_transaction_but_not_too_much(batches: list[int]) -> None:
-    people = [f"person-{number}" for number in range(MOST_AT_ONCE + 5)]
+    people = [f"person-{number}" for number in range(MAX_AT_ONCE + 5)]
 
     outcomes = write(answered(*people))
 
     assert set(outcomes) == {None}
-    assert batches == [MOST_AT_ONCE, 5]
+    assert batches == [MAX_AT_ONCE, 5]
     assert said() == {f"Hello, {who}" for who in people}
     assert OutboundDelivery.objects.count() == len(people)
     assert not InboundEvent.objects.filter(done_at=None).exists()

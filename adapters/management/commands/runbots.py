@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 HIGHEST_PORT = 65_535
 PORTS_TRIED = 20
-LONGEST_STOP = 28.0  # seconds; supervisors kill after 30
+MAX_STOP = 28.0  # seconds; supervisors kill after 30
 
 
 class Command(BaseCommand):
@@ -161,7 +161,7 @@ def _stop_or_quit(loop: asyncio.AbstractEventLoop, asked_to_stop: asyncio.Event)
     if asked_to_stop.is_set():
         os._exit(1)
     asked_to_stop.set()
-    loop.call_later(LONGEST_STOP, os._exit, 1)
+    loop.call_later(MAX_STOP, os._exit, 1)
 
 
 @contextlib.asynccontextmanager

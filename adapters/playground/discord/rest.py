@@ -13,9 +13,9 @@ from adapters.playground.discord.world import ACTION_ROW, BUTTON, Channel, Json,
 from adapters.playground.server import Person
 
 API = "/api/v10"
-LONGEST_TEXT, LONGEST_NONCE, LARGEST_PAGE = 2000, 25, 100
+MAX_TEXT, MAX_NONCE, MAX_PAGE = 2000, 25, 100
 NONCE_LIFETIME = 300.0  # seconds; the real one says "the past few minutes"
-LONGEST_WAIT = 3.0  # seconds until an interaction counts as failed
+MAX_WAIT = 3.0  # seconds until an interaction counts as failed
 MESSAGE_CALLBACKS, BUTTON_CALLBACKS = (4, 5), (4, 5, 6, 7)
 MESSAGES, MESSAGE = "/channels/{channel}/messages", "/channels/{channel}/messages/{message}"
 
@@ -168,7 +168,7 @@ class Rest:
     async def _callback(self, request: web.Request) -> web.Response:
         key, body = request.match_info["interaction"], await _body(request)
         token, types, at = self.interactions.get(key, ("", (), 0.0))
-        if token != request.match_info["token"] or time.monotonic() - at > LONGEST_WAIT:
+        if token != request.match_info["token"] or time.monotonic() - at > MAX_WAIT:
             raise UNKNOWN_INTERACTION
         if any(callback["interaction_id"] == key for callback in self.callbacks):
             raise ANSWERED_ALREADY
@@ -189,7 +189,7 @@ def _content(body: Json) -> str:
     content = body.get("content")
     if content is not None and not isinstance(content, str):
         raise _invalid("content", "STRING_TYPE_CONVERT")
-    if len(content or "") > LONGEST_TEXT:
+    if len(content or "") > MAX_TEXT:
         raise _invalid("content", "BASE_TYPE_MAX_LENGTH")
     return (content or "").strip()  # as Discord stores it
 
@@ -218,14 +218,14 @@ def _check_command(command: Json) -> None:
 
 def _nonce(body: Json) -> str:
     nonce = body.get("nonce") or ""
-    if not isinstance(nonce, str | int) or len(str(nonce)) > LONGEST_NONCE:
+    if not isinstance(nonce, str | int) or len(str(nonce)) > MAX_NONCE:
         raise _invalid("nonce", "BASE_TYPE_MAX_LENGTH")
     return str(nonce)
 
 
 def _limit(request: web.Request) -> int:
     limit = request.query.get("limit", "50")
-    if not limit.isdecimal() or not 1 <= int(limit) <= LARGEST_PAGE:
+    if not limit.isdecimal() or not 1 <= int(limit) <= MAX_PAGE:
         raise _invalid("limit", "NUMBER_TYPE_MAX")
     return int(limit)
 
