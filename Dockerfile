@@ -1,4 +1,4 @@
-# A tag moves. Name the image that you have looked at by its digest, as docs/running.md says.
+# A tag moves. Name the image that you have looked at by its digest, as docs/howto/running.md says.
 ARG BASE=python:3.12-slim
 FROM ${BASE}
 

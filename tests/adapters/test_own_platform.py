@@ -1,4 +1,4 @@
-"""A platform of one's own, from the message to the answer. CONTRIBUTING.md shows the same adapter."""
+"""A platform of one's own, from the message to the answer. docs/howto/add-a-platform.md shows the same adapter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.adapters.recording import RecordingInbox, StorageError
 
 TOLD = "My favourite colour is octarine."
 ASKED = "What's my favourite colour?"
-CONTRIBUTING = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "howto" / "add-a-platform.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -187,4 +187,4 @@ def test_it_is_an_adapter() -> None:
 
 def test_it_is_the_adapter_that_the_document_shows() -> None:
     for shown in (Note, Parlour, ParlourAdapter, register):
-        assert inspect.getsource(shown) in CONTRIBUTING
+        assert inspect.getsource(shown) in GUIDE

@@ -135,14 +135,14 @@ def test_it_masks_secrets_in_what_the_web_server_says() -> None:
 
 
 def test_it_names_the_units_in_the_manual() -> None:
-    manual = (PROJECT / "docs" / "running.md").read_text(encoding="utf-8")
+    manual = (PROJECT / "docs" / "howto" / "running.md").read_text(encoding="utf-8")
 
     assert {unit.name for unit in UNITS} <= set(re.findall(r"botos[\w@-]*\.service", manual))
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_it_runs_commands_as_the_units_do(unit: Path) -> None:
-    manual = (PROJECT / "docs" / "running.md").read_text(encoding="utf-8")
+    manual = (PROJECT / "docs" / "howto" / "running.md").read_text(encoding="utf-8")
     [command] = re.findall(r"(?s)sudo systemd-run (.*?) manage\.py", manual)
     given, service = command.replace("\\\n", " ").split(), service_of(unit)
 

@@ -1,24 +1,41 @@
-"""Every variable is documented, and what the documents say about it is true."""
+"""What the documents say about settings, commands and metrics is true, and their links lead somewhere."""
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from django.conf import settings
+from django.core.management import get_commands
 
+from adapters.botos import BotOS
+from adapters.monitoring import metrics
+from identity.resolvers import FileIdentityResolver
+from sessions_app.commands import handlers
 from sessions_app.commands import registry as command_registry
+from sessions_app.manager import BotSessionManager
 from tests.botos_project.test_settings import PROJECT, load
 
+APPS = ("botos_project", "identity", "sessions_app", "adapters")
 EXAMPLE = (PROJECT / ".env.example").read_text(encoding="utf-8")
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
+SETTINGS = (PROJECT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+METRICS = (PROJECT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
 READ_DIRECTLY = re.compile(r'(?:environ\.get\(|environ\[|getenv\(|_VARIABLE = )"([A-Z_]+)"')
 
 
 def read_in_the_code() -> set[str]:
     """What settings asked for, and what some module reads from the environment by itself."""
-    modules = [path for app in ("botos_project", "identity", "sessions_app", "adapters") for path in _python_in(app)]
+    modules = [path for app in APPS for path in _python_in(app)]
     found = {name for path in modules for name in READ_DIRECTLY.findall(path.read_text(encoding="utf-8"))}
     return settings.ENV.asked | found - {"DJANGO_SETTINGS_MODULE"}
 
@@ -33,8 +50,8 @@ def test_it_shows_every_variable_in_the_example_file() -> None:
     assert shown == read_in_the_code()
 
 
-def test_it_explains_every_variable_in_the_readme() -> None:
-    explained = set(re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \|", README))
+def test_it_explains_every_variable() -> None:
+    explained = set(re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \|", SETTINGS))
 
     assert explained == read_in_the_code()
 
@@ -46,15 +63,15 @@ def test_it_shows_the_true_defaults_in_the_example_file() -> None:
     assert _plain(load(**shown)) == _plain(load())
 
 
-def test_it_shows_the_same_defaults_in_the_readme() -> None:
+def test_it_shows_the_same_defaults_in_the_reference() -> None:
     shown = dict(re.findall(r'(?m)^# ([A-Z][A-Z_]+)="?(.+?)"?$', EXAMPLE))
-    explained = dict(re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \| `(.+?)` \|", README))
+    explained = dict(re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \| `(.+?)` \|", SETTINGS))
 
     assert explained == shown
 
 
 def test_it_names_every_secret_as_one() -> None:
-    assert set(re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \|.* Secret\. \|$", README)) == settings.ENV.secret_names
+    assert set(re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \|.* Secret\. \|$", SETTINGS)) == settings.ENV.secret_names
 
 
 def test_it_lists_the_commands() -> None:
@@ -64,16 +81,164 @@ def test_it_lists_the_commands() -> None:
     assert listed == [f"| `{command.usage}` | {command.summary} |" for command in command_registry.menu()]
 
 
-TOLD = [PROJECT / name for name in ("README.md", "ARCHITECTURE.md", "docs/running.md", "compose.yaml", "Dockerfile")]
+def code_in(page: str) -> list[str]:
+    """The Python of a page, block by block."""
+    text = (PROJECT / page).read_text(encoding="utf-8")
+    return [textwrap.dedent(block) for block in re.findall(r"(?ms)^ *```python\n(.*?)^ *```", text)]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.asyncio
+async def test_it_runs_the_agent_of_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_agent, own_bots = code_in("docs/tutorial/own-agent.md")
+    for block in (own_agent, own_bots):
+        (tmp_path / re.findall(r"# (\w+\.py)", block)[0]).write_text(block, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PRAISONAI_IDENTITY_PATH", str(tmp_path / "identity.json"))
+    made: list[BotOS] = []
+
+    def run(bots: BotOS) -> None:
+        made.append(bots)
+
+    monkeypatch.setattr(BotOS, "run", run)
+
+    await asyncio.to_thread(importlib.import_module, "my_bots")
+
+    [bots] = made
+    assert bots.list_bots() == ["telegram", "discord"]
+    sessions = BotSessionManager("telegram", identity_resolver=FileIdentityResolver())
+    agent = importlib.import_module("my_agent").agent
+    answer = await sessions.chat(agent, "12345", "whoami", user_name="Alice")
+    assert answer.startswith("You are Alice on telegram.")
+
+
+def test_it_registers_the_command_of_the_guide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_registry, "_commands", {one.name: one for one in command_registry.menu()})
+    [block] = code_in("docs/howto/add-a-command.md")
+
+    names = {name: getattr(handlers, name) for name in ("in_turn", "Invocation", "_")}
+    exec(block, names | {"texts": SimpleNamespace(PONG="Pong!")})
+
+    [listed] = [one for one in command_registry.menu() if one.name == "ping"]
+    assert command_registry.find("!ping") is listed
+    assert listed.in_turn
+    assert listed.in_turn(mock.Mock()) == "Pong!"
+
+
+@pytest.mark.django_db
+def test_it_lists_the_metrics() -> None:
+    served = dict(re.findall(r"(?m)^# TYPE (\w+) (\w+)$", metrics.exposition()))
+    listed = dict(re.findall(r"(?m)^\| `(botos_\w+)` \| (\w+)", METRICS))
+
+    assert listed == served
+
+
+PAGES = sorted(
+    path
+    for path in [*PROJECT.glob("*.md"), *PROJECT.glob("*/**/*.md"), *PROJECT.glob(".github/**/*.md")]
+    if not {"static", "tests", ".venv", "node_modules"} & set(path.relative_to(PROJECT).parts)
+)
+TOLD = [PROJECT / name for name in ("README.md", "ARCHITECTURE.md", "SECURITY.md", "compose.yaml", "Dockerfile")]
+TOLD += [path for path in PAGES if path.parent.name in {"tutorial", "howto"} and not path.name.startswith("add-")]
 TOLD += sorted((PROJECT / "deploy").rglob("*.service"))
 
 
-@pytest.mark.parametrize("path", TOLD, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TOLD, ids=lambda path: str(path.relative_to(PROJECT)))
 def test_it_names_no_variable_that_nothing_reads(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     named = re.findall(r"\bBOTOS_[A-Z_]+", text) + re.findall(r"`([A-Z]+_[A-Z_]+)[`=]", text)
 
     assert {name.removesuffix("_FILE") for name in named} <= read_in_the_code() | {"BOTOS_ENV"}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_it_names_modules_that_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:adapters|botos_project|identity|sessions_app|tests)/[\w/.]+?)`", text))
+    made_up = {name for name in named if "matrix" in name}  # the platform that a guide adds
+
+    assert [name for name in sorted(named - made_up) if not (PROJECT / name).exists()] == []
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_it_names_every_package_and_module_of_an_app_in_the_architecture(app: str) -> None:
+    tree = (PROJECT / "ARCHITECTURE.md").read_text(encoding="utf-8").split(f"\n{app}/ ", 1)[1]
+    named = set(re.findall(r"\w+/?", re.split(r"(?m)^\S", tree, maxsplit=1)[0]))
+    packages = {f"{path.parent.name}/" for path in (PROJECT / app).glob("*/__init__.py")}
+    modules = {path.stem for path in (PROJECT / app).glob("*.py")}
+
+    assert packages | modules <= named | {"__init__", "admin", "apps", "checks", "urls", "migrations/"}
+
+
+def test_it_lists_the_commands_of_manage_py() -> None:
+    listed = re.findall(r"(?m)^\| `([a-z_]+)[ `]", (PROJECT / "docs/reference/manage.md").read_text(encoding="utf-8"))
+    own = {name for name, app in get_commands().items() if app in APPS}
+
+    assert set(listed) == own | {"rqworker"}
+
+
+LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)|<(https?://[^>\s]+)>")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_its_links_lead_somewhere(path: Path) -> None:
+    broken = [target for target in links_in(path) if not leads_somewhere(path, target)]
+
+    assert broken == []
+
+
+def test_it_sees_a_broken_link(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A page\n\n## A page\n\n```sh\n# no heading\n```\n", encoding="utf-8")
+
+    good = ["page.md", "#a-page", "page.md#a-page-1", "https://example.org/", "http://127.0.0.1:8000/"]
+    bad = ["other.md", "#no-heading", "page.md#b", "http://example.org/", "/etc/hosts", "ftp://example.org/"]
+
+    assert [one for one in [*good, *bad] if not leads_somewhere(page, one)] == bad
+
+
+def test_it_finds_links_of_every_form(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("[a](b.md), ![an\nimage](c.png), [`d`](e.md#f)\n<https://g.org/>\n`[h](i.md)`\n", encoding="utf-8")
+
+    assert list(links_in(page)) == ["b.md", "c.png", "e.md#f", "https://g.org/"]
+
+
+def links_in(path: Path) -> Iterator[str]:
+    """The targets of links and pictures, in their order."""
+    for found in LINK.finditer(_without_code(path.read_text(encoding="utf-8"))):
+        yield found[1] or found[2]
+
+
+def leads_somewhere(path: Path, target: str) -> bool:
+    """Whether a relative link names a file, and a heading in it. Other links are not followed; they must be https."""
+    parts = urlsplit(target)
+    if parts.scheme:
+        return parts.scheme == "https" or parts.hostname in {"127.0.0.1", "localhost"}
+    if parts.path.startswith("/"):
+        return False
+    file = path.parent / unquote(parts.path) if parts.path else path
+    return file.exists() and (not parts.fragment or parts.fragment in anchors_in(file))
+
+
+def anchors_in(path: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    found: set[str] = set()
+    seen: Counter[str] = Counter()
+    for title in re.findall(r"(?m)^#{1,6} (.+)$", _without_blocks(path.read_text(encoding="utf-8"))):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).strip().lower()
+        anchor = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        found.add(f"{anchor}-{seen[anchor]}" if seen[anchor] else anchor)
+        seen[anchor] += 1
+    return found
+
+
+def _without_blocks(text: str) -> str:
+    return re.sub(r"(?ms)^ *```.*?^ *```", "", text)
+
+
+def _without_code(text: str) -> str:
+    return re.sub(r"(?<!\[)`[^`\n]+`(?!\])", "", _without_blocks(text))
 
 
 def _plain(found: dict[str, object]) -> dict[str, object]:

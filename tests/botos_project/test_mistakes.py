@@ -16,7 +16,7 @@ import pytest
 
 from tests.botos_project.test_settings import KEY, PROJECT
 
-MANUAL = PROJECT / "docs" / "configuration-mistakes.md"
+MANUAL = PROJECT / "docs" / "reference" / "configuration-mistakes.md"
 TELEGRAM, DISCORD = "1:" + "A" * 35, "MTIzNDU2.abcdef.c29tZXRoaW5nLWVsc2U"
 BOTS, MIGRATE = ("manage.py", "runbots"), ("manage.py", "migrate")
 SCRIPT = (

@@ -1,4 +1,4 @@
-"""What people and operators see while something is down. The table in docs/running.md has these texts, in these words.
+"""What people and operators see while something is down, in the words of the table in docs/reference/outages.md.
 
 `told` holds each of them against both: what was seen, and the manual.
 """
@@ -22,7 +22,7 @@ from tests.journeys.running import PROJECT
 
 pytestmark = pytest.mark.faults
 
-MANUAL = " ".join((PROJECT / "docs" / "running.md").read_text(encoding="utf-8").split())
+MANUAL = " ".join((PROJECT / "docs" / "reference" / "outages.md").read_text(encoding="utf-8").split())
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 PATIENCE = 30.0  # seconds
 AWAY = "Back in a moment Our database does not answer."
