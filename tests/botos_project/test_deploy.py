@@ -176,6 +176,42 @@ def test_it_runs_everything_on_each_push() -> None:
     assert python == "3.11"
 
 
+def test_it_is_developed_on_the_servers_of_ci() -> None:
+    [ci] = yaml.safe_load((PROJECT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"].values()
+    container = json.loads((PROJECT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
+    services = yaml.safe_load((PROJECT / ".devcontainer" / container["dockerComposeFile"]).read_text())["services"]
+
+    own = services.pop(container["service"])
+    assert {name: one["image"] for name, one in services.items()} == {
+        name: one["image"] for name, one in ci["services"].items()
+    }
+    assert own["environment"] == {key: ci["env"][key] for key in ("TEST_DATABASE_URL", "TEST_REDIS_URL")}
+    assert "chromium" in container["onCreateCommand"]
+    # The tests reach no other address than 127.0.0.1.
+    assert {one.get("network_mode", "service:postgres") for one in [own, *services.values()]} == {"service:postgres"}
+
+
+def test_it_asks_for_diagnostics_and_for_no_secrets() -> None:
+    folder = PROJECT / ".github" / "ISSUE_TEMPLATE"
+    forms = {name: yaml.safe_load((folder / f"{name}.yml").read_text(encoding="utf-8")) for name in ("bug", "feature")}
+
+    asked = [part["attributes"] for part in forms["bug"]["body"]]
+    assert any("manage.py doctor --json" in one.get("label", "") for one in asked)
+    assert all("Leave out" in str(form) and "tokens" in str(form) for form in forms.values())
+
+
+def test_it_keeps_what_it_pins_up_to_date() -> None:
+    updates = yaml.safe_load((PROJECT / ".github" / "dependabot.yml").read_text(encoding="utf-8"))["updates"]
+
+    assert {"pip", "github-actions", "docker"} <= {one["package-ecosystem"] for one in updates}
+
+
+def test_it_lists_every_finding() -> None:
+    listed = re.findall(r"(?m)^\| \[(.+?)\]", (PROJECT / "findings" / "README.md").read_text(encoding="utf-8"))
+
+    assert sorted(listed) == sorted(path.name for path in (PROJECT / "findings").glob("*.sh"))
+
+
 def test_it_says_under_which_licence_it_is() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
