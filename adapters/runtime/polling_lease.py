@@ -55,6 +55,7 @@ class PollingLease:
         if not await self._wait_for_it(fence, stop, on_wait):
             return
         keeping, working = asyncio.ensure_future(self._keep(fence)), asyncio.ensure_future(work(fence))
+        is_lost = False
         try:
             await _first_of(working, stop, fence)
             is_lost = fence.is_set() and not stop.is_set()
@@ -64,8 +65,9 @@ class PollingLease:
             for task in (keeping, working):
                 task.cancel()
             await asyncio.gather(keeping, working, return_exceptions=True)
-            with suppress(Exception):  # it runs out by itself
-                await db.call(receiver_leases.release, self._key, self.owner)
+            if not is_lost:  # it runs out by itself, and asking a database that is away takes long
+                with suppress(Exception):
+                    await db.call(receiver_leases.release, self._key, self.owner)
         if is_lost:
             raise Superseded("the lease on the token was not renewed in time, another process may have taken over")
         working.result()
