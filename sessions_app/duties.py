@@ -1,6 +1,6 @@
 """When each periodic duty last succeeded and last failed, for the doctor and /metrics.
 
-Noting touches no database. What was noted is written with the counts of tally.py; a duty that goes on as before is
+Noting touches no database. What was noted is written with the counts of counters.py; a duty that goes on as before is
 written once a minute.
 """
 

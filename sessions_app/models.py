@@ -54,7 +54,7 @@ class Conversation(models.Model):
 class Lane(models.Model):
     """The right to work on a conversation: one holder at a time, until `lease_until`, under a fence that only grows.
 
-    A person's turns are serial because a claim refuses while any of their conversations is held (see lanes.claim).
+    A person's turns are serial because a claim refuses while any of their conversations is held (see leases.claim).
     """
 
     conversation = models.OneToOneField(Conversation, primary_key=True, on_delete=models.CASCADE)
@@ -71,7 +71,7 @@ class Lane(models.Model):
 
 
 class PollerLease(models.Model):
-    """The right to receive for a bot: one process at a time. `key` is made of the bot's token (see pollers.key_of)."""
+    """The right to receive for a bot: one process at a time. `key` is made of the bot's token (see receiver_leases.key_of)."""
 
     key = models.CharField(max_length=64, primary_key=True)
     owner = models.CharField(max_length=40, blank=True)
@@ -341,7 +341,7 @@ class ForgottenEvent(models.Model):
 
 
 class Tally(models.Model):
-    """How often something was done, by all processes together; see tally.py."""
+    """How often something was done, by all processes together; see counters.py."""
 
     what = models.CharField(max_length=30)
     platform = models.CharField(max_length=40)

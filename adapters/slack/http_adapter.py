@@ -1,4 +1,4 @@
-"""Slack over HTTP: the pages take what Slack tells (slack_webhook.py); here it is answered, and read what was missed.
+"""Slack over HTTP: the pages take what Slack tells (webhook.py); here it is answered, and read what was missed.
 
 Slack gives an event up after three repetitions, so what came while no page was served is in the histories only.
 """

@@ -45,7 +45,7 @@ def find(conversation: Conversation, words: str, *, limit: int, speaker: Pair | 
     """The newest `limit` entries that may be read in `conversation` and have words beginning with all of `words`.
 
     Whatever is typed is taken for words: nothing in it is an operator, and nothing raises. `speaker` as in
-    `history.readable`.
+    `window.readable`.
     """
     asked = _words(words)
     if not asked:

@@ -113,7 +113,7 @@ class Outlook:
 
 
 def look(accounts: Collection[PlatformAccount], *, browser: Browser | None = None, on: str = "") -> Outlook:
-    """What stands around these accounts, and in the browser. `on` as in `called.described`."""
+    """What stands around these accounts, and in the browser. `on` as in `labels.described`."""
     around = _related(accounts)
     linked = frozenset(one.pk for one in around)
     around += browser_sessions.attached(browser) if browser else []

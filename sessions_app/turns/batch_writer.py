@@ -22,7 +22,7 @@ class Writer:
         self._job: asyncio.Task[None] | None = None
 
     async def finish(self, answer: Answer) -> None:
-        """Write down a turn. Durable on return; raises what `turns.finish` raises for it."""
+        """Write down a turn. Durable on return; raises what `lifecycle.finish` raises for it."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((answer, done))
         if self._job is None or self._job.done():

@@ -16,7 +16,8 @@ WORKER = """
 import os, sys, django
 django.setup()
 from django.db import connection, transaction
-from identity import notices, pairing
+from identity import notices
+from identity.flows import pair_in_chat
 from identity.models import Pairing, PlatformAccount
 from identity.pairing.secrets import secrets_of
 notices._sinks.clear()

@@ -23,7 +23,7 @@ _PAIR_ALL = (
     + """
 import random, time
 from collections import Counter
-from identity import browser_pairing
+from identity.flows import pair_in_browser
 from identity.models import Browser
 kind, name, start = sys.argv[1:]
 with_both = Pairing.objects.select_related("initiator", "initiator_browser")
@@ -31,19 +31,19 @@ requests = list(with_both.filter(pk__in=sys.stdin.read().split()))
 random.Random(name).shuffle(requests)
 if kind == "chat":
     mine = PlatformAccount.objects.get(platform="discord", platform_user_id=name)
-    claim = lambda code: pairing.claim(account=mine, secret=code)
+    claim = lambda code: pair_in_chat.claim(account=mine, secret=code)
 else:
     page = Browser.objects.get(name=name)
-    claim = lambda code: browser_pairing.claim(browser=page, secret=code, address=name).outcome
+    claim = lambda code: pair_in_browser.claim(browser=page, secret=code, address=name).outcome
 time.sleep(max(0, float(start) - time.time()))
 done = Counter()
 for one in requests:
     done[claim(secrets_of(one).code)] += 1
     number = secrets_of(one).number
     if one.initiator:
-        done[pairing.confirm(account=one.initiator, number=number)] += 1
+        done[pair_in_chat.confirm(account=one.initiator, number=number)] += 1
     else:
-        done[browser_pairing.confirm(browser=one.initiator_browser, number=number)] += 1
+        done[pair_in_browser.confirm(browser=one.initiator_browser, number=number)] += 1
 print(done["claimed"], done["linked"], done["attached"], flush=True)
 """
 )

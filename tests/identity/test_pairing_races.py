@@ -419,7 +419,7 @@ mine = PlatformAccount.objects.get(platform="discord", platform_user_id=sys.argv
 codes = sys.stdin.read().split()
 print("ready", flush=True)
 import time; time.sleep(max(0, float(sys.argv[2]) - time.time()))
-print(sum(pairing.claim(account=mine, secret=one) == "claimed" for one in codes), flush=True)
+print(sum(pair_in_chat.claim(account=mine, secret=one) == "claimed" for one in codes), flush=True)
 """
 )
 _PAIR_FOREVER = (
@@ -431,10 +431,10 @@ while True:
     nth += 1
     one, _ = PlatformAccount.objects.get_or_create(platform="telegram", platform_user_id=f"{sys.argv[1]}-{nth}")
     other, _ = PlatformAccount.objects.get_or_create(platform="discord", platform_user_id=f"{sys.argv[1]}-{nth}")
-    pairing.offer(account=one)
+    pair_in_chat.offer(account=one)
     request = Pairing.objects.get(initiator=one)
-    pairing.claim(account=other, secret=secrets_of(request).code)
-    pairing.confirm(account=one, number=secrets_of(request).number)
+    pair_in_chat.claim(account=other, secret=secrets_of(request).code)
+    pair_in_chat.confirm(account=one, number=secrets_of(request).number)
 """
 )
 

@@ -50,12 +50,12 @@ def test_it_copies_what_tests_need_and_no_secrets(tmp_path: Path) -> None:
     project = tmp_path / "project"
     (project / "identity").mkdir(parents=True)
     (project / "data").mkdir()
-    for name in (".env", ".env.example", "identity/flows/pair_in_chat.py"):
+    for name in (".env", ".env.example", "identity/models.py"):
         (project / name).touch()
 
     copy = copy_project(tmp_path / "copy", project)
 
-    assert {path.name for path in copy.rglob("*")} == {".env.example", "identity", "pairing.py"}
+    assert {path.name for path in copy.rglob("*")} == {".env.example", "identity", "models.py"}
 
 
 @pytest.mark.parametrize(("new", "expected"), [(0, False), (5, False), (6, True)])

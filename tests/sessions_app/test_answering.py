@@ -345,7 +345,6 @@ def test_it_takes_no_offence_at_a_closed_loop(monkeypatch: pytest.MonkeyPatch) -
 def test_it_does_not_hold_up_the_exit_of_the_process() -> None:
     program = """
 import asyncio, threading
-from sessions_app import answering
 from sessions_app.agents.base import run_in_thread
 async def main():
     try:

@@ -187,10 +187,10 @@ def test_it_knows_whether_it_may_block() -> None:
 def test_it_writes_in_a_forked_process_too(tmp_path: Path) -> None:
     program = """
 import os, pathlib, sys
-from sessions_app import bridge
-bridge.call_soon(int).result(10)  # the thread is there now
+from sessions_app import db
+db.call_soon(int).result(10)  # the thread is there now
 if (child := os.fork()) == 0:
-    bridge.call_soon(pathlib.Path(sys.argv[1]).touch).result(10)
+    db.call_soon(pathlib.Path(sys.argv[1]).touch).result(10)
     os._exit(0)
 os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

@@ -367,7 +367,7 @@ def test_it_exports_a_page_without_script(alice: Client) -> None:
 
 
 def test_it_exports_in_parts_when_there_is_much(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "MOST", 2)
+    monkeypatch.setattr(export, "MAX_ENTRIES", 2)
     first = alice.post(reverse("me-export"))
     second = alice.post(reverse("me-export"), {"before": first["X-BotOS-Older"]})
 
@@ -378,7 +378,7 @@ def test_it_exports_in_parts_when_there_is_much(alice: Client, monkeypatch: pyte
 
 def test_it_leads_to_all_parts_of_an_export(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "All parts" not in look(alice)
-    monkeypatch.setattr(export, "MOST", 2)
+    monkeypatch.setattr(export, "MAX_ENTRIES", 2)
     assert "All parts" in look(alice)
     newest = look(alice, "me-export-parts")
     [cursor] = re.findall(r"before=([^\"]+)", newest)
@@ -392,7 +392,7 @@ def test_it_leads_to_all_parts_of_an_export(alice: Client, monkeypatch: pytest.M
 
 def test_it_ends_a_file_before_it_is_too_long(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "AT_ONCE", 1)
-    monkeypatch.setattr(export, "LONGEST", len("octarine <b>") + 1)
+    monkeypatch.setattr(export, "MAX_CHARACTERS", len("octarine <b>") + 1)
     first = alice.post(reverse("me-export"))
 
     assert [one["text"] for one in json.loads(first.content)["entries"]] == ["together there", "octarine <b>"]
@@ -437,7 +437,7 @@ def test_it_leaves_the_cookie_alone_when_a_script_asks_with_an_old_one(alice: Cl
 
 
 def test_it_says_of_no_part_that_may_not_be_carried_off(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "MOST", 2)
+    monkeypatch.setattr(export, "MAX_ENTRIES", 2)
     AccountLink.objects.filter(account__platform="discord").update(shares_past=True)
     assert "There is an older one." in look(alice, "me-export-parts")
     AccountLink.objects.filter(account__platform="telegram").update(since=clock.now())
