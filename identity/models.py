@@ -149,7 +149,7 @@ class Browser(models.Model):
         verbose_name = _("browser")
         indexes = [
             models.Index(fields=["address", "created_at"], name="browsers_of_an_address"),
-            # browsers.end_old
+            # browsers.sessions.end_old
             models.Index(fields=["seen_at"], condition=Q(ended_at=None), name="browsers_that_may_run_out"),
             models.Index(fields=["created_at"], condition=Q(ended_at=None), name="browsers_that_grow_old"),
             models.Index(fields=["ended_at"], condition=Q(address__gt=""), name="browsers_with_an_address"),

@@ -131,7 +131,7 @@ class InboundEvent(models.Model):
             ),
         ]
         indexes = [
-            # lanes.waiting and lanes.claim. (IS NULL, since SQLite cannot match a parameter with an index condition.)
+            # leases.waiting and leases.claim. (IS NULL, since SQLite cannot match a parameter with an index condition.)
             models.Index(fields=["platform", "id"], condition=Q(done_at=None), name="events_waiting_by_platform"),
             models.Index(fields=["conversation", "id"], condition=Q(done_at=None), name="events_waiting_in_a_lane"),
             # retention (IS NULL, as above)
@@ -269,7 +269,7 @@ class OutboundDelivery(models.Model):
             models.UniqueConstraint(fields=["event"], condition=Q(status="drafting"), name="event_has_one_draft"),
         ]
         indexes = [
-            # outbox.claim: what is due, and what stands before it at the same address
+            # outbox.queue.claim: what is due, and what stands before it at the same address
             models.Index(fields=["platform", "id"], condition=Q(settled_at=None), name="deliveries_open_by_platform"),
             models.Index(
                 fields=["platform", "chat_id", "thread_id", "id"],

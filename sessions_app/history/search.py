@@ -18,7 +18,7 @@ from sessions_app.models import Conversation
 MAX_WORDS = 10
 MAX_WORD = 100  # PostgreSQL refuses very long ones
 
-# `history.select` decides which entries may be read; these only say which of them have the words.
+# `window.select` decides which entries may be read; these only say which of them have the words.
 _SQLITE = """
 FROM sessions_app_entrysearch CROSS JOIN sessions_app_historyentry e CROSS JOIN readable
 WHERE sessions_app_entrysearch MATCH %(words)s AND e.id = sessions_app_entrysearch.rowid
