@@ -71,7 +71,10 @@ class Lane(models.Model):
 
 
 class PollerLease(models.Model):
-    """The right to receive for a bot: one process at a time. `key` is made of the bot's token (see receiver_leases.key_of)."""
+    """The right to receive for a bot: one process at a time.
+
+    `key` is made of the bot's token (see receiver_leases.key_of).
+    """
 
     key = models.CharField(max_length=64, primary_key=True)
     owner = models.CharField(max_length=40, blank=True)
