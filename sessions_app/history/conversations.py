@@ -161,7 +161,7 @@ def preferred_of(unified_user_id: str) -> Conversation | None:
     """
     links = _links_of(unified_user_id).exclude(account__conversation__chat_id="")  # a program wrote there, nobody else
     wanted = links.filter(user__preferred=F("account"))
-    return _latest(wanted) or _latest(linking.grown(links)) or _latest(links)
+    return _latest(wanted) or _latest(linking.established(links)) or _latest(links)
 
 
 def account_of(unified_user_id: str, *, platform: str) -> PlatformAccount | None:
