@@ -90,12 +90,6 @@ def number_seconds(pairing: Pairing) -> int:
     return limits().invitation_number_seconds if pairing.person_id else limits().number_seconds
 
 
-def count_try(pairing: Pairing) -> bool:
-    """Count a number before it is looked at, so that none is evaluated beyond the last. False if none is left."""
-    claimed = Pairing.objects.filter(pk=pairing.pk, state=State.CLAIMED, expires_at__gt=clock.now())
-    return claimed.filter(tries__lt=limits().number_tries).update(tries=F("tries") + 1) == 1
-
-
 def end(pairing: Pairing, state: str, *, was: Iterable[str], strike: PlatformAccount | None = None) -> bool:
     """Bring a live request to its end, once: False if somebody else was first, or it is no longer what it `was` when
     this was decided.

@@ -81,7 +81,7 @@ def hear_edit(change: MessageEdit) -> bool:
 def burn_in(text: str) -> bool:
     """Spend every live code in something that others can read. Whether there was one."""
     found = codes.all_within(text)
-    return bool(found) and pair_in_chat.burn(found=found)
+    return bool(found) and pair_in_chat.burn(secrets=found)
 
 
 def is_secret(text: str, author: PlatformAccount | None) -> bool:
@@ -194,7 +194,7 @@ def _guess(text: str, account: PlatformAccount, *, takes: bool) -> bool:
     try as many as they like.
     """
     found = codes.found_in_private(text)
-    return bool(found) and pair_in_chat.guess(account=account, found=found, takes=takes) != Outcome.NOTHING
+    return bool(found) and pair_in_chat.try_codes(account=account, secrets=found, takes=takes) != Outcome.NOTHING
 
 
 def _hide_number(message: InboundMessage, account: PlatformAccount, is_here_and_now: bool) -> bool:

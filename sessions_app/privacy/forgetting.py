@@ -21,7 +21,8 @@ from identity.flows import linking
 from identity.links import locks
 from identity.models import Browser, PlatformAccount
 from identity.notices import Template
-from identity.pairing import codes
+from identity.pairing import challenge
+from identity.pairing.challenge import Verdict
 from identity.pairing.settings import limits
 from identity.support import clock, portions
 from sessions_app import texts
@@ -142,16 +143,15 @@ def _try(request: ForgetRequest | None, number: str, browser: Browser | None) ->
         return Answer(Outcome.NOTHING)
     if request.browser != (browser.pk if browser else None):
         return Answer(Outcome.ELSEWHERE)
-    tries = limits().number_tries
-    mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ASKED)
-    if not mine.filter(tries__lt=tries).update(tries=F("tries") + 1):  # counted before it is looked at
+    pending = ForgetRequest.objects.filter(pk=request.pk, state=State.ASKED)
+    check = challenge.check(number, confirmation.number_of(request), pending=pending, tries=request.tries)
+    if check.verdict == Verdict.ENDED:
         return Answer(Outcome.NOTHING)
-    if codes.is_same(number, confirmation.number_of(request)):
+    if check.verdict == Verdict.RIGHT:
         return Answer(Outcome.RIGHT, request=request)
-    left = tries - request.tries - 1
-    if left > 0:
-        return Answer(Outcome.WRONG, left)
-    mine.update(state=State.ENDED, ended_at=clock.now())
+    if check.verdict == Verdict.WRONG:
+        return Answer(Outcome.WRONG, check.left)
+    pending.update(state=State.ENDED, ended_at=clock.now())
     return Answer(Outcome.LOCKED)
 
 

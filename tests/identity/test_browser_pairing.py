@@ -146,7 +146,7 @@ def test_it_may_be_denied_in_the_chat(told: Told) -> None:
 def test_it_burns_a_code_of_the_page_that_is_posted_in_public() -> None:
     request = shown(browser())
 
-    assert pair_in_chat.burn(found=[code(request)])
+    assert pair_in_chat.burn(secrets=[code(request)])
     assert state(request) == "burned"
 
 

@@ -187,7 +187,7 @@ def test_it_answers_every_code_that_does_not_work_alike(
     elif ended == "cancelled":
         pair_in_chat.cancel(account=alice)
     elif ended == "burned":
-        pair_in_chat.burn(found=[secret])
+        pair_in_chat.burn(secrets=[secret])
 
     assert pair_in_chat.claim(account=mallory, secret=secret) == Outcome.WRONG
 
@@ -525,7 +525,7 @@ def test_it_burns_what_was_posted_and_tells_the_owner_alone(told: Told, alice: P
     request = offered(alice)
     told.to(alice)
 
-    assert pair_in_chat.burn(found=["BBBBBBBB", code(request)])
+    assert pair_in_chat.burn(secrets=["BBBBBBBB", code(request)])
 
     assert state(request) == "burned"
     assert [one for one, _, _ in told.said] == [alice]
@@ -540,7 +540,7 @@ def test_it_burns_neither_what_was_claimed_nor_what_has_run_out(
     request, stale = claimed(alice_discord, alice), offered(mallory)
     later(601, Pairing.objects.filter(pk=stale.pk))
 
-    assert not pair_in_chat.burn(found=[code(request), pairs.token(request), code(stale)])
+    assert not pair_in_chat.burn(secrets=[code(request), pairs.token(request), code(stale)])
     assert (state(request), state(stale)) == ("claimed", "offered")
 
 
@@ -642,7 +642,7 @@ def test_it_denies_and_cancels_nothing_that_has_run_out(told: Told, who: str) ->
 def test_it_writes_down_what_was_burned(alice: PlatformAccount) -> None:
     request = offered(alice)
 
-    pair_in_chat.burn(found=[code(request)])
+    pair_in_chat.burn(secrets=[code(request)])
 
     event = AuditEvent.objects.latest("pk")
     assert (event.kind, event.actor, event.account_hash) == ("pairing_burned", "system", audit.account_hash(alice))

@@ -186,7 +186,7 @@ def test_a_number_that_fits_two_requests_finishes_one(
     alice = person("alice", telegram)
     first, second = invited(alice, discord), invited(alice, account("alice", "slack"))
     told.said.clear()
-    monkeypatch.setattr("identity.flows.complete_pairing.fits", lambda *_: True)
+    monkeypatch.setattr(codes, "is_same", lambda *_: True)
 
     assert pair_in_chat.confirm(account=telegram, number="000000") == Outcome.LINKED
 
@@ -321,7 +321,7 @@ def test_the_responder_or_an_own_account_may_deny(telegram: PlatformAccount, dis
 def test_it_is_burned_in_public_like_any_code() -> None:
     request = invited(person("alice"))
 
-    assert pair_in_chat.burn(found=[pairs.token(request)])
+    assert pair_in_chat.burn(secrets=[pairs.token(request)])
     assert state(request) == "burned"
 
 

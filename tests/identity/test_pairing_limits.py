@@ -66,10 +66,11 @@ def test_it_counts_wrong_codes_beside_one_that_lives(mallory: PlatformAccount, b
     target = code(offered(account("alice")))
 
     outcomes = [
-        pair_in_chat.guess(account=mallory, found=[lives, wrong]) for wrong in ("BBBBBBBB", "CCCCCCCC", "DDDDDDDD")
+        pair_in_chat.try_codes(account=mallory, secrets=[lives, wrong])
+        for wrong in ("BBBBBBBB", "CCCCCCCC", "DDDDDDDD")
     ]
     outcomes += [
-        pair_in_chat.guess(account=mallory, found=[lives, wrong, "FFFFFFFF"]) for wrong in ("GGGGGGGG", target)
+        pair_in_chat.try_codes(account=mallory, secrets=[lives, wrong, "FFFFFFFF"]) for wrong in ("GGGGGGGG", target)
     ]
 
     kept = Outcome.OWN_CODE if beside == "own" else Outcome.REFUSED

@@ -594,7 +594,7 @@ def test_it_refuses_nothing_that_somebody_else_has_claimed(claimed_before_its_en
 def test_it_burns_nothing_that_somebody_has_claimed(claimed_before_its_end: Pairing) -> None:
     request = claimed_before_its_end
 
-    assert not pair_in_chat.burn(found=[code(request)])
+    assert not pair_in_chat.burn(secrets=[code(request)])
     assert state(request) == "claimed"
 
 

@@ -163,7 +163,7 @@ def test_it_burns_a_code_from_before(settings: Settings) -> None:
     code = pairs.code(pairs.offered(account("alice")))
     rotate(settings)
 
-    assert pair_in_chat.burn(found=[code])
+    assert pair_in_chat.burn(secrets=[code])
 
 
 def test_it_takes_the_number_of_somebody_who_asked_to_be_forgotten_before(settings: Settings) -> None:
