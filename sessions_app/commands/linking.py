@@ -66,7 +66,7 @@ def hear_edit(change: MessageEdit) -> bool:
     read them, as what is posted there.
     """
     text = change.text
-    if not (_step_of(text) or codes.all_within(text) or codes.numbers_within(text)):
+    if not (_step_of(text) or codes.secrets_within(text) or codes.numbers_within(text)):
         return False
     place = {"platform": change.address.platform, "chat_id": change.address.chat_id}
     chat = Conversation.objects.filter(**place, kind=Conversation.Kind.DM).select_related("account").first()
@@ -80,13 +80,13 @@ def hear_edit(change: MessageEdit) -> bool:
 
 def burn_in(text: str) -> bool:
     """Spend every live code in something that others can read. Whether there was one."""
-    found = codes.all_within(text)
+    found = codes.secrets_within(text)
     return bool(found) and pair_in_chat.burn(secrets=found)
 
 
 def is_secret(text: str, author: PlatformAccount | None) -> bool:
     """Whether a text is about linking, or has a code or a number in it that may be live: nothing else may keep it."""
-    if _step_of(text) is not None or codes.found_in_private(text):
+    if _step_of(text) is not None or codes.secrets_within(text):
         return True
     return author is not None and _number_within(text, author) is not None
 
@@ -98,7 +98,7 @@ def is_for_the_app(text: str, account: PlatformAccount) -> bool:
     step = _step_of(text)
     if step is not None and step is not _number:
         return True
-    return bool(codes.found_in_private(text)) or _number_within(text, account) is not None
+    return bool(codes.secrets_within(text)) or _number_within(text, account) is not None
 
 
 def _step_of(text: str) -> Step | None:
@@ -193,7 +193,7 @@ def _guess(text: str, account: PlatformAccount, *, takes: bool) -> bool:
     """Letters that may be a code are tried, and counted if they are none, as looking at them for free would let anybody
     try as many as they like.
     """
-    found = codes.found_in_private(text)
+    found = codes.secrets_within(text)
     return bool(found) and pair_in_chat.try_codes(account=account, secrets=found, takes=takes) != Outcome.NOTHING
 
 
