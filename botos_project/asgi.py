@@ -10,7 +10,6 @@ from typing import Any
 import django
 from asgiref.sync import sync_to_async
 from channels.routing import ProtocolTypeRouter, URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.db import connections
@@ -26,7 +25,7 @@ mistakes.explain()
 django.setup(set_prefix=False)  # first: it loads the apps, which routes are made of
 
 from botos_project.ingress import Ingress  # noqa: E402
-from identity.web.routing import websocket_urlpatterns  # noqa: E402 - needs the apps
+from identity.web.routing import OwnPagesOnly, websocket_urlpatterns  # noqa: E402 - needs the apps
 
 REQUESTS_APART = 20  # pages at once in a process of their own
 
@@ -56,7 +55,7 @@ class Site(ProtocolTypeRouter):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, requests: int) -> None:
         anywhere_else: Any = nowhere
-        live = AllowedHostsOriginValidator(URLRouter([*websocket_urlpatterns, re_path(r"", anywhere_else)]))
+        live = OwnPagesOnly(URLRouter([*websocket_urlpatterns, re_path(r"", anywhere_else)]))
         super().__init__({"http": Ingress(_pages, requests=requests), "websocket": live})
 
     def bounded(self, requests: int) -> Site:

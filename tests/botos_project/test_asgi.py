@@ -27,7 +27,7 @@ async def answers_to_websocket(path: str, *, origin: str) -> list[str]:
     async def send(message: Any) -> None:
         said.append(message["type"])
 
-    headers = [(b"origin", origin.encode())]
+    headers = [(b"origin", origin.encode()), (b"host", b"localhost")]
     scope: Any = {"type": "websocket", "path": path, "headers": headers, "subprotocols": []}
     await application(scope, receive, send)
     return said
@@ -35,6 +35,6 @@ async def answers_to_websocket(path: str, *, origin: str) -> list[str]:
 
 @pytest.mark.django_db(transaction=True)  # channels looks after connections
 @pytest.mark.asyncio
-@pytest.mark.parametrize("origin", ["http://localhost", "http://mallory.example"])
+@pytest.mark.parametrize("origin", ["http://localhost", "http://mallory.example", "http://[", "http://localhost:x"])
 async def test_it_refuses_a_live_page_that_does_not_exist_without_an_error(origin: str) -> None:
     assert await answers_to_websocket("/nowhere/", origin=origin) == ["websocket.close"]

@@ -255,7 +255,16 @@ async def test_it_tells_many_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["", "null", "http://mallory.example", "https://localhost", "http://localhost:81", "http://localhost:x"]
+    "origin",
+    [
+        "",
+        "null",
+        "http://mallory.example",
+        "https://localhost",
+        "http://localhost:81",
+        "http://localhost:x",
+        "http://[",
+    ],
 )
 async def test_it_opens_for_own_pages_alone(origin: str) -> None:
     page = await in_database(Page)()
