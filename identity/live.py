@@ -1,10 +1,11 @@
-"""What pages that are open now must know: that something changed, never what.
+"""Live events: they tell open pages that something changed, never what.
 
-A change writes a row in its own transaction, and wakes whoever reads when that commits: in this process through memory,
-in others through the channel layer if there is Redis, else they look twice a second. Losing a wake-up loses nothing.
+A change writes a row in its own transaction. When that commits, it wakes the readers: those of this process through
+memory, those of others through the channel layer if there is Redis; without Redis they poll twice a second. A lost
+wake-up loses nothing.
 
-Ids may become visible out of order on PostgreSQL, a smaller one after a greater one, so what was read in the last
-seconds is read again and what is known of it is dropped.
+On PostgreSQL a smaller id may become visible after a greater one. So the rows of the last seconds are read again, and
+known ones are dropped.
 """
 
 from __future__ import annotations
@@ -53,27 +54,27 @@ class Event:
 
 
 def topics(*, accounts: Iterable[int | None] = (), browsers: Iterable[UUID | None] = ()) -> list[str]:
-    """The topics of accounts and browsers, given by primary key; None is nobody."""
-    of_accounts = [f"account:{one}" for one in accounts if one is not None]
-    of_browsers = [f"browser:{one}" for one in browsers if one is not None]
+    """Return the topics of accounts and browsers, given by primary key; None is skipped."""
+    of_accounts = [f"account:{pk}" for pk in accounts if pk is not None]
+    of_browsers = [f"browser:{pk}" for pk in browsers if pk is not None]
     return list(dict.fromkeys([*of_accounts, *of_browsers]))
 
 
 def announce(topic: str | Iterable[str], kind: str) -> None:
-    """Say that something of this kind changed, when (and if) the caller's transaction commits."""
-    named = [topic] if isinstance(topic, str) else list(topic)
-    if named:
-        LiveEvent.objects.bulk_create(LiveEvent(topic=one, kind=kind) for one in named)
+    """Announce that something of this kind changed, when (and if) the caller's transaction commits."""
+    names = [topic] if isinstance(topic, str) else list(topic)
+    if names:
+        LiveEvent.objects.bulk_create(LiveEvent(topic=name, kind=kind) for name in names)
         transaction.on_commit(wake, robust=True)
 
 
 def forget_old() -> int:
-    """Delete events that no page can want any more. How many there were."""
+    """Delete events that are too old for any page. Returns how many."""
     return LiveEvent.objects.filter(at__lt=clock.bound(-KEPT_SECONDS)).delete()[0]
 
 
 def position() -> int:
-    """From which id on a page that is rendered now must hear: everything before it is seen already."""
+    """Return the id behind which a page that is rendered now must hear events: it shows all that came before."""
     settled = clock.read() - timedelta(seconds=REREAD_SECONDS)
     return LiveEvent.objects.filter(at__lt=settled).aggregate(last=Max("id"))["last"] or 0
 
@@ -82,43 +83,44 @@ def position() -> int:
 
 
 def wake() -> None:
-    """Have all readers look now, in this process and, through Redis, in the others. Never waits, never fails."""
+    """Wake all readers, in this process and, through Redis, in the others. Never waits, never fails."""
     for reader in list(_readers.values()):
         reader.wake()
-    if _is_shared() and not _doorbell_rings.is_set():
-        _doorbell_rings.set()  # one ring is enough for all that is announced until it is heard
-        _doorbell.submit(_ring)
+    if _is_shared() and not _is_notifying.is_set():
+        _is_notifying.set()  # one message is enough for all that is announced until it is sent
+        _notifier.submit(_notify_other_processes)
 
 
 def _is_shared() -> bool:
     return not isinstance(get_channel_layer(), InMemoryChannelLayer)
 
 
-_doorbell = ThreadPoolExecutor(1, thread_name_prefix="live-doorbell")
-_doorbell_rings = threading.Event()
+_notifier = ThreadPoolExecutor(1, thread_name_prefix="live-notifier")
+_is_notifying = threading.Event()
 
 
-def _ring() -> None:
-    _doorbell_rings.clear()
+def _notify_other_processes() -> None:
+    async def send() -> None:
+        layer: Any = get_channel_layer()
+        await layer.group_send(_GROUP, {"type": "live.wake"})
+
+    _is_notifying.clear()
     try:
-        asyncio.run(_send_to_all())  # needs no other thread, which a program that is about to end would not get
-    except Exception as error:  # noqa: BLE001 - whoever listens looks by himself after a while
-        log.warning("other processes were not told of live events: %s", type(error).__name__)
-
-
-async def _send_to_all() -> None:
-    layer: Any = get_channel_layer()
-    await layer.group_send(_GROUP, {"type": "live.wake"})
+        asyncio.run(send())  # needs no other thread, which a program that is about to end would not get
+    except Exception as error:  # noqa: BLE001 - the others poll
+        log.warning(
+            "Wake-up of other processes failed: %s; they read live events at their next poll", type(error).__name__
+        )
 
 
 # --- Reading
 
 
 async def subscribe(wanted: Collection[str], *, after: int | None = None) -> AsyncGenerator[list[Event], None]:
-    """Events of these topics as they come, by id and each once, all together that have come since the last were taken;
-    with `after`, those behind that id first.
+    """Yield the events of these topics as they come, each once, in batches in the order of their ids.
 
-    An id that became visible late comes late. Ends when the subscriber is too slow: subscribe again, after the last id.
+    With `after`, the events behind that id come first. An id that becomes visible late comes late. The generator ends
+    when the subscriber is more than MAX_WAITING events behind: subscribe again, after the last id.
     """
     reader, queue = _reader_here(), _Queue(frozenset(wanted))
     reader.add(queue)
@@ -134,7 +136,7 @@ async def subscribe(wanted: Collection[str], *, after: int | None = None) -> Asy
 
 
 def _at_start(after: int | None, wanted: Collection[str]) -> tuple[set[int], list[Event]]:
-    """The ids that the subscriber knows or is given now, and the events behind `after`."""
+    """Return the ids that the subscriber knows or gets now, and the events behind `after`."""
     recent = Q(at__gt=clock.read() - timedelta(seconds=2 * REREAD_SECONDS))
     behind = Q(id__gt=after) if after is not None else Q(pk__in=())
     rows = LiveEvent.objects.filter(recent | behind, topic__in=wanted).order_by("id")
@@ -143,7 +145,7 @@ def _at_start(after: int | None, wanted: Collection[str]) -> tuple[set[int], lis
 
 
 class _Queue:
-    """What one subscriber has not taken yet."""
+    """The events that one subscriber has not taken yet."""
 
     def __init__(self, wanted: frozenset[str]) -> None:
         self._wanted = wanted
@@ -166,14 +168,14 @@ class _Queue:
 
 
 class _Reader:
-    """Reads for all subscribers of this process (of one event loop), as long as there are any."""
+    """Reads live events for all subscribers of one event loop, while there are any."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._queues: set[_Queue] = set()
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._is_told = False  # of what other processes announce, through the channel layer
+        self._is_listening = False  # to other processes, through the channel layer
 
     def add(self, queue: _Queue) -> None:
         self._queues.add(queue)
@@ -201,23 +203,21 @@ class _Reader:
                 seen = seen or _Seen(await database_sync_to_async(position)())
                 new = seen.unknown(await database_sync_to_async(_newer)(seen.floor))
             except Exception:
-                log.exception("live events could not be read; trying again")
+                log.exception("Reading live events failed; reading again at the next poll")
                 new = []
             for queue in self._queues if new else ():
                 queue.put(new)
-            await self._rest()
-
-    async def _rest(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), POLL_WITH_REDIS_SECONDS if self._is_told else POLL_SECONDS)
+            pause = POLL_WITH_REDIS_SECONDS if self._is_listening else POLL_SECONDS
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), pause)
 
     async def _listen(self) -> None:
-        """Be woken by other processes. Without Redis for a while the reader looks more often."""
+        """Let other processes wake the reader. While Redis is away, the reader polls more often."""
         while True:
             layer: Any = get_channel_layer()
             try:
                 channel = await layer.new_channel()
-                self._is_told = True
+                self._is_listening = True
                 while True:
                     # Again and again: the layer drops a member that joined longer ago than its `group_expiry`.
                     await layer.group_add(_GROUP, channel)
@@ -226,14 +226,16 @@ class _Reader:
                             while True:
                                 await layer.receive(channel)
                                 self._woken.set()
-            except Exception as error:  # noqa: BLE001 - whatever Redis has, it may come back
-                self._is_told = False
-                log.warning("no word from other processes: %s; looking every %s s", type(error).__name__, POLL_SECONDS)
+            except Exception as error:  # noqa: BLE001 - Redis may come back from any error
+                self._is_listening = False
+                log.warning(
+                    "Listening to other processes failed: %s; polling every %s s", type(error).__name__, POLL_SECONDS
+                )
                 await asyncio.sleep(POLL_WITH_REDIS_SECONDS)
 
 
 class _Seen:
-    """Which events were read already. `floor` lags some seconds behind, so that late ones are found."""
+    """The events that were read already. Reading goes on behind `floor`, which lags some seconds, to find late ones."""
 
     def __init__(self, floor: int) -> None:
         self.floor = floor
@@ -248,7 +250,7 @@ class _Seen:
             self._marks.append((now, max(event.id for event in new)))
         while self._marks and self._marks[0][0] < now - REREAD_SECONDS:
             self.floor = max(self.floor, self._marks.popleft()[1])
-            self._known = {one for one in self._known if one > self.floor}
+            self._known = {pk for pk in self._known if pk > self.floor}
         return new
 
 
@@ -262,8 +264,8 @@ _readers: dict[asyncio.AbstractEventLoop, _Reader] = {}
 
 def _reader_here() -> _Reader:
     loop = asyncio.get_running_loop()
-    for old in [one for one in _readers if one.is_closed()]:
-        del _readers[old]
+    for closed in [known for known in _readers if known.is_closed()]:
+        del _readers[closed]
     if loop not in _readers:
         _readers[loop] = _Reader()
     return _readers[loop]

@@ -1,12 +1,12 @@
-"""What the sockets of this process may hear, asked for all of them together: fifty pages that are told of one change at
-once cost one look, not fifty.
+"""The topics that the sockets of this process may hear, looked up for all of them together.
+
+When one change concerns fifty open pages, their rights are checked by one look-up, not by fifty.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from channels.db import database_sync_to_async
@@ -21,37 +21,36 @@ NOBODY: Topics = frozenset()
 
 
 def topics_of(session_keys: Collection[str]) -> dict[str, Topics]:
-    """The topics that the browser of each of these sessions may hear of now; none if it has ended. Five queries."""
-    ids = _browsers_of(session_keys)
-    alive = browser_sessions.alive(ids.values())
-    heard = browser_sessions.heard_in(alive)
-    return {key: _topics(one, heard[one]) if one in alive else NOBODY for key, one in ids.items()}
+    """Return the topics that the browser of each session may hear now; none if it has ended. Five queries.
 
-
-def _topics(browser_id: UUID, accounts: Collection[int]) -> Topics:
-    return frozenset(live.topics(accounts=accounts, browsers=[browser_id]))
-
-
-def _browsers_of(session_keys: Collection[str]) -> dict[str, UUID]:
-    """Read anew each time: a socket outlives many changes of its session."""
+    The sessions are read again each time: a socket outlives many changes of its session.
+    """
     sessions = SessionStore.get_model_class().objects.filter(
         session_key__in=session_keys, expire_date__gt=timezone.now()
     )
     stored = {session.session_key: SessionStore().decode(session.session_data) for session in sessions}
     named = {key: browser_sessions.named_in(session) for key, session in stored.items()}
-    return {key: one for key, one in named.items() if one is not None}
+    browsers = {key: browser_id for key, browser_id in named.items() if browser_id is not None}
+    alive = browser_sessions.alive(browsers.values())
+    accounts = browser_sessions.heard_in(alive)
+    return {
+        key: frozenset(live.topics(accounts=accounts[browser_id], browsers=[browser_id]))
+        if browser_id in alive
+        else NOBODY
+        for key, browser_id in browsers.items()
+    }
 
 
 async def topics(session_key: str) -> Topics:
-    """What one session may hear of now, looked up after this was called."""
+    """Return the topics that one session may hear now, by a look-up that begins after this call."""
     loop = asyncio.get_running_loop()
-    if loop not in _desks:
-        _desks[loop] = _Desk()
-    return await _desks[loop].ask(session_key)
+    if loop not in _batches:
+        _batches[loop] = _Batch()
+    return await _batches[loop].ask(session_key)
 
 
-class _Desk:
-    """Takes the questions of an event loop, and answers all that have come meanwhile with one look."""
+class _Batch:
+    """Collects the questions of an event loop while a look-up runs, and answers all of them with the next one."""
 
     def __init__(self) -> None:
         self._asked: dict[str, asyncio.Future[Topics]] = {}
@@ -69,13 +68,13 @@ class _Desk:
         while self._asked:
             asked, self._asked = self._asked, {}
             try:
-                found = await database_sync_to_async(topics_of)(list(asked))
-            except Exception as error:  # noqa: BLE001 - goes to whoever asked
+                topics_by_key = await database_sync_to_async(topics_of)(list(asked))
+            except Exception as error:  # noqa: BLE001 - raised where it was asked
                 for answer in asked.values():
                     answer.set_exception(error)
             else:
                 for key, answer in asked.items():
-                    answer.set_result(found.get(key, NOBODY))
+                    answer.set_result(topics_by_key.get(key, NOBODY))
 
 
-_desks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Desk] = WeakKeyDictionary()
+_batches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Batch] = WeakKeyDictionary()

@@ -33,7 +33,7 @@ for number in range(count):
     print(time.time(), flush=True)
     live.announce(topic, str(number))
     time.sleep(pause)
-live._doorbell.shutdown()
+live._notifier.shutdown()
 """
 
 
