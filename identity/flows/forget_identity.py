@@ -1,9 +1,9 @@
-"""What is left of somebody who is forgotten: rows that others' rows point to, without an id or a name."""
+"""Forgets an account: ends what it takes part in, and empties the rows that others' rows point to of ids and names."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
@@ -20,47 +20,40 @@ from identity.support.sanitize import harmless
 
 @transaction.atomic
 def leave(account: PlatformAccount, among: Collection[int]) -> list[int]:
-    """End what the account, and those `among` (primary keys) that it reaches at this moment, are party to: browsers,
-    requests, links. The person's other accounts are told. Who has left.
+    """End the browsers, requests and links of the accounts `among` (primary keys) that this account reaches now.
+
+    Tells the person's other accounts. Returns the primary keys of those that have left.
     """
-    held = linking.hold_links_of(account)
-    leaving = [one for one in linking.reach(account) if one.pk in among]
+    links = linking.hold_links_of(account)
+    leaving = [reached for reached in linking.reach(account) if reached.pk in among]
     browser_sessions.sign_out_everywhere(*leaving)
-    for one in leaving:
-        pair_in_chat.cancel(account=one)
-    linking.end([link for link in held if link.account in leaving], actor=audit.actor(account), method="forgotten")
-    return [one.pk for one in leaving]
+    for leaver in leaving:
+        pair_in_chat.cancel(account=leaver)
+    linking.end([link for link in links if link.account in leaving], actor=audit.actor(account), method="forgotten")
+    return [leaver.pk for leaver in leaving]
 
 
 @transaction.atomic
 def make_nameless(account: PlatformAccount) -> None:
-    """Take id and names from an account, and from people who have no other. A person who has another takes its name,
-    unless an operator chose theirs. The log keeps a keyed hash.
+    """Delete the id and names of an account, and of people who have no other account. The log keeps a keyed hash.
+
+    A person who has another account takes that one's name, unless an operator chose the name.
     """
     locks.lock_person(account.pk)
     audit.record(kind="forgotten", actor=audit.actor(account), account=account)
     people = list(UnifiedUser.objects.filter(links__account=account).distinct().order_by("pk"))
-    nobody = f"forgotten-{secrets.token_hex(16)}"
-    PlatformAccount.objects.filter(pk=account.pk).update(platform_user_id=nobody, display_name="", username="")
+    no_id = f"forgotten-{secrets.token_hex(16)}"
+    PlatformAccount.objects.filter(pk=account.pk).update(platform_user_id=no_id, display_name="", username="")
     UnifiedUser.objects.filter(preferred=account).update(preferred=None)
     for person in people:
         others = linking.accounts_of(person)
         if not others:
-            _make_person_nameless(person)
+            UnifiedUser.objects.filter(pk=person.pk).update(
+                unified_user_id=policy.generated_id(), display_name="", is_name_chosen=False, preferred=None
+            )
         elif not person.is_name_chosen:
             UnifiedUser.objects.filter(pk=person.pk).update(display_name=harmless(others[0].display_name))
-    _blank_operators_log([account, *people, *AccountLink.objects.filter(account=account)])
-
-
-def _make_person_nameless(person: UnifiedUser) -> None:
-    new_id = policy.generated_id()
-    UnifiedUser.objects.filter(pk=person.pk).update(
-        unified_user_id=new_id, display_name="", is_name_chosen=False, preferred=None
-    )
-
-
-def _blank_operators_log(rows: Iterable[PlatformAccount | UnifiedUser | AccountLink]) -> None:
-    """The admin writes down how what it changed was called."""
-    for row in rows:
+    for row in (account, *people, *AccountLink.objects.filter(account=account)):
         kind = ContentType.objects.get_for_model(row)
+        # The admin's log keeps what a row was called when an operator changed it.
         LogEntry.objects.filter(content_type=kind, object_id=str(row.pk)).update(object_repr="")

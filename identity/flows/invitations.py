@@ -1,4 +1,4 @@
-"""An operator's invitation as it is seen: its code once, right after it was issued, and what becomes of it."""
+"""An operator's invitation as it is shown: its code once, right after it was issued, and then its state."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ LIVE = (State.OFFERED, State.CLAIMED)
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """What the person gets to see, derived for the moment in which it is shown. Its repr says nothing of it."""
+    """What the person gets to see, derived when it is shown. Its repr shows no secret."""
 
     code: str = field(repr=False)
-    deep_link: str = field(repr=False)  # opens Telegram with the code; empty where that is no way
+    deep_link: str = field(repr=False)  # opens Telegram with the code; empty without a Telegram bot
     text: str = field(repr=False)
     expires_at: datetime
 
     @property
     def qr(self) -> str:
-        """The deep link as a picture, in a `data:` address; empty without one."""
+        """The deep link as a picture, in a `data:` address; empty without a link."""
         return qr.picture(self.deep_link)
 
 
 def shown(invitations: list[Pairing]) -> list[Invitation]:
-    """What to show of these, which must have been issued just now. Two queries for any number."""
+    """Return what to show of invitations that were issued just now. Two queries for any number."""
     doors = {door.platform: door for door in BotProfile.objects.order_by("platform")}
-    live = AccountLink.objects.live().filter(user__in={one.person_id for one in invitations})
+    live = AccountLink.objects.live().filter(user__in={invitation.person_id for invitation in invitations})
     linked = set(live.values_list("user_id", flat=True))
-    return [_shown(one, doors, has_accounts=one.person_id in linked) for one in invitations]
+    return [_shown(invitation, doors, has_accounts=invitation.person_id in linked) for invitation in invitations]
 
 
 def _shown(pairing: Pairing, doors: dict[str, BotProfile], *, has_accounts: bool) -> Invitation:
@@ -50,18 +50,12 @@ def _shown(pairing: Pairing, doors: dict[str, BotProfile], *, has_accounts: bool
     code = codes.shown_code(derived.code)
     door = doors.get(TELEGRAM) if pairing.platform in {"", TELEGRAM} else None
     deep_link = f"{door.url}?start={derived.token}" if door and door.url else ""
-    wanted = [one for one in doors.values() if pairing.platform in {"", one.platform}]
-    text = _text(pairing, _where(wanted, pairing.platform), code, deep_link, has_accounts=has_accounts)
-    return Invitation(code, deep_link, text, pairing.expires_at)
-
-
-def _where(doors: list[BotProfile], platform: str) -> str:
-    named = [f"{labels.title(door.platform)} ({door.url or harmless(door.name)})" for door in doors]
-    return _(" or ").join(named) or (labels.title(platform) if platform else _("the app that you use"))
-
-
-def _text(pairing: Pairing, where: str, code: str, deep_link: str, *, has_accounts: bool) -> str:
-    """The words that an operator passes on."""
+    bots = [
+        f"{labels.title(bot.platform)} ({bot.url or harmless(bot.name)})"
+        for bot in doors.values()
+        if pairing.platform in {"", bot.platform}
+    ]
+    where = _(" or ").join(bots) or (labels.title(pairing.platform) if pairing.platform else _("the app that you use"))
     steps = [
         _("1. Open a private chat with the bot in %(where)s."),
         _("2. Send it this code: %(code)s"),
@@ -73,20 +67,20 @@ def _text(pairing: Pairing, where: str, code: str, deep_link: str, *, has_accoun
         _("The code works once, until %(until)s. Send the number to nobody."),
     ]
     values = {"where": where, "code": code, "link": deep_link, "until": moment(pairing.expires_at)}
-    return "\n".join(steps) % values
+    return Invitation(code, deep_link, "\n".join(steps) % values, pairing.expires_at)
 
 
 def moment(at: datetime) -> str:
-    """A moment in words that mean the same everywhere."""
+    """Return a moment as text that means the same everywhere."""
     return f"{at:%Y-%m-%d %H:%M} UTC"
 
 
-# --- What becomes of it
+# --- Its state
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where a request stands, in a word and in a sentence. No secret is in it."""
+    """The state of a request, as a word and as a sentence. It contains no secret."""
 
     state: str
     text: str
@@ -98,17 +92,18 @@ class Status:
 
 
 def state_of(pairing: Pairing, now: datetime | None = None) -> str:
-    """Its state by the clock: what has run out is over, whether or not somebody has noted it yet.
+    """Return the state by the clock: a request that has run out is expired, even if its row does not say so yet.
 
-    Lists read the clock once and give `now`.
+    Lists read the clock once and pass `now`.
     """
     is_over = pairing.ended_at is None and pairing.expires_at <= (now or clock.read())
     return State.EXPIRED if is_over else State(pairing.state)
 
 
 def status_of(invitation: Pairing) -> Status:
-    """Where an invitation stands. Needs `person` and `responder`."""
-    state, who = state_of(invitation), _who(invitation.responder)
+    """Return the status of an invitation. Reads `person` and `responder`."""
+    state = state_of(invitation)
+    who = labels.described(invitation.responder) if invitation.responder else _("nobody")
     if state == State.CLAIMED:
         return _claimed(invitation, who)
     texts = {
@@ -125,10 +120,6 @@ def status_of(invitation: Pairing) -> Status:
         ),
     }
     return Status(state, texts[State(state)] % {"who": who, "until": moment(invitation.expires_at)})
-
-
-def _who(account: PlatformAccount | None) -> str:
-    return labels.described(account) if account else _("nobody")
 
 
 def _claimed(invitation: Pairing, who: str) -> Status:
@@ -154,12 +145,12 @@ def _claimed(invitation: Pairing, who: str) -> Status:
 
 
 def initiator_of(pairing: Pairing) -> str:
-    """Who began it: an account, a browser or an operator. Needs both initiators."""
+    """Return who began a request: an account, a browser or an operator. Reads both initiators."""
     return _party(pairing.initiator, pairing.initiator_browser) or pairing.operator
 
 
 def responder_of(pairing: Pairing) -> str:
-    """Who has claimed it; empty if nobody has. Needs both responders."""
+    """Return who claimed a request; empty if it is not claimed. Reads both responders."""
     return _party(pairing.responder, pairing.responder_browser)
 
 
@@ -173,15 +164,15 @@ def _party(account: PlatformAccount | None, browser: Browser | None) -> str:
 
 
 def rows(issued: list[Pairing]) -> list[list[str]]:
-    """One row for each: unified id, display name, code, deep link and end. They must have been issued just now."""
+    """Return a row for each invitation that was issued just now: unified id, display name, code, deep link and end."""
     return [
         [
             pairing.person.unified_user_id,
             pairing.person.display_name,
-            one.code,
-            one.deep_link,
-            one.expires_at.isoformat(),
+            invitation.code,
+            invitation.deep_link,
+            invitation.expires_at.isoformat(),
         ]
-        for pairing, one in zip(issued, shown(issued), strict=True)
+        for pairing, invitation in zip(issued, shown(issued), strict=True)
         if pairing.person
     ]

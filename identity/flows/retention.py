@@ -1,4 +1,4 @@
-"""What time alone takes away of identity: requests, browsers that have ended, and old audit rows. Some at a time."""
+"""Deletes what is too old: requests, browsers, sessions and audit rows, a portion at a time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ DAY = 86_400
 
 
 def forget_old_requests() -> int:
-    """Delete requests and browsers that ended long ago; links stay. How many rows there were.
+    """Delete requests and browsers that ended long ago; links stay. Returns how many rows.
 
-    At least a day ago, however short the operator wants it: starts and strikes are counted for as long.
+    They are kept for at least a day, whatever the setting: starts and strikes of a day are counted by them.
     """
     old = clock.bound(-max(1, settings.BOTOS_KEEP_PAIRINGS_DAYS) * DAY)
     in_browsers = BrowserAccount.objects.filter(ended_at__lt=old).order_by("ended_at")
@@ -33,11 +33,11 @@ def forget_old_requests() -> int:
 
 
 def forget_sessions() -> int:
-    """Delete what is left of browsers' and operators' sessions that have run out. Always 0: all are gone at once."""
+    """Delete the expired sessions of browsers and operators. Returns 0, since none is left for another call."""
     import_module(settings.SESSION_ENGINE).SessionStore.clear_expired()
     return 0
 
 
 def forget_old_audit() -> int:
-    """Delete audit rows beyond their time, which is the only way they go. How many there were."""
+    """Delete audit rows that are too old. Nothing else deletes any. Returns how many."""
     return AuditEvent.objects.drop_beyond(settings.BOTOS_KEEP_AUDIT_DAYS * DAY, most=portions.AT_ONCE)
