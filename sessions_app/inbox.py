@@ -1,4 +1,4 @@
-"""Messages come in: stored once, before the platform hears "received"."""
+"""Receives messages: each is stored once, before the platform gets its acknowledgement."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from identity.support import clock
 from identity.support.text import is_storable, storable
 from sessions_app import texts
 from sessions_app.commands import linking as linking_commands
-from sessions_app.commands import registry as command_registry
+from sessions_app.commands.intent import Intent, classify
 from sessions_app.history import conversations
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable, check_text
 from sessions_app.models import HistoryEntry, InboundEvent
@@ -31,34 +31,31 @@ MAX_PLATFORM = 40
 
 
 def receive(message: InboundMessage, *, resolver: Resolves | None) -> int | None:
-    """Store a message once. Durable on return. Gives the id of the conversation that now waits, None if none does.
+    """Store a message once, durably on return. Return the id of the conversation that now waits, or None.
 
-    Raises Unacceptable for what can never be stored. Whatever the database raises means: not received.
+    Raises Unacceptable for what can never be stored. Any error of the database means that the message is not received.
     """
     _check(message)
+    intent = classify(message.text)
     if not message.is_addressed:
-        linking_commands.burn_in(message.text)
+        linking_commands.burn(intent)
         return None
-    try:
-        return _store(message, resolver)
-    except IdentityUnavailable:
-        if not _is_known(message):
-            _ask_to_try_again(message)
-        return None
-    except DataError as error:
-        raise Unacceptable(str(error).partition("\n")[0]) from error
-    except IntegrityError:
-        # Somebody else stored it, or made its account or conversation just now, which then are there the second time.
-        return None if _is_known(message) else _store_again(message, resolver)
-
-
-def _store_again(message: InboundMessage, resolver: Resolves | None) -> int | None:
-    try:
-        return _store(message, resolver)
-    except IntegrityError:
-        if _is_known(message):
+    is_retry = False
+    while True:
+        try:
+            return _store(message, intent, resolver)
+        except IdentityUnavailable:
+            if not _is_known(message):
+                _ask_to_try_again(message)
             return None
-        raise
+        except IntegrityError:
+            if _is_known(message):
+                return None
+            if is_retry:
+                raise
+            is_retry = True  # another process made the account or conversation, so the second attempt finds it
+        except DataError as error:
+            raise Unacceptable(str(error).partition("\n")[0]) from error
 
 
 def _check(message: InboundMessage) -> None:
@@ -76,70 +73,68 @@ def _check(message: InboundMessage) -> None:
 
 
 @transaction.atomic
-def _store(message: InboundMessage, resolver: Resolves | None) -> int | None:
-    if tombstones.knows(message.address.platform, message.native_key) or watermarks.is_forgotten(message):
+def _store(message: InboundMessage, intent: Intent, resolver: Resolves | None) -> int | None:
+    address = message.address
+    if tombstones.knows(address.platform, message.native_key) or watermarks.is_forgotten(message):
         return None
-    account, is_new = _account_of(message)
+    key = {"platform": address.platform, "platform_user_id": message.sender.user_id}
+    account = PlatformAccount.objects.filter(**key).first()
+    is_new = account is None
+    account = account or PlatformAccount.objects.create(**key, **_labels(message.sender))
     conversation, is_first = conversations.conversation_for(message, account, resolver)
+    is_available = conversations.is_computed(resolver)
     if is_first and message.is_private:
-        _say_what_is_kept(message.address, resolver)
-    is_decided = linking_commands.hear(message, account, is_available=conversations.is_computed(resolver))
+        _send_privacy_notice(address, is_available=is_available)
+    is_decided = linking_commands.handle(message, intent, account, is_available=is_available)
     event = InboundEvent.objects.create(
-        platform=message.address.platform,
+        platform=address.platform,
         native_key=message.native_key,
         conversation=conversation,
         account=account,
-        chat_id=message.address.chat_id,
+        chat_id=address.chat_id,
         chat_name=_label(message.chat_name),
-        thread_id=message.address.thread_id,
+        thread_id=address.thread_id,
         message_id=message.message_id,
-        **decided() if is_decided else to_be_answered(message.text),
+        **decided() if is_decided else to_be_answered(intent),
     )
     transaction.on_commit(lambda: log.info("event %s: received", event.pk, extra={"event": event.pk}))
     if not is_new:
-        _see(account, message.sender)
+        _refresh_labels(account, message.sender)
     watermarks.advance(message)
     return None if is_decided else conversation.pk
 
 
-def _say_what_is_kept(address: Address, resolver: Resolves | None) -> None:
-    """Before anything else is said in a private chat."""
-    own = f"{texts.WHAT_IS_KEPT} {texts.WHAT_ABOUT_IT}" if conversations.is_computed(resolver) else texts.WHAT_IS_KEPT
-    text = settings.BOTOS_NOTICE or labels.with_commands(str(own), on=address.platform)
+def _send_privacy_notice(address: Address, *, is_available: bool) -> None:
+    """Queue the notice that precedes every other message in a private chat."""
+    standard = f"{texts.WHAT_IS_KEPT} {texts.WHAT_ABOUT_IT}" if is_available else texts.WHAT_IS_KEPT
+    text = settings.BOTOS_NOTICE or labels.with_commands(str(standard), on=address.platform)
     if text.lower() != "off":
         outbox_queue.queue(address, text)
 
 
 def decided() -> dict[str, Any]:
-    """The fields of an event about linking: done already, and its words are not kept."""
+    """The fields of an event about linking: it is done, and its text is not stored."""
     return {"kind": InboundEvent.Kind.PAIRING, "text": "", "status": InboundEvent.Status.DONE, "done_at": clock.now()}
 
 
-def to_be_answered(text: str) -> dict[str, Any]:
+def to_be_answered(intent: Intent) -> dict[str, Any]:
     """The fields of an event that waits for its turn."""
-    kind = InboundEvent.Kind.COMMAND if command_registry.is_in_turn(text) else InboundEvent.Kind.MESSAGE
-    return {"kind": kind, "text": text}
+    is_command = intent.command is not None and intent.command.in_turn is not None
+    return {"kind": InboundEvent.Kind.COMMAND if is_command else InboundEvent.Kind.MESSAGE, "text": intent.text}
 
 
-def _account_of(message: InboundMessage) -> tuple[PlatformAccount, bool]:
-    """The account that wrote it, and whether this was its first message."""
-    key = {"platform": message.address.platform, "platform_user_id": message.sender.user_id}
-    account = PlatformAccount.objects.filter(**key).first()
-    if account is not None:
-        return account, False
-    return PlatformAccount.objects.create(**key, **_labels(message.sender)), True
+def _refresh_labels(account: PlatformAccount, sender: Sender) -> None:
+    """Store new labels, and once a day that the account is in use.
 
-
-def _see(account: PlatformAccount, sender: Sender) -> None:
-    """Note new labels, and that the account is in use. Last of all, since deciding takes locks in an order of its own;
-    and not while somebody else holds the account, as they may wait for one of those. The next message brings the same.
+    This comes last, since deciding takes locks in an order of its own. It skips an account that is locked, as the
+    holder may wait for one of those locks; the next message brings the same labels.
     """
-    fresh = _labels(sender)
+    labels_now = _labels(sender)
     is_stale = account.seen_at < clock.read() - timedelta(days=1)
-    if is_stale or fresh != {"display_name": account.display_name, "username": account.username}:
+    if is_stale or labels_now != {"display_name": account.display_name, "username": account.username}:
         free = PlatformAccount.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=account.pk)
-        held = list(free.values_list("pk", flat=True))
-        PlatformAccount.objects.filter(pk__in=held).update(seen_at=clock.now(), **fresh)
+        locked = list(free.values_list("pk", flat=True))
+        PlatformAccount.objects.filter(pk__in=locked).update(seen_at=clock.now(), **labels_now)
 
 
 def _labels(sender: Sender) -> dict[str, str]:
@@ -147,7 +142,7 @@ def _labels(sender: Sender) -> dict[str, str]:
 
 
 def _label(name: str) -> str:
-    """A name as it can be stored: it is a label and identifies nobody."""
+    """The part of a name that can be stored: a label identifies nobody."""
     return storable(name)[:150]
 
 
@@ -158,8 +153,9 @@ def _is_known(message: InboundMessage) -> bool:
 
 @transaction.atomic
 def _ask_to_try_again(message: InboundMessage) -> None:
-    """Fail closed: the words are not kept, nor read back later. With a nonce made of the message's key, a redelivery
-    asks no second time.
+    """Ask the author to write again, and store no text: without an identity there is no conversation to store it in.
+
+    The nonce comes from the message's key, so that a redelivery does not ask again.
     """
     key = f"{message.address.platform} {message.native_key}"
     outbox_queue.queue(message.address, texts.IDENTITY_UNKNOWN, nonce=hashlib.sha256(key.encode()).hexdigest()[:24])
@@ -168,16 +164,19 @@ def _ask_to_try_again(message: InboundMessage) -> None:
 
 @transaction.atomic
 def edit(change: MessageEdit) -> None:
-    """Replace the words of a message that no turn has taken; later, note them on its entry. Starts no turn."""
+    """Replace the text of a message that no turn has taken yet; later, note the new text on its entry.
+
+    An edit starts no turn.
+    """
     check_text(change.text)
     place = {"platform": change.address.platform, "chat_id": change.address.chat_id, "message_id": change.message_id}
     message = InboundEvent.objects.filter(**place, kind=InboundEvent.Kind.MESSAGE)
-    if linking_commands.hear_edit(change):
-        return  # a code or number is kept nowhere
+    if linking_commands.handle_edit(change):
+        return
     if message.filter(done_at=None, starts=0).update(text=change.text):
         return
     if message.filter(done_at=None).update(edited=change.text):
-        return  # the turn that has it notes it when it ends
+        return  # the turn that has the message notes the edit when it ends
     for entry in HistoryEntry.objects.filter(event__in=message, role=HistoryEntry.Role.USER).select_for_update():
         entry.metadata |= {"edited": change.text}
         entry.save(update_fields=["metadata"])

@@ -1,6 +1,6 @@
-"""Linking in a chat: commands, bare codes and numbers, decided in the transaction that receives them.
+"""Linking and deletion in a chat: commands, codes and numbers, decided in the transaction that receives them.
 
-What is heard here is not a turn: its words are not stored, no agent sees them, and it does not wait for one.
+Such a text is no turn: it is not stored, no agent sees it, and it waits for no other turn.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
@@ -23,8 +24,8 @@ from identity.pairing.requests import Outcome
 from identity.pairing.settings import limits
 from identity.support import clock
 from sessions_app import texts
-from sessions_app.commands.registry import ReceiptHandler as Step
-from sessions_app.commands.registry import at_receipt, find, parse
+from sessions_app.commands.intent import Intent, Kind, classify
+from sessions_app.commands.registry import at_receipt
 from sessions_app.messages import InboundMessage, MessageEdit
 from sessions_app.models import Conversation, InboundEvent
 from sessions_app.outbox import queue as outbox_queue
@@ -34,289 +35,236 @@ log = logging.getLogger(__name__)
 
 WARN_EVERY = 3600.0  # seconds between two warnings about clocks
 _warned_at: float | None = None  # on the monotonic clock
-_DEEP_LINK = re.compile(rf"start=({codes.TOKEN_PREFIX}[A-Za-z0-9_-]{{22}})(?![A-Za-z0-9_-])")
+
+# Handles an intent that is typed in private. False if the text turns out to be an ordinary message.
+_Handler = Callable[[PlatformAccount, Intent], bool]
 
 
-def hear(message: InboundMessage, account: PlatformAccount, *, is_available: bool) -> bool:
-    """Decide what `message` does to links and requests. True if it was about them: then its words are not kept.
+def handle(message: InboundMessage, intent: Intent, account: PlatformAccount, *, is_available: bool) -> bool:
+    """Decide what `message` does to links, requests and deletions. True if it was about them: its text is not stored.
 
-    `is_available`: whether the database decides who is who. If not, the person is told that linking is not to be had.
+    intent: that of the message's text. is_available: whether the database decides who is who. If not, people are told
+    that linking is not available.
     """
     if not message.is_private:
-        return _hear_in_public(message, account)
-    step = _step_of(message.text)
+        return _handle_in_group(intent, account)
     if not is_available:
-        return step is not None and step is not _number and _answer_not_here(message, account, step)
-    if step is _number:
-        step = _step_of_number(account)
-    step = step or _claim_within(message.text)
-    is_here_and_now = _is_typed_here_and_now(message)
-    if step and not is_here_and_now:
-        return _say(account, _why_not(message))
-    # A number is just a message if what it was for has ended meanwhile: then it is looked at like one.
-    if step and step(account, message.text.strip()):
+        return intent.kind in {Kind.COMMAND, Kind.CODE} and _answer_unavailable(message, intent, account)
+    is_current = _is_current(message)
+    # What arrives late is not its author's mistake, what is forwarded is.
+    refusal = Template.TOO_LATE if message.is_firsthand else Template.IN_PERSON
+    handler = _number_handler(account) if intent.kind is Kind.NUMBER else _HANDLERS.get(intent.kind)
+    if handler and not is_current:
+        notices.tell(account, refusal)
         return True
-    return _guess(message.text, account, takes=is_here_and_now) or _hide_number(message, account, is_here_and_now)
+    if handler and handler(account, intent):
+        return True
+    # Looking codes up for free would let anybody try as many as they like: each that is wrong counts as a guess.
+    if intent.possible_codes and _try_codes(account, intent, takes=is_current) != Outcome.NOTHING:
+        return True
+    if reply := _reply_to_number(intent, account):
+        notices.tell(account, reply if is_current else refusal)
+    return reply is not None
 
 
-def hear_edit(change: MessageEdit) -> bool:
-    """Decide what new words for a message do to codes. True if nothing may keep them.
+def handle_edit(change: MessageEdit) -> bool:
+    """Decide what the new text of a message does to codes. True if it may not be stored.
 
-    They were not written here and now: in private a live code is left alone, and a wrong one counted. In a group others
-    read them, as what is posted there.
+    An edit is not typed here and now: in private, a live code stays valid and a wrong one counts. In a group others
+    read the text, so a live code is spent.
     """
-    text = change.text
-    if not (_step_of(text) or codes.secrets_within(text) or codes.numbers_within(text)):
+    intent = classify(change.text)
+    if intent.kind is Kind.MESSAGE and not intent.possible_codes and not intent.possible_numbers:
         return False
     place = {"platform": change.address.platform, "chat_id": change.address.chat_id}
     chat = Conversation.objects.filter(**place, kind=Conversation.Kind.DM).select_related("account").first()
     if chat is None:
         edited = InboundEvent.objects.filter(**place, message_id=change.message_id)
-        return burn_in(text) or is_secret(text, PlatformAccount.objects.filter(events__in=edited).first())
-    if chat.account:
-        _guess(text, chat.account, takes=False)
-    return is_secret(text, chat.account)
+        author = PlatformAccount.objects.filter(events__in=edited).first()
+        is_burned = burn(intent)
+    else:
+        author, is_burned = chat.account, False
+        if author and intent.possible_codes:
+            _try_codes(author, intent, takes=False)
+    return is_burned or intent.kind is Kind.NUMBER or is_secret(intent, author)
 
 
-def burn_in(text: str) -> bool:
-    """Spend every live code in something that others can read. Whether there was one."""
-    found = codes.secrets_within(text)
-    return bool(found) and pair_in_chat.burn(secrets=found)
+def burn(intent: Intent) -> bool:
+    """Spend every live code in a text that others can read. True if there was one."""
+    return bool(intent.possible_codes) and pair_in_chat.burn(secrets=intent.possible_codes)
 
 
-def is_secret(text: str, author: PlatformAccount | None) -> bool:
-    """Whether a text is about linking, or has a code or a number in it that may be live: nothing else may keep it."""
-    if _step_of(text) is not None or codes.secrets_within(text):
+def is_secret(intent: Intent, author: PlatformAccount | None) -> bool:
+    """Whether a private text is about linking, or holds what may be a live code or number: it may not be stored."""
+    if intent.kind not in {Kind.MESSAGE, Kind.NUMBER} or intent.possible_codes:
         return True
-    return author is not None and _number_within(text, author) is not None
+    return author is not None and _reply_to_number(intent, author) is not None
 
 
-def is_for_the_app(text: str, account: PlatformAccount) -> bool:
-    """Whether a text that `account` wrote in a browser is about linking. There it counts as typed by nobody, whether
-    the code is right or wrong: only the app's own private chat shows who types.
-    """
-    step = _step_of(text)
-    if step is not None and step is not _number:
+def _handle_in_group(intent: Intent, account: PlatformAccount) -> bool:
+    """Spend a live code. The answer is the same for a code that does not live, so that nobody learns which one does."""
+    if burn(intent) or codes.hyphenated_code_within(intent.text):
         return True
-    return bool(codes.secrets_within(text)) or _number_within(text, account) is not None
+    if intent.kind is Kind.COMMAND or _reply_to_number(intent, account):
+        notices.tell(account, Template.IN_PRIVATE)
+        return True
+    return False
 
 
-def _step_of(text: str) -> Step | None:
-    """What a private text asks for; None for an ordinary message."""
-    text = text.strip()
-    if codes.read_code(text) or codes.read_token(text):
-        return _claim
-    if codes.read_number(text):
-        return _number
-    name, argument = parse(text) or ("", "")
-    if name == "start":
-        return _claim_argument if codes.read_token(argument) else None
-    command = find(text)
-    return command.at_receipt if command else None
+def _answer_unavailable(message: InboundMessage, intent: Intent, account: PlatformAccount) -> bool:
+    """Answer in the chat of the message: under another resolver, accounts have no private chat of their own."""
+    is_forget = intent.command is not None and intent.command.name == "forget"
+    not_here = texts.FORGET_NOT_HERE if is_forget else wording.render(Template.NOT_HERE, account, {}).text
+    outbox_queue.queue(message.address, not_here)
+    return True
 
 
-def _step_of_number(account: PlatformAccount) -> Step | None:
-    """What six digits are for: whoever is to type a number elsewhere may still type one that is asked for here."""
-    if pair_in_chat.awaits_number(account):
-        return _number
-    if forgetting.awaits_number(account):
-        return _forget_number
-    return _number if pair_in_chat.is_party_to_number(account) else None
-
-
-def _argument(text: str) -> str:
-    return (parse(text) or ("", ""))[1]
-
-
-def _is_typed_here_and_now(message: InboundMessage) -> bool:
+def _is_current(message: InboundMessage) -> bool:
+    """Whether its author typed the message here, within the last minutes."""
     if message.sent_at is None:
         return message.is_firsthand
-    late, most = clock.read() - message.sent_at, timedelta(seconds=limits().message_seconds)
-    if abs(late) > most and not message.is_from_history:
-        _warn_of_clocks(message.address.platform, late)
-    return message.is_firsthand and late <= most
+    delay, limit = clock.read() - message.sent_at, timedelta(seconds=limits().message_seconds)
+    if abs(delay) > limit and not message.is_from_history:
+        _warn_of_clocks(message.address.platform, delay)
+    return message.is_firsthand and delay <= limit
 
 
-def _why_not(message: InboundMessage) -> Template:
-    """What to say to what does not count. Whoever typed it is not to blame for the time that it took."""
-    return Template.TOO_LATE if message.is_firsthand else Template.IN_PERSON
-
-
-def _warn_of_clocks(platform: str, late: timedelta) -> None:
-    """At most once an hour in each process. Only a message from the future shows for sure that a clock is wrong."""
+def _warn_of_clocks(platform: str, delay: timedelta) -> None:
+    """Log at most once an hour in each process. Only a message from the future proves that a clock is wrong."""
     global _warned_at  # noqa: PLW0603 - one for the process, as its log is
     now = time.monotonic()
     if _warned_at is not None and now - _warned_at < WARN_EVERY:
         return
     _warned_at = now
-    minutes = round(abs(late).total_seconds() / 60)
+    is_ahead = delay < timedelta(0)
     log.warning(
-        "a message of %s is %d minutes %s the clock of the database: %s, and /link and its codes may not work "
+        "%s: a message is %d minutes %s the database clock: %s; /link and its codes may not work "
         "(manage.py doctor --online compares the clocks)",
         platform,
-        minutes,
-        "ahead of" if late < timedelta(0) else "behind",
-        "the clock is wrong" if late < timedelta(0) else "it came late, or the clock is wrong",
+        round(abs(delay).total_seconds() / 60),
+        "ahead of" if is_ahead else "behind",
+        "the clock is wrong" if is_ahead else "it arrived late, or the clock is wrong",
     )
 
 
-# --- In a group
+def _try_codes(account: PlatformAccount, intent: Intent, *, takes: bool) -> Outcome:
+    return pair_in_chat.try_codes(account=account, secrets=intent.possible_codes, takes=takes)
 
 
-def _hear_in_public(message: InboundMessage, account: PlatformAccount) -> bool:
-    """A live code that is posted in a group is spent. The group learns nothing."""
-    command = find(message.text)
-    is_command = command is not None and command.private_only
-    if burn_in(message.text) or codes.hyphenated_code_within(message.text):
-        return True  # also a code that does not live: or else the bot's silence would tell which one does
-    is_number = _number_within(message.text, account) is not None
-    return (is_command or is_number) and _say(account, Template.IN_PRIVATE)
-
-
-# --- In private
-
-
-def _claim_within(text: str) -> Step | None:
-    """A code as it is shown, or a deep link, inside a longer text counts as typed, and is answered like it."""
-    if within := codes.hyphenated_code_within(text) or _token_within(text):
-        return lambda account, text: _claim(account, within)
-    return None
-
-
-def _token_within(text: str) -> str | None:
-    """The link token of a deep link."""
-    found = _DEEP_LINK.search(text)
-    return found[1] if found else None
-
-
-def _guess(text: str, account: PlatformAccount, *, takes: bool) -> bool:
-    """Letters that may be a code are tried, and counted if they are none, as looking at them for free would let anybody
-    try as many as they like.
-    """
-    found = codes.secrets_within(text)
-    return bool(found) and pair_in_chat.try_codes(account=account, secrets=found, takes=takes) != Outcome.NOTHING
-
-
-def _hide_number(message: InboundMessage, account: PlatformAccount, is_here_and_now: bool) -> bool:
-    answer = _number_within(message.text, account)
-    return answer is not None and _say(account, answer if is_here_and_now else _why_not(message))
-
-
-def _number_within(text: str, account: PlatformAccount) -> Template | None:
-    """What to answer to a text with a number in it that is asked for just now, or was until lately."""
-    numbers = codes.numbers_within(text)
-    if numbers and _awaits_number(account):
+def _reply_to_number(intent: Intent, account: PlatformAccount) -> Template | None:
+    """What to answer to a text that may hold a number which is awaited now or was until lately; None without one."""
+    if not intent.possible_numbers:
+        return None
+    if pair_in_chat.is_party_to_number(account) or forgetting.awaits_number(account):
         return Template.JUST_THE_NUMBER
-    return Template.NOTHING_THERE if numbers and pair_in_chat.is_spent_number(account, numbers) else None
+    return Template.NOTHING_THERE if pair_in_chat.is_spent_number(account, intent.possible_numbers) else None
 
 
-def _awaits_number(account: PlatformAccount) -> bool:
-    return pair_in_chat.is_party_to_number(account) or forgetting.awaits_number(account)
+def _number_handler(account: PlatformAccount) -> _Handler | None:
+    """What six digits from `account` are for. A number that is awaited here precedes one that is typed elsewhere."""
+    if pair_in_chat.awaits_number(account):
+        return _confirm_link
+    if forgetting.awaits_number(account):
+        return _confirm_forget
+    return _confirm_link if pair_in_chat.is_party_to_number(account) else None
 
 
-def _answer_not_here(message: InboundMessage, account: PlatformAccount, step: Step) -> bool:
-    """Where another resolver decides who is who, accounts have no private chat of their own: answer in this one."""
-    not_here = wording.render(Template.NOT_HERE, account, {}).text
-    outbox_queue.queue(message.address, texts.FORGET_NOT_HERE if step is _forget else not_here)
+def _run_command(account: PlatformAccount, intent: Intent) -> bool:
+    if intent.command and intent.command.at_receipt:
+        intent.command.at_receipt(account, intent.argument)
     return True
 
 
-def _claim(account: PlatformAccount, text: str) -> bool:
-    pair_in_chat.claim(account=account, secret=codes.read_code(text) or text)
+def _claim(account: PlatformAccount, intent: Intent) -> bool:
+    pair_in_chat.claim(account=account, secret=intent.secret)
     return True
 
 
-def _claim_argument(account: PlatformAccount, text: str) -> bool:
-    return _claim(account, _argument(text))
+def _confirm_link(account: PlatformAccount, intent: Intent) -> bool:
+    """False if the request has ended meanwhile: then the digits are a message."""
+    return pair_in_chat.confirm(account=account, number=intent.secret) != Outcome.NOTHING
 
 
-def _number(account: PlatformAccount, text: str) -> bool:
-    """Six digits are a number only while somebody waits for one, else they are just what was said."""
-    return pair_in_chat.confirm(account=account, number=codes.read_number(text) or "") != Outcome.NOTHING
+def _confirm_forget(account: PlatformAccount, intent: Intent) -> bool:
+    outlook = forget_report.look([account], on=account.platform)
+    answer = forgetting.confirm(account=account, number=intent.secret)
+    if answer.outcome == forgetting.Outcome.ELSEWHERE:
+        notices.tell(account, Template.TYPE_IN_BROWSER)
+    else:
+        forgetting.say(account, forgetting.words_for(answer, outlook))
+    return True
+
+
+_HANDLERS: dict[Kind, _Handler] = {
+    Kind.COMMAND: _run_command,
+    Kind.CODE: _claim,
+    Kind.CODE_IN_TEXT: _claim,
+}
+
+
+# --- The commands
 
 
 @at_receipt("link", _("Link another app, so that both share one conversation"), hint="code")
-def _link(account: PlatformAccount, text: str) -> bool:
-    if _argument(text):
-        return _claim_argument(account, text)
-    pair_in_chat.offer(account=account)
-    return True
+def _link(account: PlatformAccount, argument: str) -> None:
+    if argument:
+        pair_in_chat.claim(account=account, secret=codes.read_code(argument) or argument)
+    else:
+        pair_in_chat.offer(account=account)
 
 
 @at_receipt("accounts", _("List the accounts that share this conversation"))
-def _accounts(account: PlatformAccount, text: str) -> bool:
-    return _say(account, Template.ACCOUNTS)
+def _accounts(account: PlatformAccount, argument: str) -> None:
+    notices.tell(account, Template.ACCOUNTS)
 
 
 @at_receipt("unlink", _("Unlink this account, or the one on another app"), hint="app")
-def _unlink(account: PlatformAccount, text: str) -> bool:
-    linking.leave(account=account, platform=_argument(text).lower())
-    return True
+def _unlink(account: PlatformAccount, argument: str) -> None:
+    linking.leave(account=account, platform=argument.lower())
 
 
 @at_receipt("signout", _("Sign this account out of all browsers"))
-def _sign_out(account: PlatformAccount, text: str) -> bool:
+def _sign_out(account: PlatformAccount, argument: str) -> None:
     notices.tell(account, Template.SIGNED_OUT, browsers=browser_sessions.sign_out_everywhere(account))
-    return True
 
 
 @at_receipt("cancel", _("Cancel linking"))
-def _cancel(account: PlatformAccount, text: str) -> bool:
+def _cancel(account: PlatformAccount, argument: str) -> None:
     pair_in_chat.cancel(account=account)
-    return True
 
 
 @at_receipt("forget", _("Delete everything I know about you"))
-def _forget(account: PlatformAccount, text: str) -> bool:
+def _forget(account: PlatformAccount, argument: str) -> None:
     if forgetting.ask(account=account) is None:
         forgetting.say(account, texts.FORGET_NOT_NOW)
-    return True
 
 
 @at_receipt("notme")
-def _not_me(account: PlatformAccount, text: str) -> bool:
-    request = _uuid(_argument(text))
-    if request is None:
-        return _say(account, Template.NOTHING_THERE)
-    pair_in_chat.deny(account=account, pairing_id=request)
-    return True
+def _not_me(account: PlatformAccount, argument: str) -> None:
+    if request := _uuid(argument):
+        pair_in_chat.deny(account=account, pairing_id=request)
+    else:
+        notices.tell(account, Template.NOTHING_THERE)
 
 
 @at_receipt("undo")
-def _undo(account: PlatformAccount, text: str) -> bool:
-    request = _uuid(_argument(text))
-    if request is None:
-        return _say(account, Template.NOTHING_THERE)
-    linking.undo(account=account, pairing_id=request)
-    return True
+def _undo(account: PlatformAccount, argument: str) -> None:
+    if request := _uuid(argument):
+        linking.undo(account=account, pairing_id=request)
+    else:
+        notices.tell(account, Template.NOTHING_THERE)
 
 
 @at_receipt("wasntme")
-def _was_not_me(account: PlatformAccount, text: str) -> bool:
-    named = _argument(text)
-    linking.disown(account=account, link_id=int(named) if re.fullmatch(r"[0-9]{1,18}", named) else None)
-    return True
+def _was_not_me(account: PlatformAccount, argument: str) -> None:
+    link_id = int(argument) if re.fullmatch(r"[0-9]{1,18}", argument) else None
+    linking.disown(account=account, link_id=link_id)
 
 
 @at_receipt("share")
-def _share(account: PlatformAccount, text: str) -> bool:
+def _share(account: PlatformAccount, argument: str) -> None:
     if not linking.share_past(account=account, actor=audit.actor(account)):
         notices.tell(account, Template.NOTHING_THERE)
-    return True
-
-
-def _forget_number(account: PlatformAccount, text: str) -> bool:
-    outlook = forget_report.look([account], on=account.platform)
-    answer = forgetting.confirm(account=account, number=codes.read_number(text) or "")
-    if answer.outcome == forgetting.Outcome.ELSEWHERE:
-        return _say(account, Template.TYPE_IN_BROWSER)
-    forgetting.say(account, forgetting.words_for(answer, outlook))
-    return True
-
-
-def _say(account: PlatformAccount, template: Template) -> bool:
-    notices.tell(account, template)
-    return True
 
 
 def _uuid(text: str) -> UUID | None:

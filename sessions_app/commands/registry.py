@@ -22,7 +22,7 @@ _FORM = re.compile(r"[/!]([a-z]+)(?:@\w+)?(?:\s+(.*))?", re.DOTALL | re.IGNORECA
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """A command that its turn has come to: the message, who wrote it, and where."""
+    """A command whose turn has come: the message, its author, and its conversation."""
 
     event: InboundEvent
     account: PlatformAccount
@@ -32,12 +32,12 @@ class Invocation:
     @property
     def argument(self) -> str:
         """What follows the name."""
-        return (parse(self.event.text) or ("", ""))[1]
+        return parse(self.event.text)[1]
 
 
-# Decides in the transaction that receives the message, given the author and the text. False if it was no such thing.
-ReceiptHandler = Callable[[PlatformAccount, str], bool]
-# Gives the text of the answer. It runs again after a crash, so each must bear that.
+# Runs in the transaction that receives the message, with the author and the argument.
+ReceiptHandler = Callable[[PlatformAccount, str], None]
+# Returns the text of the answer. It must be safe to run again, as it does after a crash.
 TurnHandler = Callable[[Invocation], str]
 
 
@@ -45,9 +45,9 @@ TurnHandler = Callable[[Invocation], str]
 class Command:
     """One command. It has one of the two handlers.
 
-    summary: a line for menus and the help; a command without one is shown nowhere. argument_hint: what can follow the
-    name. private_only: a group is told to write in private. quotes_people: its answer has other people's words, so
-    that nothing in it is rewritten for the platform.
+    summary: a line for menus and the help; a command without one is hidden. argument_hint: what can follow the name.
+    private_only: a group is told to write in private. quotes_people: its answer quotes people, so command names in it
+    are not rewritten for the platform.
     """
 
     name: str
@@ -71,7 +71,7 @@ _commands: dict[str, Command] = {}
 
 
 def at_receipt(name: str, summary: Promise | str = "", *, hint: str = "") -> Callable[[ReceiptHandler], ReceiptHandler]:
-    """Register a command about linking or deletion, which is decided when it is received and stored nowhere."""
+    """Register a command about linking or deletion, which runs when it is received and is not stored."""
 
     def register(handler: ReceiptHandler) -> ReceiptHandler:
         _commands[name] = Command(name, summary, hint, at_receipt=handler)
@@ -93,31 +93,20 @@ def in_turn(
 
 
 def menu() -> list[Command]:
-    """The commands that people are shown, those about linking and deletion first."""
+    """The commands for menus and the help, those about linking and deletion first."""
     shown = [command for command in _commands.values() if command.summary]
     return sorted(shown, key=lambda command: not command.private_only)
 
 
-def parse(text: str) -> tuple[str, str] | None:
-    """Name, in lower case, and argument of `/name argument` or `!name argument`; None for any other text."""
-    found = _FORM.fullmatch(text.strip())
-    return (found[1].lower(), (found[2] or "").strip()) if found else None
-
-
-def find(text: str) -> Command | None:
-    """The command that `text` calls; None for any other text."""
-    return _commands.get((parse(text) or ("",))[0])
-
-
-def is_in_turn(text: str) -> bool:
-    """Whether `text` is a command that is answered in its turn."""
-    command = find(text)
-    return command is not None and command.in_turn is not None
+def parse(text: str) -> tuple[Command | None, str]:
+    """The command that `text` calls, and its argument; None if it calls none."""
+    match = _FORM.fullmatch(text.strip())
+    return (_commands.get(match[1].lower()), (match[2] or "").strip()) if match else (None, "")
 
 
 def answer(invocation: Invocation) -> str:
-    """What the command answers. An edit may have made it into something else: then the help."""
-    command = find(invocation.event.text)
+    """The command's answer; the help if an edit has turned the command into something else."""
+    command, _ = parse(invocation.event.text)
     if command is None or command.in_turn is None:
         command = _commands["help"]
     assert command.in_turn  # noqa: S101 - for the type checker

@@ -18,11 +18,11 @@ from identity.browsers import attachments
 from identity.browsers import sessions as browser_sessions
 from identity.flows import pair_in_browser
 from identity.models import Browser, PlatformAccount
-from identity.pairing import codes
 from identity.resolvers import DatabaseIdentityResolver
 from identity.support import clock, keys
 from sessions_app import inbox
 from sessions_app.commands import linking as linking_commands
+from sessions_app.commands.intent import Intent, classify
 from sessions_app.history import conversations
 from sessions_app.messages import BROWSER, BROWSER_EVENT, Address, OutgoingMessage, Unacceptable, check_text
 from sessions_app.models import InboundEvent, OutboundDelivery
@@ -98,7 +98,8 @@ def _keep(browser: Browser, account: PlatformAccount, text: str, native_key: str
     """Of what is about linking the key alone, as everywhere."""
     nowhere = Address(account.platform, "")  # which leaves the conversation's address as it is
     conversation = conversations.direct(account, nowhere, DatabaseIdentityResolver())
-    is_secret = linking_commands.is_for_the_app(text, account) or _is_number_of_the_page(text, browser)
+    intent = classify(text)
+    is_secret = linking_commands.is_secret(intent, account) or _is_number_of_the_page(intent, browser)
     InboundEvent.objects.create(
         platform=BROWSER,
         native_key=native_key,
@@ -106,7 +107,7 @@ def _keep(browser: Browser, account: PlatformAccount, text: str, native_key: str
         account=account,
         chat_id=str(browser.pk),
         chat_name=browser.name,
-        **inbox.decided() if is_secret else inbox.to_be_answered(text),
+        **inbox.decided() if is_secret else inbox.to_be_answered(intent),
     )
     if is_secret:
         return Answer.SECRET
@@ -115,9 +116,9 @@ def _keep(browser: Browser, account: PlatformAccount, text: str, native_key: str
     return Answer.SENT
 
 
-def _is_number_of_the_page(text: str, browser: Browser) -> bool:
+def _is_number_of_the_page(intent: Intent, browser: Browser) -> bool:
     """Whether it may be the number that this browser's own handshake shows or asks for."""
-    request = pair_in_browser.current(browser) if codes.numbers_within(text) else None
+    request = pair_in_browser.current(browser) if intent.possible_numbers else None
     return request is not None and request.claimed_at is not None and pair_in_browser.is_live(request)
 
 

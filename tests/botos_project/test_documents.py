@@ -120,7 +120,7 @@ def test_it_registers_the_command_of_the_guide(monkeypatch: pytest.MonkeyPatch) 
     exec(block, names | {"texts": SimpleNamespace(PONG="Pong!")})
 
     [listed] = [one for one in command_registry.menu() if one.name == "ping"]
-    assert command_registry.find("!ping") is listed
+    assert command_registry.parse("!ping") == (listed, "")
     assert listed.in_turn
     assert listed.in_turn(mock.Mock()) == "Pong!"
 

@@ -30,6 +30,7 @@ from identity.pairing.settings import limits
 from identity.support import clock
 from sessions_app import inbox
 from sessions_app.commands import linking as linking_commands
+from sessions_app.commands.intent import classify
 from sessions_app.history import conversations
 from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, InboundEvent, OutboundDelivery, Watermark
 from sessions_app.outbox import queue as outbox_queue
@@ -428,7 +429,7 @@ def test_it_takes_names_out_of_the_operators_log(two: None) -> None:
 def test_it_keeps_no_number_that_an_edit_brings(two: None) -> None:
     number = confirmation.number_of(asked())
 
-    assert linking_commands.is_secret(f"or {number}", account())
+    assert linking_commands.is_secret(classify(f"or {number}"), account())
 
 
 def test_it_does_not_take_back_a_message_that_comes_again(two: None) -> None:

@@ -162,7 +162,10 @@ def test_it_counts_nothing_that_was_not_typed_here_and_now(secondhand: dict[str,
 
 @pytest.mark.parametrize(
     ("minutes", "sentence"),
-    [(11, "11 minutes ahead of the clock of the database: the clock is wrong"), (-700, "700 minutes behind the clock")],
+    [
+        (11, "11 minutes ahead of the database clock: the clock is wrong"),
+        (-700, "700 minutes behind the database clock"),
+    ],
 )
 def test_it_names_the_clock_once_an_hour(
     minutes: int, sentence: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -1,0 +1,65 @@
+"""What a text asks for, as a table: no database, no clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from identity.pairing import codes
+from sessions_app.commands.intent import Kind, classify
+
+CODE, TOKEN, NUMBER = "WDJBMJHT", "L" + "a" * 22, "482913"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "command", "argument", "secret"),
+    [
+        ("/link", Kind.COMMAND, "link", "", ""),
+        (" !LINK  wdjb-mjht ", Kind.COMMAND, "link", "wdjb-mjht", ""),
+        ("/wasntme@bot 17", Kind.COMMAND, "wasntme", "17", ""),
+        ("/forget", Kind.COMMAND, "forget", "", ""),
+        ("wdjb-mjht", Kind.CODE, None, "", CODE),
+        (f"\n{CODE} ", Kind.CODE, None, "", CODE),
+        (f" {TOKEN} ", Kind.CODE, None, "", TOKEN),
+        (f"/start {TOKEN}", Kind.CODE, "start", TOKEN, TOKEN),
+        ("482 913", Kind.NUMBER, None, "", NUMBER),
+        ("my code: WDJB-MJHT", Kind.CODE_IN_TEXT, None, "", CODE),
+        (f"see https://t.me/bot?start={TOKEN}!", Kind.CODE_IN_TEXT, None, "", TOKEN),
+        ("/start WDJB-MJHT", Kind.CODE_IN_TEXT, "start", "WDJB-MJHT", CODE),
+        ("/search WDJB-MJHT", Kind.CODE_IN_TEXT, "search", "WDJB-MJHT", CODE),
+        ("/start", Kind.MESSAGE, "start", "", ""),
+        (f"/help {TOKEN}", Kind.MESSAGE, "help", TOKEN, ""),
+        ("/search  two words", Kind.MESSAGE, "search", "two words", ""),
+        ("/unknown word", Kind.MESSAGE, None, "word", ""),
+        (f"/unknown {TOKEN}", Kind.MESSAGE, None, TOKEN, ""),
+        (f"look: {TOKEN}", Kind.MESSAGE, None, "", ""),
+        ("it is 482913", Kind.MESSAGE, None, "", ""),
+        ("hello", Kind.MESSAGE, None, "", ""),
+        ("", Kind.MESSAGE, None, "", ""),
+    ],
+)
+def test_it_decides_what_a_text_asks_for(
+    text: str, kind: Kind, command: str | None, argument: str, secret: str
+) -> None:
+    intent = classify(text)
+
+    name = intent.command.name if intent.command else None
+    assert (intent.kind, name, intent.argument, intent.secret) == (kind, command, argument, secret)
+    assert intent.text == text
+
+
+def test_it_looks_for_secrets_in_a_text_at_most_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    for name in ("secrets_within", "numbers_within"):
+
+        def look(text: str, name: str = name) -> list[str]:
+            looks.append(name)
+            return [text]
+
+        monkeypatch.setattr(codes, name, look)
+    intent = classify("hello")
+    assert looks == []
+
+    for _ in range(2):
+        assert intent.possible_codes == intent.possible_numbers == ["hello"]
+
+    assert looks == ["secrets_within", "numbers_within"]
