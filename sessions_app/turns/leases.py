@@ -1,13 +1,13 @@
-"""Whose turn it is: what waits is claimed lane by lane, and a lane is worked on by one holder at a time.
+"""Leases of lanes: waiting events are claimed lane by lane, and each lane has one holder at a time.
 
-The lane of a private chat is the person: the conversations of all accounts that are linked to them. That of a group is
-the group.
+The lane of a private chat is the person: the conversations of all accounts that are linked to them. The lane of a group
+is the group.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -27,7 +27,7 @@ MAX_IN_A_TURN = 20
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write turns of `conversation`, and of no other of the same person, until it runs out."""
+    """The right to write turns of one conversation until it runs out. A person has one lease at a time."""
 
     owner: str
     fence: int
@@ -38,7 +38,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A lease, and the events to be answered under it: in order, of one author in one place. `more`: others wait."""
+    """A lease and the events to answer under it: in order, of one author in one place.
+
+    more: whether others may wait behind them.
+    """
 
     lease: Lease
     events: tuple[InboundEvent, ...]
@@ -59,9 +62,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What came of asking for lanes: claims, and ids of conversations for which there is none although something waits.
+    """The claims that could be had, and the ids of conversations without one.
 
-    `busy`: somebody holds the lane. `again`: ask for it anew. `put_off`: ask when the suspect's turn has ended.
+    busy: the lane is held. again: ask once more. put_off: ask when the suspect's turn has ended.
     """
 
     claims: tuple[Claim, ...] = ()
@@ -71,16 +74,15 @@ class Claimed:
 
 
 class Busy(Exception):
-    """A conversation of the same person is being worked on, or is waiting to be tried again."""
+    """A conversation of the same person is leased or backing off."""
 
 
 def waiting(platforms: Collection[str], *, longer_than: float = 0.0) -> list[int]:
-    """Ids of the conversations whose lane is free and where an event of `platforms` waits, the longest waiting first.
-    `longer_than`: only what waits for more than so many seconds.
+    """Ids of conversations whose own row is free and where an event of `platforms` waits, the oldest event first.
 
-    A hint: whether a lane can be had is decided by `claim` alone.
+    longer_than: seconds that the event has waited at least. This is a hint: `claim` decides whether a lane can be had.
     """
-    # A subquery for each waiting event: of a join PostgreSQL reads all lanes, since it takes most of them for held.
+    # A subquery for each waiting event: for a join, PostgreSQL expects most lanes to be held, and reads all of them.
     lane = Lane.objects.filter(pk=OuterRef("conversation_id"))
     free_from = Subquery(lane.values(free_from=Greatest("lease_until", "not_before")))
     waits = InboundEvent.objects.filter(done_at=None, platform__in=platforms).order_by("id")
@@ -91,7 +93,7 @@ def waiting(platforms: Collection[str], *, longer_than: float = 0.0) -> list[int
 
 
 def overdue() -> QuerySet[InboundEvent]:
-    """What waits although its lane is free: nobody works on any conversation of the person, nor is to try one later."""
+    """The events that wait in a free lane: no conversation of the person is leased or backing off."""
     now = clock.now()
     held = Lane.objects.filter(Q(lease_until__gt=now) | Q(not_before__gt=now))
     served = PlatformAccount.objects.filter(
@@ -110,101 +112,100 @@ def overdue() -> QuerySet[InboundEvent]:
 def claim(
     conversation_ids: Collection[int], *, owner: str, platforms: Collection[str], has_suspect: bool = False
 ) -> Claimed:
-    """Take the lanes that these conversations are in now, each with the events that wait there longest.
+    """Lease the lanes of these conversations to `owner`, each with the first turn that waits there.
 
-    `platforms` are those that the caller can answer on. The starts are counted here, so that they are on disk before an
-    agent is called. At most one claim is a suspect, and none if the caller works on one already (`has_suspect`): when
-    it ends the process, that tells which message did, and no other is quarantined with it.
+    platforms: those that the caller can answer on. has_suspect: whether the caller works on a suspect already. The
+    starts are counted in this transaction, so that they are on disk before an agent is called.
     """
-    asked = _look(conversation_ids)
+    asked = _lock_lanes(conversation_ids)
     free = _free_among(asked)
-    most = (MAX_IN_A_TURN + 1) * len(free)
-    found = _oldest_waiting(free, platforms, most)
-    # One lane's flood may leave no room for the events of the others: these are asked for anew, without it.
-    is_cut_short = sum(map(len, found.values())) == most
-    oldest = {lane: _one_turn_of(events) for lane, events in found.items()}
-    suspects = [lane for lane, events in oldest.items() if _crashed_before(events[0])]
-    put_off = suspects[0 if has_suspect else 1 :]
-    turns = {lane: events for lane, events in oldest.items() if lane not in put_off}
-    leases = _take({lane: events[0].conversation for lane, events in turns.items()}, owner)
-    _count_starts(event for lane in leases for event in turns[lane])
+    limit = (MAX_IN_A_TURN + 1) * len(free)
+    members = [pk for lane in free for pk in lane.together]
+    waiting = InboundEvent.objects.filter(conversation__in=members, done_at=None, platform__in=platforms)
+    # Locked until the commit, so that an edit comes either before the words are taken or after.
+    locked = waiting.select_related("conversation", "account").select_for_update(of=("self",)).order_by("id")
+    events = list(locked[:limit])
+    planned = plan(free, events, is_cut_short=len(events) == limit, has_suspect=has_suspect)
+    leases = _take({lane: turn[0].conversation for lane, turn in planned.turns.items()}, owner)
+    started = [event.pk for lane in leases for event in planned.turns[lane]]
+    InboundEvent.objects.filter(pk__in=started).update(starts=F("starts") + 1)
+    busy = (asked.keys() - free) | (planned.turns.keys() - leases.keys())
     return Claimed(
-        tuple(
-            Claim(lease, tuple(turns[lane]), more=is_cut_short or len(found[lane]) > len(turns[lane]))
-            for lane, lease in leases.items()
-        ),
-        busy=_asked_for(asked, lambda lane: lane not in free or (lane in turns and lane not in leases)),
-        again=_asked_for(asked, lambda lane: is_cut_short and lane in free and lane not in found),
-        put_off=_asked_for(asked, put_off.__contains__),
+        tuple(Claim(lease, tuple(planned.turns[lane]), lane in planned.more) for lane, lease in leases.items()),
+        busy=frozenset(pk for lane in busy for pk in asked[lane]),
+        again=frozenset(pk for lane in planned.again for pk in asked[lane]),
+        put_off=frozenset(pk for lane in planned.put_off for pk in asked[lane]),
     )
 
 
 @transaction.atomic
 def hold(conversation: Conversation, *, owner: str) -> Lease:
-    """Take the lane that a conversation is in now, for a turn that comes by no event. Raises Busy."""
-    leases = _take(dict.fromkeys(_free_among(_look([conversation.pk])), conversation), owner)
+    """Lease the lane that a conversation is in now, for a turn without an event. Raises Busy."""
+    free = _free_among(_lock_lanes([conversation.pk]))
+    leases = _take(dict.fromkeys(free, conversation), owner)
     if not leases:
         raise Busy
     return next(iter(leases.values()))
 
 
 @dataclass(frozen=True, slots=True)
-class _Lane:
+class LaneKey:
+    """Identifies a lane: the person, if the lane is a linked person's, and the ids of its conversations."""
+
     user_id: int | None
     together: tuple[int, ...]
 
 
-def _look(conversation_ids: Collection[int]) -> dict[_Lane, list[int]]:
-    """The lanes of these conversations, locked, and who of them is in which: accounts and people are held in the order
-    of linking, so that no link changes until commit. A conversation that is gone is in none.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which lanes to lease.
+
+    turns: the events of one turn, by lane. more: lanes where events may wait behind that turn. again: free lanes whose
+    events were cut off. put_off: lanes that wait for the turn of a suspect.
     """
-    places = conversations.places_of(conversation_ids)
-    accounts = {pk: account_id for pk, (account_id, _) in places.items()}
-    people = locks.lock_people(filter(None, accounts.values()))
-    theirs = conversations.of_people(people.values())
-    lanes: dict[_Lane, list[int]] = defaultdict(list)
-    for pk in filter(accounts.__contains__, conversation_ids):
-        account_id = accounts[pk]
-        user_id = people.get(account_id) if account_id else None
-        lanes[_Lane(user_id, places[pk][1] if user_id is None else theirs[user_id])].append(pk)
-    return lanes
+
+    turns: Mapping[LaneKey, list[InboundEvent]]
+    more: Collection[LaneKey]
+    again: Collection[LaneKey]
+    put_off: Collection[LaneKey]
 
 
-def _free_among(lanes: Iterable[_Lane]) -> list[_Lane]:
-    """Those of which no conversation is held or backing off. Of a locked person nobody else takes one."""
-    now = clock.now()
-    lanes = list(lanes)
-    rows = Lane.objects.filter(pk__in=[pk for lane in lanes for pk in lane.together])
-    held = set(rows.filter(Q(lease_until__gt=now) | Q(not_before__gt=now)).values_list("pk", flat=True))
-    return [lane for lane in lanes if held.isdisjoint(lane.together)]
+def plan(lanes: Collection[LaneKey], events: Iterable[InboundEvent], *, is_cut_short: bool, has_suspect: bool) -> Plan:
+    """Decide which of these free lanes to lease, for which turn each.
 
-
-def _oldest_waiting(lanes: Collection[_Lane], platforms: Collection[str], most: int) -> dict[_Lane, list[InboundEvent]]:
-    """Held until the claim commits, so that an edit comes either before the words are taken or after."""
+    events: what waits in them, oldest first. is_cut_short: whether there may be more, since the flood of one lane may
+    leave no room for the events of others. At most one turn is a suspect, and none with `has_suspect`: when that turn
+    ends the process, its message is known, and no other is quarantined with it.
+    """
     lane_of = {pk: lane for lane in lanes for pk in lane.together}
-    waits = InboundEvent.objects.filter(conversation__in=lane_of, done_at=None, platform__in=platforms)
-    held = waits.select_related("conversation", "account").select_for_update(of=("self",)).order_by("id")
-    found: dict[_Lane, list[InboundEvent]] = defaultdict(list)
-    for event in held[:most]:
-        found[lane_of[event.conversation_id]].append(event)
-    return found
+    waiting: dict[LaneKey, list[InboundEvent]] = defaultdict(list)
+    for event in events:
+        waiting[lane_of[event.conversation_id]].append(event)
+    turns = {lane: _first_turn(queue) for lane, queue in waiting.items()}
+    suspects = [lane for lane, turn in turns.items() if _crashed_before(turn[0])]
+    put_off = suspects[0 if has_suspect else 1 :]
+    return Plan(
+        turns={lane: turn for lane, turn in turns.items() if lane not in put_off},
+        more=[lane for lane, queue in waiting.items() if is_cut_short or len(queue) > len(turns[lane])],
+        again=[lane for lane in lanes if is_cut_short and lane not in waiting],
+        put_off=put_off,
+    )
 
 
-def _one_turn_of(waiting: list[InboundEvent]) -> list[InboundEvent]:
-    """The longest waiting event, and what its author wrote right after it in the same place.
+def _first_turn(waiting: list[InboundEvent]) -> list[InboundEvent]:
+    """The oldest event, and what its author wrote right after it in the same place.
 
-    A command is a turn of its own, and so is every event that a turn was started for before: one of them may be what
-    crashed it.
+    A command is a turn of its own, and so is every event whose turn was started before, as it may be what crashed it.
     """
     first = waiting[0]
     if _stands_alone(first):
         return [first]
-    together = takewhile(lambda event: not _stands_alone(event) and _place(event) == _place(first), waiting)
-    return list(together)[:MAX_IN_A_TURN]
+    turn = takewhile(lambda event: not _stands_alone(event) and _place(event) == _place(first), waiting)
+    return list(turn)[:MAX_IN_A_TURN]
 
 
 def _crashed_before(event: InboundEvent) -> bool:
-    """Whether the process ended so often while a turn of it ran that once more would put it aside."""
+    """Whether one more crash puts the event into quarantine."""
     return event.starts - event.failures >= CRASHES_BEFORE_QUARANTINE - 1
 
 
@@ -216,9 +217,37 @@ def _place(event: InboundEvent) -> tuple[object, ...]:
     return (event.conversation_id, event.account_id, event.chat_id, event.thread_id)
 
 
-def _take(wanted: Mapping[_Lane, Conversation], owner: str) -> dict[_Lane, Lease]:
-    """Lease one conversation of each of these free lanes. Of all who try at once, one locks the rows: all of a lane's,
-    and waiting for none, since whoever ends a turn there may wait for its events.
+def _lock_lanes(conversation_ids: Collection[int]) -> dict[LaneKey, list[int]]:
+    """The lanes of these conversations, each with those of the ids that are in it. A deleted conversation is in none.
+
+    Locks accounts and people in the order that linking uses, so that no link changes until the commit.
+    """
+    places = conversations.places_of(conversation_ids)
+    accounts = {pk: account_id for pk, (account_id, _) in places.items()}
+    people = locks.lock_people(filter(None, accounts.values()))
+    together_by_person = conversations.of_people(people.values())
+    lanes: dict[LaneKey, list[int]] = defaultdict(list)
+    for pk in filter(accounts.__contains__, conversation_ids):
+        account_id = accounts[pk]
+        user_id = people.get(account_id) if account_id else None
+        lanes[LaneKey(user_id, places[pk][1] if user_id is None else together_by_person[user_id])].append(pk)
+    return lanes
+
+
+def _free_among(lanes: Iterable[LaneKey]) -> list[LaneKey]:
+    """The lanes without a conversation that is held or backing off. Nobody else leases a lane of a locked person."""
+    now = clock.now()
+    lanes = list(lanes)
+    rows = Lane.objects.filter(pk__in=[pk for lane in lanes for pk in lane.together])
+    held = set(rows.filter(Q(lease_until__gt=now) | Q(not_before__gt=now)).values_list("pk", flat=True))
+    return [lane for lane in lanes if held.isdisjoint(lane.together)]
+
+
+def _take(wanted: Mapping[LaneKey, Conversation], owner: str) -> dict[LaneKey, Lease]:
+    """Lease one conversation of each of these free lanes to `owner`. Return the leases that could be had.
+
+    Of several processes that try at once, one locks all rows of a lane. It waits for no row: whoever ends a turn there
+    may wait for events that this transaction has locked.
     """
     now = clock.now()
     rows = Lane.objects.filter(pk__in={pk for lane in wanted for pk in lane.together}).order_by("pk")
@@ -228,30 +257,17 @@ def _take(wanted: Mapping[_Lane, Conversation], owner: str) -> dict[_Lane, Lease
     leased = [conversation.pk for conversation in taken.values()]
     until = clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS)
     Lane.objects.filter(pk__in=leased).update(owner=owner, fence=F("fence") + 1, lease_until=until)
-    _shut_out({pk for lane in taken for pk in lane.together}.difference(leased))
+    # An earlier holder of another row of these lanes must not write any more: the fence is that of the whole lane.
+    others = {pk for lane in taken for pk in lane.together}.difference(leased)
+    stale = Lane.objects.filter(pk__in=others).exclude(owner="")
+    stale.update(owner="", fence=F("fence") + 1, lease_until=clock.EPOCH)
     return {
         lane: Lease(owner, fences[conversation.pk] + 1, conversation, lane.user_id, lane.together)
         for lane, conversation in taken.items()
     }
 
 
-def _shut_out(conversation_ids: Collection[int]) -> None:
-    """Whoever stood still for longer than a lease of another conversation of these people must not go on under it: the
-    fence is that of the lane, whichever of its rows is leased.
-    """
-    left = Lane.objects.filter(pk__in=conversation_ids).exclude(owner="")
-    left.update(owner="", fence=F("fence") + 1, lease_until=clock.EPOCH)
-
-
-def _count_starts(events: Iterable[InboundEvent]) -> None:
-    InboundEvent.objects.filter(pk__in=[event.pk for event in events]).update(starts=F("starts") + 1)
-
-
-def _asked_for(asked: Mapping[_Lane, list[int]], is_wanted: Callable[[_Lane], bool]) -> frozenset[int]:
-    return frozenset(pk for lane, pks in asked.items() if is_wanted(lane) for pk in pks)
-
-
 def renew(leases: Collection[Lease]) -> None:
-    """Extend these leases of one owner, and no other: one that nobody works under must run out."""
+    """Extend these leases. All others run out, as nobody works under them."""
     for_whom = {"owner__in": {lease.owner for lease in leases}, "pk__in": [lease.conversation.pk for lease in leases]}
     Lane.objects.filter(**for_whom).update(lease_until=clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS))
