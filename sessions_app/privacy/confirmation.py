@@ -1,9 +1,8 @@
-"""The number that somebody types to be forgotten: derived when it is shown or compared, and kept nowhere."""
+"""The number that confirms a deletion: computed when it is shown or compared, and never stored."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from identity import labels, wording
@@ -20,18 +19,13 @@ TEMPLATE = "forget_number"
 
 
 def number_of(request: ForgetRequest) -> str:
-    """Six digits."""
+    """The six digits of a request."""
     nonce = bytes(request.nonce)
-    return codes.number(_key(keys.key_of(nonce)), request.pk, nonce)
-
-
-@cache
-def _key(secret: str) -> bytes:
-    return codes.purpose_key(secret, "forget")
+    return codes.number(codes.purpose_key(keys.key_of(nonce), "forget"), request.pk, nonce)
 
 
 def notice(account: PlatformAccount, subject: Mapping[str, Any]) -> Notice:
-    """The words for the chat, of the moment in which they are sent."""
+    """The text for the chat, as it is at the moment of sending."""
     request = ForgetRequest.objects.filter(pk=subject["request"], account=account, state="asked").first()
     if request is None or request.expires_at <= clock.read():
         return Notice(labels.with_commands(str(texts.FORGET_ENDED), on=account.platform))

@@ -1,6 +1,6 @@
-"""What is deleted with an account, what is kept, and why: the same facts for the page and the chats, before and after.
+"""What is deleted with an account, what is kept, and why. The page and the chats show the same facts, before and after.
 
-`look` is called before anything is deleted: afterwards no account has a name.
+`look` runs before the deletion, as a deleted account has no name.
 """
 
 from __future__ import annotations
@@ -57,30 +57,30 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Accounts, as they were called, that are deleted and that are not."""
+    """The accounts that are deleted and those that are kept, by their labels before the deletion."""
 
     deleted: tuple[str, ...]
     kept: tuple[Kept, ...]
 
     def lines(self) -> list[str]:
-        """What a chat is told of the accounts that are kept, and of what always is."""
-        kept = [str(texts.KEPT) % {"account": one.words, "why": one.reason} for one in self.kept]
-        always = [f"- {one}" for one in texts.ALWAYS_KEPT]
-        return [*kept, "\n".join([str(texts.KEPT_ANYWAY), *always])]
+        """The lines for a chat about the accounts that are kept, and about what is always kept."""
+        lines = [str(texts.KEPT) % {"account": kept.words, "why": kept.reason} for kept in self.kept]
+        always = [f"- {item}" for item in texts.ALWAYS_KEPT]
+        return [*lines, "\n".join([str(texts.KEPT_ANYWAY), *always])]
 
     def said(self, text: object, also: object, **values: object) -> str:
-        """A chat's message: `text` about the deleted accounts, `also` if there are several, and what is kept."""
+        """The message for a chat: `text` about the deleted accounts, `also` if there are several, and what is kept."""
         first = str(text) % {"accounts": ", ".join(self.deleted), **values}
         return "\n\n".join([f"{first} {also}" if len(self.deleted) > 1 else first, *self.lines()])
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """The accounts around those that are asked to be forgotten, by primary key.
+    """The accounts around those whose deletion is asked for, by primary key.
 
-    `names`: all of them, in order, as they are called now. `linked`: those of the same people. `named`: those that the
-    number was said to delete. `reached`: those of them that it still deletes. `untold`: those that cannot be warned.
-    `awaited`: those whose own number is awaited in the browser.
+    names: the current labels of all, in order. linked: those of the same people. named: those that the request names.
+    reached: those of them that it can still delete. untold: those that cannot be warned. awaited: those whose own
+    number is awaited in the browser.
     """
 
     names: dict[int, str]
@@ -91,14 +91,17 @@ class Outlook:
     awaited: frozenset[int]
 
     def before(self) -> Report:
-        """What will be, as it stands now."""
+        """The report of a deletion that happens now."""
         return self.after(self.reached - self.untold, untold=self.untold)
 
     def after(self, deleted: Collection[int], *, untold: Collection[int] = ()) -> Report:
-        """What was: `deleted`, and of the others those that were `untold`. Nothing is kept that another request, of
-        another browser or chat of the person, deletes at the same time.
+        """The report of a deletion of the accounts `deleted`, when those in `untold` were not warned.
+
+        Accounts that another request deletes at the same time count as deleted.
         """
-        gone = {*deleted, *_being_deleted()}
+        under_way = (ForgetRequest.State.ERASING, ForgetRequest.State.CLEANING)
+        others = ForgetRequest.objects.filter(state__in=under_way).values_list("accounts", flat=True)
+        gone = {*deleted, *(pk for accounts in others for pk in accounts)}
         kept = [Kept(words, self._why(pk, untold)) for pk, words in self.names.items() if pk not in gone]
         return Report(tuple(words for pk, words in self.names.items() if pk in gone), tuple(kept))
 
@@ -113,57 +116,46 @@ class Outlook:
 
 
 def look(accounts: Collection[PlatformAccount], *, browser: Browser | None = None, on: str = "") -> Outlook:
-    """What stands around these accounts, and in the browser. `on` as in `labels.described`."""
-    around = _related(accounts)
-    linked = frozenset(one.pk for one in around)
+    """The outlook for these accounts and those attached to the browser. on: as in `labels.described`."""
+    own = {account.pk for account in accounts}
+    live = AccountLink.objects.live()
+    people = live.filter(account__in=own).values("user")
+    links = live.filter(user__in=people).select_related("account").order_by("since", "pk")
+    around = [*accounts, *(link.account for link in links)]
+    linked = frozenset(account.pk for account in around)
     around += browser_sessions.attached(browser) if browser else []
-    requests = {one.account_id: one for one in awaited(around)}
+    requests = {request.account_id: request for request in awaited(around)}
     named, reached, untold = set[int](), set[int](), set[int]()
-    for one in accounts:
-        theirs = {other.pk for other in linking.reach(one)}
-        request = requests.get(one.pk)
-        those = set(request.accounts) if request else theirs
-        named |= those
-        reached |= those & theirs
-        untold |= unwarned(request, hopeless=True) if request else _without_chat(theirs)
+    for account in accounts:
+        reach = {member.pk for member in linking.reach(account)}
+        if request := requests.get(account.pk):
+            named |= {*request.accounts}
+            reached |= {*request.accounts} & reach
+            untold |= unwarned(request, hopeless=True)
+        else:
+            named |= reach
+            reached |= reach
+            warnable = Conversation.objects.filter(account__in=reach).exclude(chat_id="")
+            untold |= reach - {*warnable.values_list("account", flat=True)}
     around += PlatformAccount.objects.filter(pk__in=named).order_by("pk")
-    names = {one.pk: labels.described(one, on=on) for one in around}
-    own = {one.pk for one in accounts}
-    here = {pk for pk, one in requests.items() if browser and one.browser == browser.pk}
+    names = {account.pk: labels.described(account, on=on) for account in around}
+    here = {pk for pk, request in requests.items() if browser and request.browser == browser.pk}
     return Outlook(names, linked, *map(frozenset, (named, reached, untold - own, here - own)))
 
 
 def awaited(accounts: Iterable[PlatformAccount]) -> list[ForgetRequest]:
     """The requests of these accounts whose numbers may be typed now."""
-    mine = ForgetRequest.objects.filter(account__in=[one.pk for one in accounts], state=ForgetRequest.State.ASKED)
-    return list(mine.filter(expires_at__gt=clock.now()).select_related("account").order_by("created_at", "pk"))
+    ids = [account.pk for account in accounts]
+    asked = ForgetRequest.objects.filter(account__in=ids, state=ForgetRequest.State.ASKED)
+    return list(asked.filter(expires_at__gt=clock.now()).select_related("account").order_by("created_at", "pk"))
 
 
 def unwarned(request: ForgetRequest, *, hopeless: bool = False) -> set[int]:
-    """The accounts of a request, besides the one that asks, that its warning has not reached, or that it cannot reach
-    any more if `hopeless`.
+    """The accounts that a request names, except its own, that have not got its warning.
+
+    hopeless: only those that will never get it.
     """
     warnings = OutboundDelivery.objects.filter(template=Template.FORGET_ASKED, created_at__gte=request.created_at)
-    mine = warnings.filter(account__in=request.accounts, subject__by=request.account_id)
-    told = mine.exclude(status=Status.DEAD) if hopeless else mine.filter(status=Status.SENT)
-    return {*request.accounts} - {request.account_id, *told.values_list("account", flat=True)}
-
-
-def _being_deleted() -> set[int]:
-    """The accounts that requests delete now, or have just deleted: from here on none of them is kept."""
-    begun = ForgetRequest.objects.filter(state__in=(ForgetRequest.State.ERASING, ForgetRequest.State.CLEANING))
-    return {pk for accounts in begun.values_list("accounts", flat=True) for pk in accounts}
-
-
-def _related(accounts: Collection[PlatformAccount]) -> list[PlatformAccount]:
-    """These, and the accounts that are linked to them now."""
-    live = AccountLink.objects.live()
-    people = live.filter(account__in=[one.pk for one in accounts]).values("user")
-    links = live.filter(user__in=people).select_related("account").order_by("since", "pk")
-    return [*accounts, *(link.account for link in links)]
-
-
-def _without_chat(accounts: Collection[int]) -> set[int]:
-    """Those of them that have no private chat in which they can be warned."""
-    chats = Conversation.objects.filter(account__in=accounts).exclude(chat_id="")
-    return {*accounts} - {*chats.values_list("account", flat=True)}
+    own = warnings.filter(account__in=request.accounts, subject__by=request.account_id)
+    warned = own.exclude(status=Status.DEAD) if hopeless else own.filter(status=Status.SENT)
+    return {*request.accounts} - {request.account_id, *warned.values_list("account", flat=True)}

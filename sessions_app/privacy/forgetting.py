@@ -1,6 +1,6 @@
-"""Forgetting somebody: asked for, confirmed by a number, then done step by step, each in a transaction of its own.
+"""Deletes accounts: requested, confirmed by a number, then carried out in steps, each in a transaction of its own.
 
-A step that fails is done again: housekeeping goes on with every request that was confirmed. Other people's rows stay.
+Housekeeping repeats a step that failed, and continues every confirmed request. Other people's rows stay.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ State = ForgetRequest.State
 UNDER_WAY = (State.CONFIRMED, State.ERASING, State.CLEANING)
 ASKED_AN_HOUR = 5
 AT_ONCE = 500  # rows of a kind that one transaction deletes
-ERASING, LATE = "erasing for a request to be forgotten", "erasing what came late"  # what may fail, for the log
-LATEST_SECONDS = 60  # after which nothing is being received any more that began before somebody was erased
-LAST_WORD_SECONDS = 600  # how long the farewell may take to be sent, before what it is sent to is deleted
+ERASING, LATE = "deleting an account", "deleting what arrived late"  # what may fail, for the log
+LATEST_SECONDS = 60  # by then, no message is still being received that began before the deletion
+LAST_WORD_SECONDS = 600  # how long the deletion waits for the last message to be sent
 
 
 class Outcome(StrEnum):
-    """What came of a number."""
+    """The result of typing a number."""
 
     CONFIRMED = "confirmed"
     RIGHT = "right"
@@ -58,9 +58,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a number; with WRONG, how many tries are `left`; with RIGHT, it was right, but another number that
-    was typed with it was not; with CONFIRMED, the `request`, and which accounts are `kept`, as their chats could not be
-    warned.
+    """The result of typing a number. RIGHT: this number is right, but another one that was typed with it is not.
+
+    left: how many tries are left, with WRONG. request: what is confirmed, with CONFIRMED. kept: the accounts that are
+    not deleted, as their chats could not be warned.
     """
 
     outcome: Outcome
@@ -74,36 +75,38 @@ class Answer:
 
 @transaction.atomic
 def ask(*, account: PlatformAccount, browser: Browser | None = None) -> ForgetRequest | None:
-    """Send a number to the account's chat, to be typed there or in `browser`, and warn the others in its reach. None if
-    that was asked for too often.
+    """Send a number to the account's chat, to type there or in `browser`, and warn the other accounts in its reach.
+
+    Return None if the account asked too often, or is being deleted.
     """
     locks.lock_person(account.pk)
-    mine = ForgetRequest.objects.filter(account=account)
-    recent = mine.filter(created_at__gt=clock.seconds_from_now(-3600))
-    if recent.count() >= ASKED_AN_HOUR or mine.filter(state__in=UNDER_WAY).exists():
+    requests = ForgetRequest.objects.filter(account=account)
+    recent = requests.filter(created_at__gt=clock.seconds_from_now(-3600))
+    if recent.count() >= ASKED_AN_HOUR or requests.filter(state__in=UNDER_WAY).exists():
         return None
-    mine.filter(ended_at=None).update(state=State.ENDED, ended_at=clock.now())
+    requests.filter(ended_at=None).update(state=State.ENDED, ended_at=clock.now())
     reached = linking.reach(account)
     request = ForgetRequest.objects.create(
         account=account,
-        accounts=[one.pk for one in reached],
+        accounts=[member.pk for member in reached],
         browser=browser.pk if browser else None,
         expires_at=clock.seconds_from_now(limits().number_seconds),
     )
     outbox_queue.queue_notice(account, confirmation.TEMPLATE, {"request": str(request.pk)})
-    for other in (one for one in reached if one != account):
-        notices.tell(other, Template.FORGET_ASKED, by=account.pk)
+    for other in reached:
+        if other != account:
+            notices.tell(other, Template.FORGET_ASKED, by=account.pk)
     audit.record(kind="forget_asked", actor=audit.actor(account), account=account)
     return request
 
 
 def ask_each(*, accounts: Sequence[PlatformAccount], browser: Browser) -> int:
-    """Ask for each account that none before it reaches: each gets a number of its own. How many could be asked."""
+    """Ask for each account that no earlier one reaches; each gets its own number. Return how many could be asked."""
     covered, asked = set[int](), 0
-    for one in accounts:
-        if one.pk not in covered:
-            covered |= {other.pk for other in linking.reach(one)}
-            asked += ask(account=one, browser=browser) is not None
+    for account in accounts:
+        if account.pk not in covered:
+            covered |= {member.pk for member in linking.reach(account)}
+            asked += ask(account=account, browser=browser) is not None
     return asked
 
 
@@ -113,11 +116,12 @@ def awaited(account: PlatformAccount) -> ForgetRequest | None:
 
 
 def awaits_number(account: PlatformAccount) -> bool:
+    """Whether a number of the account may be typed now."""
     return awaited(account) is not None
 
 
 def confirm(*, account: PlatformAccount, number: str, browser: Browser | None = None) -> Answer:
-    """A number was typed, in the account's chat or in a browser: only where it was asked for does it count."""
+    """Check a number that was typed in the account's chat or in `browser`. It counts only where it was asked for."""
     return confirm_each({account: number}, browser=browser)[account]
 
 
@@ -125,17 +129,15 @@ def confirm(*, account: PlatformAccount, number: str, browser: Browser | None = 
 def confirm_each(
     numbers: Mapping[PlatformAccount, str], *, browser: Browser | None = None
 ) -> dict[PlatformAccount, Answer]:
-    """The same for several accounts at once: if one of the numbers is not right nothing is confirmed, and the right
-    ones have lost no try.
-    """
-    locks.lock_people(one.pk for one in numbers)
-    requests = {one.account_id: one for one in forget_report.awaited(numbers)}
-    answers = {one: _try(requests.get(one.pk), number, browser) for one, number in numbers.items()}
+    """Check the numbers of several accounts. If one is wrong, nothing is confirmed, and the right ones lose no try."""
+    locks.lock_people(account.pk for account in numbers)
+    requests = {request.account_id: request for request in forget_report.awaited(numbers)}
+    answers = {account: _try(requests.get(account.pk), number, browser) for account, number in numbers.items()}
     right = [answer.request for answer in answers.values() if answer.request]
     if len(right) == len(answers):
         return {request.account: _confirm(request) for request in right}
-    ForgetRequest.objects.filter(pk__in=[one.pk for one in right]).update(tries=F("tries") - 1)
-    return {one: Answer(Outcome.RIGHT) if answer.request else answer for one, answer in answers.items()}
+    ForgetRequest.objects.filter(pk__in=[request.pk for request in right]).update(tries=F("tries") - 1)
+    return {account: Answer(Outcome.RIGHT) if answer.request else answer for account, answer in answers.items()}
 
 
 def _try(request: ForgetRequest | None, number: str, browser: Browser | None) -> Answer:
@@ -156,58 +158,58 @@ def _try(request: ForgetRequest | None, number: str, browser: Browser | None) ->
 
 
 def _confirm(request: ForgetRequest) -> Answer:
-    """What has left the reach since it was asked for is not forgotten, what came into it neither, nor who was not
-    warned.
+    """Confirm the deletion of the accounts that the request names, that its account still reaches, and whose chats
+    were warned.
     """
-    reached = [one for one in linking.reach(request.account) if one.pk in request.accounts]
-    unaware = forget_report.unwarned(request)
-    accounts = [one.pk for one in reached if one.pk not in unaware]
-    mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ASKED)
-    mine.update(state=State.CONFIRMED, accounts=accounts, confirmed_at=clock.now())
-    audit.record(kind="forget_confirmed", actor=audit.actor(request.account), account=request.account)
+    named = [account for account in linking.reach(request.account) if account.pk in request.accounts]
+    unwarned = forget_report.unwarned(request)
+    deleted = [account.pk for account in named if account.pk not in unwarned]
+    kept = tuple(account for account in named if account.pk in unwarned)
+    asked = ForgetRequest.objects.filter(pk=request.pk, state=State.ASKED)
+    asked.update(state=State.CONFIRMED, accounts=deleted, confirmed_at=clock.now())
     request.refresh_from_db(fields=["state", "accounts"])
-    return Answer(Outcome.CONFIRMED, kept=tuple(one for one in reached if one.pk in unaware), request=request)
+    audit.record(kind="forget_confirmed", actor=audit.actor(request.account), account=request.account)
+    return Answer(Outcome.CONFIRMED, kept=kept, request=request)
 
 
 def words_for(answer: Answer, outlook: Outlook | None = None) -> object:
-    """The answer in a chat. `outlook`: what stood around the account before its number was looked at."""
+    """The text that answers a number in a chat. outlook: that of the account before its number was checked."""
     if answer.outcome == Outcome.WRONG:
         return wording.wrong_number(answer.left)
     if answer.request and outlook:
-        report = outlook.after(answer.request.accounts, untold=[one.pk for one in answer.kept])
+        report = outlook.after(answer.request.accounts, untold=[account.pk for account in answer.kept])
         return report.said(texts.FORGETTING, texts.FORGETTING_TOGETHER)
     return texts.FORGET_LOCKED if answer.outcome == Outcome.LOCKED else texts.FORGET_ENDED
 
 
 def say(account: PlatformAccount, text: object) -> None:
-    """Something to the account's private chat."""
+    """Queue a message to the account's private chat, if it has one."""
     chat = Conversation.objects.filter(account=account).first()
     if chat is not None:
         text = labels.with_commands(str(text), on=chat.platform)
         outbox_queue.queue(Address(chat.platform, chat.chat_id, chat.thread_id), text)
 
 
-# --- Doing it
+# --- Deletion
 
 
 def step() -> bool:
-    """Do a little of what was confirmed: others' calls come between two steps. False if there is nothing to do now."""
-    open_ones = ForgetRequest.objects.filter(state__in=(State.CONFIRMED, State.ERASING)).order_by("confirmed_at")
-    due = next((one for one in portions.awake(ERASING, open_ones) if not _waits_for_farewell(one)), None)
-    if due is None:
-        return False
-    portions.attempt(ERASING, due.pk, _erase_some, due.pk)
-    return True  # also after a failure: the next one may be due
+    """Delete a portion for the oldest confirmed request that is due. False if none is due.
 
-
-def _erase_some(request_id: UUID) -> bool:
-    erase(request_id)
-    return True
+    Portions are small, so that other calls to the database run between them.
+    """
+    confirmed = ForgetRequest.objects.filter(state__in=(State.CONFIRMED, State.ERASING)).order_by("confirmed_at")
+    for request in portions.awake(ERASING, confirmed):
+        if not _waits_for_farewell(request):
+            portions.attempt(ERASING, request.pk, erase, request.pk)
+            return True  # also after a failure: another request may be due
+    return False
 
 
 def clean() -> int:
-    """Clean the files, once for all who were erased a while ago, and of what was being received then. How many people
-    are done by that. It takes long: see `database_files`.
+    """Delete what arrived late for accounts that were deleted a while ago, then clean the database's files once.
+
+    Return how many requests are done. It may take long: see `sqlite_vacuum`.
     """
     due = ForgetRequest.objects.filter(state=State.CLEANING, expires_at__lte=clock.now())
     erased = [
@@ -218,30 +220,35 @@ def clean() -> int:
     if not erased:
         return 0
     if trouble := sqlite_vacuum.clean():
-        log.warning("somebody was forgotten, but what is deleted is still in the database's files: %s", trouble)
+        log.warning("clean the files failed: deleted rows are still in the database's files: %s", trouble)
         return 0
     cleaned = ForgetRequest.objects.filter(pk__in=erased, state=State.CLEANING)
     return cleaned.update(state=State.DONE, accounts=[], ended_at=clock.now())
 
 
 def stuck() -> int:
-    """How many people have been waiting for more than an hour to be forgotten."""
+    """How many confirmed requests have waited for more than an hour."""
     long_ago = clock.seconds_from_now(-3600)
     return ForgetRequest.objects.filter(state__in=UNDER_WAY, confirmed_at__lte=long_ago).count()
 
 
 def _waits_for_farewell(request: ForgetRequest) -> bool:
+    """Whether the answer to the number is still to be sent to the chat that is about to be deleted."""
     oldest = clock.seconds_from_now(-LAST_WORD_SECONDS)
     is_recent = ForgetRequest.objects.filter(pk=request.pk, state=State.CONFIRMED, confirmed_at__gt=oldest).exists()
-    chats = Conversation.objects.filter(account=request.account_id).values_list("platform", "chat_id")
-    waiting = OutboundDelivery.objects.filter(_at(list(chats)), settled_at=None)
-    return is_recent and request.browser is None and waiting.exists()
+    if request.browser is not None or not is_recent:
+        return False
+    chats = Conversation.objects.filter(account=request.account_id)
+    return any(
+        OutboundDelivery.objects.filter(platform=chat.platform, chat_id=chat.chat_id, settled_at=None).exists()
+        for chat in chats
+    )
 
 
 def erase(request_id: UUID, *, most: int = 1) -> bool:
-    """Delete what a confirmed request names, in at most so many portions. Whether nothing of it is left to read.
+    """Delete what a confirmed request names, in at most `most` portions. True if nothing of it is left to read.
 
-    The database's files are cleaned by housekeeping: nobody waits for it.
+    Housekeeping cleans the database's files later.
     """
     request = ForgetRequest.objects.select_related("account").get(pk=request_id)
     if request.state not in (State.CONFIRMED, State.ERASING):
@@ -250,17 +257,18 @@ def erase(request_id: UUID, *, most: int = 1) -> bool:
     if any(not _forget_some(accounts) for _ in range(most)):
         for account in PlatformAccount.objects.filter(pk__in=accounts).order_by("pk"):
             _forget_account(account)
-        mine = ForgetRequest.objects.filter(pk=request.pk, state=State.ERASING)
-        mine.update(state=State.CLEANING, expires_at=clock.seconds_from_now(LATEST_SECONDS))
+        erasing = ForgetRequest.objects.filter(pk=request.pk, state=State.ERASING)
+        erasing.update(state=State.CLEANING, expires_at=clock.seconds_from_now(LATEST_SECONDS))
         return True
     return False
 
 
 @transaction.atomic
 def _begin(request: ForgetRequest) -> list[int]:
-    """Whom it is about: of those that were named, whom the asker still reaches. Whoever was taken out of its reach
-    meanwhile, or has taken it out, stays. They leave their person in the transaction that writes down who they are, so
-    that whoever goes on after a crash goes on with the same.
+    """The accounts to delete: those that the request names and that its account still reaches.
+
+    They leave their person in the transaction that stores this list, so that the deletion continues with the same
+    accounts after a crash.
     """
     left = identities.leave(request.account, request.accounts)
     ForgetRequest.objects.filter(pk=request.pk, state=State.CONFIRMED).update(state=State.ERASING, accounts=left)
@@ -270,10 +278,10 @@ def _begin(request: ForgetRequest) -> list[int]:
 
 @transaction.atomic
 def _forget_some(accounts: Sequence[int], *, is_theirs: bool = True) -> bool:
-    """A few rows of one kind: what points to others goes before them. False if there was nothing left.
+    """Delete a portion of one table's rows, referring rows before those that they refer to. False if none is left.
 
-    `is_theirs`: nobody else has their chats by now, so all that is sent there goes too.
-    Each question has an index of its own: asked at once, they would be answered by reading whole tables.
+    is_theirs: whether the chats still belong to these accounts, so that everything sent there is deleted too. Each
+    condition has an index of its own: one query for all of them would read whole tables.
     """
     chats = list(conversations.of_accounts(accounts).values_list("pk", "platform", "chat_id"))
     events = list(InboundEvent.objects.filter(account__in=accounts)[:AT_ONCE])
@@ -283,7 +291,7 @@ def _forget_some(accounts: Sequence[int], *, is_theirs: bool = True) -> bool:
     for model, ids in (
         (OutboundDelivery, _some(OutboundDelivery.objects.all(), *answers, *addresses)),
         (HistoryEntry, entries),
-        (InboundEvent, [one.pk for one in events]),
+        (InboundEvent, [event.pk for event in events]),
     ):
         if ids:
             if model is InboundEvent:
@@ -295,9 +303,9 @@ def _forget_some(accounts: Sequence[int], *, is_theirs: bool = True) -> bool:
 
 @transaction.atomic
 def _forget_late_ones(accounts: Sequence[int]) -> bool:
-    """What somebody stored who had looked an account up before it lost its name. By now a stranger may write there.
+    """Delete what was stored by receivers that read the account before its deletion. Return True.
 
-    Always True.
+    By now the chats may belong to other people.
     """
     while _forget_some(accounts, is_theirs=False):
         pass
@@ -308,20 +316,13 @@ def _forget_late_ones(accounts: Sequence[int]) -> bool:
 
 def _some(rows: QuerySet[Any], *conditions: Q) -> list[int]:
     """Primary keys of rows that meet one of the conditions: a portion for each."""
-    found = [rows.filter(one).values_list("pk", flat=True)[:AT_ONCE] for one in conditions]
-    return sorted({pk for some in found for pk in some})
-
-
-def _at(addresses: list[tuple[str, str]]) -> Q:
-    found = Q(pk__in=())
-    for platform, chat_id in addresses:
-        found |= Q(platform=platform, chat_id=chat_id)
-    return found
+    portions_of_keys = [rows.filter(condition).values_list("pk", flat=True)[:AT_ONCE] for condition in conditions]
+    return sorted({pk for keys in portions_of_keys for pk in keys})
 
 
 @transaction.atomic
 def _forget_account(account: PlatformAccount) -> None:
-    """The account itself, with what it has said and joined meanwhile."""
+    """Delete the account itself, with what it has said and joined meanwhile."""
     identities.leave(account, [account.pk])
     while _forget_some([account.pk]):
         pass

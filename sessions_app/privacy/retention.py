@@ -1,6 +1,6 @@
-"""What time alone takes away of what was said. Each run looks at some rows and no more; housekeeping runs it often.
+"""Deletes stored words by age. Housekeeping calls each function often, and each call handles a limited number of rows.
 
-It takes the oldest of what is due, which an index finds: what is never settled must not hold up what is.
+A call takes the oldest due rows, which an index finds, so that rows that are never settled do not hold up others.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ AT_ONCE = 500
 
 
 def forget_words() -> int:
-    """Empty messages that were answered long ago: history has what was said. The keys stay. How many there were.
+    """Empty messages that were answered long ago, as history has their text. Keys stay. Return how many.
 
-    What was put aside or given up keeps its words as long as its key, since it may still be answered.
+    Messages that were quarantined or given up keep their text as long as their key: they may still be answered.
     """
     full = InboundEvent.objects.filter(emptied_at=None, done_at__isnull=False, status=InboundEvent.Status.DONE)
     old = full.filter(done_at__lt=_ago(settings.BOTOS_KEEP_EVENTS_DAYS)).order_by("done_at")
@@ -29,34 +29,34 @@ def forget_words() -> int:
 
 
 def forget_keys() -> int:
-    """Delete messages, and hashes of forgotten ones, that no platform delivers again. How many there were."""
+    """Delete messages, and hashes of deleted ones, that no platform delivers again. Return how many."""
     days = settings.BOTOS_KEEP_KEYS_DAYS
     gone = _delete(ForgottenEvent.objects.all(), "forgotten_at", days)
     return gone + _delete(InboundEvent.objects.all(), "done_at", days)
 
 
 def forget_deliveries() -> int:
-    """Delete messages that were sent, or given up, long ago. How many there were."""
+    """Delete messages that were sent, or given up, long ago. Return how many."""
     return _delete(OutboundDelivery.objects.all(), "settled_at", settings.BOTOS_KEEP_DELIVERIES_DAYS)
 
 
 def forget_requests() -> int:
-    """Delete old requests to be forgotten, as other requests. How many there were."""
+    """End expired requests for deletion, and delete old ones. Return how many are deleted."""
     unanswered = ForgetRequest.objects.filter(state="asked", expires_at__lt=clock.now())
     unanswered.update(state="ended", ended_at=clock.now())
     return _delete(ForgetRequest.objects.all(), "ended_at", settings.BOTOS_KEEP_PAIRINGS_DAYS)
 
 
 def forget_history() -> int:
-    """Delete what was said long ago, where the operator set a time for it. How many entries there were."""
+    """Delete old history, if the operator set a time for it. Return how many entries."""
     days = settings.BOTOS_KEEP_HISTORY_DAYS
-    # Every entry becomes due, in about the order of the ids, so these are all that need to be looked at.
+    # Every entry becomes due, in about the order of the ids, so no others need to be checked.
     oldest = list(HistoryEntry.objects.order_by("pk").values_list("pk", flat=True)[:AT_ONCE])
     return _delete(HistoryEntry.objects.filter(pk__in=oldest), "said_at", days) if days else 0
 
 
 def _delete(rows: QuerySet[Any], since: str, days: int) -> int:
-    """Delete the oldest that are older than `days`, by the column `since`; none that changed meanwhile."""
+    """Delete the oldest rows whose column `since` is more than `days` ago, but none that changed meanwhile."""
     due = rows.filter(**{f"{since}__lt": _ago(days)}).order_by(since)
     return portions.delete(f"forgetting old {rows.model._meta.verbose_name_plural}", due, most=AT_ONCE)  # noqa: SLF001
 

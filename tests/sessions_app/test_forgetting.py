@@ -574,7 +574,7 @@ def test_it_cuts_the_log_also_when_the_files_could_not_be_written_anew(
     if connection.vendor != "sqlite":
         pytest.skip("only SQLite has such a log")
     monkeypatch.setattr(sqlite_vacuum, "_PAUSE", 0.0)
-    monkeypatch.setattr(sqlite_vacuum, "_write_anew", lambda: bool(say("bob", "meanwhile")) and False)
+    monkeypatch.setattr(sqlite_vacuum, "_rewrite", lambda: bool(say("bob", "meanwhile")) and False)
     log = Path(f"{connection.settings_dict['NAME']}-wal")
 
     assert sqlite_vacuum.clean() == sqlite_vacuum.HELD
@@ -601,7 +601,7 @@ def test_it_writes_nothing_anew_while_somebody_reads_the_log(two: None, monkeypa
     if connection.vendor != "sqlite":
         pytest.skip("only SQLite has such a log")
     monkeypatch.setattr(sqlite_vacuum, "_cut_log", lambda: False)
-    monkeypatch.setattr(sqlite_vacuum, "_write_anew", _crash)
+    monkeypatch.setattr(sqlite_vacuum, "_rewrite", _crash)
 
     assert sqlite_vacuum.clean() == sqlite_vacuum.HELD
 
