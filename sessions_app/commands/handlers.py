@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from django.conf import settings
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from identity import labels
 from identity.flows import linking
-from identity.models import AccountLink, PlatformAccount
+from identity.models import AccountLink
 from identity.resolvers import Pair
 from identity.support.sanitize import literal
 from sessions_app import dead_letters, texts
 from sessions_app.commands import registry as command_registry
 from sessions_app.commands.registry import Invocation, in_turn
 from sessions_app.history import search, window
-from sessions_app.messages import Line
 from sessions_app.models import Conversation
 
 _LINES_OF_HISTORY = 10
@@ -38,15 +35,15 @@ def _new(asked: Invocation) -> str:
 
 @in_turn("retry", _("Try again to answer your last failed message"))
 def _retry(asked: Invocation) -> str:
-    found = dead_letters.last_of(asked.conversation, asked.account)
-    return str(texts.ASKING_AGAIN if found else texts.NOTHING_TO_RETRY)
+    is_retried = dead_letters.last_of(asked.conversation, asked.account)
+    return str(texts.ASKING_AGAIN if is_retried else texts.NOTHING_TO_RETRY)
 
 
 @in_turn("history", _("Show the last ten messages"), quotes_people=True)
 def _history(asked: Invocation) -> str:
     lines = window.readable(asked.conversation, limit=_LINES_OF_HISTORY, speaker=_speaker(asked))
-    who = {"user": texts.YOU, "assistant": texts.ME}
-    return "\n".join(f"{who[line.role]}: {_shortened(line.text)}" for line in lines) or str(texts.NO_HISTORY)
+    speakers = {"user": texts.YOU, "assistant": texts.ME}
+    return "\n".join(f"{speakers[line.role]}: {_shortened(line.text)}" for line in lines) or str(texts.NO_HISTORY)
 
 
 @in_turn("search", _("Find words in your messages"), hint="words", quotes_people=True)
@@ -55,36 +52,33 @@ def _search(asked: Invocation) -> str:
     if not words:
         return labels.with_commands(str(texts.SEARCH_FOR_WHAT), on=asked.event.platform)
     hits = search.find(asked.conversation, words, limit=_LINES_OF_HISTORY, speaker=_speaker(asked))
-    return "\n".join(_found(hit.line, asked.event.platform) for hit in reversed(hits)) or str(texts.NOTHING_FOUND)
-
-
-def _found(line: Line, on: str) -> str:
-    values = {"day": f"{line.said_at:%Y-%m-%d}", "app": labels.title(line.platform), "text": _shortened(line.text)}
-    who = texts.YOU if line.role == "user" else texts.ME
-    return str(texts.FOUND) % (values | {"who": literal(line.author, on) or who})
+    lines = []
+    for line in (hit.line for hit in reversed(hits)):
+        speaker = literal(line.author, asked.event.platform) or (texts.YOU if line.role == "user" else texts.ME)
+        place = {"day": f"{line.said_at:%Y-%m-%d}", "app": labels.title(line.platform)}
+        lines.append(str(texts.FOUND) % {**place, "who": speaker, "text": _shortened(line.text)})
+    return "\n".join(lines) or str(texts.NOTHING_FOUND)
 
 
 @in_turn("prefer", _("Choose where I write when you haven't asked"), hint="app")
 def _prefer(asked: Invocation) -> str:
-    """The new wish, or without one what is wished now."""
+    """Set the preferred app; without an argument, show it."""
     wanted, account = asked.argument.lower(), asked.account
     link = AccountLink.objects.live().filter(account=account).select_related("user__preferred").first()
     if asked.conversation.account_id is None or link is None:
         return str(texts.NOTHING_TO_PREFER)
-    theirs = {one.platform: one for one in linking.accounts_of(link.user)}
+    linked = {member.platform: member for member in linking.accounts_of(link.user)}
+    apps = ", ".join([*linked, "last"])
     if not wanted:
-        kept = link.user.preferred
-        return _preferring(kept if kept in theirs.values() else None, theirs)
-    if wanted not in {"last", *theirs}:
-        return str(texts.PREFER_WHAT) % {"apps": ", ".join([*theirs, "last"])}
-    if not linking.prefer(account=account, preferred=theirs.get(wanted)):
-        return str(texts.TOO_NEW_TO_PREFER)
-    return _preferring(theirs.get(wanted), theirs)
-
-
-def _preferring(account: PlatformAccount | None, theirs: Iterable[str]) -> str:
-    values = {"app": labels.title(account.platform) if account else "", "apps": ", ".join([*theirs, "last"])}
-    return str(texts.PREFERRED if account else texts.PREFERRED_LAST) % values
+        preferred = link.user.preferred if link.user.preferred in linked.values() else None
+    elif wanted not in {"last", *linked}:
+        return str(texts.PREFER_WHAT) % {"apps": apps}
+    else:
+        preferred = linked.get(wanted)
+        if not linking.prefer(account=account, preferred=preferred):
+            return str(texts.TOO_NEW_TO_PREFER)
+    values = {"app": labels.title(preferred.platform) if preferred else "", "apps": apps}
+    return str(texts.PREFERRED if preferred else texts.PREFERRED_LAST) % values
 
 
 @in_turn("export", _("Export everything as a file"))
