@@ -1,4 +1,4 @@
-"""Writes answered turns down, all that wait in one transaction: of many at once, the commits take longest."""
+"""Writes answered turns in batches: with many turns at once, one commit for each takes longest."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _Waiting = tuple[Answer, asyncio.Future[None]]
 
 
 class Writer:
-    """For one event loop. It works while something waits, and needs no stopping."""
+    """Serves one event loop. Its task runs while something waits, so nobody needs to stop it."""
 
     def __init__(self) -> None:
         self._waiting: list[_Waiting] = []
         self._job: asyncio.Task[None] | None = None
 
     async def finish(self, answer: Answer) -> None:
-        """Write down a turn. Durable on return; raises what `lifecycle.finish` raises for it."""
+        """Write down a turn, durably on return. Raises what `lifecycle.finish` raises for it."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((answer, done))
         if self._job is None or self._job.done():
@@ -31,22 +31,22 @@ class Writer:
 
     async def _write(self) -> None:
         while self._waiting:
-            batch = [one for one in self._waiting[:MAX_AT_ONCE] if not one[1].cancelled()]
+            batch = [(answer, done) for answer, done in self._waiting[:MAX_AT_ONCE] if not done.cancelled()]
             del self._waiting[:MAX_AT_ONCE]
             if batch:
                 await _write_down(batch)
 
 
 async def _write_down(batch: Collection[_Waiting]) -> None:
-    """One that cannot be written takes no other with it: then each is written alone."""
+    """Write the batch; if it fails, write each turn alone, so that one bad turn does not fail the others."""
     try:
         await db.call(lifecycle.finish_together, [answer for answer, _ in batch])
-    except Exception as error:  # noqa: BLE001 - goes to whoever waits
+    except Exception as error:  # noqa: BLE001 - goes to the caller that waits
         if len(batch) == 1:
             _settle(batch, error)
             return
-        for one in batch:
-            await _write_down([one])
+        for waiting in batch:
+            await _write_down([waiting])
     else:
         _settle(batch, None)
 

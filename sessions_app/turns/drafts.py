@@ -1,11 +1,11 @@
-"""Answers that are seen while they are made: a delivery in state `drafting`, at most one for a turn's first event.
+"""Answers that people see while the agent writes them: a delivery in state `drafting`, at most one for each turn.
 
-It is written under the turn's lease and never sent by the courier. Whatever ends the turn takes it away in the same
-transaction in which the final text, or the honest word about a failure, is queued: nobody sees both, or neither. A
-turn that is done again after a crash writes over the draft that was left.
+A draft belongs to the turn's first event. It is written under the turn's lease, and the delivery worker never sends it.
+The transaction that ends the turn deletes the draft and queues the final text, or the message about a failure, so that
+people see exactly one of them. A turn that is repeated after a crash overwrites the draft that was left.
 
-So far the browser alone shows drafts, by reading them. An adapter that can change what it has sent would keep the
-platform's id of its message in `message_id`, and `settle` would hand it on to the final delivery.
+Only the browser shows drafts so far, by reading them. An adapter that can edit its messages would keep the platform's
+id of the message in `message_id`, and `settle` would hand it to the final delivery.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ EVERY = 0.3  # seconds between two writes
 
 
 def of_events(event_ids: Collection[int]) -> QuerySet[OutboundDelivery]:
-    """The drafts of turns that these are the first events of."""
+    """The drafts of the turns that begin with these events."""
     return OutboundDelivery.objects.filter(event__in=event_ids, status=OutboundDelivery.Status.DRAFTING)
 
 
 def settle(event_ids: Collection[int]) -> None:
-    """The turns of these events are over, or have failed: what takes the draft's place is queued by the caller."""
+    """Delete the drafts of turns that are over or have failed. The caller queues what takes their place."""
     of_events(event_ids).delete()
 
 
 @transaction.atomic
 def write(claim: Claim, text: str) -> bool:
-    """Show `text` as the answer so far. False, and nothing is written, if the lease was lost."""
+    """Show `text` as the answer so far. False, without a change, if the lease was lost."""
     lease, head = claim.lease, claim.head
     lane = Lane.objects.filter(pk=lease.conversation.pk, owner=lease.owner, fence=lease.fence)
     if not lane.select_for_update(no_key=True).exists():
         return False
-    said_at = claim.events[-1].received_at  # as the reply will have it: it is the same line then
+    said_at = claim.events[-1].received_at  # the time that the reply gets: the page shows both as one line
     if not of_events([head.pk]).update(text=text, created_at=said_at):
         place = {"platform": head.platform, "chat_id": head.chat_id, "thread_id": head.thread_id}
         shown = {"text": text, "created_at": said_at, "status": OutboundDelivery.Status.DRAFTING}
@@ -60,7 +60,7 @@ def write(claim: Claim, text: str) -> bool:
 
 @asynccontextmanager
 async def following(claim: Claim) -> AsyncIterator[Callable[[str], None]]:
-    """Within the block, write down what the given function was told last, the whole answer so far each time."""
+    """Within the block, store the answer so far. The block calls the given function with the whole of it each time."""
     draft = _Draft(claim)
     writing = asyncio.create_task(draft.keep_writing())
     try:
@@ -81,7 +81,7 @@ class _Draft:
         self._is_new.set()
 
     async def keep_writing(self) -> None:
-        """Until it is cancelled, or the lease is lost. A draft that cannot be written is no reason to stop a turn."""
+        """Store drafts until cancelled, or until the lease is lost. A draft that fails does not stop the turn."""
         is_ours = True
         while is_ours:
             await self._is_new.wait()
@@ -90,5 +90,9 @@ class _Draft:
                 if text := storable(self._text, growing=True).strip():
                     is_ours = await db.call(write, self._claim, text)
             except Exception as error:  # noqa: BLE001 - the answer itself is still to come
-                log.warning("event %s: a draft was not written: %s", self._claim.head.pk, type(error).__name__)
+                log.warning(
+                    "event %s: write draft failed: %s; the answer follows without it",
+                    self._claim.head.pk,
+                    type(error).__name__,
+                )
             await asyncio.sleep(EVERY)

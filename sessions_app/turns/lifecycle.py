@@ -1,8 +1,8 @@
-"""A turn: begin, ask the agent, finish. No transaction is open while the agent works."""
+"""The steps of a turn: begin, ask the agent, finish. No transaction is open while the agent works."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
@@ -28,18 +28,23 @@ from sessions_app.turns.leases import Claim, Lease
 
 Role, Source, Status = HistoryEntry.Role, HistoryEntry.Source, InboundEvent.Status
 RETRY_AFTER = (1.0, 5.0, 30.0)  # seconds, after each failure of the agent
-MAX_CRASHES = 5  # until quarantine where processes end by another cause, too
-UNRELATED = 2  # conversations that show that they do
-LOOKED_BACK = 500  # messages that are looked through for it
+MAX_CRASHES = 5  # until quarantine, where processes crash for another reason too
+UNRELATED = 2  # other conversations with crashes that show another reason
+LOOKED_BACK = 500  # messages that are searched for them
 
 
 class LeaseLost(Exception):
-    """The lease ran out and somebody else has the lane. What was to be written is not."""
+    """The lease ran out and another process has the lane. Nothing is written."""
 
 
 def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
-    """What the agent is asked: the window of this moment, the words of all claimed events, and who said them where."""
+    """The question for the agent: the current window, the text of all claimed events, and who wrote them where."""
     head, account = claim.head, claim.account
+    is_stranger = claim.lease.conversation.account_id is not None and claim.lease.user_id is None
+    if resolver is None or is_stranger:
+        person = str(account)
+    else:
+        person = resolve_with(resolver, account.platform, account.platform_user_id)
     context = SessionContext(
         platform=head.platform,
         chat_id=head.chat_id,
@@ -47,23 +52,16 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
         thread_id=head.thread_id,
         user_id=account.platform_user_id,
         user_name=account.display_name or account.username,
-        unified_user_id=_person(claim, resolver),
+        unified_user_id=person,
     )
     speaker = (account.platform, account.platform_user_id)
     lines = window.window_for(claim.lease.conversation, limit=settings.BOTOS_WINDOW, speaker=speaker)
     return Turn(f"event-{head.pk}", "\n".join(event.text for event in claim.events), lines, context)
 
 
-def _person(claim: Claim, resolver: Resolves | None) -> str:
-    is_stranger = claim.lease.conversation.account_id is not None and claim.lease.user_id is None
-    if resolver is None or is_stranger:
-        return str(claim.account)
-    return resolve_with(resolver, claim.account.platform, claim.account.platform_user_id)
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the agent said to what was claimed. `limit`: the longest message of the platform, in UTF-16 code units."""
+    """The agent's answer to a claim. limit: the longest message of the platform, in UTF-16 code units."""
 
     claim: Claim
     text: str
@@ -72,7 +70,7 @@ class Answer:
 
 @transaction.atomic
 def answer_command(claim: Claim, turn: Turn, *, limit: int) -> None:
-    """Do what the claimed command says and queue its answer. Neither is part of the conversation. Raises LeaseLost."""
+    """Run the claimed command and queue its answer. Neither is part of the conversation. Raises LeaseLost."""
     conversation = claim.lease.conversation
     text = command_registry.answer(Invocation(claim.head, claim.account, conversation, turn.context))
     _give_back([claim.lease])
@@ -87,16 +85,16 @@ def finish(claim: Claim, text: str, *, limit: int) -> None:
 
 @transaction.atomic
 def finish_together(answers: Collection[Answer], status: str = Status.DONE) -> None:
-    """Write down turns and queue their replies, all or nothing: events done, what was said, what was answered.
+    """End the events of these turns, store questions and answers in history, and queue the replies, all or nothing.
 
-    Raises LeaseLost if one of them is not ours any more.
+    Raises LeaseLost if one of the leases was lost.
     """
     claims = [answer.claim for answer in answers]
     _give_back([claim.lease for claim in claims])
     edits = _end(claims, status)
     replies = [_reply(answer) for answer in answers]
-    said = [entry for claim in claims for entry in _said(claim, edits)]
-    HistoryEntry.objects.bulk_create([*said, *replies])
+    questions = [_question(claim, event, edits[event.pk]) for claim in claims for event in claim.events]
+    HistoryEntry.objects.bulk_create([*questions, *replies])
     window.announce([claim.lease.conversation for claim in claims], [claim.head.account_id for claim in claims])
     outbox_queue.add(
         row
@@ -109,7 +107,7 @@ def finish_together(answers: Collection[Answer], status: str = Status.DONE) -> N
 
 @transaction.atomic
 def record(lease: Lease, *, said: HistoryEntry, answered: str) -> None:
-    """Write down a turn that came by no event and whose answer the caller delivers. Raises LeaseLost."""
+    """Store a turn that has no event and whose answer the caller delivers. Raises LeaseLost."""
     _give_back([lease])
     said.role, said.source = Role.USER, Source.MESSAGE
     place = {"platform": said.platform, "chat_id": said.chat_id, "thread_id": said.thread_id, "author": said.author}
@@ -122,17 +120,16 @@ def record(lease: Lease, *, said: HistoryEntry, answered: str) -> None:
 
 @transaction.atomic
 def abandon(lease: Lease) -> None:
-    """Give a lease back without a word. One that was lost already is none of our business."""
+    """Give a lease back, unless it was lost already."""
     with suppress(LeaseLost):
         _give_back([lease])
 
 
 @transaction.atomic
 def fail(claim: Claim) -> None:
-    """The agent failed. The person is told at once; the turn is tried again after a while, and given up after the last
-    try.
+    """Note that the agent failed. The person is told at once; the turn is repeated later, and given up at last.
 
-    Giving up ends the turn like an answer does, so that the person's words stay and the lane goes on. Raises LeaseLost.
+    Giving up ends the turn as an answer does, so that the person's words stay and the lane goes on. Raises LeaseLost.
     """
     failures = claim.head.failures
     if failures == len(RETRY_AFTER):
@@ -147,7 +144,7 @@ def fail(claim: Claim) -> None:
 
 @transaction.atomic
 def release(claim: Claim) -> None:
-    """Give an unfinished turn back as if it had never started: the process is about to stop."""
+    """Give an unfinished turn back as if it had never started, since the process stops."""
     with suppress(LeaseLost):
         _give_back([claim.lease])
         _events([claim]).update(starts=F("starts") - 1)
@@ -155,31 +152,32 @@ def release(claim: Claim) -> None:
 
 @transaction.atomic
 def uncount(claim: Claim) -> None:
-    """A turn that could not be written, or that somebody else has taken over, tells nothing against its message."""
+    """Take back the start of a turn that failed for a reason other than its message."""
     _events([claim]).filter(starts__gt=0).update(starts=F("starts") - 1)
 
 
 def should_quarantine(claim: Claim) -> bool:
-    """Whether the claimed message has taken the process down with it too often: starts that ended in nothing at all."""
+    """Whether processes have crashed too often while they worked on the claimed message."""
     return claim.head.starts - claim.head.failures >= CRASHES_BEFORE_QUARANTINE
 
 
 def has_unrelated_crashes(claim: Claim) -> bool:
-    """Whether processes ended by another cause as well, so that these crashes tell little of the message.
+    """Whether processes crash for another reason too, so that these crashes say little about the message.
 
-    Messages show it that a crash had met and that were answered before this one came. There is a limit all the same.
+    Evidence is other messages that a crash interrupted and that were answered before this one arrived. After
+    MAX_CRASHES crashes the answer is always False.
     """
     head = claim.head
     if head.starts - head.failures >= MAX_CRASHES:
         return False
     earlier = InboundEvent.objects.filter(pk__lt=head.pk, pk__gte=head.pk - LOOKED_BACK, done_at__lt=head.received_at)
-    met = earlier.filter(status=Status.DONE, starts__gt=F("failures") + 1)
-    return met.values("conversation").distinct().count() >= UNRELATED
+    interrupted = earlier.filter(status=Status.DONE, starts__gt=F("failures") + 1)
+    return interrupted.values("conversation").distinct().count() >= UNRELATED
 
 
 @transaction.atomic
 def quarantine(claim: Claim) -> None:
-    """Put the claimed message aside and tell the person. Its words stay in the event. Raises LeaseLost."""
+    """Quarantine the claimed message and tell the person. Its text stays in the event. Raises LeaseLost."""
     _give_back([claim.lease])
     _end([claim], Status.QUARANTINED)
     outbox_queue.queue(_address(claim), _own_words(claim, texts.PUT_ASIDE), event=claim.head)
@@ -190,7 +188,7 @@ def _own_words(claim: Claim, text: object) -> str:
 
 
 def _give_back(leases: Collection[Lease], *, wait: float = 0.0) -> None:
-    """Free the lanes, which proves that they were still ours: the fence is checked in the same statement."""
+    """Free the lanes. The same statement checks the fence, so a lost lease raises LeaseLost."""
     ours = [Q(pk=lease.conversation.pk, owner=lease.owner, fence=lease.fence) for lease in leases]
     until = clock.seconds_from_now(wait)
     freed = Lane.objects.filter(reduce(or_, ours)).update(owner="", lease_until=clock.EPOCH, not_before=until)
@@ -199,12 +197,12 @@ def _give_back(leases: Collection[Lease], *, wait: float = 0.0) -> None:
 
 
 def _end(claims: Collection[Claim], status: str) -> dict[int, str]:
-    """End all events of these turns. Gives what they were edited to meanwhile, by id."""
+    """End all events of these turns. Return by id the text that each was edited to meanwhile."""
     drafts.settle([claim.head.pk for claim in claims])
     events = _events(claims)
     edits = dict(events.select_for_update().order_by("pk").values_list("pk", "edited"))
     if events.update(status=status, done_at=clock.now()) != sum(len(claim.events) for claim in claims):
-        raise LeaseLost  # an event of these turns was ended by somebody else
+        raise LeaseLost  # another process has ended one of the events
     return edits
 
 
@@ -212,30 +210,29 @@ def _events(claims: Collection[Claim]) -> QuerySet[InboundEvent]:
     return InboundEvent.objects.filter(pk__in=[event.pk for claim in claims for event in claim.events], done_at=None)
 
 
-def _said(claim: Claim, edits: Mapping[int, str]) -> Iterable[HistoryEntry]:
-    for event in claim.events:
-        yield window.entry(
-            claim.lease.conversation,
-            author=claim.account,
-            event=event,
-            role=Role.USER,
-            source=Source.MESSAGE,
-            text=event.text,
-            metadata={"edited": edits[event.pk]} if edits[event.pk] else {},
-            platform=event.platform,
-            chat_id=event.chat_id,
-            thread_id=event.thread_id,
-            message_id=event.message_id,
-            said_at=event.received_at,
-        )
+def _question(claim: Claim, event: InboundEvent, edited: str) -> HistoryEntry:
+    return window.entry(
+        claim.lease.conversation,
+        author=claim.account,
+        event=event,
+        role=Role.USER,
+        source=Source.MESSAGE,
+        text=event.text,
+        metadata={"edited": edited} if edited else {},
+        platform=event.platform,
+        chat_id=event.chat_id,
+        thread_id=event.thread_id,
+        message_id=event.message_id,
+        said_at=event.received_at,
+    )
 
 
 def _reply(answer: Answer) -> HistoryEntry:
     claim = answer.claim
     last = claim.events[-1]
     place = {"platform": last.platform, "chat_id": last.chat_id, "thread_id": last.thread_id}
-    said = {"role": Role.ASSISTANT, "source": Source.REPLY, "text": answer.text, "said_at": last.received_at}
-    return window.entry(claim.lease.conversation, author=claim.account, event=claim.head, **place, **said)
+    reply = {"role": Role.ASSISTANT, "source": Source.REPLY, "text": answer.text, "said_at": last.received_at}
+    return window.entry(claim.lease.conversation, author=claim.account, event=claim.head, **place, **reply)
 
 
 def _address(claim: Claim) -> Address:

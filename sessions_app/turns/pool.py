@@ -1,4 +1,4 @@
-"""Works on lanes, many at once: claims what waits, asks the agent, writes the turn down."""
+"""Runs many turns at once: claims waiting events, asks the agent, and writes the answer down."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ from sessions_app.turns.lifecycle import Answer
 
 log = logging.getLogger(__name__)
 MAX_AT_ONCE = 20  # lanes that are claimed in one transaction
-MAX_LOSSES = 2  # leases that a message may cost this process before it is held against it
-MAX_TROUBLES = 20  # and turns that the database did not take, which may be for what they hold
+MAX_LOSSES = 2  # lost leases of a message in this process before its starts count against it
+MAX_TROUBLES = 20  # the same for turns that the database did not take: their text may be the cause
 
 MIN_SILENCE = 60.0  # seconds that the whole process may stand still
-OTHERS_FIRST = 0.5  # seconds until a message counts as not heard of by the worker that was told of it
+OTHERS_FIRST = 0.5  # seconds that the worker which was notified of a message has to claim it
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Who answers on a platform, by which resolver, and how long a message may be there (UTF-16 code units).
+    """Who answers on a platform, and by which resolver.
 
-    `streams`: whether an answer is seen there while it is made.
+    text_limit: the longest message of the platform, in UTF-16 code units. streams: whether people see an answer there
+    while the agent writes it.
     """
 
     agent: Agent
@@ -48,11 +49,10 @@ class Service:
 
 
 class TurnPool:
-    """Runs up to `size` turns at once for the platforms in `services`. `on_outgoing` is called when a delivery was
-    queued.
+    """Runs up to `size` turns at once for the platforms in `services`, and calls `on_outgoing` for queued deliveries.
 
-    `notify` tells it where something waits; a sweep finds the rest (another process's, and what is due again).
-    is_shared: others work too, and may be told of a message while its lane is held here.
+    `notify` names a conversation where something waits. A sweep finds the others: those of another process, and those
+    to be tried again. is_shared: other processes work too, and may be notified while the lane is held here.
     """
 
     def __init__(
@@ -71,26 +71,26 @@ class TurnPool:
         self._slots = asyncio.Semaphore(size)
         self._hints: dict[int, None] = {}  # conversation ids, in order of arrival
         self._asked: Collection[int] = ()  # hints that are being claimed
-        self._refused: set[int] = set()  # hints that came while the lane was held
+        self._refused: set[int] = set()  # hints whose lane was held
         self._put_off: set[int] = set()  # hints that wait for the suspect's turn to end
-        self._suspects: set[int] = set()  # at most one: a turn of a message that may be what ended a process
+        self._suspects: set[int] = set()  # at most one: the turn of a message that may have crashed a process
         self._wake = asyncio.Event()
         self._turns: set[asyncio.Task[None]] = set()
-        self._blameless: list[Claim] = []  # turns that ended in nothing by no fault of their message
-        self._losses: Counter[int] = Counter()  # turns that came to nothing, by message: it may be to blame
+        self._blameless: list[Claim] = []  # turns that failed for a reason other than their message
+        self._losses: Counter[int] = Counter()  # failed turns by message, which may be the cause
         self._writer = Writer()
         self._claiming: asyncio.Task[None] | None = None
-        self._leases: dict[int, leases.Lease] = {}  # of the turns that run, and of no others
+        self._leases: dict[int, leases.Lease] = {}  # of the running turns
         self._is_stopping = False
-        self._is_hopeless = asyncio.Event()  # no agent can be asked in this process any more
+        self._is_hopeless = asyncio.Event()  # this process can ask no agent any more
 
     def notify(self, conversation_id: int) -> None:
-        """Something waits in this conversation."""
+        """Look for waiting events in this conversation soon."""
         self._hints[conversation_id] = None
         self._wake.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then finish what runs, within BOTOS_DRAIN_SECONDS, and give the rest back.
+        """Run turns until `stop` is set; then let them end within BOTOS_DRAIN_SECONDS, and release the others.
 
         Raises AgentsStandStill if agents block so many threads that only a new process helps.
         """
@@ -108,40 +108,33 @@ class TurnPool:
             await asyncio.gather(*finding, *reasons, return_exceptions=True)
             if self._claiming:
                 await self._claiming
-            await self._drain()
+            if self._turns:
+                await asyncio.wait(self._turns, timeout=settings.BOTOS_DRAIN_SECONDS)
+            for turn in self._turns:
+                turn.cancel()
+            await asyncio.gather(*self._turns, return_exceptions=True)
         finally:
             keeping.cancel()
         if self._is_hopeless.is_set():
             raise agents.AgentsStandStill("the agents' loops stand still; a new process must take over")
 
-    async def _drain(self) -> None:
-        if self._turns:
-            await asyncio.wait(self._turns, timeout=settings.BOTOS_DRAIN_SECONDS)
-        for turn in self._turns:
-            turn.cancel()
-        await asyncio.gather(*self._turns, return_exceptions=True)
-
     async def _start_hinted(self) -> None:
-        """Claim what was hinted at, as slots allow. Cancelled, it leaves a claim that is under way to end by itself."""
+        """Claim the hinted lanes, oldest hints first, with a slot for each. Cancelled, it lets a running claim end."""
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._hints:
-                self._asked = await self._some_hints()
-                self._claiming = asyncio.create_task(self._claim(self._asked))
+                hints: list[int] = []
+                while self._hints and len(hints) < MAX_AT_ONCE and not (hints and self._slots.locked()):
+                    await self._slots.acquire()
+                    hints.append(next(iter(self._hints)))
+                    del self._hints[hints[-1]]
+                self._asked = hints
+                self._claiming = asyncio.create_task(self._claim(hints))
                 await asyncio.wait([self._claiming])
 
-    async def _some_hints(self) -> list[int]:
-        """Those that came first, a slot acquired for each."""
-        hints: list[int] = []
-        while self._hints and len(hints) < MAX_AT_ONCE and not (hints and self._slots.locked()):
-            await self._slots.acquire()
-            hints.append(next(iter(self._hints)))
-            del self._hints[hints[-1]]
-        return hints
-
     async def _claim(self, asked: Collection[int]) -> None:
-        """Take lanes, and start a turn for each that was to be had."""
+        """Lease lanes, and start a turn for each lease."""
         claimed = leases.Claimed()
         try:
             await self._uncount()
@@ -153,7 +146,7 @@ class TurnPool:
                 has_suspect=bool(self._suspects),
             )
         except Exception:
-            log.exception("lanes could not be claimed; the next sweep tries again")
+            log.exception("claim lanes failed; the next sweep tries again")
         self._suspects.update(id(claim) for claim in claimed.claims if claim.crashed_before)
         for claim in claimed.claims:
             turn = asyncio.create_task(self._work(claim))
@@ -177,34 +170,38 @@ class TurnPool:
             await self._answer(claim)
             self._losses.pop(claim.head.pk, None)
         except asyncio.CancelledError:
-            # Anything else that cancels a turn may come from what it asked: then its start stays counted.
+            # The start stays counted if something else cancels the turn, such as the agent.
             if self._is_stopping:
                 await db.call(lifecycle.release, claim)
             raise
         except agents.AgentsStandStill:
             self._is_hopeless.set()
-            _log(logging.CRITICAL, claim, "no agent can be asked in this process, which ends to be started again")
+            _log(
+                logging.CRITICAL,
+                claim,
+                "ask the agent failed: the agents' loops stand still; the process ends, to be restarted",
+            )
             await db.call(lifecycle.release, claim)
         except lifecycle.LeaseLost:
-            if self._bears(claim, MAX_LOSSES):
+            if self._is_blameless(claim, MAX_LOSSES):
                 self._blameless.append(claim)
-            _log(logging.WARNING, claim, "the lease was lost, its new holder answers")
+            _log(logging.WARNING, claim, "turn failed: the lease was lost; its new holder answers")
         except Exception as error:  # noqa: BLE001 - logged with its traceback
-            if _is_of_the_database(error) and self._bears(claim, MAX_TROUBLES):
+            if _is_of_the_database(error) and self._is_blameless(claim, MAX_TROUBLES):
                 self._blameless.append(claim)
-            problem = "the turn could not be written; it is done again when its lease ends"
+            problem = f"turn failed: {type(error).__name__}; it is repeated when its lease ends"
             _log(logging.ERROR, claim, problem, exc_info=True)
         finally:
             del self._leases[id(claim)]
             self._wake_waiting(claim)
 
-    def _bears(self, claim: Claim, most: int) -> bool:
-        """Whether the message is not yet to blame for turns that came to nothing."""
+    def _is_blameless(self, claim: Claim, most: int) -> bool:
+        """Count a failed turn of the message. False if there were more than `most`: the message may be the cause."""
         self._losses[claim.head.pk] += 1
         return self._losses[claim.head.pk] <= most
 
     async def _uncount(self) -> None:
-        """Take back the starts that say nothing about their messages, once the database can be written again."""
+        """Take back the starts of turns that failed for another reason, once the database can be written again."""
         while self._blameless:
             claim = self._blameless.pop()
             try:
@@ -214,7 +211,7 @@ class TurnPool:
                 raise
 
     def _wake_waiting(self, claim: Claim) -> None:
-        """Look again at what was refused because of this turn, and at what waits behind it."""
+        """Notify the conversations that were refused because of this turn, and those that wait behind it."""
         together = self._refused.intersection(claim.lease.together)
         self._refused -= together
         if self._is_shared:
@@ -243,7 +240,7 @@ class TurnPool:
     async def _take_turn(self, claim: Claim, service: Service) -> None:
         if lifecycle.should_quarantine(claim) and not await db.call(lifecycle.has_unrelated_crashes, claim):
             times = claim.head.starts - claim.head.failures
-            _log(logging.ERROR, claim, f"put aside: what worked on it ended {times} times without an answer")
+            _log(logging.ERROR, claim, f"quarantined: processes ended {times} times while they worked on it")
             await db.call(lifecycle.quarantine, claim)
             return
         turn = await db.call(lifecycle.begin, claim, resolver=service.resolver)
@@ -262,27 +259,21 @@ class TurnPool:
         counters.up("turns", claim.head.platform)
 
     async def _sweep(self) -> None:
+        """Find the conversations whose notification was lost, at intervals."""
         while True:
             try:
-                await self._look_around()
+                await self._uncount()
+                # Several workers that look for the same lanes hold each other up. So a shared pool looks only when it
+                # has nothing else to do, and only for events that the notified worker seems to have missed.
+                if not (self._is_shared and self._hints):
+                    missed = OTHERS_FIRST if self._is_shared else 0.0
+                    for conversation_id in await db.call(leases.waiting, self._services.keys(), longer_than=missed):
+                        if conversation_id not in self._asked:
+                            self.notify(conversation_id)
                 duties.succeeded("sweep")
-            except Exception as error:  # noqa: BLE001 - noted, and done again
+            except Exception as error:  # noqa: BLE001 - noted, and repeated
                 duties.failed("sweep", error, then=f"trying again in {self._sweep_seconds:g} s")
             await asyncio.sleep(self._sweep_seconds)
-
-    async def _look_around(self) -> None:
-        """Find what nobody told of.
-
-        Where others are told too, only if there is nothing else to do, and only for what they seem to have missed:
-        several who look for the same lanes at once hold each other up.
-        """
-        await self._uncount()
-        if self._is_shared and self._hints:
-            return
-        missed = OTHERS_FIRST if self._is_shared else 0.0
-        for conversation_id in await db.call(leases.waiting, self._services.keys(), longer_than=missed):
-            if conversation_id not in self._asked:
-                self.notify(conversation_id)
 
     async def _keep_leases(self) -> None:
         longest = settings.BOTOS_TURN_SECONDS + settings.BOTOS_LEASE_SECONDS
@@ -290,26 +281,25 @@ class TurnPool:
             while True:
                 agent_loop.end_if_silent(max(longest, MIN_SILENCE))
                 await asyncio.sleep(settings.BOTOS_LEASE_SECONDS / 3)
-                await self._renew()
+                try:
+                    await db.call(leases.renew, list(self._leases.values()))
+                    duties.succeeded("renew leases")
+                except Exception as error:  # noqa: BLE001 - a lost lease shows when the turn is written
+                    duties.failed("renew leases", error, then="the fence decides who may write the turns")
         finally:
             agent_loop.may_be_silent()
 
-    async def _renew(self) -> None:
-        try:
-            await db.call(leases.renew, list(self._leases.values()))
-            duties.succeeded("renew leases")
-        except Exception as error:  # noqa: BLE001 - a lost lease shows when the turn is written
-            duties.failed("renew leases", error, then="the fence decides who may write the turns")
-
 
 def _is_of_the_database(error: Exception) -> bool:
-    """Whether the database was away, busy or full: any other turn would have failed there, too."""
+    """Whether the database was away, busy or full, so that any other turn would have failed too."""
     state = sqlstate(error)
-    is_of_the_turn = state.startswith("54") or state == "57014"  # PostgreSQL: too much of something, or for too long
+    is_of_the_turn = (
+        state.startswith("54") or state == "57014"
+    )  # PostgreSQL: a limit was exceeded, or the statement took too long
     return is_away(error) and not is_of_the_turn
 
 
 def _log(level: int, claim: Claim, what: str, **details: Any) -> None:
-    """A line for each message of the turn, so that whoever follows one finds it."""
+    """Log a line for each message of the turn, so that a search for one finds it."""
     for event in claim.events:
         log.log(level, "event %s: %s", event.pk, what, extra={"event": event.pk}, **details)

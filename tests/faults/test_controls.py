@@ -70,7 +70,7 @@ def test_it_reports_a_turn_that_is_written_by_who_has_lost_its_lane(place: Arena
     if without == GUARDS[-1]:
         until(lambda: place.database.count(TWICE) > 1, 30, "the second turn is not written")
     else:
-        stalled.wait_for_line("the lease was lost|the turn could not be written")
+        stalled.wait_for_line("the lease was lost|turn failed")
     place.quiet()
 
     verdict = place.verdict(f"R-03 no {without or 'guard missing'}")
