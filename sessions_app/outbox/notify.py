@@ -1,4 +1,4 @@
-"""Telling a person something that they have not asked for: sent where they prefer, and known to the agent."""
+"""Messages that a person did not ask for: sent to the app that they prefer, and stored in history for the agent."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sessions_app.outbox import queue as outbox_queue
 
 @transaction.atomic
 def tell(*, person: UnifiedUser, text: str, label: str, actor: str) -> Conversation:
-    """Queue `text` for one private chat of the person and write it into that history, both or neither. Which chat.
+    """Queue `text` for one private chat of the person, and store it in that chat's history. Return the conversation.
 
-    `label` says who speaks, such as "operator". Raises ValueError where there is nothing to say, or no chat to say it
-    in, and messages.Unacceptable for what cannot be stored.
+    label: who speaks, such as "operator". Raises ValueError if the text is empty or the person has no private chat, and
+    messages.Unacceptable for a text that cannot be stored.
     """
     check_text(text)
     if not (text := text.strip()):
@@ -25,8 +25,8 @@ def tell(*, person: UnifiedUser, text: str, label: str, actor: str) -> Conversat
     chat = conversations.preferred_of(person.unified_user_id)
     if chat is None or not chat.chat_id:
         raise ValueError(f"{person.unified_user_id} has no private chat with the bot.")
-    said = {"role": HistoryEntry.Role.ASSISTANT, "source": HistoryEntry.Source.MIRROR, "text": text}
-    entry = window.entry(chat, source_label=label[:80], **said)
+    fields = {"role": HistoryEntry.Role.ASSISTANT, "source": HistoryEntry.Source.MIRROR, "text": text}
+    entry = window.entry(chat, source_label=label[:80], **fields)
     entry.save()
     address = Address(chat.platform, chat.chat_id, chat.thread_id)
     outbox_queue.add(outbox_queue.parts(address, text, limit=outbox_queue.TEXT_LIMIT, entry=entry))

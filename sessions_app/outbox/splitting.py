@@ -1,4 +1,4 @@
-"""Long texts in parts that a platform takes, cut where a reader would."""
+"""Splits long texts into parts that a platform accepts, at places where a reader would."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PLACES_TO_SPLIT = ("\n\n", "\n", ". ", "! ", "? ", " ")
 def split(text: str, limit: int) -> list[str]:
     """Parts of `text` of at most `limit` UTF-16 code units, cut at paragraphs, lines, sentences or words if possible.
 
-    Nothing is lost but blanks at a cut. A block of code that has to be cut is closed there and opened again.
+    Only blanks at a cut are lost. A block of code that has to be cut is closed there and opened again.
     """
     parts = []
     while utf16_length(text) > limit:
@@ -25,7 +25,7 @@ def split(text: str, limit: int) -> list[str]:
 
 
 def _cut(text: str, limit: int) -> tuple[str, str]:
-    """A first part, and the rest."""
+    """The first part and the rest."""
     head = _fitting(text, limit)
     blocks = list(_blocks(text))
     cut = _last_border(head, blocks)
@@ -36,11 +36,12 @@ def _cut(text: str, limit: int) -> tuple[str, str]:
 
 
 def _fitting(text: str, limit: int) -> str:
-    """As much of the beginning as `limit` allows, at least a character."""
+    """The longest beginning that fits in `limit`, at least one character."""
     return text[:limit].encode("utf-16-le", "replace")[: limit * 2].decode("utf-16-le", "ignore") or text[:1]
 
 
 def _last_border(head: str, blocks: Iterable[_Block]) -> int:
+    """Where to cut: behind the last border in the second half of `head` that is in no block, else at its end."""
     for border in _PLACES_TO_SPLIT:
         at = len(head)
         while (at := head.rfind(border, 0, at)) > len(head) // 2:
@@ -51,7 +52,7 @@ def _last_border(head: str, blocks: Iterable[_Block]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A block of code in a text: the line `opening` at `start`, code until `closing`, the last line until `end`."""
+    """A block of code: the line `opening` at `start`, the code up to `closing`, and the closing line up to `end`."""
 
     start: int
     closing: int

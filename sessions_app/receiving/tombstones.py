@@ -1,4 +1,4 @@
-"""Messages that were forgotten, known by keyed hashes of their keys alone."""
+"""Deleted messages, kept only as keyed hashes of their keys."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from sessions_app.models import ForgottenEvent, InboundEvent
 
 
 def knows(platform: str, native_key: str) -> bool:
-    """Whether this message was forgotten: then a platform that delivers it again is told that it was received."""
+    """Whether this message was deleted: a platform that delivers it again gets its acknowledgement, and no more."""
     return ForgottenEvent.objects.filter(pk__in=_hashes(platform, native_key)).exists()
 
 
 def remember(events: Iterable[InboundEvent]) -> None:
-    """In the transaction that deletes them."""
+    """Store the hashes of these events. Call it in the transaction that deletes them."""
     hashes = {_hashes(event.platform, event.native_key)[0] for event in events}
-    ForgottenEvent.objects.bulk_create([ForgottenEvent(pk=one) for one in sorted(hashes)], ignore_conflicts=True)
+    ForgottenEvent.objects.bulk_create(
+        [ForgottenEvent(pk=key_hash) for key_hash in sorted(hashes)], ignore_conflicts=True
+    )
 
 
 def _hashes(platform: str, native_key: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""How far each private chat is taken in, so that after a downtime a platform's history tells what is missing."""
+"""How far each private chat is received, so that after a downtime the missing messages can be read back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sessions_app.models import Watermark
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Everything up to `position` is taken in, and what was said before `since` must not be."""
+    """Everything up to `position` is received. Messages from before `since` must not be read back."""
 
     position: int = 0
     since: datetime = clock.EPOCH
@@ -25,9 +25,9 @@ def known(platform: str) -> dict[str, Mark]:
 
 
 def advance(message: InboundMessage) -> None:
-    """Note, in the transaction that stores it, that a message is taken in. A mark never goes back.
+    """Advance the mark of the message's chat, in the transaction that stores the message. A mark never goes back.
 
-    Raises IntegrityError if somebody else makes the mark at the same moment.
+    Raises IntegrityError if another process creates the mark at the same moment.
     """
     if message.position is None or not message.is_private:
         return
@@ -38,16 +38,16 @@ def advance(message: InboundMessage) -> None:
 
 
 def forget(*, platform: str, chat_id: str) -> None:
-    """Let nothing that was said in a private chat until now be read back, also by who is reading it at this moment.
+    """Keep all messages of a private chat up to now from being read back, also by a running read.
 
-    Of a chat without a mark nothing is read back anyhow.
+    A chat without a mark is never read back.
     """
     Watermark.objects.filter(platform=platform, chat_id=chat_id).update(since=clock.now())
 
 
 def is_forgotten(message: InboundMessage) -> bool:
-    """Whether a message that was read in a history is from a time that is forgotten."""
+    """Whether a message that was read back is from before the deletion of its author."""
     if not message.is_from_history or message.sent_at is None:
         return False
-    here = Watermark.objects.filter(platform=message.address.platform, chat_id=message.address.chat_id)
-    return here.filter(since__gte=message.sent_at).exists()
+    marks = Watermark.objects.filter(platform=message.address.platform, chat_id=message.address.chat_id)
+    return marks.filter(since__gte=message.sent_at).exists()
