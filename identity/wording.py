@@ -44,7 +44,7 @@ def render(template: Template, account: PlatformAccount, subject: Subject) -> No
 def _offer(account: PlatformAccount, subject: Subject) -> Notice:
     pairing = _pairing(subject)
     if pairing.state != Pairing.State.OFFERED or pairing.expires_at <= clock.read():
-        return Notice(_("That code has ended. Send /link for a new one."))
+        return Notice(_("That code no longer works. Send /link for a new one."))
     code = codes.shown_code(secrets_of(pairing).code)
     text = _(
         "Link another app to this chat.\n"
@@ -56,7 +56,7 @@ def _offer(account: PlatformAccount, subject: Subject) -> Notice:
     text = text % values
     if settings.BOTOS_PUBLIC_URL:
         page = f"{settings.BOTOS_PUBLIC_URL}{reverse('pair')}"
-        text += "\n" + _("In a browser you can enter it at %(page)s instead.") % {"page": page}
+        text += "\n" + _("Or enter it in a browser, at %(page)s.") % {"page": page}
     return Notice(text, (Button(_("Cancel"), "/cancel"),), copy=code)
 
 
@@ -64,7 +64,7 @@ def _number(account: PlatformAccount, subject: Subject) -> Notice:
     pairing = _pairing(subject)
     is_live = pairing.state == Pairing.State.CLAIMED and pairing.expires_at > clock.read()
     if not is_live or pairing.responder_id != account.pk:
-        return Notice(_("That request has ended. It takes a new code."))
+        return Notice(_("That request has ended. You need a new code."))
     number = codes.shown_number(secrets_of(pairing).number)
     values = {
         "who": _initiating_side(pairing, account.platform),
@@ -82,20 +82,20 @@ def _number_text(pairing: Pairing) -> str:
     if pairing.initiator_browser_id:
         return _(
             "%(who)s wants to read and write as this %(app)s account. If it is yours, go back to that page and type "
-            "%(number)s (%(lasting)s). Whoever types it can read this conversation and write in it. Never send "
-            "it to anyone."
+            "%(number)s (%(lasting)s). Anyone who types it can read this conversation and write in it. Never send it "
+            "to anyone."
         )
     if pairing.initiator_id:
         return _(
             "%(who)s wants to share one conversation with this %(app)s account. If both are yours, go back to that "
-            "chat and type %(number)s (%(lasting)s). Whoever types it can read what you write here from now "
-            "on. Never send it to anyone."
+            "chat and type %(number)s (%(lasting)s). Anyone who types it can read what you write here from now on. "
+            "Never send it to anyone."
         )
     if _accounts_of(pairing):
         return _(
             "%(who)s wants to share one conversation with this %(app)s account. If all are yours, go to one of those "
-            "chats and type %(number)s (%(lasting)s). Whoever types it can read what you write here from now "
-            "on. Never send it to anyone."
+            "chats and type %(number)s (%(lasting)s). Anyone who types it can read what you write here from now on. "
+            "Never send it to anyone."
         )
     return _(
         "%(who)s wants to add this %(app)s account. If you asked them to, read them this number, in person or on a "
@@ -113,10 +113,10 @@ def _claimed(account: PlatformAccount, subject: Subject) -> Notice:
         used = _("%(who)s was invited to join this conversation. Yours? Type the 6-digit number it shows.")
     text = used % {"who": responder}
     if pairing.responder_browser_id:
-        return Notice(text + " " + _("It can then read and write here."), (_not_me(pairing),))
+        return Notice(text + " " + _("The browser can then read and write here."), (_not_me(pairing),))
     others = [labels.described(other, on=account.platform) for other in _accounts_of(pairing) if other.pk != account.pk]
     if others:
-        text += "\n" + _("It would join: %(others)s.") % {"others": ", ".join(others)}
+        text += "\n" + _("It would share the conversation with these too: %(others)s.") % {"others": ", ".join(others)}
     return Notice(text, (_not_me(pairing),))
 
 
@@ -126,13 +126,13 @@ def _linked(account: PlatformAccount, subject: Subject) -> Notice:
     if pairing.initiator_browser_id or pairing.responder_browser_id:  # no chat has shown who the others are
         others = [labels.described(one, on=account.platform) for one in _beside(account)]
         if others:
-            text += "\n" + _("This was done in a browser, with: %(others)s.") % {"others": ", ".join(others)}
+            text += "\n" + _("This link was made in a browser, with: %(others)s.") % {"others": ", ".join(others)}
     share = Button(_("Share my earlier messages from this app"), "/share")
     return Notice(text, (share, _undo(subject)))
 
 
 def _known(account: PlatformAccount, subject: Subject) -> Notice:
-    return Notice(_("This chat is now known as yours. Link another app with /link."), (_undo(subject),))
+    return Notice(_("I now know that this chat is yours. Send /link to link another app."), (_undo(subject),))
 
 
 def _undo(subject: Subject) -> Button:
@@ -149,17 +149,17 @@ def _signed_out(account: PlatformAccount, subject: Subject) -> Notice:
     browsers = int(subject["browsers"])
     if not browsers:
         return Notice(_("No browser is signed in with this account."))
-    text = ngettext("Signed out: %(n)d browser.", "Signed out: %(n)d browsers.", browsers)
+    text = ngettext("Signed out of %(n)d browser.", "Signed out of %(n)d browsers.", browsers)
     return Notice(text % {"n": browsers})
 
 
 def _account_added(account: PlatformAccount, subject: Subject) -> Notice:
-    return _about_link(_("%(who)s now shares this conversation. If that was not you, say so."), account, subject)
+    return _about_link(_("%(who)s now shares this conversation. If you didn't link it, say so."), account, subject)
 
 
 def _reminded(account: PlatformAccount, subject: Subject) -> Notice:
     return _about_link(
-        _("A reminder: %(who)s shares this conversation. If that was not you, say so."), account, subject
+        _("A reminder: %(who)s shares this conversation. If you didn't link it, say so."), account, subject
     )
 
 
@@ -178,7 +178,7 @@ def _wasnt_me(link: AccountLink) -> Button:
 def _unlinked(account: PlatformAccount, subject: Subject) -> Notice:
     link = AccountLink.objects.select_related("account").get(pk=subject["link"])
     if link.account_id == account.pk:
-        return Notice(_("This account is on its own again. Each app keeps what was said in it."))
+        return Notice(_("This account is no longer linked. Each app keeps its own messages."))
     text = _("%(who)s no longer shares this conversation.") % {
         "who": labels.described(link.account, on=account.platform)
     }
@@ -188,9 +188,9 @@ def _unlinked(account: PlatformAccount, subject: Subject) -> Notice:
 def _past_shared(account: PlatformAccount, subject: Subject) -> Notice:
     link = AccountLink.objects.select_related("account").get(pk=subject["link"])
     if link.account_id == account.pk:
-        return Notice(_("Your other apps now know your earlier messages from this one, too."))
+        return Notice(_("Your other apps now share your earlier messages from this one."))
     return Notice(
-        _("%(who)s now shares its earlier messages here, too.")
+        _("%(who)s now shares its earlier messages here too.")
         % {"who": labels.described(link.account, on=account.platform)}
     )
 
@@ -199,9 +199,12 @@ def _accounts(account: PlatformAccount, subject: Subject) -> Notice:
     live = AccountLink.objects.live()
     mine = live.filter(user__in=live.filter(account=account).values("user")).select_related("account").order_by("since")
     if not mine:
-        return Notice(_("This account is linked to no other. /link links another app."))
+        return Notice(_("This account isn't linked to any other. Send /link to link another app."))
     lines = [f"{labels.described(link.account, on=account.platform)}, {link.since:%Y-%m-%d}" for link in mine]
-    hint = _("/link links another app, /unlink takes this one out, /unlink discord another one.")
+    hint = _(
+        "Send /link to link another app, /unlink to unlink this one, or for example /unlink discord to unlink "
+        "another one."
+    )
     return Notice("\n".join([_("These accounts share one conversation:"), *lines, "", hint]))
 
 
@@ -210,8 +213,8 @@ def _forget_asked(account: PlatformAccount, subject: Subject) -> Notice:
     if asker not in _beside(account):
         return Notice(_("That request has ended."))
     text = _(
-        "%(who)s asked me to forget this account too: everything we said here, your name and your id. That happens "
-        "once the number that I sent there is typed. /unlink %(app)s prevents it."
+        "%(who)s asked me to delete this account too: all our messages here, your name and your ID. I will do that "
+        "once the number that I sent there is typed. To prevent it, send /unlink %(app)s."
     )
     values = {"who": labels.described(asker, on=account.platform), "app": asker.platform}
     unlink = Button(_("Unlink %(app)s") % {"app": labels.title(asker.platform)}, f"/unlink {asker.platform}")
@@ -220,12 +223,16 @@ def _forget_asked(account: PlatformAccount, subject: Subject) -> Notice:
 
 def _refused(account: PlatformAccount, subject: Subject) -> Notice:
     reasons = {
-        "both_linked": _("Both accounts share a conversation with others already. First /unlink one of them."),
-        "named": _("An operator has named the person of one of these accounts. First /unlink that account."),
-        "same_person": _("These two accounts share one conversation already."),
-        "same_platform": _("This conversation has an account of that app already, and takes one of each app."),
+        "both_linked": _(
+            "Both accounts already share a conversation with other accounts. Use /unlink on one of them first."
+        ),
+        "named": _("An operator has named the owner of one of these accounts. Use /unlink on that account first."),
+        "same_person": _("These two accounts already share one conversation."),
+        "same_platform": _(
+            "This conversation already has an account on that app, and it can have only one on each app."
+        ),
         "platform": _("That invitation is for another app."),
-        "changed": _("The accounts of one side have changed since the code was used. Start again with /link."),
+        "changed": _("The accounts on one side have changed since the code was used. Start again with /link."),
     }
     return Notice(reasons[subject["reason"]])
 
@@ -246,7 +253,7 @@ def _wait_to_start(account: PlatformAccount, subject: Subject) -> Notice:
         text = ngettext("Wait %(n)d second, then send /link.", "Wait %(n)d seconds, then send /link.", seconds)
         return Notice(text % {"n": seconds})
     minutes = -(-seconds // 60)
-    return Notice(_("That was a lot of codes. Send /link again in %(n)d minutes.") % {"n": minutes})
+    return Notice(_("You've asked for a lot of codes. Send /link again in %(n)d minutes.") % {"n": minutes})
 
 
 def _wrong_number(account: PlatformAccount, subject: Subject) -> Notice:
@@ -255,12 +262,14 @@ def _wrong_number(account: PlatformAccount, subject: Subject) -> Notice:
 
 def wrong_number(left: int) -> str:
     """The same in a chat and on a page, whatever the number is for. `left`: tries."""
-    text = ngettext("That is not the number. %(left)d try left.", "That is not the number. %(left)d tries left.", left)
+    text = ngettext(
+        "That's not the right number. %(left)d try left.", "That's not the right number. %(left)d tries left.", left
+    )
     return text % {"left": left}
 
 
 def _own_code(account: PlatformAccount, subject: Subject) -> Notice:
-    return Notice(_("That is this chat's own code: send it in your other app."))
+    return Notice(_("That code is from this chat: send it in your other app."))
 
 
 def _wrong_code(account: PlatformAccount, subject: Subject) -> Notice:
@@ -304,40 +313,42 @@ _RENDERERS: dict[Template, Callable[[PlatformAccount, Subject], Notice]] = {
     Template.FORGET_ASKED: _forget_asked,
     Template.REFUSED: _refused,
     Template.OTHER_APP: _says(gettext_noop("That code is for another app.")),
-    Template.TYPE_IN_OTHER_APP: _says(gettext_noop("Type this in the other app, in the chat that started it.")),
-    Template.TYPE_IN_BROWSER: _says(gettext_noop("Type this on the page that started it, in your browser.")),
-    Template.JUST_THE_NUMBER: _says(gettext_noop("If you mean the number, write it alone, without other words.")),
+    Template.TYPE_IN_OTHER_APP: _says(gettext_noop("Type this in your other app, in the chat where you started.")),
+    Template.TYPE_IN_BROWSER: _says(gettext_noop("Type this in your browser, on the page where you started.")),
+    Template.JUST_THE_NUMBER: _says(gettext_noop("If you mean the number, send it alone, without other words.")),
     Template.JUST_THE_CODE: _says(
-        gettext_noop("That has many letters that may be codes, so I did not keep it. If you mean one, write it alone.")
+        gettext_noop(
+            "That message may contain many codes, so I didn't keep it. If you mean one of them, send it alone."
+        )
     ),
-    Template.LOCKED: _says(gettext_noop("Too many wrong numbers, so nothing was linked. It takes a new code.")),
-    Template.DENIED: _says(gettext_noop("Nothing was linked: one of the two accounts said that it was not them.")),
+    Template.LOCKED: _says(gettext_noop("Too many wrong numbers, so nothing was linked. You need a new code.")),
+    Template.DENIED: _says(gettext_noop('Nothing was linked: one of the two accounts said "Not me".')),
     Template.CANCELLED: _says(gettext_noop("Cancelled. Nothing was linked.")),
     Template.BURNED: _says(
         gettext_noop(
             "Your code was posted in a group, so it no longer works. Send /link for a new one, and keep it to yourself."
         )
     ),
-    Template.NOTHING_THERE: _says(gettext_noop("There is nothing to do: no such request or link of yours.")),
+    Template.NOTHING_THERE: _says(gettext_noop("You have no pending request or link like that.")),
     Template.DISOWNED: _says(
-        gettext_noop("That link has already ended. I no longer look at what was said while it lasted.")
+        gettext_noop("That link has already ended. I no longer look at messages from the time when it was active.")
     ),
     Template.TOO_NEW: _says(
         gettext_noop(
-            "This account was linked less than a day ago. It cannot take out older ones yet; use one of those."
+            "This account was linked less than a day ago, so it can't unlink older ones yet. Use one of those instead."
         )
     ),
-    Template.IN_PRIVATE: _says(gettext_noop("Write that to me in a private chat.")),
+    Template.IN_PRIVATE: _says(gettext_noop("Send me that in a private chat.")),
     Template.IN_PERSON: _says(
-        gettext_noop("Please type that yourself, here and now. What was forwarded, or is too old, does not count.")
+        gettext_noop("Please type that yourself, here and now. Forwarded, edited or old messages don't count.")
     ),
     Template.TOO_LATE: _says(
         gettext_noop(
             "Your message seems to have taken very long to reach me, so I did nothing. Please send it again. If this "
-            "happens again, the mistake is not yours: my clock may be wrong, and the operator can correct it."
+            "happens again, it's not your mistake: my clock may be wrong, and the operator can correct it."
         )
     ),
-    Template.NOT_HERE: _says(gettext_noop("Accounts are linked outside this bot, so linking is not available here.")),
+    Template.NOT_HERE: _says(gettext_noop("Accounts are linked outside this bot, so you can't link them here.")),
 }
 
 

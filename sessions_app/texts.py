@@ -5,75 +5,77 @@ from __future__ import annotations
 from django.utils.translation import gettext_lazy as _
 
 IDENTITY_UNKNOWN = _(
-    "I can't tell who you are right now, so I have not kept that message. Please send it again in a little while."
+    "I can't tell who you are right now, so I didn't keep that message. Please send it again in a few minutes."
 )
-TRYING_AGAIN = _("I could not answer that just now. I have kept your message and am trying again.")
-GAVE_UP = _("I still could not answer that. Your message is kept: send /retry in a while and I will try again.")
-CUT_SHORT = _("[This answer went on and on, so I cut it here.]")
+TRYING_AGAIN = _("I couldn't answer that just now. I saved your message and I'm trying again.")
+GAVE_UP = _("I still couldn't answer that. I saved your message: send /retry later and I'll try again.")
+CUT_SHORT = _("[This answer got too long, so I cut it off here.]")
 PUT_ASIDE = _(
-    "I was interrupted several times while I worked on that message, so I have put it aside. It is kept: ask "
-    "something else meanwhile, or /retry."
+    "I was interrupted several times while working on that message, so I set it aside. I saved it: ask me something "
+    "else, or send /retry."
 )
-ASKING_AGAIN = _("I am trying again to answer the last message that I could not answer.")
-NOTHING_TO_RETRY = _("There is no message of yours here that I could not answer.")
+ASKING_AGAIN = _("I'm trying again to answer your last failed message.")
+NOTHING_TO_RETRY = _("You have no failed messages to retry here.")
 
 STARTED_ANEW = _(
-    "A new conversation starts here, on all your linked apps. What was said before stays in your history, "
-    "but I no longer look at it."
+    "A new conversation starts here, on all your linked apps. Earlier messages stay in your history, but I no longer "
+    "look at them."
 )
 STARTED_ANEW_HERE = _(
-    "A new conversation starts here. Accounts that were not linked after this one go on as they were: it is too new "
-    "to decide for them, so send /new there, too."
+    "A new conversation starts here. Accounts that were linked before this one, or together with it, continue as "
+    "before: this account is too new to decide for them, so send /new there too."
 )
-STARTED_ANEW_IN_GROUP = _("A new conversation starts here. I no longer look at what was said before.")
-WHAT_IS_KEPT = _("Before we start: I keep what you write to me here and what I answer, so that I remember it.")
-WHAT_ABOUT_IT = _("/export gives you all of it, /forget deletes it.")
-WELCOME = _("Hello! Write to me and I answer. I remember what you tell me here. /help shows what else I can do.")
-HELP = _("Write to me and I answer.")
-NO_HISTORY = _("Nothing has been said here yet.")
-WHOAMI = _('You are "%(name)s" on %(platform)s (ID %(id)s). To me you are %(person)s.')
+STARTED_ANEW_IN_GROUP = _("A new conversation starts here. I no longer look at earlier messages.")
+WHAT_IS_KEPT = _("Before we start: I store our conversation so that I can remember it.")
+WHAT_ABOUT_IT = _("Send /export to get a copy of it, or /forget to delete it.")
+WELCOME = _("Hello! Write to me and I'll answer. I remember what you tell me here. Send /help to see what I can do.")
+HELP = _("Write to me and I'll answer.")
+NO_HISTORY = _("There are no messages here yet.")
+WHOAMI = _('You are "%(name)s" on %(platform)s (ID %(id)s). I know you as %(person)s.')
 YOU = _("You")
 ME = _("I")
-SEARCH_FOR_WHAT = _("Which words? For example: /search octarine")
-NOTHING_FOUND = _("Nothing that you may read here has these words.")
+SEARCH_FOR_WHAT = _("Which words should I look for? For example: /search octarine")
+NOTHING_FOUND = _("I found no messages with these words that you can read here.")
 FOUND = _("%(day)s %(who)s, on %(app)s: %(text)s")
-PREFERRED = _("When you have not asked, I write to you on %(app)s. To change it: /prefer and one of %(apps)s.")
+PREFERRED = _("When I write to you first, I use %(app)s. To change that, send /prefer and one of these: %(apps)s.")
 PREFERRED_LAST = _(
-    "When you have not asked, I write to you where you wrote last. To change it: /prefer and one of %(apps)s."
+    "When I write to you first, I use the app where you wrote last. To change that, send /prefer and one of these: "
+    "%(apps)s."
 )
 PREFER_WHAT = _("Send /prefer and one of these: %(apps)s.")
 TOO_NEW_TO_PREFER = _(
-    "This account was linked less than a day ago. It cannot decide that for older ones yet; use one of those."
+    "This account was linked less than a day ago, so it can't decide that for older ones yet. Use one of those instead."
 )
-NOTHING_TO_PREFER = _("I only know you here, so this is where I write to you. /link adds another app.")
-EXPORT = _("Open %(where)s, show that it is you with a code from this chat (/link), and choose an export.")
-MY_PAGE = _('"My page" on the web pages of this bot')
+NOTHING_TO_PREFER = _("I only know you here, so this is where I write to you. Send /link to add another app.")
+EXPORT = _("Open %(where)s, verify that it's you with a code from this chat (/link), and choose an export.")
+MY_PAGE = _('"My page" on this bot\'s website')
 FORGET_NUMBER = _(
-    "Type %(number)s here to delete all that I know of %(accounts)s: what was said, names and ids. This cannot be "
-    "undone. The number works for %(lasting)s. If you did not ask for this, do nothing."
+    "Type %(number)s here to delete everything I know about %(accounts)s: messages, names and IDs. This can't be "
+    "undone. The number works for %(lasting)s. If you didn't ask for this, do nothing."
 )
 FORGET_NUMBER_ON_PAGE = _(
-    "A browser in which you are signed in asks to delete all that I know of %(accounts)s: what was said, names and "
-    "ids. This cannot be undone. If you want that, type %(number)s on the page (%(lasting)s). Else do nothing."
+    "A browser where you are signed in asks me to delete everything I know about %(accounts)s: messages, names and "
+    "IDs. This can't be undone. If you want that, type %(number)s on the page (%(lasting)s). If you don't, do "
+    "nothing."
 )
-FORGET_WARNED = _("I write to the other accounts first. One that I cannot write to is kept.")
+FORGET_WARNED = _("I warn the other accounts first. If I can't write to one of them, I keep it.")
 FORGET_ENDED = _("That request has ended. Send /forget for a new number.")
-FORGET_LOCKED = _("Too many wrong numbers, so nothing is deleted. Send /forget for a new one.")
+FORGET_LOCKED = _("Too many wrong numbers, so I deleted nothing. Send /forget for a new number.")
 FORGETTING = _(
-    "I am deleting all that I know of %(accounts)s: what was said, names and ids. It takes a minute or two. This is "
-    "the last you will hear from me here."
+    "I'm deleting everything I know about %(accounts)s: messages, names and IDs. It takes a minute or two. This is "
+    "my last message here."
 )
-FORGETTING_TOGETHER = _("An account that is unlinked before I begin is kept.")
-KEPT = _("Not deleted: %(account)s. Why: %(why)s.")
+FORGETTING_TOGETHER = _("If an account is unlinked before I start, I keep it.")
+KEPT = _("Not deleted: %(account)s. %(why)s")
 KEPT_ELSEWHERE = _(
-    "Accounts that are not linked with the deleted ones, also those that were linked earlier. Send /forget in their "
+    "Accounts that aren't linked with the deleted ones, including accounts that used to be. Send /forget in their "
     "chats."
 )
-KEPT_GROUPS = _("What others said in groups, what I answered them, and what I sent there unasked.")
-KEPT_ANSWERS = _("What I said in the chats that are kept, also where it repeats your words.")
-KEPT_LOG = _("The log of what was done and when. It has a keyed hash in place of an account's id, and no names.")
-KEPT_BACKUPS = _("Backups that the operator has made, and what the platforms and the model's provider keep.")
+KEPT_GROUPS = _("What other people wrote in groups, my answers to them, and what I sent there on my own.")
+KEPT_ANSWERS = _("My messages in the chats that are kept, even where they repeat your words.")
+KEPT_LOG = _("The log of what was done and when. It has a keyed hash instead of an account's ID, and no names.")
+KEPT_BACKUPS = _("Backups that the operator made, and what the platforms and the model's provider store.")
 ALWAYS_KEPT = (KEPT_ELSEWHERE, KEPT_GROUPS, KEPT_ANSWERS, KEPT_LOG, KEPT_BACKUPS)
 KEPT_ANYWAY = _("I also keep:")
-FORGET_NOT_HERE = _("I cannot do that by myself here. Ask whoever runs this bot to delete what it keeps of you.")
-FORGET_NOT_NOW = _("You have asked for that often. Try again in an hour.")
+FORGET_NOT_HERE = _("I can't do that here by myself. Ask the operator of this bot to delete what it stores about you.")
+FORGET_NOT_NOW = _("You've asked for that too often. Try again in an hour.")

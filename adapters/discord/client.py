@@ -75,7 +75,12 @@ def buttons_of(buttons: Iterable[Button]) -> discord.ui.View:
 
 async def register_commands(client: discord.Client) -> None:
     """Put the commands in the menu of the bot's own direct messages, and nowhere else."""
-    words = {"type": TEXT_OPTION, "name": "text", "description": _("What else there is to say"), "required": False}
+    words = {
+        "type": TEXT_OPTION,
+        "name": "text",
+        "description": _("The rest of the command, if any"),
+        "required": False,
+    }
     commands = [
         {"type": 1, "name": one.name, "description": str(one.summary)[:100], "contexts": [BOT_DM], "options": [words]}
         for one in command_registry.menu()

@@ -27,9 +27,9 @@ def obstacle() -> str:
     is one of those that are played here.
     """
     if configured := [name for name in registry.names() if registry.get(name).needs and registry.is_configured(name)]:
-        return _("Real bots use this database: there is a token for %(names)s.") % {"names": ", ".join(configured)}
+        return _("Real bots use this database: a token is set for %(names)s.") % {"names": ", ".join(configured)}
     if PlatformAccount.objects.exclude(watching.is_persona(PERSONAS)).exists():
-        return _("There are other people in this database than those of the playground.")
+        return _("This database has people who don't belong to the playground.")
     return ""
 
 

@@ -48,16 +48,16 @@ class Step:
 _TELL, _ASK = "My favourite colour is octarine.", "What's my favourite colour?"
 STEPS = (
     Step("telegram", _("Alice tells the bot something on Telegram."), _TELL),
-    Step("discord", _("On Discord it does not know that: nothing says that both accounts are hers."), _ASK),
-    Step("telegram", _("So she links them. On Telegram she asks for a code, which works once."), "/link"),
-    Step("discord", _("She sends it on Discord, and is shown who asks, and a number."), copies="telegram"),
+    Step("discord", _("On Discord the bot doesn't know that: nothing shows yet that both accounts are hers."), _ASK),
+    Step("telegram", _("So she links them. On Telegram she asks for a code that works once."), "/link"),
+    Step("discord", _("She sends it on Discord. There she sees who is asking, and a number."), copies="telegram"),
     Step("telegram", _("Typing that number on Telegram proves that she holds both accounts."), copies="discord"),
-    Step("telegram", _("What was said before stays apart until she shares it herself."), presses="/share"),
-    Step("discord", _("Now Discord knows what Telegram was told."), _ASK),
-    Step("slack", _("Slack can join as well; any of her apps can begin."), "!link"),
-    Step("telegram", _("The code of Slack goes into an app that she has linked already."), copies="slack"),
-    Step("slack", _("And the number goes back to Slack."), copies="telegram"),
-    Step("slack", _("Slack was never told, and knows: three apps, one conversation."), _ASK),
+    Step("telegram", _("Earlier messages stay separate until she shares them herself."), presses="/share"),
+    Step("discord", _("Now the bot knows on Discord what she said on Telegram."), _ASK),
+    Step("slack", _("Slack can join too. She can start from any of her apps."), "!link"),
+    Step("telegram", _("She sends Slack's code in an app that she has already linked."), copies="slack"),
+    Step("slack", _("Then she types the number on Slack."), copies="telegram"),
+    Step("slack", _("She never told Slack, and it still knows: three apps, one conversation."), _ASK),
 )
 
 

@@ -107,7 +107,7 @@ async def tell(request: HttpRequest) -> HttpResponse:
     except reset.NotOurs as error:
         return _refused(error)
     except story.Stuck:
-        reason = _("The bot has not answered yet. Try again, or start over.")
+        reason = _("The bot hasn't answered yet. Try again, or start over.")
         return HttpResponse(reason, status=503, content_type="text/plain")
     return redirect(f"{reverse('playground')}?as={story.ALICE.name}&play=on")
 

@@ -154,7 +154,7 @@ def undo(request: HttpRequest) -> HttpResponse:
     except ValueError:
         return redirect("pair")
     if browser and pair_in_browser.undo(browser=browser, pairing_id=named):
-        messages.success(request, _("Undone. Each app is on its own again, and signed out here."))
+        messages.success(request, _("Undone. The apps are no longer linked, and they are signed out here."))
     return redirect("pair")
 
 
@@ -179,7 +179,7 @@ def _in_use(request: HttpRequest) -> Browser | None:
 def _begun(request: HttpRequest) -> Browser | None:
     """The browser, begun now if need be; None, and a word about it, where there can be none."""
     if not is_pairing_available():
-        messages.error(request, _("Accounts are linked outside this bot, so linking is not available here."))
+        messages.error(request, _("Accounts are linked outside this bot, so you can't link them here."))
         return None
     try:
         return browser_sessions.start(request)
@@ -191,16 +191,16 @@ def _begun(request: HttpRequest) -> Browser | None:
 def _say(request: HttpRequest, answer: Answer, *, left: int = 0) -> None:
     """What came of it, where the page does not show that by itself."""
     good = {
-        Outcome.ATTACHED: _("Signed in. Add another app, or link two that are here."),
+        Outcome.ATTACHED: _("Signed in. Add another app, or link two of the apps below."),
         Outcome.LINKED: _("Linked. From now on these chats share one conversation. Earlier messages stay separate."),
     }
     bad = {
         Outcome.WAIT: _wait(answer.seconds),
         Outcome.WRONG: wording.wrong_number(left) if left else _wrong_code(),
         Outcome.ENDED: _("That request has ended."),
-        Outcome.NOTHING: _("There is nothing to do: the request or the accounts are no longer here."),
+        Outcome.NOTHING: _("Nothing was changed: the request or the accounts are no longer here."),
         Outcome.REFUSED: _(
-            "These two cannot be linked: one of them must not be linked yet, and a person has at most one account of "
+            "These two can't be linked: one of them must have no link yet, and a person can have only one account on "
             "each app."
         ),
     }
@@ -220,4 +220,4 @@ def _wait(seconds: int) -> str:
         return ngettext("Wait %(n)d second, then try again.", "Wait %(n)d seconds, then try again.", seconds) % {
             "n": seconds
         }
-    return _("You have tried too often. Try again in %(n)d minutes.") % {"n": -(-seconds // 60)}
+    return _("You've tried too often. Try again in %(n)d minutes.") % {"n": -(-seconds // 60)}

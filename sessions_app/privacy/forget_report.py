@@ -35,11 +35,11 @@ class Why(StrEnum):
 
 
 WORDS: dict[Why, Promise] = {
-    Why.NEW: _("its link to the account that is forgotten is less than a day old"),
-    Why.UNTOLD: _("I could not write there, and nobody is forgotten without knowing it"),
-    Why.LEFT: _("it was unlinked after the number was asked for"),
-    Why.APART: _("it is not linked to the account that is forgotten"),
-    Why.UNTYPED: _("its own number was not typed"),
+    Why.NEW: _("It was linked to the deleted account less than a day ago."),
+    Why.UNTOLD: _("I couldn't send a warning there, and I never delete an account without one."),
+    Why.LEFT: _("It was unlinked after you asked for the number."),
+    Why.APART: _("It isn't linked to the deleted account."),
+    Why.UNTYPED: _("Its own number wasn't typed."),
 }
 
 

@@ -74,12 +74,12 @@ def _words(answer: Answer) -> str:
     return {
         Answer.SENT: "",
         Answer.ENDED: _("This browser has been signed out. Nothing was sent."),
-        Answer.UNCONFIRMED: _("Your app must confirm first that this is you. Nothing was sent."),
+        Answer.UNCONFIRMED: _("First confirm in your app that this is you. Nothing was sent."),
         Answer.SECRET: _(
-            "That is about linking, so it belongs in the app or on the page “Link my accounts”. It was not kept."
+            "That is about linking. Send it in your app, or use the page “Link my accounts”. It was not saved."
         ),
         Answer.TOO_OFTEN: _("That was too fast. Wait a second, then send it again."),
         Answer.EMPTY: _("Write something first."),
-        Answer.TOO_LONG: _("That is too long: 64 KiB is the most. Nothing was sent."),
-        Answer.UNACCEPTABLE: _("There is a character in it that cannot be kept. Nothing was sent."),
+        Answer.TOO_LONG: _("That is too long: the limit is 64 KiB. Nothing was sent."),
+        Answer.UNACCEPTABLE: _("Your message has a character that can't be stored. Nothing was sent."),
     }[answer]

@@ -189,9 +189,9 @@ def share(request: HttpRequest, here: Here) -> HttpResponse:
     named = request.POST.get("account", "")
     account = next((one for one in here.accounts if str(one.pk) == named), None)
     if account and linking.share_past(account=account, actor=audit.actor(account)):
-        messages.success(request, _("Your other apps now know your earlier messages from this one, too."))
+        messages.success(request, _("Your other apps now share your earlier messages from this one."))
     else:
-        messages.error(request, _("There is nothing to do."))
+        messages.error(request, _("Nothing was changed: the page was out of date."))
     return _back(here)
 
 
@@ -202,7 +202,7 @@ def unlink(request: HttpRequest, here: Here) -> HttpResponse:
     """Take an account out."""
     link_id = _link_id(request)
     if linking.take_out(account=my_page.acting(here), link_id=link_id):
-        messages.success(request, _("That account is on its own again. Each app keeps what was said in it."))
+        messages.success(request, _("That account is no longer linked. Each app keeps its own messages."))
     else:
         messages.error(request, _too_new())
     return _back(here)
@@ -215,7 +215,9 @@ def was_not_me(request: HttpRequest, here: Here) -> HttpResponse:
     """Take an account out that is somebody else's, with what was said meanwhile."""
     link_id = _link_id(request)
     if linking.disown(account=my_page.acting(here), link_id=link_id or None):
-        messages.success(request, _("That account is out, and no agent looks at what was said meanwhile."))
+        messages.success(
+            request, _("That account is unlinked. Agents no longer look at messages from the time when it was linked.")
+        )
     else:
         messages.error(request, _too_new())
     return _back(here)
@@ -227,7 +229,7 @@ def _link_id(request: HttpRequest) -> int:
 
 
 def _too_new() -> str:
-    return _("That is not possible from here: for a day a new link decides nothing about older ones.")
+    return _("You can't do that from here: a new link can't change older ones for a day.")
 
 
 @require_POST
@@ -238,9 +240,9 @@ def prefer(request: HttpRequest, here: Here) -> HttpResponse:
     named = request.POST.get("account", "")
     wanted = next((card.account for card in my_page.cards(here) if str(card.account.pk) == named), None)
     if not wanted and named != "last":
-        messages.error(request, _("There is nothing to do."))
+        messages.error(request, _("Nothing was changed: the page was out of date."))
     elif linking.prefer(account=my_page.acting(here), preferred=wanted):
-        messages.success(request, _("Noted."))
+        messages.success(request, _("Saved."))
     else:
         messages.error(request, _too_new())
     return _back(here)
@@ -302,7 +304,7 @@ def forget_ask(request: HttpRequest, here: Here) -> HttpResponse:
     """Send a number to the chat, or to each that is signed in and fresh here."""
     accounts = _here_first(here) if request.POST.get("each") else [here.account]
     if not forgetting.ask_each(accounts=accounts, browser=here.browser):
-        messages.error(request, _("You have asked for that often. Try again in an hour."))
+        messages.error(request, _("You've asked for that too often. Try again in an hour."))
     return redirect(f"{reverse('me-forget')}?as={here.account.pk}")
 
 
@@ -354,5 +356,5 @@ def _wrong(answer: Answer) -> str:
     if answer.outcome == Outcome.WRONG:
         return wording.wrong_number(answer.left)
     if answer.outcome == Outcome.LOCKED:
-        return _("Too many wrong numbers, so nothing is deleted.")
+        return _("Too many wrong numbers, so nothing was deleted.")
     return _("That request has ended.")

@@ -60,16 +60,16 @@ def test_it_knows_in_the_browser_what_it_was_told_in_an_app(desk: Desk) -> None:
 
     # Nothing about linking is taken here.
     write(desk.page, "BCDF-GHJK")
-    expect(desk.page.locator("#problem")).to_contain_text("belongs in the app")
+    expect(desk.page.locator("#problem")).to_contain_text("That is about linking")
     expect(desk.page.locator("#text")).to_have_value("")
     desk.look("chat-secret")
 
     # With a keyboard alone.
     desk.page.locator("#text").press_sequentially("/help")
     desk.page.keyboard.press("Enter")
-    expect_last(desk.page, re.compile("Write to me and I answer"))
+    expect_last(desk.page, re.compile("Write to me and I'll answer"))
     desk.page.reload()
-    expect_last(desk.page, re.compile("Write to me and I answer"))
+    expect_last(desk.page, re.compile("Write to me and I'll answer"))
     assert words(desk.page).count(ASKED) == 1
 
 
@@ -129,7 +129,7 @@ def test_it_closes_when_somebody_signs_out_elsewhere(desk: Desk) -> None:
     write(desk.page, "hello")
     expect(desk.page.locator("#lines li.assistant")).not_to_have_count(0)
 
-    desk.phone.send("telegram", "/signout", "Signed out: 1 browser")
+    desk.phone.send("telegram", "/signout", "Signed out of 1 browser")
 
     expect(desk.page.locator("#say")).to_have_count(0)
     assert words(desk.page) == []

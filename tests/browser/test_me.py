@@ -75,7 +75,7 @@ def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     desk.link_two()
     page.goto("/me/")
     page.get_by_role("button", name="Unlink Discord").click()
-    expect(notice(page)).to_contain_text("on its own again")
+    expect(notice(page)).to_contain_text("no longer linked")
     expect(page.locator(".cards li")).to_have_count(1)
 
     page.get_by_role("button", name="Forget me").click()
@@ -87,7 +87,7 @@ def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     expect(notice(page)).to_contain_text(re.compile("Deleted:|goes on by itself"))
     desk.look("me-forgotten")
 
-    desk.phone.send("telegram", "/history", "Nothing has been said here yet")
+    desk.phone.send("telegram", "/history", "There are no messages here yet")
 
 
 def sign_out(desk: Desk) -> None:
@@ -96,7 +96,7 @@ def sign_out(desk: Desk) -> None:
 
 
 def sign_out_in_the_chat(desk: Desk) -> None:
-    desk.phone.send("discord", "/signout", "Signed out: 1 browser")
+    desk.phone.send("discord", "/signout", "Signed out of 1 browser")
 
 
 def unlink_in_the_other_chat(desk: Desk) -> None:

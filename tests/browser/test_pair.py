@@ -53,7 +53,7 @@ def test_it_links_two_apps_from_a_page(desk: Desk) -> None:
 
     expect(notice(page)).to_contain_text("Undone.")
     expect(page.locator(".cards")).to_have_count(0)
-    desk.phone.send("discord", "/accounts", "linked to no other")
+    desk.phone.send("discord", "/accounts", "isn't linked to any other")
 
 
 def enter_code(page: Page, code: str) -> None:
@@ -141,18 +141,18 @@ def test_three_wrong_numbers_end_it(desk: Desk) -> None:
 
     for told in ("2 tries left.", "1 try left."):
         desk.type_number(another_number(number))
-        expect(notice(desk.page, "error")).to_have_text(f"That is not the number. {told}")
+        expect(notice(desk.page, "error")).to_have_text(f"That's not the right number. {told}")
         desk.look(f"pair-wrong-{told[0]}")
     desk.type_number(another_number(number))
 
     expect(notice(desk.page, "error")).to_have_text(
-        "Too many wrong numbers, so nothing was linked. It takes a new code."
+        "Too many wrong numbers, so nothing was linked. You need a new code."
     )
     assert desk.page.locator("#number").count() == 0
     desk.look("pair-locked")
     left.fill("#number", number)  # the right one, in a tab that was left open
     left.get_by_role("button", name="Continue").click()
-    expect(left.locator("main")).to_contain_text("There is nothing to do")
+    expect(left.locator("main")).to_contain_text("Nothing was changed")
     expect(left.locator(".cards")).to_have_count(0)
 
 
@@ -164,7 +164,7 @@ def test_whoever_guesses_codes_is_locked_out(desk: Desk) -> None:
 
     enter_code(desk.page, code)  # the right one
 
-    expect(notice(desk.page, "error")).to_have_text("You have tried too often. Try again in 15 minutes.")
+    expect(notice(desk.page, "error")).to_have_text("You've tried too often. Try again in 15 minutes.")
     desk.look("pair-guessed")
     let_pass(901)
     enter_code(desk.page, code_in(desk.phone.send("telegram", "/link", CODE)))
@@ -218,7 +218,7 @@ def test_it_is_used_with_a_keyboard_alone(desk: Desk) -> None:
     press(page, "← My page")
     page.wait_for_url(re.compile(r"/me/\?as="))
     press(page, "Unlink Discord")
-    expect(notice(page)).to_contain_text("on its own again")
+    expect(notice(page)).to_contain_text("no longer linked")
     press(page, "Sign out")
     page.wait_for_url(f"{desk.base}/")
 
@@ -241,4 +241,4 @@ def test_it_works_without_scripts(desk: Desk) -> None:
     expect(page.locator(".talk .words").last).to_contain_text("Got it!")
     desk.look("me-plain")
     page.get_by_role("button", name="Unlink Discord").click()
-    expect(notice(page)).to_contain_text("on its own again")
+    expect(notice(page)).to_contain_text("no longer linked")

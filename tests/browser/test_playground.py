@@ -74,7 +74,7 @@ def test_it_is_used_with_the_keyboard_and_copies_codes(page: Page) -> None:
     expect(page.locator("#discord-lines li.bot")).to_contain_text('Telegram account "Alice"')
     number = page.locator("#discord-lines .copy").inner_text()
     write(page, "discord", number)  # whoever stole the code cannot finish on the wrong side
-    expect(page.locator("#discord-lines li.bot").last).to_contain_text("Type this in the other app")
+    expect(page.locator("#discord-lines li.bot").last).to_contain_text("Type this in your other app")
 
     page.get_by_role("link", name="as Alice").click()
     page.get_by_role("button", name="Not me").click()

@@ -55,7 +55,7 @@ def judge(place: Arena, those: Fleet | Crew, name: str) -> None:
 
     words = [said.text for said in place.town.telegram.said if said.chat_id == mallory.chat]
     assert words[0] == POISON
-    assert "put it aside" in words[-1]
+    assert "set it aside" in words[-1]
     before, during = p95(load, 0, 600), p95(load, 600, healed)
     verdict = place.verdict(f"{name}, p95 {before:.2f} -> {during:.2f} s")
     assert place.database.rows(INNOCENT) == []
@@ -75,7 +75,7 @@ def test_it_keeps_and_answers_what_is_said_while_the_agent_is_down(place: Arena,
     talking.result(timeout=300)
     place.quiet()
 
-    told = [text for texts in place.town.replies().values() for text in texts if "am trying again" in text]
+    told = [text for texts in place.town.replies().values() for text in texts if "'m trying again" in text]
     assert len(told) >= 5
     verdict = place.verdict("R-13 agent down")
     assert verdict.is_clean, verdict

@@ -193,7 +193,7 @@ def test_the_agent_is_down(file_place: Arena) -> None:
     sight.say("telegram", "hello")
     until(lambda: sight.heard("telegram"), PATIENCE, "nobody is told")
 
-    told("I could not answer that just now. I have kept your message and am trying again.", sight.heard("telegram"))
+    told("I couldn't answer that just now. I saved your message and I'm trying again.", sight.heard("telegram"))
     told("event ...: not answered: AgentFailure: ...", sight.lines())
     until(lambda: 'botos_failures_total{platform="telegram"}' in sight.numbers()[1], PATIENCE, "it is not counted")
     told('botos_failures_total{platform="telegram"} ...', sight.numbers()[1])

@@ -352,7 +352,7 @@ def test_not_me_too_late_signs_the_page_out_and_says_so(told: Told) -> None:
 
     assert pair_in_chat.deny(account=alice, pairing_id=request.pk) == Outcome.DENIED
 
-    assert told.text(alice) == "Signed out: 1 browser."
+    assert told.text(alice) == "Signed out of 1 browser."
     assert browser_sessions.attached(page) == []
 
 

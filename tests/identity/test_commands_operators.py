@@ -154,7 +154,7 @@ def test_it_lists_and_revokes_links() -> None:
     assert (shown["account"], shown["person"], shown["ended_at"]) == ("telegram:00001", "alice", None)
     assert "telegram:00001" in run("links", "show", link.pk)
 
-    assert run("links", "revoke", link.pk) == "Revoked: telegram:00001 is on its own again."
+    assert run("links", "revoke", link.pk) == "Revoked: telegram:00001 is no longer linked."
 
     assert run_json("links", "list") == []
     assert [one["id"] for one in run_json("links", "list", "--all")] == [link.pk]

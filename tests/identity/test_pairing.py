@@ -117,7 +117,7 @@ def test_it_shows_a_number_to_whoever_sends_the_code(
     digits = number(request)
     assert told.text(alice_discord) == (
         'Telegram account "Alice" (@alice, ID ..gram) wants to share one conversation with this Discord account. If '
-        f"both are yours, go back to that chat and type {digits[:3]} {digits[3:]} (5 minutes). Whoever types it can "
+        f"both are yours, go back to that chat and type {digits[:3]} {digits[3:]} (5 minutes). Anyone who types it can "
         "read what you write here from now on. Never send it to anyone."
     )
     assert told.text(alice) == (
@@ -140,7 +140,8 @@ def test_it_names_all_accounts_that_the_new_one_would_join(told: Told) -> None:
 
     claimed(slack, telegram)
 
-    assert 'It would join: Discord account "Alice" (alice, ID ..cord).' in told.text(telegram)
+    joins = 'It would share the conversation with these too: Discord account "Alice" (alice, ID ..cord).'
+    assert joins in told.text(telegram)
     assert '"Alice" (@alice, ID ..gram), Discord account "Alice" (alice, ID ..cord) wants to' in told.text(slack)
 
 
@@ -204,7 +205,7 @@ def test_it_tells_who_sends_the_own_code_where_to_send_it(told: Told, alice: Pla
 
     assert pair_in_chat.claim(account=alice, secret=code(request)) == Outcome.OWN_CODE
 
-    assert told.text(alice) == "That is this chat's own code: send it in your other app."
+    assert told.text(alice) == "That code is from this chat: send it in your other app."
     assert (state(request), GuessLimit.objects.get().times) == ("offered", [])
 
 
@@ -249,7 +250,9 @@ def test_it_refuses_to_join_two_people(told: Told, alice: PlatformAccount, alice
 
     assert state(request) == "refused"
     assert told.text(alice) == told.text(bob)
-    assert told.text(bob) == ("Both accounts share a conversation with others already. First /unlink one of them.")
+    assert told.text(bob) == (
+        "Both accounts already share a conversation with other accounts. Use /unlink on one of them first."
+    )
     assert audited()[-1] == "pairing_refused"
     assert not are_one(alice, bob)
 
@@ -262,7 +265,9 @@ def test_it_refuses_a_second_account_of_an_app(told: Told, alice: PlatformAccoun
 
     assert pair_in_chat.claim(account=other, secret=code(request)) == Outcome.REFUSED
 
-    assert told.text(other) == "This conversation has an account of that app already, and takes one of each app."
+    assert told.text(other) == (
+        "This conversation already has an account on that app, and it can have only one on each app."
+    )
     assert owner(other) is None
 
 
@@ -280,7 +285,7 @@ def test_it_refuses_what_is_linked_already(told: Told, alice: PlatformAccount, a
 
     assert pair_in_chat.claim(account=alice_discord, secret=code(request)) == Outcome.REFUSED
 
-    assert told.text(alice) == "These two accounts share one conversation already."
+    assert told.text(alice) == "These two accounts already share one conversation."
 
 
 def test_it_asks_policy_again_when_the_number_comes(
@@ -309,7 +314,7 @@ def test_it_joins_nobody_who_came_after_the_two_were_shown_to_each_other(told: T
     assert state(request) == "refused"
     for one in (ivan, victor):
         assert told.text(one) == (
-            "The accounts of one side have changed since the code was used. Start again with /link."
+            "The accounts on one side have changed since the code was used. Start again with /link."
         )
 
 
@@ -335,7 +340,7 @@ def test_it_adds_an_account_to_the_person_on_either_side(told: Told, linked_side
     assert UnifiedUser.objects.count() == 1
     assert AccountLink.objects.filter(pairing=request).get().account == slack
     assert told.text(discord) == (
-        'Slack account "Alice" (alice, ID ..lack) now shares this conversation. If that was not you, say so.'
+        'Slack account "Alice" (alice, ID ..lack) now shares this conversation. If you didn\'t link it, say so.'
     )
 
 
@@ -377,7 +382,7 @@ def test_it_takes_the_number_from_the_initiator_alone(
     assert pair_in_chat.confirm(account=alice_discord, number=number(request)) == Outcome.OTHER_SIDE
     assert pair_in_chat.confirm(account=mallory, number=number(request)) == Outcome.NOTHING
 
-    assert told.text(alice_discord) == "Type this in the other app, in the chat that started it."
+    assert told.text(alice_discord) == "Type this in your other app, in the chat where you started."
     assert (state(request), owner(alice)) == ("claimed", None)
     assert Pairing.objects.get().tries == 0
 
@@ -408,10 +413,10 @@ def test_it_counts_wrong_numbers_and_locks_at_the_third(
         texts.append(told.text(alice))
     assert pair_in_chat.confirm(account=alice, number=pairs.wrong(request, 3)) == Outcome.LOCKED
 
-    assert texts == ["That is not the number. 2 tries left.", "That is not the number. 1 try left."]
+    assert texts == ["That's not the right number. 2 tries left.", "That's not the right number. 1 try left."]
     request.refresh_from_db()
     assert (request.state, request.strike, request.tries) == ("locked", alice, 3)
-    assert told.text(alice) == "Too many wrong numbers, so nothing was linked. It takes a new code."
+    assert told.text(alice) == "Too many wrong numbers, so nothing was linked. You need a new code."
     assert told.to(alice_discord)[-1] == Template.LOCKED
     assert audited()[-1] == "pairing_locked"
 
@@ -469,9 +474,7 @@ def test_it_denies_with_a_strike_on_the_other_side(told: Told, presses: str, str
     request.refresh_from_db()
     assert (request.state, request.strike) == ("denied", account("alice", struck))
     for platform in ("telegram", "discord"):
-        assert told.text(account("alice", platform)) == (
-            "Nothing was linked: one of the two accounts said that it was not them."
-        )
+        assert told.text(account("alice", platform)) == ('Nothing was linked: one of the two accounts said "Not me".')
     assert pair_in_chat.confirm(account=account("alice"), number=number(request)) == Outcome.NOTHING
 
 
@@ -485,7 +488,7 @@ def test_it_lets_nobody_else_deny_or_cancel(
     assert pair_in_chat.cancel(account=mallory) == Outcome.NOTHING
 
     assert state(request) == "claimed"
-    assert told.text(mallory) == "There is nothing to do: no such request or link of yours."
+    assert told.text(mallory) == "You have no pending request or link like that."
 
 
 def test_it_denies_nothing_that_has_ended(alice: PlatformAccount, alice_discord: PlatformAccount) -> None:
@@ -657,7 +660,7 @@ def test_it_shows_the_number_to_the_responder_alone(alice: PlatformAccount, alic
 
     for one in (alice, account("mallory", "slack")):
         notice = wording.render(Template.NUMBER, one, {"pairing": str(request.pk)})
-        assert notice.text == "That request has ended. It takes a new code."
+        assert notice.text == "That request has ended. You need a new code."
 
 
 @pytest.mark.parametrize(
@@ -762,7 +765,9 @@ def test_it_gives_up_no_person_that_is_named(told: Told) -> None:
     assert pair_in_chat.claim(account=slack, secret=code(request)) == Outcome.REFUSED
 
     assert [owner(telegram), owner(slack)] == people
-    assert told.text(slack) == "An operator has named the person of one of these accounts. First !unlink that account."
+    assert told.text(slack) == (
+        "An operator has named the owner of one of these accounts. Use !unlink on that account first."
+    )
 
 
 def test_it_keeps_the_person_who_is_invited() -> None:

@@ -84,7 +84,7 @@ def test_the_operator_types_the_number_of_a_person_without_accounts(told: Told, 
     assert (link.user, link.method, link.actor, link.pairing) == (alice, "operator", "ann", request)
     event = AuditEvent.objects.latest("pk")
     assert (event.kind, event.actor, event.details["method"]) == ("linked", "ann", "operator")
-    assert told.text(telegram) == "This chat is now known as yours. Link another app with /link."
+    assert told.text(telegram) == "I now know that this chat is yours. Send /link to link another app."
     assert linking.undo(account=telegram, pairing_id=request.pk)
 
 
@@ -410,7 +410,7 @@ def test_it_ends_what_else_was_claimed_when_the_person_gets_an_account(
     assert pair_in_chat.confirm_as_operator(pairing=first, number=number(first), operator="ann") == Outcome.LINKED
 
     assert [state(one) for one in (second, waiting)] == ["refused", "offered"]
-    assert told.text(discord).startswith("The accounts of one side have changed since the code was used.")
+    assert told.text(discord).startswith("The accounts on one side have changed since the code was used.")
     assert pair_in_chat.confirm(account=telegram, number=number(second)) == Outcome.NOTHING
 
 

@@ -229,7 +229,7 @@ def test_it_starts_so_often_and_no_more(told: Told, most: int, pause: int, span:
         later(pause, Pairing.objects.all())
 
     assert pair_in_chat.offer(account=alice) == Outcome.WAIT
-    assert told.text(alice).startswith("That was a lot of codes. Send /link again in ")
+    assert told.text(alice).startswith("You've asked for a lot of codes. Send /link again in ")
 
     later(span - most * pause + 1, Pairing.objects.all())
     assert pair_in_chat.offer(account=alice) == Outcome.OFFERED

@@ -57,7 +57,7 @@ def test_undo_takes_back_what_one_handshake_linked(told: Told, who: str) -> None
     assert linking.undo(account=account("alice", who), pairing_id=request.pk)
 
     assert links() == []
-    assert told.text(account("alice")) == "This account is on its own again. Each app keeps what was said in it."
+    assert told.text(account("alice")) == "This account is no longer linked. Each app keeps its own messages."
     assert AuditEvent.objects.filter(kind="unlinked", details__method="undo").count() == 2
 
 
@@ -89,7 +89,7 @@ def test_a_new_account_may_not_undo_the_handshake_before(
 
     assert not linking.undo(account=slack, pairing_id=first.pk)
     assert told.text(slack) == (
-        "This account was linked less than a day ago. It cannot take out older ones yet; use one of those."
+        "This account was linked less than a day ago, so it can't unlink older ones yet. Use one of those instead."
     )
 
 
@@ -109,7 +109,7 @@ def test_unlink_tells_everybody(told: Told, telegram: PlatformAccount, discord: 
 
     linking.leave(account=discord)
 
-    assert told.text(discord) == "This account is on its own again. Each app keeps what was said in it."
+    assert told.text(discord) == "This account is no longer linked. Each app keeps its own messages."
     assert told.text(telegram) == 'Discord account "Alice" (alice, ID ..cord) no longer shares this conversation.'
 
 
@@ -209,9 +209,9 @@ def test_share_opens_the_own_past_alone_and_tells_all(
     assert not linking.share_past(account=telegram, actor="x")
 
     assert (live_link(telegram).shares_past, live_link(discord).shares_past) == (True, False)
-    assert told.text(telegram) == "Your other apps now know your earlier messages from this one, too."
+    assert told.text(telegram) == "Your other apps now share your earlier messages from this one."
     assert told.text(discord) == (
-        'Telegram account "Alice" (@alice, ID ..gram) now shares its earlier messages here, too.'
+        'Telegram account "Alice" (@alice, ID ..gram) now shares its earlier messages here too.'
     )
 
 
@@ -256,7 +256,8 @@ def test_it_says_in_a_reminder_whom_it_is_about(
     link_maintenance.remind()
 
     assert told.text(telegram) == (
-        'A reminder: Discord account "Alice" (alice, ID ..cord) shares this conversation. If that was not you, say so.'
+        'A reminder: Discord account "Alice" (alice, ID ..cord) shares this conversation. '
+        "If you didn't link it, say so."
     )
 
 

@@ -31,10 +31,10 @@ TITLES = {"telegram": "Telegram", "discord": "Discord", "slack": "Slack"}
 GROUPS = {"telegram": "-100200300", "discord": "400000000000000001", "slack": "C0GENERAL"}
 OTHER = {"telegram": "discord", "discord": "slack", "slack": "telegram"}
 NO_CODE = "That code doesn't work. Codes work once, for 10 minutes. Send {}link in your other app for a new one."
-DENIED = "Nothing was linked: one of the two accounts said that it was not them."
-ALONE = "This account is on its own again. Each app keeps what was said in it."
+DENIED = 'Nothing was linked: one of the two accounts said "Not me".'
+ALONE = "This account is no longer linked. Each app keeps its own messages."
 _numbers = itertools.count(100)  # of people
-NOTHING_THERE = "There is nothing to do: no such request or link of yours."
+NOTHING_THERE = "You have no pending request or link like that."
 
 
 def slash(chat: Chat) -> str:
@@ -129,8 +129,8 @@ def _number(initiator: Chat, responder: Chat) -> None:
     number = number_in(text)
     expected = (
         f"{named(initiator)} wants to share one conversation with this {TITLES[responder.platform]} account. If both "
-        f"are yours, go back to that chat and type {number} (5 minutes). Whoever types it can read what you write here "
-        "from now on. Never send it to anyone."
+        f"are yours, go back to that chat and type {number} (5 minutes). Anyone who types it can read what you write "
+        "here from now on. Never send it to anyone."
     )
     if responder.platform == "slack":
         expected += " Your workspace admins may be able to read this chat."
@@ -157,7 +157,7 @@ def test_it_takes_what_is_chosen_from_the_menu(platforms: Platforms, bots: Bots)
     discord.hears()
     assert (discord.asks(number)[:8], slack.hears()[:8]) == ("Linked. ", "Linked. ")
     number = claimed(slack, telegram)
-    assert f"It would join: {named(discord)}." in slack.heard[-1].text
+    assert f"It would share the conversation with these too: {named(discord)}." in slack.heard[-1].text
     slack.asks(number)
 
     assert AccountLink.objects.live().count() == 3
@@ -214,8 +214,8 @@ def _press_share_and_undo(chat: Chat, other: Chat) -> None:
     linked(other, chat)
     assert "octarine" not in other.asks("What's my favourite colour?").lower()
 
-    assert chat.presses("Share my earlier messages from this app").startswith("Your other apps now know")
-    assert other.hears() == f"{named(chat)} now shares its earlier messages here, too."
+    assert chat.presses("Share my earlier messages from this app").startswith("Your other apps now share")
+    assert other.hears() == f"{named(chat)} now shares its earlier messages here too."
     assert other.asks("What's my favourite colour?") == "Octarine."
 
     chat.press("Undo", under="Linked. ")
@@ -281,9 +281,9 @@ def _foreign(mallory: Chat, responder: Chat) -> None:
 
 def _own(initiator: Chat, responder: Chat) -> None:
     code = code_in(initiator.asks("/link"))
-    assert initiator.asks(code) == "That is this chat's own code: send it in your other app."
+    assert initiator.asks(code) == "That code is from this chat: send it in your other app."
     number = number_in(responder.asks(code))
-    assert responder.asks(number) == "Type this in the other app, in the chat that started it."
+    assert responder.asks(number) == "Type this in your other app, in the chat where you started."
 
 
 def _in_a_group(initiator: Chat, responder: Chat) -> None:
@@ -316,16 +316,16 @@ def _for_another(initiator: Chat, responder: Chat) -> None:
 def _wrong_numbers(initiator: Chat, responder: Chat) -> None:
     number = claimed(initiator, responder)
     wrong = "000 000" if number != "000 000" else "000 001"
-    assert initiator.asks(wrong) == "That is not the number. 2 tries left."
-    assert initiator.asks(wrong) == "That is not the number. 1 try left."
-    locked = "Too many wrong numbers, so nothing was linked. It takes a new code."
+    assert initiator.asks(wrong) == "That's not the right number. 2 tries left."
+    assert initiator.asks(wrong) == "That's not the right number. 1 try left."
+    locked = "Too many wrong numbers, so nothing was linked. You need a new code."
     assert initiator.asks(wrong) == locked
     assert responder.hears() == locked.replace(slash(initiator), slash(responder))
     assert "Linked" not in initiator.asks(number)
 
 
 def _not_here_and_now(platforms: Platforms) -> None:
-    refused = "Please type that yourself, here and now. What was forwarded, or is too old, does not count."
+    refused = "Please type that yourself, here and now. Forwarded, edited or old messages don't count."
     bob, alice = _two_strangers(platforms, "telegram")
     code = code_in(alice.asks("/link"))
     bob.asks("hello")

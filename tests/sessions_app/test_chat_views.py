@@ -170,7 +170,7 @@ def test_it_shows_commands_and_what_the_bot_itself_says(client: Client, page: Br
     command, answer = words(get(client))[-2:]
 
     assert command == "/help"
-    assert answer.startswith("Write to me and I answer.")
+    assert answer.startswith("Write to me and I'll answer.")
 
 
 def test_it_shows_what_was_put_aside(client: Client, page: Browser, alice: PlatformAccount) -> None:
@@ -286,7 +286,7 @@ def test_it_repeats_no_secret(client: Client, page: Browser, alice: PlatformAcco
     answer = post(client, alice, "BCDF-GHJK", script=script)
 
     assert answer.status_code == (200 if script else 400)
-    assert "belongs in the app" in answer.content.decode()
+    assert "That is about linking" in answer.content.decode()
     assert "BCDF" not in answer.content.decode() + get(client)
     assert events()[0].text == ""
 

@@ -91,8 +91,8 @@ def test_it_says_where_an_export_is_to_be_had(settings: LazySettings) -> None:
 
 
 def test_it_asks_which_words_and_says_when_there_are_none() -> None:
-    assert "Which words?" in answer("/search")
-    assert "Nothing that you may read" in answer("/search octarine")
+    assert "Which words should I look for?" in answer("/search")
+    assert "I found no messages" in answer("/search octarine")
 
 
 @pytest.mark.parametrize(("platform", "shown"), [("telegram", "*[Al](x)*"), ("discord", r"\*\[Al\]\(x\)\*")])

@@ -100,7 +100,7 @@ def test_it_makes_way_for_the_word_that_the_agent_failed(claimed: Claim) -> None
     lifecycle.fail(claimed)
 
     assert drafted() == []
-    assert queued()[0].startswith("I could not answer that just now.")
+    assert queued()[0].startswith("I couldn't answer that just now.")
     assert answers() == []
 
 
@@ -110,7 +110,7 @@ def test_it_makes_way_when_the_agent_is_given_up(claimed: Claim) -> None:
     lifecycle.fail(claimed)
 
     assert drafted() == []
-    assert answers()[0].startswith("I still could not answer that.")
+    assert answers()[0].startswith("I still couldn't answer that.")
 
 
 def test_it_makes_way_when_the_message_is_put_aside(claimed: Claim) -> None:
@@ -232,7 +232,7 @@ def test_it_says_that_an_agent_has_failed_midway(page: Browser, alice: PlatformA
 
     assert agent.shown == [["Oct"]]
     assert drafted() == []
-    assert [line.text for line in chat_page.chat(page).lines][-1].startswith("I could not answer that just now.")
+    assert [line.text for line in chat_page.chat(page).lines][-1].startswith("I couldn't answer that just now.")
     assert InboundEvent.objects.get(platform="web").failures == 1
 
 

@@ -214,7 +214,7 @@ def test_it_sends_a_number_and_says_farewell(two: None) -> None:
 
     type_number(confirmation.number_of(request))
     assert go_on() == 0  # before the farewell is sent
-    assert "the last you will hear" in deliver()[0]
+    assert "my last message here" in deliver()[0]
     assert go_on() == 1
     assert deliver() == []
 
@@ -245,7 +245,7 @@ def test_it_counts_the_tries_that_the_operator_allows(two: None, settings: LazyS
 
     told = [forgetting.words_for(forgetting.confirm(account=account(), number=wrong)) for _ in range(2)]
 
-    assert told == ["That is not the number. 4 tries left.", "That is not the number. 3 tries left."]
+    assert told == ["That's not the right number. 4 tries left.", "That's not the right number. 3 tries left."]
 
 
 def test_it_takes_a_number_once_and_in_its_time(two: None) -> None:
@@ -388,7 +388,7 @@ def test_it_warns_the_others_when_it_is_asked(two: None) -> None:
 
     assert 'Telegram account "Zaphod"' in notice.text
     assert "once the number" in notice.text
-    assert "/unlink telegram prevents it" in notice.text
+    assert "To prevent it, send /unlink telegram" in notice.text
     assert [button.command for button in notice.buttons] == ["/unlink telegram"]
 
 

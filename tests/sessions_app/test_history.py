@@ -391,7 +391,7 @@ def test_it_lets_a_new_link_put_nothing_behind_for_others(alice: tuple[int, int]
 
     assert texts(alice[0]) == ["old", "ok"]
     answer = OutboundDelivery.objects.latest("pk").text
-    assert answer.startswith("A new conversation starts here. Accounts that were not linked after this one go on")
+    assert answer.startswith("A new conversation starts here. Accounts that were linked before this one")
 
 
 def test_it_lets_a_link_put_behind_what_was_linked_later(alice: tuple[int, int]) -> None:

@@ -296,7 +296,7 @@ def test_it_says_once_what_it_keeps(settings: LazySettings, platform: str, comma
 
     [said] = OutboundDelivery.objects.filter(platform=platform)
     assert said.chat_id == InboundEvent.objects.get(text="hello").chat_id
-    assert f"{command} deletes it" in said.text
+    assert f"{command} to delete it" in said.text
 
 
 @pytest.mark.parametrize(
@@ -316,5 +316,5 @@ def test_it_promises_nothing_where_another_resolver_decides_who_is_who(settings:
         inbox.receive(message("alice", text), resolver=InMemoryIdentityResolver())
 
     first, answer = OutboundDelivery.objects.order_by("pk").values_list("text", flat=True)
-    assert first.endswith("so that I remember it.")
-    assert answer.startswith("I cannot do that by myself here.")
+    assert first.endswith("so that I can remember it.")
+    assert answer.startswith("I can't do that here by myself.")

@@ -124,7 +124,7 @@ def test_it_shows_no_code_or_number_that_has_run_out() -> None:
     hear("alice", code, platform="discord")
     Pairing.objects.update(expires_at=clock.EPOCH)
 
-    assert told("alice", "discord") == "That request has ended. It takes a new code."
+    assert told("alice", "discord") == "That request has ended. You need a new code."
     assert "used your code" not in told("alice")
 
 
@@ -141,7 +141,7 @@ def test_it_signs_out_every_browser_of_the_account() -> None:
     hear("alice", button.command)
 
     assert browser_sessions.attached(page) == []
-    assert told("alice") == "Signed out: 1 browser."
+    assert told("alice") == "Signed out of 1 browser."
     assert outbox_queue.outgoing(delivery).buttons == ()
 
 
@@ -234,10 +234,10 @@ def test_it_does_not_tell_a_group_by_its_silence_which_code_lives() -> None:
 def test_it_says_where_the_page_is_if_there_is_one(settings: Settings) -> None:
     settings.BOTOS_PUBLIC_URL = ""
     hear("alice", "/link")
-    assert "In a browser" not in told("alice")
+    assert "Or enter it in a browser" not in told("alice")
 
     settings.BOTOS_PUBLIC_URL = "https://bots.example.org"
-    assert told("alice").endswith("In a browser you can enter it at https://bots.example.org/pair/ instead.")
+    assert told("alice").endswith("Or enter it in a browser, at https://bots.example.org/pair/.")
 
 
 def test_it_names_the_command_that_signs_browsers_out() -> None:

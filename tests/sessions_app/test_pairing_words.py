@@ -112,7 +112,7 @@ def test_it_keeps_no_live_code_of_ones_own(form: str) -> None:
     hear("alice", with_code(form, secrets))
 
     assert (kept(), Pairing.objects.get().state) == ("", "offered")
-    assert told("alice") == "That is this chat's own code: send it in your other app."
+    assert told("alice") == "That code is from this chat: send it in your other app."
 
 
 @pytest.mark.parametrize("form", LOOSE)
@@ -168,7 +168,7 @@ def test_it_looks_at_none_of_many_codes_in_one_message_and_keeps_none(place: int
 
     assert lookups(queries) == []
     assert (kept(), Pairing.objects.get().state) == ("", "offered")
-    assert "If you mean one, write it alone" in told("bob", "discord")
+    assert "If you mean one of them, send it alone" in told("bob", "discord")
     assert guesses("bob", "discord") == 0
 
 
@@ -336,7 +336,7 @@ def test_it_keeps_no_number_in_whatever_spelling(spelled: Callable[[str], str]) 
     hear("alice", spelled(shown()))
 
     assert (kept(), Pairing.objects.get().state) == ("", "claimed")
-    assert told("alice") == "If you mean the number, write it alone, without other words."
+    assert told("alice") == "If you mean the number, send it alone, without other words."
 
 
 @pytest.mark.parametrize("spelled", MORE)
@@ -348,7 +348,7 @@ def test_it_keeps_no_number_that_has_just_ended(spelled: Callable[[str], str], p
     hear("alice", spelled(number), platform=platform)
 
     assert kept() == ""
-    assert told("alice", platform) == "There is nothing to do: no such request or link of yours."
+    assert told("alice", platform) == "You have no pending request or link like that."
 
 
 @pytest.mark.parametrize("spelled", [*SPELLINGS, *MORE])
@@ -367,7 +367,7 @@ def test_it_answers_the_number_in_another_app_of_the_responders() -> None:
     hear("alice", number, platform="slack")
 
     assert kept() == ""
-    assert told("alice", "slack") == "Type this in the other app, in the chat that started it."
+    assert told("alice", "slack") == "Type this in your other app, in the chat where you started."
 
 
 def test_it_keeps_no_number_whose_request_ends_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,4 +383,4 @@ def test_it_keeps_no_number_whose_request_ends_while_it_is_read(monkeypatch: pyt
     hear("alice", number)
 
     assert kept() == ""
-    assert told("alice") == "There is nothing to do: no such request or link of yours."
+    assert told("alice") == "You have no pending request or link like that."

@@ -242,7 +242,7 @@ def test_it_is_honest_when_the_agent_fails_and_goes_on_with_others(way: str) -> 
         async_to_sync(scene)()
 
     told = OutboundDelivery.objects.get(chat_id="chat-alice")
-    assert told.text.startswith("I could not answer that just now. I have kept your message")
+    assert told.text.startswith("I couldn't answer that just now. I saved your message")
     assert InboundEvent.objects.get(text=way).done_at is None
     assert OutboundDelivery.objects.get(chat_id="chat-bob").text == "fine"
 
@@ -293,7 +293,7 @@ def test_it_ends_an_agent_that_does_not_let_itself_be_cancelled() -> None:
     with override_settings(BOTOS_TURN_SECONDS=0.1):
         async_to_sync(scene)()
 
-    assert OutboundDelivery.objects.get().text.startswith("I could not answer that just now")
+    assert OutboundDelivery.objects.get().text.startswith("I couldn't answer that just now")
 
 
 def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,7 +420,7 @@ def test_it_takes_whatever_an_agent_raises_for_its_failure(error: BaseException)
 
     event = InboundEvent.objects.get(text="end")
     assert (event.starts, event.failures, event.done_at) == (1, 1, None)
-    assert OutboundDelivery.objects.get(chat_id="chat-alice").text.startswith("I could not answer that just now")
+    assert OutboundDelivery.objects.get(chat_id="chat-alice").text.startswith("I couldn't answer that just now")
     assert OutboundDelivery.objects.get(chat_id="chat-bob").text == "fine"
 
 

@@ -150,7 +150,7 @@ def test_it_dismisses_a_message_and_the_person_may_still_ask() -> None:
     audited = AuditEvent.objects.get()
     assert (audited.kind, audited.actor, audited.details) == ("event_dismissed", "carol", {"event": pk})
 
-    assert retry("alice").startswith("I am trying again")
+    assert retry("alice").startswith("I'm trying again")
     InboundEvent.objects.filter(pk=pk).update(status="given up", done_at=clock.now())
     assert dead_letters.unseen_events().get().pk == pk
 
@@ -181,10 +181,10 @@ def test_it_gives_an_operator_three_tries_and_a_person_one() -> None:
 def test_it_asks_again_in_a_chat() -> None:
     conversation = give_up("alice", "hard question")
 
-    assert retry("alice").startswith("I am trying again")
+    assert retry("alice").startswith("I'm trying again")
     assert ask(conversation) == "hard question"
     assert texts(conversation) == ["hard question", "re: hard question"]
-    assert retry("alice").startswith("There is no message")
+    assert retry("alice").startswith("You have no failed messages")
 
 
 @pytest.mark.parametrize("then", [None, DATABASE, InMemoryIdentityResolver()], ids=["none", "database", "memory"])
@@ -195,10 +195,10 @@ def test_it_asks_again_what_was_said_under_the_other_key_of_the_same_chat(then: 
     give_up("alice", "in a group", group="room", resolver=first)
     there = give_up("alice", "hard question", resolver=first)
 
-    assert retry("alice", resolver=then).startswith("I am trying again")
+    assert retry("alice", resolver=then).startswith("I'm trying again")
     assert ask(there) == "hard question"
-    assert retry("alice", resolver=then).startswith("There is no message")
-    assert retry("alice", group="room", resolver=then).startswith("I am trying again")
+    assert retry("alice", resolver=then).startswith("You have no failed messages")
+    assert retry("alice", group="room", resolver=then).startswith("I'm trying again")
     assert dead_letters.given_up_events().get().text == "of another account"
 
 
@@ -207,7 +207,7 @@ def test_it_asks_for_no_other_account_of_the_person() -> None:
         linking.link(platform=platform, platform_user_id=who, unified_user_id="alice", method="pairing", actor="test")
     there = give_up("2", "of another account", platform="discord")
 
-    assert retry("1").startswith("There is no message")
+    assert retry("1").startswith("You have no failed messages")
     assert dead_letters.given_up_events().get().text == "of another account"
     assert texts(there) == ["of another account", str(bot_texts.GAVE_UP)]
 
@@ -216,8 +216,8 @@ def test_it_asks_in_a_group_for_who_wrote_it() -> None:
     give_up("alice", "mine", group="room")
     give_up("alice", "private")
 
-    assert retry("bob", group="room").startswith("There is no message")
-    assert retry("alice", group="room").startswith("I am trying again")
+    assert retry("bob", group="room").startswith("You have no failed messages")
+    assert retry("alice", group="room").startswith("I'm trying again")
     assert dead_letters.given_up_events().get().text == "private"
 
 

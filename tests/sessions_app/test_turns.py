@@ -161,8 +161,8 @@ def test_it_tells_the_person_when_the_agent_fails_and_keeps_their_words() -> Non
         lifecycle.fail(claim(conversation))
 
     said = list(OutboundDelivery.objects.order_by("id").values_list("text", flat=True))
-    assert said[0].startswith("I could not answer that just now")
-    assert said[1].startswith("I still could not answer")
+    assert said[0].startswith("I couldn't answer that just now")
+    assert said[1].startswith("I still couldn't answer")
     assert len(said) == 2
     assert texts(conversation)[0] == "hello"
 

@@ -249,7 +249,7 @@ def link_of(platform: str) -> AccountLink:
 
 
 def test_it_unlinks_another_account(alice: Client) -> None:
-    assert "on its own again" in post(alice, "me-unlink", link=link_of("discord").pk)
+    assert "no longer linked" in post(alice, "me-unlink", link=link_of("discord").pk)
     assert not AccountLink.objects.live().filter(account__platform="discord").exists()
 
 
@@ -257,7 +257,7 @@ def test_it_unlinks_no_older_account_within_a_day(alice: Client) -> None:
     AccountLink.objects.filter(account__platform="telegram").update(since=clock.now())
     page = look(alice)
     for name in ("me-unlink", "me-not-me"):
-        assert "a new link decides nothing" in post(alice, name, link=link_of("discord").pk)
+        assert "a new link can't change" in post(alice, name, link=link_of("discord").pk)
 
     assert "too new to end it" in page
     assert AccountLink.objects.live().count() == 2
@@ -267,7 +267,7 @@ def test_it_unlinks_as_the_attached_account_that_may(alice: Client) -> None:
     AccountLink.objects.filter(account__platform="telegram").update(since=clock.now())
     attach(alice, account(), account(platform="discord"))
 
-    assert "on its own again" in post(alice, "me-unlink", link=link_of("discord").pk)
+    assert "no longer linked" in post(alice, "me-unlink", link=link_of("discord").pk)
 
 
 def test_it_unlinks_nobody_elses_account(alice: Client) -> None:
@@ -309,7 +309,7 @@ def test_it_keeps_where_to_write(alice: Client) -> None:
 def test_it_keeps_no_wish_of_a_new_link(alice: Client) -> None:
     AccountLink.objects.filter(account=account()).update(since=clock.now())
 
-    assert "a new link decides nothing" in post(alice, "me-prefer", account=account().pk)
+    assert "a new link can't change" in post(alice, "me-prefer", account=account().pk)
     assert link_of("discord").user.preferred is None
 
 
