@@ -53,7 +53,7 @@ def add_person(*, person: NewPerson, operator: str) -> UnifiedUser:
             )
             audit.record(kind="person_added", actor=operator, user=made)
     except IntegrityError as error:
-        raise ValueError(_("There is a person with the id %(id)s already.") % {"id": person.unified_user_id}) from error
+        raise ValueError(_("There is already a person with the ID %(id)s.") % {"id": person.unified_user_id}) from error
     return made
 
 
@@ -61,7 +61,7 @@ def check_new_person(person: NewPerson) -> None:
     """Raises ValueError for an id that `lookup.check_person` refuses, and for a name that cannot be shown as it is."""
     lookup.check_person(person.unified_user_id)
     if len(person.display_name) > 150 or not person.display_name.isprintable():
-        raise ValueError(_("A name has at most 150 characters, and no line breaks or invisible ones."))
+        raise ValueError(_("A name can have at most 150 characters, without line breaks or invisible characters."))
 
 
 @transaction.atomic
@@ -96,7 +96,9 @@ def import_people(*, people: Sequence[NewPerson], operator: str) -> int:
             )
             audit.record(kind="people_imported", actor=operator, people=len(added))
     except IntegrityError as error:
-        raise ValueError(_("Two of these people have one id, or somebody has just added one. Try again.")) from error
+        raise ValueError(
+            _("Two of these people have the same ID, or another operator has just added one of them. Try again.")
+        ) from error
     return len(added)
 
 
@@ -109,7 +111,7 @@ def known_ids(people: Iterable[NewPerson]) -> set[str]:
 def _check_number(count: int) -> None:
     if count > AT_ONCE:
         raise ValueError(
-            _("These are %(count)d people; at most %(most)d at a time.") % {"count": count, "most": AT_ONCE}
+            _("%(count)d people are too many: at most %(most)d at a time.") % {"count": count, "most": AT_ONCE}
         )
 
 
@@ -136,7 +138,7 @@ def invite(*, person: UnifiedUser, operator: str, platform: str = "") -> Pairing
     if platform and platform not in platforms():
         raise ValueError(_("There is no platform %(name)s here.") % {"name": platform})
     if platform and platform not in platforms_left(person):
-        taken = _("%(id)s has an account of that platform already, and takes one of each.")
+        taken = _("%(id)s already has an account on that platform and can have only one on each.")
         raise ValueError(taken % {"id": person.unified_user_id})
     return pair_in_chat.invite(person=person, operator=operator, platform=platform)
 
@@ -151,7 +153,7 @@ def invite_all(*, people: Sequence[UnifiedUser], operator: str, platform: str = 
 
 def _check_available() -> None:
     if not is_pairing_available():
-        raise ValueError(_("Accounts are linked outside this bot (BOTOS_RESOLVER), so nobody can be invited."))
+        raise ValueError(_("Accounts are linked outside this bot (BOTOS_RESOLVER), so you can't invite anyone."))
 
 
 @transaction.atomic
@@ -161,7 +163,7 @@ def confirm(*, invitation: Pairing, number: str, operator: str) -> Outcome:
     """
     digits = codes.read_number(number)
     if digits is None:
-        raise ValueError(_("The number has six digits."))
+        raise ValueError(_("The number must have six digits."))
     return pair_in_chat.confirm_as_operator(pairing=invitation, number=digits, operator=operator)
 
 

@@ -58,9 +58,9 @@ class RedriveAdmin(OperatorAdmin):
         user = request.user
         return isinstance(user, AbstractUser) and user.has_perm(f"sessions_app.{what}_{self.noun}")
 
-    @admin.action(description=gettext_lazy("Take up again"), permissions=["redrive"])
+    @admin.action(description=gettext_lazy("Retry"), permissions=["redrive"])
     def redrive(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        _tell(request, _("%(count)d taken up again."), _each(self.given_up.take_up, request, queryset))
+        _tell(request, _("%(count)d queued for retry."), _each(self.given_up.take_up, request, queryset))
 
     @admin.action(description=gettext_lazy("Dismiss"), permissions=["dismiss"])
     def dismiss(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
@@ -83,7 +83,7 @@ class DeliveryAdmin(RedriveAdmin):
     list_display = ("created_at", "platform", "chat_id", "status", "attempts", "reason")
     list_filter = (DeadFilter, PlatformFilter)
     search_fields = ("=chat_id", "reason")
-    search_help_text = gettext_lazy("By the id of a chat, or a reason.")
+    search_help_text = gettext_lazy("Search by a chat's ID or a reason.")
 
 
 @admin.register(InboundEvent)
@@ -94,7 +94,7 @@ class EventAdmin(RedriveAdmin):
     list_filter = (GivenUpFilter, PlatformFilter)
     list_select_related = ("account",)
     search_fields = ("=account__platform_user_id", "=chat_id")
-    search_help_text = gettext_lazy("By the id of an account or a chat.")
+    search_help_text = gettext_lazy("Search by an account's or a chat's ID.")
 
     @admin.display(description=gettext_lazy("account"))
     def described_account(self, event: InboundEvent) -> str:

@@ -38,7 +38,7 @@ class AccountAdmin(OperatorAdmin):
     list_display = ("described_account", "platform_user_id", "person", "seen_at", "created_at")
     list_filter = (PlatformFilter, IsLinked)
     search_fields = ("platform_user_id", "display_name", "username", "=links__user__unified_user_id")
-    search_help_text = gettext_lazy("By id, name, user name, or the unified id of a person.")
+    search_help_text = gettext_lazy("Search by ID, name, username, or a person's unified ID.")
     ordering = ("-pk",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[PlatformAccount]:

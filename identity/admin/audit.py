@@ -23,8 +23,8 @@ class TopicFilter(admin.SimpleListFilter):
             ("links", _("links")),
             ("people", _("people")),
             ("data", _("people's own data")),
-            ("given_up", _("what was given up")),
-            ("sign_in", _("failed sign-ins of operators")),
+            ("given_up", _("failed messages and deliveries")),
+            ("sign_in", _("failed operator sign-ins")),
         ]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
@@ -73,5 +73,5 @@ class AuditAdmin(OperatorAdmin):
     list_display = ("at", "kind", "actor", "unified_user_id", "details")
     list_filter = (TopicFilter, OfPerson, OfAccount)
     search_fields = ("kind", "actor", "unified_user_id")
-    search_help_text = gettext_lazy("By what was done, by whom, or a person's id.")
+    search_help_text = gettext_lazy("Search by action, actor, or a person's ID.")
     ordering = ("-pk",)

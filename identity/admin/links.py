@@ -41,7 +41,7 @@ class LinkAdmin(OperatorAdmin):
     list_filter = (IsLive, LinkPlatform)
     list_select_related = ("account", "user")
     search_fields = ("user__unified_user_id", "user__display_name", "=account__platform_user_id", "actor")
-    search_help_text = gettext_lazy("By a person's id or name, an account's id, or who made the link.")
+    search_help_text = gettext_lazy("Search by a person's ID or name, an account's ID, or who made the link.")
     ordering = ("-pk",)
 
     @admin.display(description=gettext_lazy("account"))
@@ -68,9 +68,9 @@ def revoke(request: HttpRequest, pk: int) -> HttpResponse:
     back = address("accountlink", "change", pk)
     if request.method == "POST":
         done = link_maintenance.revoke(link=link, operator=operator)
-        text = _("Revoked: the account is on its own again.") if done else _("This link had ended before.")
+        text = _("Revoked: the account is no longer linked.") if done else _("This link had already ended.")
         messages.add_message(request, messages.SUCCESS if done else messages.WARNING, text)
         return redirect(back)
     values = {"account": labels.described(link.account), "person": link.user.unified_user_id}
-    question = _("%(account)s will no longer be %(person)s's. All accounts of the person are told.") % values
+    question = _("%(account)s will no longer belong to %(person)s. All accounts of the person get a notice.") % values
     return page(request, "confirm", _("Revoke this link?"), question=question, act=_("Revoke"), back=back)

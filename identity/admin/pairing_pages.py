@@ -115,12 +115,14 @@ def _answer(outcome: Outcome, invitation: Pairing) -> str:
     if outcome == Outcome.WRONG:
         return wording.wrong_number(operators.tries_left(invitation))
     answers = {
-        Outcome.LINKED: _("Linked. The person is told, and can take it back."),
-        Outcome.LOCKED: _("That was the last wrong number. Nothing was linked; issue a new code to start again."),
-        Outcome.REFUSED: _("Nothing was linked: meanwhile the account or the person is linked otherwise."),
-        Outcome.OTHER_SIDE: _("The person has an account now, so the number must be typed in one of its chats."),
+        Outcome.LINKED: _("Linked. The person gets a notice and can undo it."),
+        Outcome.LOCKED: _("Too many wrong numbers. Nothing was linked; issue a new code to start again."),
+        Outcome.REFUSED: _("Nothing was linked: the account or the person was linked elsewhere in the meantime."),
+        Outcome.OTHER_SIDE: _("The person has an account now, so they must type the number in one of its chats."),
     }
-    return answers.get(outcome, _("There is no number to type: the request has ended, or waits for its code."))
+    return answers.get(
+        outcome, _("There is no number to type: the request has ended, or is still waiting for its code.")
+    )
 
 
 @require_http_methods(["GET", "POST"])
@@ -131,10 +133,10 @@ def withdraw(request: HttpRequest, pk: UUID) -> HttpResponse:
     back = _after_withdrawal(request, invitation)
     if request.method == "POST":
         done = operators.withdraw(invitation=invitation, operator=operator)
-        text = _("Withdrawn: its code no longer works.") if done else _("This invitation had ended before.")
+        text = _("Withdrawn: its code no longer works.") if done else _("This invitation had already ended.")
         messages.add_message(request, messages.SUCCESS if done else messages.WARNING, text)
         return redirect(back)
-    question = f"{standing.text} " + _("Nobody will be able to finish it.")
+    question = f"{standing.text} " + _("Nobody can complete it after that.")
     return page(request, "confirm", _("Withdraw this invitation?"), question=question, act=_("Withdraw"), back=back)
 
 

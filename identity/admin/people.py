@@ -77,7 +77,7 @@ class PersonAdmin(OperatorAdmin):
     list_display = ("unified_user_id", "shown_name", "account_count", "badges", "created_at")
     list_filter = (LinkedPlatform,)
     search_fields = ("unified_user_id", "display_name", "=links__account__platform_user_id")
-    search_help_text = gettext_lazy("By id, name, or the id of an account.")
+    search_help_text = gettext_lazy("Search by ID, name, or an account's ID.")
     ordering = ("-pk",)
     actions = ("invite_selected",)
 
@@ -105,7 +105,7 @@ class PersonAdmin(OperatorAdmin):
     def account_count(self, person: Any) -> int:
         return len(person.live_links)
 
-    @admin.display(description=gettext_lazy("on"))
+    @admin.display(description=gettext_lazy("apps"))
     def badges(self, person: Any) -> SafeString:
         names = [link.account.platform for link in person.live_links]
         badge = '<span class="platform platform-{}">{}</span>'
@@ -128,7 +128,9 @@ class PersonAdmin(OperatorAdmin):
         """To the person's page, where the next step is."""
         return redirect(address("unifieduser", "change", obj.pk))
 
-    @admin.action(description=gettext_lazy("Invite selected people (CSV, once)"), permissions=["invite"])
+    @admin.action(
+        description=gettext_lazy("Invite the selected people (shows the codes once, as CSV)"), permissions=["invite"]
+    )
     def invite_selected(self, request: HttpRequest, queryset: QuerySet[UnifiedUser]) -> HttpResponse | None:
         """A code for each, in a file that is made only now."""
         people = list(queryset.order_by("unified_user_id")[: operators.AT_ONCE + 1])

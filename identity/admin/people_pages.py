@@ -87,10 +87,10 @@ def suspend(request: HttpRequest, pk: int) -> HttpResponse:
         text = ngettext("Suspended: %(count)d link ended.", "Suspended: %(count)d links ended.", count)
         messages.success(request, text % {"count": count})
         return redirect(back)
-    accounts = ", ".join(labels.described(one) for one in linking.accounts_of(person)) or _("there are none")
+    accounts = ", ".join(labels.described(one) for one in linking.accounts_of(person)) or _("none")
     question = _(
-        "All links of %(person)s end (%(accounts)s) and all invitations are withdrawn: each account is on its own "
-        "again, and is told. Nothing that was said is deleted."
+        "This ends all links of %(person)s (%(accounts)s) and withdraws all invitations. Each account is unlinked "
+        "and gets a notice. No messages are deleted."
     )
     values = {"person": person.unified_user_id, "accounts": accounts}
     return page(request, "confirm", _("Suspend this person?"), question=question % values, act=_("Suspend"), back=back)

@@ -73,7 +73,7 @@ class RequestAdmin(OperatorAdmin):
         "=initiator__platform_user_id",
         "=responder__platform_user_id",
     )
-    search_help_text = gettext_lazy("By a person's id, an operator, or the id of an account.")
+    search_help_text = gettext_lazy("Search by a person's ID, an operator, or an account's ID.")
     ordering = ("-created_at", "-pk")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Pairing]:

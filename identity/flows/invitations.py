@@ -59,12 +59,12 @@ def _shown(pairing: Pairing, doors: dict[str, BotProfile], *, has_accounts: bool
     steps = [
         _("1. Open a private chat with the bot in %(where)s."),
         _("2. Send it this code: %(code)s"),
-        *([_("   On Telegram, this does both: %(link)s")] if deep_link else []),
-        _("3. It answers with a number of six digits. Type it in one of the chats that you have with the bot already.")
+        *([_("   On Telegram, this link does both: %(link)s")] if deep_link else []),
+        _("3. It answers with a six-digit number. Type it in one of the chats that you already have with the bot.")
         if has_accounts
-        else _("3. It answers with a number of six digits. Read it to me, in person or on a call that you started."),
+        else _("3. It answers with a six-digit number. Read it to me, in person or on a call that you started."),
         "",
-        _("The code works once, until %(until)s. Send the number to nobody."),
+        _("The code works once, until %(until)s. Don't send the number to anyone."),
     ]
     values = {"where": where, "code": code, "link": deep_link, "until": moment(pairing.expires_at)}
     return Invitation(code, deep_link, "\n".join(steps) % values, pairing.expires_at)
@@ -109,14 +109,14 @@ def status_of(invitation: Pairing) -> Status:
     texts = {
         State.OFFERED: _("Waiting for the code, until %(until)s."),
         State.LINKED: _("Done: %(who)s is linked."),
-        State.EXPIRED: _("Nobody finished it in time. Nothing was linked."),
+        State.EXPIRED: _("It wasn't completed in time. Nothing was linked."),
         State.CANCELLED: _("Withdrawn. Nothing was linked."),
-        State.DENIED: _("One of the two sides said that it was not them. Nothing was linked."),
+        State.DENIED: _("One of the two sides said “Not me”. Nothing was linked."),
         State.LOCKED: _("Too many wrong numbers for %(who)s. Nothing was linked."),
-        State.BURNED: _("The code was posted where others read it, so it no longer works. Nothing was linked."),
+        State.BURNED: _("The code was posted where others can read it, so it no longer works. Nothing was linked."),
         State.REFUSED: _(
-            "Nothing was linked: the account that sent the code cannot become this person's, or another one of theirs "
-            "has come or gone since."
+            "Nothing was linked: the account that sent the code can't be linked to this person, or the person's "
+            "accounts have changed since then."
         ),
     }
     return Status(state, texts[State(state)] % {"who": who, "until": moment(invitation.expires_at)})
@@ -128,13 +128,13 @@ def _claimed(invitation: Pairing, who: str) -> Status:
     if others:
         chats = ", ".join(labels.described(other) for other in others)
         text = _(
-            "%(who)s has sent the code and was shown a number. The person must type it in one of these chats, until "
-            "%(until)s: %(chats)s. Nobody else can."
+            "%(who)s sent the code and got a number. The person must type it in one of these chats by %(until)s: "
+            "%(chats)s. Nobody else can."
         )
         return Status(State.CLAIMED, text % (values | {"chats": chats}))
     text = _(
-        "%(who)s has sent the code and was shown a number. Have the person read it to you, in person or on a call that "
-        "you know to be theirs, and type it here until %(until)s."
+        "%(who)s sent the code and got a number. Have the person read it to you, in person or on a call that you "
+        "know is with them, and type it here by %(until)s."
     )
     left = max(0, limits().number_tries - invitation.tries)
     tries = ngettext("%(left)d try left.", "%(left)d tries left.", left) % {"left": left}

@@ -44,7 +44,7 @@ class OperatorCommand(BaseCommand):
     def list_step(self, does: Callable[..., None], text: str) -> ArgumentParser:
         """The step `list`, with a search and a limit."""
         parser = self.step("list", does, text)
-        parser.add_argument("--search", default="", metavar="TEXT", help="as in the admin's list")
+        parser.add_argument("--search", default="", metavar="TEXT", help="as in the admin list")
         parser.add_argument(
             "--limit", type=int, default=MAX_ROWS, metavar="N", help=f"newest first (default {MAX_ROWS})"
         )
@@ -79,7 +79,7 @@ class OperatorCommand(BaseCommand):
             self._write_json(rows)
             return
         if not rows:
-            self.stderr.write("There is nothing.")
+            self.stderr.write("Nothing found.")
             return
         cells = [[name.replace("_", " ") for name in rows[0]], *([_in_a_cell(v) for v in row.values()] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -120,7 +120,7 @@ def person_named(unified_user_id: str) -> UnifiedUser:
     """Raises ValueError if there is none."""
     person = UnifiedUser.objects.filter(unified_user_id=unified_user_id).first()
     if person is None:
-        raise ValueError(f"There is no person with the id {unified_user_id!r}.")
+        raise ValueError(f"There is no person with the ID {unified_user_id!r}.")
     return person
 
 

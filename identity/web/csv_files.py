@@ -53,7 +53,7 @@ def read_people(data: bytes) -> Table:
             return _unreadable(line, _("The first line must be unified_user_id,display_name."))
         return _checked(list(rows), len(header))
     except csv.Error as error:
-        return _unreadable(0, _("The file is no CSV: %(error)s.") % {"error": error})
+        return _unreadable(0, _("The file isn't valid CSV: %(error)s.") % {"error": error})
 
 
 def _unreadable(line: int, text: str) -> Table:
@@ -75,14 +75,14 @@ def _checked(rows: Sequence[tuple[int, list[str]]], columns: int) -> Table:
     problems = []
     if len(rows) > AT_ONCE:
         most = {"count": len(rows), "most": AT_ONCE}
-        problems.append(Problem(0, _("These are %(count)d people; at most %(most)d at a time.") % most))
+        problems.append(Problem(0, _("%(count)d people are too many: at most %(most)d at a time.") % most))
     for line, row in rows[:AT_ONCE]:
         person = NewPerson(*(cell.strip() for cell in (*row, "")[:2]))
         if reason := _wrong(person, row, columns, people):
             problems.append(Problem(line, reason))
         people.setdefault(person.unified_user_id, person)
     if not rows:
-        problems.append(Problem(0, _("There is nobody in the file.")))
+        problems.append(Problem(0, _("The file contains no people.")))
     return Table(list(people.values()), problems)
 
 

@@ -24,8 +24,8 @@ class PersonForm(PersonModelForm):
         fields = ("unified_user_id", "display_name")
         labels = {"unified_user_id": _("unified id")}
         help_texts = {
-            "unified_user_id": _("For example alice. It stays as it is; no spaces, no “:”."),
-            "display_name": _("How you call the person. It can be changed."),
+            "unified_user_id": _("For example alice. You can't change it later. No spaces, no “:”."),
+            "display_name": _("A name for the person. You can change it later."),
         }
 
     def clean(self) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def number(request: HttpRequest) -> HttpResponse:
     """The number that the chat was shown."""
     browser, digits = _in_use(request), codes.read_number(request.POST.get("number", ""))
     if browser and digits is None:
-        messages.error(request, _("The number has six digits."))
+        messages.error(request, _("The number must have six digits."))
     elif browser and digits:
         outcome = pair_in_browser.confirm(browser=browser, number=digits)
         if outcome == Outcome.ATTACHED:

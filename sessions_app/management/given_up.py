@@ -22,15 +22,17 @@ class GivenUpCommand(OperatorCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
-        listing = self.list_step(self.list, f"List {self.several} that were given up.")
-        listing.add_argument("--all", dest="everything", action="store_true", help="also the others")
-        show = self.step("show", self.show_one, f"Show a {self.one}, without its words.")
-        show.add_argument("pk", metavar="id", type=int, help="as it is listed")
-        again = self.step("redrive", self.redrive, f"Take {self.several} up again.")
-        leave = self.step("dismiss", self.dismiss, f"Leave {self.several} as they are, and count them no more.")
+        listing = self.list_step(self.list, f"List failed {self.several}.")
+        listing.add_argument("--all", dest="everything", action="store_true", help="include the others")
+        show = self.step("show", self.show_one, f"Show a {self.one}, without its text.")
+        show.add_argument("pk", metavar="id", type=int, help="the ID that list shows")
+        again = self.step("redrive", self.redrive, f"Retry failed {self.several}.")
+        leave = self.step(
+            "dismiss", self.dismiss, f"Dismiss failed {self.several}: leave them as they are and stop counting them."
+        )
         for some in (again, leave):
-            some.add_argument("pks", metavar="id", type=int, nargs="*", help="as they are listed")
-            some.add_argument("--all", dest="everything", action="store_true", help="every one that is listed")
+            some.add_argument("pks", metavar="id", type=int, nargs="*", help="the ID that list shows")
+            some.add_argument("--all", dest="everything", action="store_true", help="all that list shows")
 
     def matching(self, search: str) -> Q:
         """Those that `list --search` wants."""
@@ -67,9 +69,9 @@ class GivenUpCommand(OperatorCommand):
     def _each(self, does: Callable[..., bool], pks: Sequence[int], *, everything: bool) -> int:
         """For how many it was done."""
         if bool(pks) is everything:
-            raise ValueError(f"Say which {self.several}, or --all.")
+            raise ValueError(f"Name the {self.several}, or use --all.")
         wanted = pks or tuple(self.given_up.unseen().values_list("pk", flat=True))
         done = sum(does(pk, operator=operator()) for pk in wanted)
         if pks and not done:
-            raise ValueError(f"There is no such {self.one} that was given up.")
+            raise ValueError(f"There is no failed {self.one} with that ID.")
         return done

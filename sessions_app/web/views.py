@@ -318,7 +318,7 @@ def forget_confirm(request: HttpRequest, here: Here) -> HttpResponse:
     typed = {one: request.POST.get(_field(one, here), "").strip() for one in here.accounts}
     numbers = {one: codes.read_number(text) or "" for one, text in typed.items() if text}
     if not numbers or not all(numbers.values()):
-        messages.error(request, _("The number has six digits.") if _asked(here) else _("That request has ended."))
+        messages.error(request, _("The number must have six digits.") if _asked(here) else _("That request has ended."))
         return redirect(f"{reverse('me-forget')}?as={here.account.pk}")
     outlook = forget_report.look(numbers, browser=here.browser)
     answers = forgetting.confirm_each(numbers, browser=here.browser)

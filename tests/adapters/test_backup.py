@@ -53,7 +53,7 @@ def test_it_takes_no_empty_database_for_ours(is_there: bool, file: Path, tmp_pat
     done = python("manage.py", "backup", str(file), folder=folder)
 
     assert done.returncode == 1
-    assert f"{folder / 'botos.sqlite3'} is no database of BotOS. Hint: check BOTOS_DATA_DIR" in done.stderr
+    assert f"{folder / 'botos.sqlite3'} is not a BotOS database. Hint: check BOTOS_DATA_DIR" in done.stderr
     assert [one.name for one in tmp_path.iterdir()] == [folder.name]
     assert (folder / "botos.sqlite3").exists() is is_there
 

@@ -30,7 +30,7 @@ def test_it_answers_400_with_our_page_and_one_line(
     answer = browser.generic("POST", path, body, content_type=content_type)
 
     assert answer.status_code == 400
-    assert b"That could not be understood" in answer.content
+    assert b"Bad request" in answer.content
     assert "Content-Security-Policy" in answer.headers
     assert [record.exc_info for record in caplog.records if record.name != "django.request"] == [None]
     assert "Traceback" not in caplog.text

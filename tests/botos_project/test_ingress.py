@@ -90,7 +90,7 @@ async def test_it_refuses_a_body_that_grows_too_long_as_soon_as_it_does() -> Non
 async def test_it_shows_our_page_with_the_headers_of_every_page() -> None:
     caller = await Caller("/pair/", announced=10**9).call(Ingress(Page(), requests=1))
 
-    assert b"That is too much" in caller.body
+    assert b"That is too large" in caller.body
     for name in (b"content-security-policy", b"x-frame-options", b"x-content-type-options", b"cache-control"):
         assert caller.headers[name]
 

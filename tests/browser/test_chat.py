@@ -23,7 +23,7 @@ def settings_of_site() -> dict[str, str]:
 def open_chat(desk: Desk, page: Page | None = None) -> None:
     page = page or desk.page
     page.goto("/chat/")
-    expect(page.locator("#chat-state")).to_have_text("Answers appear by themselves.")
+    expect(page.locator("#chat-state")).to_have_text("Answers appear automatically.")
 
 
 def write(page: Page, text: str) -> None:
@@ -89,11 +89,11 @@ def test_it_loses_and_repeats_nothing_when_the_connection_breaks(desk: Desk) -> 
     desk.context.set_offline(False)
 
     expect(desk.page.locator("#lines li.assistant")).to_have_count(answers + 1)
-    expect(desk.page.locator("#chat-state")).to_have_text("Answers appear by themselves.")
+    expect(desk.page.locator("#chat-state")).to_have_text("Answers appear automatically.")
     assert words(desk.page).count("My dog is Rex.") == 1
     before = words(desk.page)
     desk.page.reload()
-    expect(desk.page.locator("#chat-state")).to_have_text("Answers appear by themselves.")
+    expect(desk.page.locator("#chat-state")).to_have_text("Answers appear automatically.")
     assert words(desk.page) == before
 
 
@@ -102,7 +102,7 @@ def test_it_shows_an_answer_while_it_is_made(desk: Desk) -> None:
     desk.attach("telegram")
     open_chat(desk)
     second = desk.tab("/chat/")
-    expect(second.locator("#chat-state")).to_have_text("Answers appear by themselves.")
+    expect(second.locator("#chat-state")).to_have_text("Answers appear automatically.")
     desk.expected = OFFLINE
     write(desk.page, "My snail is Tom.")
 
@@ -145,7 +145,7 @@ def test_it_works_without_scripts(desk: Desk) -> None:
 
     expect(page.locator("#lines li.user").last.locator(".words")).to_have_text(TOLD)
     for _ in range(100):
-        page.get_by_role("link", name="look for answers").click()
+        page.get_by_role("link", name="check for answers").click()
         if "Got it!" in words(page)[-1]:
             break
     assert "Got it!" in words(page)[-1]

@@ -29,14 +29,14 @@ MOVED = """() => {
 def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     page = desk.page
     page.goto("/me/")
-    expect(page.locator("main")).to_contain_text("show that it is you")
+    expect(page.locator("main")).to_contain_text("verify that it's you")
     desk.look("me-confirm")
     desk.phone.send("telegram", "My favourite colour is octarine", "Got it")
     desk.link_two()
 
     page.get_by_role("link", name="My page").click()
     expect(page.locator(".cards li")).to_have_count(2)
-    expect(page.locator("#live-state")).to_have_text("This page changes by itself.")
+    expect(page.locator("#live-state")).to_have_text("This page updates automatically.")
     assert abs(page.evaluate(MOVED)) < 1  # pixel, or a click that comes with these words would miss its button
     desk.phone.send("discord", "What is my favourite colour?", "You have not told me that yet")
     expect(page.locator(".talk .badge.discord").first).to_be_visible()  # by itself
@@ -48,12 +48,12 @@ def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     desk.look("me-group")
     page.goto("/me/")
 
-    page.get_by_role("link", name=re.compile("All that was said|Telegram account")).last.click()
+    page.get_by_role("link", name=re.compile("All messages|Telegram account")).last.click()
     expect(page.locator(".talk .badge.telegram").first).to_be_visible()
     desk.look("me-history")
     page.goto("/me/")
 
-    page.get_by_label("Find words").fill("OCTARINE")
+    page.get_by_label("Search your messages").fill("OCTARINE")
     page.keyboard.press("Enter")
     expect(page.locator(".talk .words").last).to_contain_text("octarine")
     desk.look("me-search")
@@ -65,8 +65,8 @@ def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     assert "My favourite colour is octarine" in [one["text"] for one in file["entries"]]
 
     page.select_option("#prefer", label="on Discord")
-    page.get_by_role("button", name="Keep").click()
-    expect(notice(page)).to_contain_text("Noted.")
+    page.get_by_role("button", name="Save").click()
+    expect(notice(page)).to_contain_text("Saved.")
     desk.phone.send("telegram", "/prefer", "on Discord")
 
     page.goto("/pair/")
@@ -83,7 +83,7 @@ def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     expect(page.locator("#number")).to_be_visible()
     desk.look("me-forget")
     page.fill("#number", desk.phone.wait_for("telegram", r"If you want that, type (\d{3} \d{3})"))
-    page.get_by_role("button", name="Forget me for good").click()
+    page.get_by_role("button", name="Forget me permanently").click()
     expect(notice(page)).to_contain_text(re.compile("Deleted:|goes on by itself"))
     desk.look("me-forgotten")
 
@@ -111,7 +111,7 @@ def test_an_open_page_hears_nothing_more(desk: Desk, end: Callable[[Desk], None]
     other = desk.tab()
     ear = Ear(other)
     other.goto("/me/")
-    expect(other.locator("#live-state")).to_have_text("This page changes by itself.")
+    expect(other.locator("#live-state")).to_have_text("This page updates automatically.")
     desk.phone.send("discord", "My favourite colour is octarine.", "Got it!")
     expect(other.locator(".talk .words").last).to_contain_text("Got it!")
     assert ear.heard_of("messages")
@@ -119,7 +119,7 @@ def test_an_open_page_hears_nothing_more(desk: Desk, end: Callable[[Desk], None]
 
     end(desk)
 
-    expect(other.get_by_role("heading", name="First show that it is you")).to_be_visible()
+    expect(other.get_by_role("heading", name="First verify that it's you")).to_be_visible()
     assert "octarine" not in other.content()
     eventually_in(other, socket.is_closed)
     ear.heard.clear()

@@ -70,7 +70,7 @@ def test_it_pairs_two_accounts_of_a_person(desk: Desk, admin: Page) -> None:
     code = issue(admin, "telegram")
     picture(admin, "3-issued")
     number = number_in(desk.phone.send("telegram", code, NUMBER))
-    wait_for_status(admin, "has sent the code")
+    wait_for_status(admin, "sent the code")
     assert code not in admin.content()
     picture(admin, "4-claimed")
     admin.fill("#id_number", another_number(number))
@@ -82,7 +82,7 @@ def test_it_pairs_two_accounts_of_a_person(desk: Desk, admin: Page) -> None:
     picture(admin, "5-linked")
 
     # The second one: nobody but Bob can finish it, in the chat that he has.
-    admin.click("text=To the person")
+    admin.click("text=Back to the person")
     code = issue(admin, "discord")
     number = number_in(desk.phone.send("discord", code, NUMBER))
     wait_for_status(admin, "must type it in one of these chats")
@@ -91,7 +91,7 @@ def test_it_pairs_two_accounts_of_a_person(desk: Desk, admin: Page) -> None:
     desk.phone.send("telegram", number, r"(?s)Linked\..*share one conversation")
     wait_for_status(admin, "Done")
 
-    admin.click("text=To the person")
+    admin.click("text=Back to the person")
     expect(admin.locator("#content")).to_contain_text("Telegram account")
     expect(admin.locator("#content")).to_contain_text("Discord account")
     picture(admin, "7-both")

@@ -125,7 +125,7 @@ def test_a_code_runs_out_before_ones_eyes(desk: Desk) -> None:
     let_pass(596)
     desk.page.reload()
 
-    expect(desk.page.locator(".notice")).to_have_text("The last code has run out. Nothing was linked.")
+    expect(desk.page.locator(".notice")).to_have_text("The last code has expired. Nothing was linked.")
 
     assert desk.page.get_by_role("button", name="Show me a code").is_visible()
     desk.phone.send("telegram", code, r"^That code doesn't work\. Codes work once, for 10 minutes\.")
@@ -187,7 +187,7 @@ def test_two_tabs_go_through_it_together(desk: Desk) -> None:
     for tab in (other, one):
         expect(tab.locator(".cards .badge.telegram")).to_have_count(1)
         expect(tab.locator("#number")).to_have_count(0)
-        expect(tab.locator("#live-state")).to_have_text("This page changes by itself.")
+        expect(tab.locator("#live-state")).to_have_text("This page updates automatically.")
     assert version(one) == version(other)
     desk.begin()
     expect(other.locator("#code")).to_have_text(one.inner_text("#code"))
@@ -212,9 +212,9 @@ def test_it_is_used_with_a_keyboard_alone(desk: Desk) -> None:
     expect(notice(page)).to_contain_text("Linked.")
     press(page, "My page")
     page.wait_for_url("**/me/")
-    press(page, "Find words", key="b")
+    press(page, "Search your messages", key="b")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("status")).to_contain_text("messages have these words")
+    expect(page.get_by_role("status")).to_contain_text("messages contain these words")
     press(page, "← My page")
     page.wait_for_url(re.compile(r"/me/\?as="))
     press(page, "Unlink Discord")
@@ -225,7 +225,7 @@ def test_it_is_used_with_a_keyboard_alone(desk: Desk) -> None:
 
 def test_it_works_without_scripts(desk: Desk) -> None:
     desk.page = page = desk.tab("/pair/", context=desk.another_browser(java_script_enabled=False))
-    assert "Without scripts this page does not change by itself" in page.inner_text("#live-state")
+    assert "Without scripts, this page doesn't update automatically" in page.inner_text("#live-state")
     for platform in ("telegram", "discord"):
         number = number_in(desk.phone.send(platform, desk.begin(), NUMBER))
         page.reload()

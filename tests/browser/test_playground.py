@@ -42,7 +42,7 @@ def test_it_tells_the_story_at_the_newcomers_pace(page: Page) -> None:
     expect(page.locator("#caption")).to_contain_text("Step 2 of 11")  # by itself
 
     page.get_by_role("button", name="Pause").click()
-    expect(page.get_by_role("button", name="Go on")).to_be_visible()
+    expect(page.get_by_role("button", name="Continue")).to_be_visible()
     told = page.inner_text("#caption b")
     for _ in range(3):
         with page.expect_response(re.compile("/playground/")):

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.faults
 MANUAL = " ".join((PROJECT / "docs" / "reference" / "outages.md").read_text(encoding="utf-8").split())
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 PATIENCE = 30.0  # seconds
-AWAY = "Back in a moment Our database does not answer."
+AWAY = "Back in a moment Our database isn't responding."
 
 
 @pytest.fixture

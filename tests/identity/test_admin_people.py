@@ -101,9 +101,12 @@ def test_it_names_what_is_wrong_by_line_and_takes_nothing_over(carol: Client) ->
         (b"unified_user_id\n", "nobody"),
         ("unified_user_id\nJos\xe9".encode("latin-1"), "UTF-8"),
         (b"unified_user_id\n" + b"x" * 600_000, "too large"),
-        (b'unified_user_id\n"alice', "no CSV"),
+        (b'unified_user_id\n"alice', "n't valid CSV"),
         (b"unified_user_id\nali\0ce\n", "no unified user id"),
-        (b"unified_user_id\n" + b"".join(b"p%d\n" % number for number in range(501)), "501 people; at most 500"),
+        (
+            b"unified_user_id\n" + b"".join(b"p%d\n" % number for number in range(501)),
+            "501 people are too many: at most 500",
+        ),
     ],
 )
 def test_it_says_what_is_wrong_with_a_file(data: bytes, words: str) -> None:

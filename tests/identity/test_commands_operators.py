@@ -129,7 +129,7 @@ def test_it_imports_all_of_a_file_or_nothing(tmp_path: Path) -> None:
     assert UnifiedUser.objects.count() == 1
 
     file.write_text("unified_user_id,display_name\nalice,Alice\nbob,Bob\n")
-    assert run("people", "import", file) == "1 added, 1 known already."
+    assert run("people", "import", file) == "1 added, 1 already there."
     assert run_json("people", "import", file) == {"added": 0, "known": 2}
 
 
@@ -176,7 +176,7 @@ def test_it_lists_and_shows_requests() -> None:
     [row] = run_json("requests", "list", "--search", "alice")
     assert (row["id"], row["state"], row["started_by"]) == (str(request.pk), "claimed", "carol")
     assert row["answered_by"] == 'Telegram account "Alice" (ID ..0001)'
-    assert "has sent the code" in run_json("requests", "show", request.pk)["status"]
+    assert "sent the code" in run_json("requests", "show", request.pk)["status"]
     assert AuditEvent.objects.filter(kind="pairing_withdrawn", actor=ME).count() == 1
 
 
@@ -201,7 +201,7 @@ def test_it_asks_for_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_finishes_nothing_for_whoever_has_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
     request = claimed(linked("alice").user, account("discord", 2))
 
-    with pytest.raises(CommandError, match="must be typed in one of its chats"):
+    with pytest.raises(CommandError, match="must type the number in one of its chats"):
         confirm(monkeypatch, request, number_of(request))
 
     assert AccountLink.objects.live().count() == 1
@@ -212,9 +212,9 @@ def test_it_finishes_nothing_that_people_started(monkeypatch: pytest.MonkeyPatch
     request = Pairing.objects.get()
     pair_in_chat.claim(account=account("discord", 2), secret=secrets_of(request).code)
 
-    with pytest.raises(CommandError, match="finish what they started"):
+    with pytest.raises(CommandError, match="Only the person can complete"):
         confirm(monkeypatch, request, number_of(request))
-    with pytest.raises(CommandError, match="no invitation"):
+    with pytest.raises(CommandError, match="not an invitation"):
         run("requests", "withdraw", request.pk)
 
     assert not AccountLink.objects.exists()
@@ -226,7 +226,7 @@ def test_it_finishes_nothing_that_people_started(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("people show nobody", "no person with the id 'nobody'"),
+        ("people show nobody", "no person with the ID 'nobody'"),
         ("people invite nobody", "no person"),
         ("people suspend nobody", "no person"),
         ("people add a:b", "no unified user id"),

@@ -89,7 +89,7 @@ def test_it_tells_the_story_and_starts_over(platforms: Platforms) -> None:
 
         assert browser.status("/playground/start-over/", **words) == 200
         assert [chat(browser, platform) for platform in ("telegram", "discord", "slack")] == [[], [], []]
-        assert "Alice has linked nothing" in browser.get("/playground/")
+        assert "Alice hasn't linked any apps" in browser.get("/playground/")
         assert browser.status("/playground/story/", act="begin", **words) == 200
         assert [browser.status("/playground/story/", act="next", **words) for _ in range(4)] == [200] * 4
         eventually(lambda: "Alice has linked Telegram, Discord." in browser.get("/playground/"))

@@ -45,12 +45,12 @@ def preferred() -> int | None:
 def test_it_writes_where_it_is_preferred(alice: tuple[int, int]) -> None:
     assert preferred() == alice[1]
 
-    assert "write to you on Telegram" in answer("/prefer telegram", platform="discord")
+    assert "I use Telegram" in answer("/prefer telegram", platform="discord")
     say("alice", "later", platform="discord")
     assert preferred() == alice[0]
-    assert "write to you on Telegram" in answer("/prefer")
+    assert "I use Telegram" in answer("/prefer")
 
-    assert "where you wrote last" in answer("/prefer last")
+    assert "the app where you wrote last" in answer("/prefer last")
     assert preferred() == alice[1]
 
 
@@ -59,7 +59,7 @@ def test_it_writes_to_no_account_that_has_left(alice: tuple[int, int]) -> None:
     AccountLink.objects.filter(account__platform="telegram").update(ended_at=clock.now())
 
     assert preferred() == alice[1]
-    assert "where you wrote last" in answer("/prefer", platform="discord")
+    assert "the app where you wrote last" in answer("/prefer", platform="discord")
 
 
 @pytest.mark.parametrize("wanted", ["slack", "x y", "%s", "'"])
@@ -83,8 +83,8 @@ def test_it_knows_a_stranger_in_one_place_alone() -> None:
 def test_it_says_where_an_export_is_to_be_had(settings: LazySettings) -> None:
     settings.BOTOS_PUBLIC_URL = "https://bots.example.org"
 
-    assert answer("/export").startswith("Open https://bots.example.org/me/, show")
-    assert answer("/export", platform="slack").startswith("Open https://bots.example.org/me/, show")
+    assert answer("/export").startswith("Open https://bots.example.org/me/, verify")
+    assert answer("/export", platform="slack").startswith("Open https://bots.example.org/me/, verify")
 
     settings.BOTOS_PUBLIC_URL = ""
     assert answer("/export").startswith('Open "My page" on')

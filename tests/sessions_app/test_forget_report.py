@@ -316,7 +316,7 @@ def test_it_forgets_all_that_are_signed_in_here_at_once(client: Client) -> None:
 
     page = person.asks("discord", each="yes")
     assert (len(listed(page, "deleted")), listed(page, "kept")) == (3, {})
-    assert "written to first" not in page
+    assert "warns the other accounts first" not in page
     deliver()
     page = person.types("discord", **numbers("discord", "telegram", "slack"))
 

@@ -81,5 +81,5 @@ def test_operators_tell_from_the_command_line(alice: UnifiedUser, monkeypatch: p
 
     call_command("tell", "alice", "-", stdout=out)
 
-    assert out.getvalue() == "It is on its way, on Discord.\n"
+    assert out.getvalue() == "The message is queued for Discord.\n"
     assert OutboundDelivery.objects.get().text == "Words that no shell remembers."

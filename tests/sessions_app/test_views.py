@@ -86,7 +86,7 @@ def test_it_shows_nothing_to_a_browser_that_has_not_confirmed_lately(alice: Clie
             page = answer.content.decode()
             assert "Alice" not in page
             assert "together" not in page
-            assert answer.status_code == 405 or "show that it is you" in page
+            assert answer.status_code == 405 or "verify that it's you" in page
 
     assert pairs.dump(AccountLink, AuditEvent, ForgetRequest, OutboundDelivery) == before
 
@@ -212,7 +212,7 @@ def test_it_tells_open_pages_what_their_account_wrote_in_a_group(alice: Client) 
 def test_it_marks_where_a_new_conversation_begins(alice: Client) -> None:
     PlatformAccount.objects.update(window_from=clock.seconds_from_now(-86_400))
 
-    assert look(alice).count("A new conversation begins here") == 1
+    assert look(alice).count("A new conversation starts here") == 1
     assert "before here" in look(alice)
 
 
@@ -318,8 +318,8 @@ def test_it_signs_out_everywhere(alice: Client) -> None:
     attach(other, account())
     post(alice, "me-sign-out")
 
-    assert "show that it is you" in look(alice)
-    assert "show that it is you" in look(other)
+    assert "verify that it's you" in look(alice)
+    assert "verify that it's you" in look(other)
 
 
 # --- Export
@@ -385,7 +385,7 @@ def test_it_leads_to_all_parts_of_an_export(alice: Client, monkeypatch: pytest.M
     oldest = look(alice, "me-export-parts", before=cursor)
 
     assert f'name="before" value="{cursor}"' in oldest
-    assert ("next older part" in newest, "next older part" in oldest) == (True, False)
+    assert ("Next older part" in newest, "Next older part" in oldest) == (True, False)
     parts = [json.loads(alice.post(reverse("me-export"), {"before": one}).content) for one in ("", cursor)]
     assert [len(one["entries"]) for one in parts] == [2, 2]
 
@@ -461,9 +461,9 @@ def test_it_forgets_after_the_number_that_the_chat_was_sent(alice: Client, monke
     wrong = f"{(int(number) + 1) % 1_000_000:06d}"
     assert "2 tries left" in post(alice, "me-forget-number", number=wrong)
     assert "six digits" in post(alice, "me-forget-number", number="12")
-    assert "Deleted: what was said" in post(alice, "me-forget-number", number=f"{number[:3]} {number[3:]}")
+    assert "Deleted: messages" in post(alice, "me-forget-number", number=f"{number[:3]} {number[3:]}")
     assert ForgetRequest.objects.get().state == "cleaning"
-    assert "show that it is you" in look(alice)
+    assert "verify that it's you" in look(alice)
     assert not HistoryEntry.objects.exists()
     assert not Conversation.objects.exists()
 
@@ -487,7 +487,7 @@ def test_it_says_when_forgetting_takes_longer(alice: Client, monkeypatch: pytest
     post(alice, "me-forget-ask")
     number = confirmation.number_of(ForgetRequest.objects.get())
 
-    assert "goes on by itself" in post(alice, "me-forget-number", number=number)
+    assert "continues automatically" in post(alice, "me-forget-number", number=number)
 
 
 def _fail(*args: object) -> None:

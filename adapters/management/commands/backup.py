@@ -14,15 +14,15 @@ from django.db import DatabaseError, connection
 
 
 class Command(BaseCommand):
-    help = "Copy the SQLite database to FILE while BotOS runs. PostgreSQL has pg_dump for it."
+    help = "Copy the SQLite database to FILE while BotOS runs. For PostgreSQL, use pg_dump."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", type=Path, help="a file that is not there yet")
+        parser.add_argument("file", type=Path, help="a file that doesn't exist yet")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if connection.vendor != "sqlite":
             hint = "pg_dump --format=custom --file FILE --host HOST --username USER --dbname NAME"
-            raise CommandError(f"This is for SQLite. Hint: {hint}")
+            raise CommandError(f"This command is for SQLite only. Hint: {hint}")
         file = options["file"].absolute()
         part = file.with_name(f"{file.name}.part")
         _reserve(file, part)
@@ -34,24 +34,24 @@ class Command(BaseCommand):
             raise CommandError(f"No backup was made ({type(error).__name__}: {error}).") from None
         finally:
             part.unlink(missing_ok=True)
-        self.stdout.write(f"{file}: {file.stat().st_size:,} bytes, whole")
+        self.stdout.write(f"{file}: {file.stat().st_size:,} bytes, checked")
 
 
 def _check_source() -> None:
     """SQLite makes a database where there is none, and a copy of that would be whole, and empty."""
     source = Path(connection.settings_dict["NAME"])
     if not source.exists() or not connection.introspection.django_table_names(only_existing=True):
-        raise CommandError(f"{source} is no database of BotOS. Hint: check BOTOS_DATA_DIR and DATABASE_URL.")
+        raise CommandError(f"{source} is not a BotOS database. Hint: check BOTOS_DATA_DIR and DATABASE_URL.")
 
 
 def _reserve(file: Path, part: Path) -> None:
     """Make the file that will hold what people wrote, for nobody else to read. VACUUM INTO takes an empty one."""
     if file.exists():
-        raise CommandError(f"{file} is there already. Hint: name another file; a backup replaces nothing.")
+        raise CommandError(f"{file} already exists. Hint: name another file; a backup never replaces one.")
     try:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
-        raise CommandError(f"{part} cannot be made ({error.strerror}).") from None
+        raise CommandError(f"{part} cannot be created ({error.strerror}).") from None
 
 
 def _copy(part: Path) -> None:

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand
 
 
 class Command(BaseCommand):
-    help = "Make the tables, and the first operator if there is none."
+    help = "Create the tables, and the first operator if there is none."
 
     def handle(self, *args: Any, **options: Any) -> None:
         os.umask(0o077)  # the database is made now, and what people write is nobody else's business
@@ -22,4 +22,4 @@ class Command(BaseCommand):
             return
         password = secrets.token_urlsafe(12)
         users.create_superuser("operator", password=password)
-        self.stdout.write(f"Your login for /admin/: operator, password {password} (shown once; change it there)")
+        self.stdout.write(f"Your login for /admin/: operator, password {password} (shown only once; change it there)")

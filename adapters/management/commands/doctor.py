@@ -14,12 +14,12 @@ from adapters.monitoring import diagnostics
 
 
 class Command(BaseCommand):
-    help = "Look at configuration, tokens, database, Redis, leases, lag and clock. Exit status 1 if anything is wrong."
+    help = "Check configuration, tokens, database, Redis, leases, lag and clock. Exit status 1 if anything is wrong."
     requires_system_checks: list[str] = []  # it reports them itself
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--online", action="store_true", help="ask the platforms and the model too")
-        parser.add_argument("--json", action="store_true", help="for programs")
+        parser.add_argument("--online", action="store_true", help="also ask the platforms and the model")
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         found = list(diagnostics.findings(online=options["online"]))

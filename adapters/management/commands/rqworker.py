@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand
 
 
 class Command(BaseCommand):
-    help = "Answer what runbots --workers 0 receives; needs REDIS_URL."
+    help = "Answer the messages that runbots --workers 0 receives. Needs REDIS_URL."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("arguments", nargs=REMAINDER)

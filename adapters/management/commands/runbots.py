@@ -38,9 +38,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--platforms", nargs="+", metavar="NAME", help="only these (default: all with tokens)")
-        parser.add_argument("--web", nargs="?", const="", metavar="HOST:PORT", help="serve the pages too")
-        parser.add_argument("--playground", action="store_true", help="with local servers in place of the platforms")
-        turns_help = "turns at once; with 0, manage.py rqworker answers"
+        parser.add_argument("--web", nargs="?", const="", metavar="HOST:PORT", help="also serve the pages")
+        parser.add_argument("--playground", action="store_true", help="use local servers instead of the platforms")
+        turns_help = "turns at the same time; with 0, manage.py rqworker answers"
         parser.add_argument("--workers", type=int, default=settings.BOTOS_WORKERS, metavar="N", help=turns_help)
 
     def handle(self, *args: Any, **options: Any) -> None:

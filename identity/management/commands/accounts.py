@@ -18,8 +18,10 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         accounts = self.list_step(self.list, "List accounts.")
-        accounts.add_argument("--platform", default="", help="only of this one")
-        accounts.add_argument("--linked", choices=["yes", "no"], help="only those that are a person's, or nobody's")
+        accounts.add_argument("--platform", default="", help="only accounts on this platform")
+        accounts.add_argument(
+            "--linked", choices=["yes", "no"], help="only accounts with a person (yes) or without one (no)"
+        )
         show = self.step("show", self.show_account, "Show one account.")
         show.add_argument("account", metavar="PLATFORM:ID", help="for example telegram:12345")
 
@@ -42,7 +44,7 @@ class Command(OperatorCommand):
         platform, _, platform_user_id = account.partition(":")
         found = PlatformAccount.objects.filter(platform=platform, platform_user_id=platform_user_id).first()
         if found is None:
-            raise ValueError(f"There is no account {account!r}; it is named platform:id, for example telegram:12345.")
+            raise ValueError(f"There is no account {account!r}. Write platform:id, for example telegram:12345.")
         live = AccountLink.objects.live().filter(account=found)
         owner = live.values_list("user__unified_user_id", flat=True).first()
         links = [f"{link.pk}" for link in AccountLink.objects.filter(account=found).order_by("pk")]

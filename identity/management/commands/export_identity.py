@@ -13,10 +13,13 @@ from identity.models import AccountLink
 
 
 class Command(BaseCommand):
-    help = 'Write the live links as {"links": {"telegram::12345": "alice"}}, to a file of mode 0600 or to the output.'
+    help = (
+        'Write the live links as {"links": {"telegram::12345": "alice"}}, to a file with mode 0600 or to standard '
+        "output."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", nargs="?", default="-", help='replaced if it exists; "-" is the output')
+        parser.add_argument("file", nargs="?", default="-", help='replaced if it exists; "-" is standard output')
 
     def handle(self, *, file: str, **options: Any) -> None:
         links = _live_links()

@@ -16,11 +16,11 @@ from identity.links import locks, lookup
 
 
 class Command(BaseCommand):
-    help = 'Make the links of an identity file, {"links": {"telegram::12345": "alice"}}: all of them or none.'
+    help = 'Create the links in an identity file, {"links": {"telegram::12345": "alice"}}: all of them or none.'
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", type=Path, help="such as ~/.praisonai/identity.json")
-        parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+        parser.add_argument("file", type=Path, help="for example ~/.praisonai/identity.json")
+        parser.add_argument("--dry-run", action="store_true", help="only print what would change")
 
     def handle(self, *, file: Path, dry_run: bool, **options: Any) -> None:
         links = _read(file)

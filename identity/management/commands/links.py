@@ -18,11 +18,11 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         links = self.list_step(self.list, "List links.")
-        links.add_argument("--all", dest="everything", action="store_true", help="also those that have ended")
+        links.add_argument("--all", dest="everything", action="store_true", help="include ended links")
         show = self.step("show", self.show_link, "Show one link.")
-        show.add_argument("pk", metavar="id", type=int, help="as it is listed")
+        show.add_argument("pk", metavar="id", type=int, help="the ID that list shows")
         revoke = self.step("revoke", self.revoke, "End a link.")
-        revoke.add_argument("pk", metavar="id", type=int, help="as it is listed")
+        revoke.add_argument("pk", metavar="id", type=int, help="the ID that list shows")
 
     def list(self, *, search: str, limit: int, everything: bool) -> None:
         links = AccountLink.objects.select_related("account", "user").order_by("-pk")
@@ -45,7 +45,7 @@ class Command(OperatorCommand):
         if link is None or not link_maintenance.revoke(link=link, operator=operator()):
             raise ValueError(f"There is no live link {pk}.")
         link.refresh_from_db()
-        self.show(_row(link), f"Revoked: {link.account} is on its own again.")
+        self.show(_row(link), f"Revoked: {link.account} is no longer linked.")
 
 
 def _found(pk: int) -> AccountLink | None:

@@ -25,19 +25,19 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         people = self.list_step(self.list, "List people.")
-        people.add_argument("--platform", default="", help="only with an account there")
+        people.add_argument("--platform", default="", help="only people with an account on this platform")
         one = "the unified id, for example alice"
         self.step("show", self.show_person, "Show one person.").add_argument("person_id", metavar="id", help=one)
         add = self.step("add", self.add, "Add a person.")
         add.add_argument("person_id", metavar="id", help=one)
-        add.add_argument("--name", default="", help="how you call the person")
+        add.add_argument("--name", default="", help="a name for the person")
         invite = self.step("invite", self.invite, "Issue a code, shown once, for another account of each person.")
         invite.add_argument("people", metavar="id", nargs="+", help=one)
-        invite.add_argument("--platform", default="", help="only an account there may take it (default: any)")
+        invite.add_argument("--platform", default="", help="accept only an account on this platform (default: any)")
         self.step("suspend", self.suspend, "End all links of a person.").add_argument(
             "person_id", metavar="id", help=one
         )
-        text = "Add the people of a CSV file (unified_user_id,display_name): all of them or none."
+        text = "Add the people in a CSV file (unified_user_id,display_name): all of them or none."
         self.step("import", self.import_people, text).add_argument("file", type=Path, metavar="FILE.csv")
 
     def list(self, *, search: str, limit: int, platform: str) -> None:
@@ -72,7 +72,7 @@ class Command(OperatorCommand):
         issued = operators.invite_all(people=invited, platform=platform, operator=operator())
         rows = [_invited(*one) for one in zip(issued, invitations.shown(issued), strict=True)]
         texts = ["For {person}:\n{invitation}\n\nRequest {request}.".format_map(row) for row in rows]
-        self.show_each(rows, "\n\n".join([*texts, "Codes are shown only now."]))
+        self.show_each(rows, "\n\n".join([*texts, "Codes are shown only once."]))
 
     def suspend(self, *, person_id: str) -> None:
         count = operators.suspend(person=person_named(person_id), operator=operator())
@@ -87,7 +87,7 @@ class Command(OperatorCommand):
             raise ValueError("\n".join(["Nothing was imported.", *map(str, table.problems)]))
         count = operators.import_people(people=table.people, operator=operator())
         known = len(table.people) - count
-        self.show({"added": count, "known": known}, f"{count} added, {known} known already.")
+        self.show({"added": count, "known": known}, f"{count} added, {known} already there.")
 
 
 def _invited(issued: Pairing, seen: Invitation) -> dict[str, Any]:

@@ -25,11 +25,11 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         requests = self.list_step(self.list, "List requests.")
-        requests.add_argument("--live", action="store_true", help="only those that have not ended")
-        one = "as it is listed"
+        requests.add_argument("--live", action="store_true", help="only live requests")
+        one = "the ID that list shows"
         self.step("show", self.show_request, "Show one request.").add_argument("pk", metavar="id", type=UUID, help=one)
         self.step("withdraw", self.withdraw, "End an invitation.").add_argument("pk", metavar="id", type=UUID, help=one)
-        text = "Type the number that the person read out. It is asked for, and stands in no shell history."
+        text = "Type the number that the person read out. The command asks for it, so it isn't in your shell history."
         self.step("confirm", self.confirm, text).add_argument("pk", metavar="id", type=UUID, help=one)
 
     def list(self, *, search: str, limit: int, live: bool) -> None:
@@ -50,13 +50,13 @@ class Command(OperatorCommand):
 
     def withdraw(self, *, pk: UUID) -> None:
         if not operators.withdraw(invitation=_request(pk), operator=operator()):
-            raise ValueError("This is no invitation, or it has ended.")
+            raise ValueError("This is not an invitation, or it has ended.")
         self.show(_row(_request(pk)), "Withdrawn: its code no longer works.")
 
     def confirm(self, *, pk: UUID) -> None:
         pairing = _request(pk)
         if pairing.person is None:
-            raise ValueError("People finish what they started in a chat themselves.")
+            raise ValueError("Only the person can complete a request that they started in a chat.")
         self.stderr.write("Number: ", ending="")
         self.stderr.flush()
         outcome = operators.confirm(invitation=pairing, number=sys.stdin.readline(), operator=operator())
@@ -68,11 +68,11 @@ class Command(OperatorCommand):
 def _refusal(outcome: Outcome, pairing: Pairing) -> str:
     texts = {
         Outcome.WRONG: wording.wrong_number(operators.tries_left(pairing)),
-        Outcome.LOCKED: "That was the last wrong number. Nothing was linked.",
-        Outcome.REFUSED: "Nothing was linked: meanwhile the account or the person is linked otherwise.",
-        Outcome.OTHER_SIDE: "The person has an account: the number must be typed in one of its chats.",
+        Outcome.LOCKED: "Too many wrong numbers. Nothing was linked.",
+        Outcome.REFUSED: "Nothing was linked: the account or the person was linked elsewhere in the meantime.",
+        Outcome.OTHER_SIDE: "The person has an account, so they must type the number in one of its chats.",
     }
-    return texts.get(outcome, "There is no number to type: the request has ended, or waits for its code.")
+    return texts.get(outcome, "There is no number to type: the request has ended, or is still waiting for its code.")
 
 
 def _request(pk: UUID) -> Pairing:

@@ -11,7 +11,7 @@ from sessions_app.models import OutboundDelivery
 
 
 class Command(GivenUpCommand):
-    help = "Deliveries: list (those that are dead), show, redrive, dismiss."
+    help = "Deliveries: list (dead letters), show, redrive, dismiss."
     given_up = dead_letters.DELIVERIES
     one, several, taken_up = "delivery", "deliveries", "will be sent again"
 

@@ -11,7 +11,7 @@ from sessions_app.models import InboundEvent
 
 
 class Command(GivenUpCommand):
-    help = "Messages that came in: list (those that were given up), show, redrive, dismiss."
+    help = "Incoming messages: list (failed ones), show, redrive, dismiss."
     given_up = dead_letters.EVENTS
     one, several, taken_up = "message", "messages", "will be answered"
 

@@ -14,11 +14,11 @@ from sessions_app.outbox import notify
 
 
 class Command(BaseCommand):
-    help = "Tell a person something. Their agent knows that it was said."
+    help = "Send a message to a person. Their agent sees it too."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("person_id", metavar="id", help="the unified id, for example alice")
-        parser.add_argument("text", help="what to say; - reads it from standard input")
+        parser.add_argument("text", help="the message; - reads it from standard input")
 
     def handle(self, *, person_id: str, text: str, **_: Any) -> None:
         words = sys.stdin.read() if text == "-" else text
@@ -26,4 +26,4 @@ class Command(BaseCommand):
             chat = notify.tell(person=person_named(person_id), text=words, label="operator", actor=operator())
         except ValueError as error:
             raise CommandError(str(error)) from None
-        self.stdout.write(f"It is on its way, on {labels.title(chat.platform)}.")
+        self.stdout.write(f"The message is queued for {labels.title(chat.platform)}.")
