@@ -19,7 +19,7 @@ def check(found: Mapping[str, str]) -> None:
         _check_address(found, "BOTOS_TELEGRAM_TRANSPORT=webhook", found["TELEGRAM_API_URL"])
         if not re.fullmatch(TELEGRAM_SECRET, found["TELEGRAM_WEBHOOK_SECRET"]):
             problem = "TELEGRAM_WEBHOOK_SECRET is not 32 to 256 of A-Z, a-z, 0-9, _ and -."
-            raise BadSetting("E012", problem, hint="make one up by chance; BotOS tells it to Telegram.")
+            raise BadSetting("E012", problem, hint="set it to 32 or more random characters; BotOS tells Telegram.")
     if found["BOTOS_SLACK_TRANSPORT"] == "http":
         _check_address(found, "BOTOS_SLACK_TRANSPORT=http", found["SLACK_API_URL"])
         if not re.fullmatch(SLACK_SECRET, found["SLACK_SIGNING_SECRET"]):

@@ -1,4 +1,4 @@
-// The chat: told over a socket that there is something new, else asking every two seconds.
+// The chat: a socket tells that there is something new; without one, the page asks every two seconds.
 import { follow, oneAtATime, wait } from "./follow.js";
 
 const page = document.querySelector("#chat");

@@ -64,7 +64,7 @@ export function follow({ after, opened, changed, closed, isWanted = () => true }
     if (fresh.length) changed();
   }
 
-  // Somebody uses the page: their browser shall not idle away.
+  // Tell the server that the page is in use, so that the browser's session does not idle out.
   function here() {
     if (Date.now() - touched < 60000 || !isOpen()) return;
     touched = Date.now();

@@ -1,4 +1,4 @@
-// A part of the page that follows what happens: told over a socket that something changed, else asking every two seconds.
+// Keeps a part of the page up to date: a socket tells that something changed; without one, the page asks every two seconds.
 import { follow, oneAtATime } from "./follow.js";
 
 const page = document.querySelector("[data-live]");

@@ -100,7 +100,7 @@ def _platform(name: str) -> Finding:
     if missing:
         return Finding(name, f"lacks {' and '.join(missing)}", f"set {' and '.join(missing)}.")
     if malformed:
-        return Finding(name, f"{' and '.join(malformed)} cannot be right", "copy it anew from the platform.")
+        return Finding(name, f"{' and '.join(malformed)} cannot be right", "copy it from the platform again.")
     return Finding(name, f"has {' and '.join(keys) or 'no need of tokens'}")
 
 
@@ -235,7 +235,7 @@ def _failures() -> Iterable[Finding]:
     yield Finding("agents", warning if any(left_behind.values()) else "all have ended in time")
 
     stuck = forgetting.stuck()
-    hint = "the log says why: the database's files need room to be written anew, or others hold them."
+    hint = "see the log: rewriting the database's files needs more space, or other processes hold them."
     yield Finding("forgetting", f"{stuck} waiting for longer than an hour", hint if stuck else "")
 
 

@@ -109,7 +109,7 @@ def status_of(invitation: Pairing) -> Status:
     texts = {
         State.OFFERED: _("Waiting for the code, until %(until)s."),
         State.LINKED: _("Done: %(who)s is linked."),
-        State.EXPIRED: _("It wasn't completed in time. Nothing was linked."),
+        State.EXPIRED: _("Nobody finished it in time. Nothing was linked."),
         State.CANCELLED: _("Withdrawn. Nothing was linked."),
         State.DENIED: _("One of the two sides said “Not me”. Nothing was linked."),
         State.LOCKED: _("Too many wrong numbers for %(who)s. Nothing was linked."),

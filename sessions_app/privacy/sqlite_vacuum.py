@@ -15,8 +15,8 @@ from time import sleep
 from django.db import OperationalError, connection
 
 SPARE = 64 * 2**20  # bytes left for other writers
-HELD = "another process holds them; trying again"
-FULL = "there is no room to rewrite them, which takes twice their size; make room"
+HELD = "other processes hold them; trying again"
+FULL = "rewriting them takes twice their size, and there is less free space; free some space"
 VAR_TMP = Path("/var/tmp")  # noqa: S108 - SQLite's own choice
 _ATTEMPTS, _PAUSE = 3, 0.2
 _PATIENCE = 500  # milliseconds, in which nobody can write, to wait for readers of the log

@@ -204,7 +204,7 @@ def test_it_tells_by_the_clock_what_has_run_out(carol: Client, alice: UnifiedUse
     request = claimed(alice, account())
     Pairing.objects.update(expires_at=clock.now())
 
-    assert "It wasn't completed in time" in live(carol, request)
+    assert "Nobody finished it in time" in live(carol, request)
     assert type_number(carol, request, number_of(request)).count("has ended") == 1
     assert not AccountLink.objects.exists()
 

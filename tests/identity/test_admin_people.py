@@ -51,7 +51,7 @@ def test_it_shows_what_is_in_a_file_before_it_takes_it_over(carol: Client) -> No
 
     page = upload(carol, "unified_user_id,display_name\nalice,Alice B.\nbob,Bob\n")
     assert "1 person will be added" in page
-    assert "stay as they are: bob" in page
+    assert "stay unchanged: bob" in page
     assert UnifiedUser.objects.count() == 1
 
     assert "1 person was added" in confirm(carol, page)
@@ -98,7 +98,7 @@ def test_it_names_what_is_wrong_by_line_and_takes_nothing_over(carol: Client) ->
     [
         (b"", "first line"),
         (b"name\nalice\n", "first line"),
-        (b"unified_user_id\n", "nobody"),
+        (b"unified_user_id\n", "no people"),
         ("unified_user_id\nJos\xe9".encode("latin-1"), "UTF-8"),
         (b"unified_user_id\n" + b"x" * 600_000, "too large"),
         (b'unified_user_id\n"alice', "n't valid CSV"),
@@ -127,7 +127,7 @@ def test_it_imports_any_number_in_as_many_queries() -> None:
 
 
 def test_it_adds_nobody_when_one_cannot_be_added() -> None:
-    with pytest.raises(ValueError, match="one id"):
+    with pytest.raises(ValueError, match="the same ID"):
         operators.import_people(people=[NewPerson("alice", ""), NewPerson("alice", "")], operator="carol")
     with pytest.raises(ValueError, match="no unified user id"):
         operators.import_people(people=[NewPerson("alice", ""), NewPerson("b:c", "")], operator="carol")

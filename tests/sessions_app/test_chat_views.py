@@ -170,7 +170,7 @@ def test_it_shows_commands_and_what_the_bot_itself_says(client: Client, page: Br
     command, answer = words(get(client))[-2:]
 
     assert command == "/help"
-    assert answer.startswith("Write to me and I'll answer.")
+    assert answer.startswith("Write to me and I&#x27;ll answer.")
 
 
 def test_it_shows_what_was_put_aside(client: Client, page: Browser, alice: PlatformAccount) -> None:

@@ -559,7 +559,7 @@ def test_it_leaves_the_files_alone_where_there_is_no_room(
         with CaptureQueriesContext(connection) as queries:
             assert go_on() == 0
     assert "VACUUM" not in [query["sql"] for query in queries.captured_queries]
-    assert "make room" in caplog.text
+    assert "free some space" in caplog.text
     ForgetRequest.objects.update(confirmed_at=clock.seconds_from_now(-3601))
     assert forgetting.stuck() == 1
 

@@ -104,7 +104,7 @@ class Rest:
         recipient = str((await _body(request)).get("recipient_id"))
         if not recipient.isdecimal():
             raise _invalid("recipient_id", "NUMBER_TYPE_COERCE")
-        return json_response(self._world.private_channel(Person(recipient, "Somebody")).as_json())
+        return json_response(self._world.private_channel(Person(recipient, "Someone")).as_json())
 
     async def _post(self, request: web.Request) -> web.Response:
         channel, body = self._channel(request), await _body(request)
