@@ -4,11 +4,12 @@ from importlib import import_module
 
 from django.apps import AppConfig
 from django.core.checks import register
+from django.utils.translation import gettext_lazy as _
 
 
 class SessionsAppConfig(AppConfig):
     name = "sessions_app"
-    verbose_name = "conversations"
+    verbose_name = _("conversations")
 
     def ready(self) -> None:
         from identity import notices  # all these need the models, which are there from now on

@@ -37,7 +37,7 @@ def test_it_copies_what_was_said_for_nobody_else_to_read(file: Path) -> None:
 def test_it_replaces_nothing(file: Path) -> None:
     file.write_text("precious", encoding="utf-8")
 
-    with pytest.raises(CommandError, match="there already"):
+    with pytest.raises(CommandError, match="already exists"):
         call_command("backup", file)
     assert file.read_text(encoding="utf-8") == "precious"
 

@@ -238,7 +238,7 @@ def test_it_sees_that_somebody_is_not_forgotten() -> None:
     ForgetRequest.objects.update(confirmed_at=clock.seconds_from_now(-3601))
 
     assert doctor()[1]["forgetting"]["detail"] == "1 waiting for longer than an hour"
-    assert "room" in doctor()[1]["forgetting"]["hint"]
+    assert "more space" in doctor()[1]["forgetting"]["hint"]
 
 
 def test_it_tells_what_of_agents_was_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:

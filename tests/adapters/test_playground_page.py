@@ -135,7 +135,7 @@ def test_it_clears_nothing_where_there_is_anybody_else() -> None:
     told(account("telegram"), "octarine")
     PlatformAccount.objects.create(platform="telegram", platform_user_id="4711")
 
-    with pytest.raises(reset.NotOurs, match="other people"):
+    with pytest.raises(reset.NotOurs, match="belong to the playground"):
         reset.clear()
 
     assert watching.is_known(ALICE)

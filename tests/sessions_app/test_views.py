@@ -257,7 +257,7 @@ def test_it_unlinks_no_older_account_within_a_day(alice: Client) -> None:
     AccountLink.objects.filter(account__platform="telegram").update(since=clock.now())
     page = look(alice)
     for name in ("me-unlink", "me-not-me"):
-        assert "a new link can't change" in post(alice, name, link=link_of("discord").pk)
+        assert "change older ones for a day" in post(alice, name, link=link_of("discord").pk)
 
     assert "too new to end it" in page
     assert AccountLink.objects.live().count() == 2
@@ -309,7 +309,7 @@ def test_it_keeps_where_to_write(alice: Client) -> None:
 def test_it_keeps_no_wish_of_a_new_link(alice: Client) -> None:
     AccountLink.objects.filter(account=account()).update(since=clock.now())
 
-    assert "a new link can't change" in post(alice, "me-prefer", account=account().pk)
+    assert "change older ones for a day" in post(alice, "me-prefer", account=account().pk)
     assert link_of("discord").user.preferred is None
 
 
@@ -454,7 +454,7 @@ def test_it_forgets_after_the_number_that_the_chat_was_sent(alice: Client, monke
     warn_others()
     request = ForgetRequest.objects.get()
     number = confirmation.number_of(request)
-    assert "number that was sent to your Telegram chat" in page
+    assert "number in your Telegram chat" in page
     assert number not in page.replace(" ", "")
     assert OutboundDelivery.objects.get(template="forget_number").chat_id == "chat-alice"
 
