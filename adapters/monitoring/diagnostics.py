@@ -33,8 +33,8 @@ SERVERS = {"telegram": "https://api.telegram.org", "discord": "https://discord.c
 MEGABYTE = 10**6
 MIN_ROOM = 200 * MEGABYTE
 ONLINE_SECONDS = 10.0  # for what a platform is asked
-WAY_OUT = "try again; if it stays so, look at the platform's status page, and at this machine's way out."
-EVENTS = "manage.py events list; events redrive has them answered after all, events dismiss leaves them."
+WAY_OUT = "try again. If it keeps failing, check the platform's status page and this machine's network."
+EVENTS = "manage.py events list; events redrive answers them, events dismiss drops them."
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,14 @@ def findings(*, online: bool = False) -> Iterable[Finding]:
     try:
         connection.ensure_connection()
     except DatabaseError as error:
-        yield Finding("database", f"does not answer ({type(error).__name__})", "check DATABASE_URL, and that it is up.")
+        yield Finding(
+            "database",
+            f"does not answer ({type(error).__name__})",
+            "check that the database is running and DATABASE_URL is correct.",
+        )
         return
     if not health.is_migrated():
-        yield Finding("migrations", "some are missing", "run manage.py migrate.")
+        yield Finding("migrations", "not all are applied", "run manage.py migrate.")
         return
     yield from _database()
     yield from _work()
@@ -74,21 +78,21 @@ def findings(*, online: bool = False) -> Iterable[Finding]:
 def _configuration() -> Iterable[Finding]:
     warnings = [message for message in checks.run_checks() if message.level >= checks.WARNING]
     for warning in warnings:
-        hint = warning.hint or f"look {warning.id} up in the documentation of Django's checks."
+        hint = warning.hint or f"look up {warning.id} in the documentation of Django's system checks."
         yield Finding("configuration", str(warning.msg), hint)
     unknown = settings.ENV.unknown()
     for sentence in unknown:
         problem, _, hint = sentence.partition(" Hint: ")
         yield Finding("configuration", problem, hint)
     if not warnings and not unknown:
-        yield Finding("configuration", "makes sense")
+        yield Finding("configuration", "valid")
 
 
 def _platforms() -> Iterable[Finding]:
     yield from map(_platform, registry.names())
     if not any(getattr(settings, key, "") for name in registry.names() for key in registry.needs(name)):
         tokens = "TELEGRAM_BOT_TOKEN, DISCORD_BOT_TOKEN, or SLACK_BOT_TOKEN and SLACK_APP_TOKEN"
-        yield Finding("platforms", "none has a token, so the bot answers nobody", f"set {tokens} in .env.")
+        yield Finding("platforms", "none has a token, so the bot receives no messages", f"set {tokens} in .env.")
 
 
 def _platform(name: str) -> Finding:
@@ -96,12 +100,12 @@ def _platform(name: str) -> Finding:
     missing = [key for key in keys if not getattr(settings, key, "")]
     malformed = [key for key in keys if key in FORMS and not re.fullmatch(FORMS[key], getattr(settings, key, ""))]
     if keys and missing == list(keys):
-        return Finding(name, "not wanted: no token is set")
+        return Finding(name, "off: no token is set")
     if missing:
         return Finding(name, f"lacks {' and '.join(missing)}", f"set {' and '.join(missing)}.")
     if malformed:
-        return Finding(name, f"{' and '.join(malformed)} cannot be right", "copy it from the platform again.")
-    return Finding(name, f"has {' and '.join(keys) or 'no need of tokens'}")
+        return Finding(name, f"{' and '.join(malformed)}not valid: ", "copy it from the platform again.")
+    return Finding(name, f"has {' and '.join(keys) or 'needs no tokens'}")
 
 
 async def _ask_all() -> list[Finding]:
@@ -122,7 +126,7 @@ async def _ask_model() -> Finding:
         detail, _, hint = str(error).partition(" Hint: ")
         return Finding("model online", detail, hint or "correct BOTOS_MODEL.")
     except TimeoutError:
-        hint = "check OPENAI_BASE_URL, and whether the server has too much to do."
+        hint = "check OPENAI_BASE_URL, and whether the server is overloaded."
         return Finding("model online", f"the server does not answer within {ONLINE_SECONDS:g} s", hint)
     return Finding("model online", f"{settings.BOTOS_MODEL} answers")
 
@@ -133,11 +137,11 @@ async def _ask(name: str) -> Finding:
     try:
         adapter = registry.build(name, {})
         if not isinstance(adapter, Checkable):
-            return Finding(about, "cannot be asked")
+            return Finding(about, "can't be checked")
         async with asyncio.timeout(ONLINE_SECONDS):
-            return Finding(about, f"takes the credentials of {await adapter.check()}")
+            return Finding(about, f"accepts the credentials of {await adapter.check()}")
     except NeedsConfiguration as refused:
-        return Finding(about, "does not take the credentials", _masked(name, f"{refused}."))
+        return Finding(about, "rejects the credentials", _masked(name, f"{refused}."))
     except TimeoutError:
         return Finding(about, f"does not answer within {ONLINE_SECONDS:g} s", WAY_OUT)
     except Exception as error:  # noqa: BLE001 - any error of an adapter is a finding
@@ -153,7 +157,7 @@ def _clock_of(name: str) -> Finding:
         seconds = (datetime.now(tz=UTC) - platform_time).total_seconds()
     except (httpx.HTTPError, KeyError, ValueError, TypeError) as error:
         return Finding(about, f"cannot be compared ({type(error).__name__})")
-    hint = "set this machine's clock, and the database's: /link counts only what was written just now."
+    hint = "set this machine's clock and the database's: /link accepts only recent messages."
     return Finding(about, f"{seconds:+.0f} s here", hint if abs(seconds) > MAX_PLATFORM_DIFFERENCE else "")
 
 
@@ -171,7 +175,7 @@ def _redis() -> Finding:
     try:
         client.ping()
     except (RedisError, OSError) as error:
-        hint = "check REDIS_URL, and that it is up; until then work is found by sweeps."
+        hint = "check that Redis is running and REDIS_URL is correct. Until then, BotOS polls for work."
         return Finding("Redis", f"does not answer ({type(error).__name__})", hint)
     finally:
         client.close()
@@ -183,10 +187,10 @@ def _database() -> Iterable[Finding]:
 
     if connection.vendor == "sqlite" and Path(file := connection.settings_dict["NAME"]).exists():
         free = shutil.disk_usage(file).free
-        hint = "make room: what cannot be written down is not received." if free < MIN_ROOM else ""
+        hint = "free some space: messages that can't be stored are not received." if free < MIN_ROOM else ""
         yield Finding("disk", f"{free // MEGABYTE:,} MB free for the database", hint)
     else:
-        yield Finding("disk", "the database's own affair")
+        yield Finding("disk", "the database server manages it")
 
     seconds = (datetime.now(tz=UTC) - clock.read()).total_seconds()
     hint = "set this machine's clock." if abs(seconds) > MAX_CLOCK_DIFFERENCE else ""
@@ -198,41 +202,44 @@ def _work() -> Iterable[Finding]:
     lanes = Lane.objects.filter(pk__in=InboundEvent.objects.filter(done_at=None).values("conversation"))
     held = lanes.filter(lease_until__gt=clock.now())
     expired = lanes.exclude(owner="").filter(lease_until__lte=clock.now())
-    hint = "no worker takes over: is one running?" if expired.exists() else ""
+    hint = "no worker is taking over. Is one running?" if expired.exists() else ""
     holders = held.values("owner").distinct().count()
     yield Finding("leases", f"{held.count()} held by {holders} workers, {expired.count()} run out", hint)
 
     receivers = health.receivers()
-    detail = ", ".join(f"{name} by {owner or 'nobody'}" for name, owner in receivers.items()) or "nobody has to"
-    hint = "" if all(receivers.values()) else "is runbots running? Its log says why it is not connected, if it is."
+    detail = (
+        ", ".join(f"{name} by {owner or 'nobody'}" for name, owner in receivers.items())
+        or "no platform needs a receiver"
+    )
+    hint = "" if all(receivers.values()) else "is runbots running? If it is, its log says why it is not connected."
     yield Finding("receiving", detail, hint)
 
     backlog = health.backlog()
-    hint = "is a worker running, and quick enough?" if backlog.lag >= health.MAX_LAG else ""
-    yield Finding("messages", f"{backlog.lanes} conversations wait, the longest for {backlog.lag:.0f} s", hint)
+    hint = "is a worker running, and is it fast enough?" if backlog.lag >= health.MAX_LAG else ""
+    yield Finding("messages", f"{backlog.lanes} conversations waiting, the longest for {backlog.lag:.0f} s", hint)
 
-    hint = "is runbots running and its platforms up?" if backlog.oldest_delivery >= health.MAX_LAG else ""
+    hint = "is runbots running, and are its platforms up?" if backlog.oldest_delivery >= health.MAX_LAG else ""
     oldest = f"the oldest for {backlog.oldest_delivery:.0f} s"
     yield Finding("deliveries", f"{backlog.deliveries} wait, {oldest}, {backlog.ambiguous} ambiguous", hint)
 
 
 def _failures() -> Iterable[Finding]:
     dead = health.dead_deliveries()
-    hint = "manage.py deliveries list says why; deliveries redrive sends them after all, deliveries dismiss does not."
+    hint = "manage.py deliveries list shows why. deliveries redrive sends them again, deliveries dismiss drops them."
     yield Finding("dead letters", str(dead), hint if dead else "")
 
     quarantined = health.quarantined()
-    hint = f"processes ended again and again while they worked on these: look at the log, then at {EVENTS}"
+    hint = f"processes ended again and again while they worked on these: look up at the log, then at {EVENTS}"
     yield Finding("put aside", str(quarantined), hint if quarantined else "")
 
     given_up = health.given_up()
-    hint = f"the agent failed at these messages again and again: look at the log, then at {EVENTS}"
+    hint = f"the agent failed at these messages again and again: look up at the log, then at {EVENTS}"
     yield Finding("given up", str(given_up), hint if given_up else "")
 
     left_behind = health.agents_ever_left_behind()  # no problem: the processes may have been restarted since
     counts = ", ".join(f"{count} {kind}" for kind, count in left_behind.items())
-    warning = f"left behind since they did not end in time: {counts}; the log names them"
-    yield Finding("agents", warning if any(left_behind.values()) else "all have ended in time")
+    warning = f"left running because they did not end in time: {counts}; the log names them"
+    yield Finding("agents", warning if any(left_behind.values()) else "all ended in time")
 
     stuck = forgetting.stuck()
     hint = "see the log: rewriting the database's files needs more space, or other processes hold them."
@@ -250,5 +257,5 @@ def _duties() -> Iterable[Finding]:
         is_failing = duty.failed_at and (duty.succeeded_at is None or duty.succeeded_at < duty.failed_at)
         done = f"done {ago(duty.succeeded_at)}" if duty.succeeded_at else "never done"
         failed = f"failed {ago(duty.failed_at)} ({duty.error})" if duty.failed_at else "never failed"
-        hint = "the log says why; it is tried again by itself." if is_failing else ""
+        hint = "see the log; BotOS retries it automatically." if is_failing else ""
         yield Finding(f"duty: {duty.name}", f"{done}, {failed}", hint)

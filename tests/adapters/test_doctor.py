@@ -78,7 +78,7 @@ def test_it_sees_a_token_that_cannot_be_right_and_does_not_show_it(key: str) -> 
     status, _, printed = doctor(**{key: "hunter2"})
 
     assert status == 1
-    assert f"{key} cannot be right" in printed
+    assert f"not valid: {key}" in printed
     assert "hunter2" not in printed
 
 
@@ -187,7 +187,7 @@ def test_it_misses_nobody_where_the_platform_calls() -> None:
     called = {"BOTOS_TELEGRAM_TRANSPORT": "webhook", "TELEGRAM_WEBHOOK_SECRET": "s" * 32, "DISCORD_BOT_TOKEN": ""}
     status, found, _ = doctor(**called, BOTOS_SLACK_TRANSPORT="http", SLACK_SIGNING_SECRET="s" * 32)
 
-    assert (status, found["receiving"]["detail"]) == (0, "nobody has to")
+    assert (status, found["receiving"]["detail"]) == (0, "no platform needs a receiver")
 
 
 def test_it_sees_a_lane_that_nobody_takes_over() -> None:
@@ -203,7 +203,7 @@ def test_it_does_not_miss_a_worker_where_nothing_waits() -> None:
     status, found, _ = doctor()
 
     assert status == 0
-    assert "0 run out" in found["leases"]["detail"]
+    assert "0 expired" in found["leases"]["detail"]
 
 
 @pytest.mark.skipif("connection.vendor != 'sqlite'", reason="elsewhere the room is the server's")
@@ -217,7 +217,7 @@ def test_it_sees_that_there_is_hardly_any_room(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_it_knows_that_the_pages_need_no_token() -> None:
-    assert doctor()[1]["web"]["detail"] == "has no need of tokens"
+    assert doctor()[1]["web"]["detail"] == "needs no tokens"
 
 
 def test_it_sees_a_clock_that_differs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,8 +243,10 @@ def test_it_sees_that_somebody_is_not_forgotten() -> None:
 
 def test_it_tells_what_of_agents_was_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counters, "_counts", Counter())
-    assert doctor()[1]["agents"]["detail"] == "all have ended in time"
+    assert doctor()[1]["agents"]["detail"] == "all ended in time"
     counters.up("left behind", "threads")
     counters.write()
 
-    assert doctor()[1]["agents"]["detail"].startswith("left behind since they did not end in time: 1 threads, 0 turns")
+    assert doctor()[1]["agents"]["detail"].startswith(
+        "left running because they did not end in time: 1 threads, 0 turns"
+    )

@@ -82,9 +82,9 @@ def test_it_says_whose_tokens_they_are() -> None:
     status, found = doctor()
 
     assert status == 0, found
-    assert found["telegram online"]["detail"] == "takes the credentials of @BotosPlaygroundBot"
-    assert found["slack online"]["detail"] == "takes the credentials of @botos"
-    assert found["discord online"]["detail"] == "takes the credentials of botos"
+    assert found["telegram online"]["detail"] == "accepts the credentials of @BotosPlaygroundBot"
+    assert found["slack online"]["detail"] == "accepts the credentials of @botos"
+    assert found["discord online"]["detail"] == "accepts the credentials of botos"
 
 
 def test_it_compares_the_clock_with_each_platforms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_it_sees_a_token_that_is_refused(platform: str, town: Platforms) -> None
     status, found = doctor()
 
     assert status == 1
-    assert found[f"{platform} online"]["detail"] == "does not take the credentials"
+    assert found[f"{platform} online"]["detail"] == "rejects the credentials"
     assert f"{platform.upper()}_BOT_TOKEN is refused" in found[f"{platform} online"]["hint"]
 
 
@@ -205,7 +205,7 @@ class Careless(RecordingAdapter):
         raise OSError("401 for " + getattr(django_settings, "OWN_TOKEN"))  # noqa: B009
 
 
-@pytest.mark.parametrize(("build", "detail"), [(Careless, "401 for ***"), (RecordingAdapter, "cannot be asked")])
+@pytest.mark.parametrize(("build", "detail"), [(Careless, "401 for ***"), (RecordingAdapter, "can't be checked")])
 def test_it_asks_a_platform_of_ones_own(
     build: Callable[[str], RecordingAdapter], detail: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

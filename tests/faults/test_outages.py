@@ -111,7 +111,7 @@ def test_a_token_is_refused(file_place: Arena) -> None:
         "slack: needs configuration (SLACK_BOT_TOKEN is refused by Slack (invalid_auth); set it to ...)", sight.lines()
     )
     told("slack: needs configuration", sight.get("/readyz")[1])
-    told("PROBLEM slack online: does not take the credentials", sight.doctor("--online"))
+    told("PROBLEM slack online: rejects the credentials", sight.doctor("--online"))
     assert not [line for line in sight.lines() if "xoxb-1-wrong" in line]
 
 
@@ -181,7 +181,7 @@ def test_all_workers_are_down(sight: Sight) -> None:
     )
 
     told("messages wait for ... s", sight.get("/readyz")[1])
-    told("PROBLEM messages: 1 conversations wait, the longest for ... s", sight.doctor())
+    told("PROBLEM messages: 1 conversations waiting, the longest for ... s", sight.doctor())
     told("botos_lanes_waiting 1", sight.numbers()[1])
 
 
