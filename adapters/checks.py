@@ -20,8 +20,8 @@ FORMS = {
 KINDS = {
     "TELEGRAM_BOT_TOKEN": "a Telegram token",
     "DISCORD_BOT_TOKEN": "a Discord token",
-    "SLACK_BOT_TOKEN": "a bot token of Slack (xoxb-)",
-    "SLACK_APP_TOKEN": "an app-level token of Slack (xapp-)",
+    "SLACK_BOT_TOKEN": "a Slack bot token (xoxb-)",
+    "SLACK_APP_TOKEN": "a Slack app-level token (xapp-)",
 }
 
 
@@ -40,8 +40,8 @@ def _misplaced() -> list[CheckMessage]:
     for name in FORMS:
         right = kind_of(getattr(settings, name, ""))
         if right and right != name:
-            hint = f"put it into {right}, and {KINDS[name]} into {name}."
-            found.append(Error(f"{name} holds {KINDS[right]}.", hint=hint, id="adapters.E001"))
+            hint = f"put it in {right}, and {KINDS[name]} in {name}."
+            found.append(Error(f"{name} contains {KINDS[right]}.", hint=hint, id="adapters.E001"))
     return found
 
 

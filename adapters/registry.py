@@ -127,7 +127,7 @@ def get(name: str) -> Platform:
     try:
         return _platforms[name]
     except KeyError:
-        raise UnknownPlatform(f"There is no platform {name!r}; known are {', '.join(_platforms)}.") from None
+        raise UnknownPlatform(f"There is no platform {name!r}. Hint: use one of {', '.join(_platforms)}.") from None
 
 
 def is_configured(name: str) -> bool:

@@ -56,7 +56,7 @@ def parse(url: str, *, web_requests: int = 20) -> dict[str, Any]:
     engine = next((name for name in _OTHERS if url.lower().startswith(_OTHERS[name])), "")
     raise BadSetting(
         "E007",
-        f"DATABASE_URL names a database of {engine}, and BotOS works with SQLite and PostgreSQL."
+        f"DATABASE_URL names a {engine} database, but BotOS works only with SQLite and PostgreSQL."
         if engine
         else "DATABASE_URL is not an address that BotOS understands.",
         hint="write sqlite:////path/to/file or postgres://user:password@host:5432/name, with %40 for @ in a password.",

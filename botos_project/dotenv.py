@@ -20,7 +20,7 @@ def environment() -> dict[str, str]:
     """The file's variables, and over them those of the process. Raises BadSetting if BOTOS_ENV_FILE names no file."""
     path = location()
     if path and os.environ.get("BOTOS_ENV_FILE") and not path.exists():
-        problem = f"BOTOS_ENV_FILE names a file that is not there: {path}."
+        problem = f"BOTOS_ENV_FILE names a file that does not exist: {path}."
         raise BadSetting("E015", problem, hint="correct the path, or unset BOTOS_ENV_FILE to read .env.")
     return _merged(read(path) if path else {})
 
@@ -69,9 +69,7 @@ def _parse(line: str, *, where: str) -> tuple[str, str] | None:
         return None
     match = _LINE.fullmatch(line)
     if match is None:
-        raise BadSetting(
-            "E006", f"{where} is not KEY=VALUE.", hint="put a value with quotes or # in it between quotes."
-        )
+        raise BadSetting("E006", f"{where} is not KEY=VALUE.", hint="quote a value that contains quotes or #.")
     value = match["value"]
     return match["name"], value[1:-1] if value[:1] in {'"', "'"} else value
 

@@ -88,7 +88,7 @@ class Environment:
         value = self.text(name, default).lower()
         if value not in allowed.split():
             words = ", ".join(allowed.split())
-            raise BadSetting("E005", f"{name} is none of {words}.", hint=f"write {name}={default}.")
+            raise BadSetting("E005", f"{name} is not one of {words}.", hint=f"write {name}={default}.")
         return value
 
     def boolean(self, name: str, *, default: bool) -> bool:
@@ -135,8 +135,8 @@ class Environment:
         """Host names as Django's ALLOWED_HOSTS has them."""
         found = self.words(name, default)
         if not all(re.fullmatch(r"\*|\.?[\w-]+(\.[\w-]+)*|\[[0-9A-Fa-f:.]+\]", host) for host in found):
-            hint = f"write host names alone, without https:// and port, as in {name}=bots.example.org."
-            raise BadSetting("E019", f"{name} holds something that is not a host name.", hint=hint)
+            hint = f"write only host names, without https:// or a port, as in {name}=bots.example.org."
+            raise BadSetting("E019", f"{name} contains something that is not a host name.", hint=hint)
         return found
 
     def listening(self, name: str, default: str) -> str:
@@ -173,4 +173,4 @@ def _read_secret(name: str, path: Path) -> str:
         return path.read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError):  # not chained: the error's own text may quote the content
         problem = f"{name}_FILE names a file that cannot be read: {path}."
-        raise BadSetting("E004", problem, hint="check the path and who may read it.") from None
+        raise BadSetting("E004", problem, hint="check the path and its permissions.") from None

@@ -85,7 +85,9 @@ BOTOS_WORKERS = ENV.integer(
 BOTOS_KEEP_EVENTS_DAYS = ENV.days("BOTOS_KEEP_EVENTS_DAYS", 7)
 BOTOS_KEEP_KEYS_DAYS = ENV.days("BOTOS_KEEP_KEYS_DAYS", 30)
 if BOTOS_KEEP_KEYS_DAYS < 3:
-    problem = "BOTOS_KEEP_KEYS_DAYS is below 3: what a start reads back, up to two days, would be answered again."
+    problem = (
+        "BOTOS_KEEP_KEYS_DAYS is below 3: after a restart, BotOS would answer messages of the last two days again."
+    )
     raise BadSetting("E014", problem, hint="write BOTOS_KEEP_KEYS_DAYS=30.")
 BOTOS_KEEP_DELIVERIES_DAYS = ENV.days("BOTOS_KEEP_DELIVERIES_DAYS", 30)
 BOTOS_KEEP_PAIRINGS_DAYS = ENV.days("BOTOS_KEEP_PAIRINGS_DAYS", 30)

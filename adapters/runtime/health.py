@@ -155,7 +155,7 @@ def check_database() -> None:
         is_complete = is_migrated()
     except DatabaseError as error:  # not chained: a driver's message may quote the connection string
         kind = type(error).__name__
-        problem = f"The database cannot be used ({kind}). Hint: check that it is up, and what DATABASE_URL says."
+        problem = f"The database cannot be used ({kind}). Hint: check that it is running and DATABASE_URL is correct."
         raise ImproperlyConfigured(db_errors.sentence_of(error) or problem) from None
     if not is_complete:
         raise ImproperlyConfigured(db_errors.NO_TABLES)
@@ -169,7 +169,7 @@ def reasons_against() -> list[str]:
     down = [f"{one.platform}: {one.state}" for one in connections() if one.state not in (State.UP, State.STANDBY)]
     try:
         if not is_migrated():
-            return [*down, "the database lacks tables"]
+            return [*down, "the database is missing tables"]
         lag = backlog().lag
     except DatabaseError as error:
         return [*down, f"the database does not answer: {type(error).__name__}"]

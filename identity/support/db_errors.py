@@ -10,7 +10,7 @@ from django.db.utils import InterfaceError, OperationalError
 STOOD_STILL = "25P03"  # PostgreSQL ended a transaction in which nothing was asked for too long
 # Classes of PostgreSQL's codes that are about the server and who may use it. Where it was not reached there is no code.
 _ABOUT_SERVER = ("08", "28", "3D", "53", "57P")
-NO_TABLES = "The database lacks tables. Hint: run manage.py migrate."
+NO_TABLES = "The database is missing tables. Hint: run manage.py migrate."
 
 
 def is_away(error: BaseException | None) -> bool:
@@ -43,7 +43,7 @@ def _about_file(file: Path, words: str) -> str:
     if "not a database" in words:
         return f"{file} is not a SQLite database. Hint: move it away, or correct DATABASE_URL."
     if "unable to open" in words and not file.parent.is_dir():
-        return f"The folder {file.parent} does not exist. Hint: make it, or correct BOTOS_DATA_DIR or DATABASE_URL."
+        return f"The folder {file.parent} does not exist. Hint: create it, or correct BOTOS_DATA_DIR or DATABASE_URL."
     if "unable to open" in words or "readonly" in words:
         return f"{file} cannot be written. Hint: let this user write to the file and its folder, or set BOTOS_DATA_DIR."
     if "locked" in words:
@@ -59,4 +59,4 @@ def _about_server(where: str, words: str) -> str:
         return f"PostgreSQL at {where} refuses the user or the password. Hint: correct DATABASE_URL."
     if "database" in words and "does not exist" in words:
         return f"PostgreSQL at {where} has no such database. Hint: make it with createdb, or correct DATABASE_URL."
-    return f"PostgreSQL at {where} does not answer. Hint: check that it is up, and what DATABASE_URL says."
+    return f"PostgreSQL at {where} does not answer. Hint: check that it is running and DATABASE_URL is correct."

@@ -53,7 +53,7 @@ def build_model(model: object, endpoint: Endpoint) -> Model[Any]:
         if kind in ("openai", "openai-chat", "openai-responses"):
             return _openai_model(kind, name, endpoint)
         if not name and kind != "test":  # pydantic-ai's own model for tests
-            raise ValueError(f"it names no provider. Hint: write BOTOS_MODEL=openai:{kind or 'gpt-5-mini'}.")
+            raise ValueError(f"it has no provider. Hint: write BOTOS_MODEL=openai:{kind or 'gpt-5-mini'}.")
         return infer_model(str(model).strip())
     except (UserError, ImportError, ValueError) as error:
         raise AgentMisconfigured(f"The model {str(model)!r} (BOTOS_MODEL) cannot be used: {error}") from error

@@ -152,7 +152,7 @@ def test_it_is_not_ready_without_a_database(client: Client, monkeypatch: pytest.
 def test_it_is_not_ready_without_all_tables(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "is_migrated", lambda: False)
 
-    assert client.get("/readyz").json()["reasons"] == ["the database lacks tables"]
+    assert client.get("/readyz").json()["reasons"] == ["the database is missing tables"]
 
 
 @override_settings(SECURE_SSL_REDIRECT=True)

@@ -44,7 +44,7 @@ def test_it_does_not_start_on_a_database_without_tables(
     own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "is_migrated", lambda: False)
-    with Redis.from_url(own_redis.url) as client, pytest.raises(ImproperlyConfigured, match="lacks tables"):
+    with Redis.from_url(own_redis.url) as client, pytest.raises(ImproperlyConfigured, match="missing tables"):
         TurnWorker([redis_wakeups.QUEUE], connection=client).work()
 
 

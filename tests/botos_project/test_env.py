@@ -174,7 +174,7 @@ def test_it_refuses_what_is_no_number_above_0_and_does_not_repeat_it(value: str)
 
 
 def test_it_refuses_a_word_that_is_no_choice() -> None:
-    with pytest.raises(BadSetting, match=r"botos\.E005 NAME is none of true, false"):
+    with pytest.raises(BadSetting, match=r"botos\.E005 NAME is not one of true, false"):
         Environment({"NAME": "hunter2"}).boolean("NAME", default=True)
 
 

@@ -251,7 +251,7 @@ def test_it_sets_up_a_plain_script_once_the_database_has_its_tables(tmp_path: Pa
     migrated = python("manage.py", "migrate", "--verbosity=0", folder=tmp_path)
     after = python(*script, folder=tmp_path)
 
-    assert (before.returncode, before.stderr) == (2, "The database lacks tables. Hint: run manage.py migrate.\n")
+    assert (before.returncode, before.stderr) == (2, "The database is missing tables. Hint: run manage.py migrate.\n")
     assert (migrated.returncode, migrated.stderr) == (0, "")
     assert (after.returncode, after.stdout, after.stderr) == (0, "0\n", "")
 

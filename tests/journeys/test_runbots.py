@@ -24,7 +24,7 @@ def test_it_refuses_a_platform_that_it_does_not_know(platforms: Platforms) -> No
     bots = Bots("--platforms", "icq", up=(), **environment(platforms))
 
     assert bots.wait() == 2
-    assert "no platform 'icq'; known are telegram, discord, slack" in bots.lines[-1]
+    assert "no platform 'icq'. Hint: use one of telegram, discord, slack" in bots.lines[-1]
 
 
 def test_it_reports_wrong_tokens_in_one_line_and_serves_the_others(platforms: Platforms) -> None:
@@ -75,7 +75,7 @@ def test_it_says_that_the_database_lacks_tables(platforms: Platforms, tmp_path: 
     bots = Bots(up=(), **environment(platforms) | {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.sqlite3"})
 
     assert bots.wait() == 2
-    assert bots.lines[-1].endswith("The database lacks tables. Hint: run manage.py migrate.")
+    assert bots.lines[-1].endswith("The database is missing tables. Hint: run manage.py migrate.")
 
 
 def test_it_says_that_the_database_cannot_be_reached(platforms: Platforms) -> None:

@@ -178,7 +178,7 @@ def test_it_names_commands_in_its_own_words_as_they_are_typed_there() -> None:
 
     _, gave_up, put_aside, answered = OutboundDelivery.objects.order_by("id").values_list("text", flat=True)
     assert "send !retry later" in gave_up
-    assert put_aside.endswith("or !retry.")
+    assert put_aside.endswith("or send !retry.")
     assert answered == "it is in /etc"
 
 

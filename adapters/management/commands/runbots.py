@@ -60,7 +60,7 @@ def _check_workers(workers: int) -> None:
         raise ImproperlyConfigured("--workers takes a number from 0. Hint: leave it out for BOTOS_WORKERS.")
     if not workers and not settings.REDIS_URL:
         raise ImproperlyConfigured(
-            "--workers 0 leaves the answers to manage.py rqworker. Hint: set REDIS_URL for both."
+            "--workers 0 lets manage.py rqworker answer, through Redis. Hint: set REDIS_URL for both."
         )
 
 
