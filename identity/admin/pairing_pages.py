@@ -118,7 +118,7 @@ def _answer(outcome: Outcome, invitation: Pairing) -> str:
         Outcome.LINKED: _("Linked. The person gets a notice and can undo it."),
         Outcome.LOCKED: _("Too many wrong numbers. Nothing was linked; issue a new code to start again."),
         Outcome.REFUSED: _("Nothing was linked: the account or the person was linked elsewhere in the meantime."),
-        Outcome.OTHER_SIDE: _("The person has an account now, so they must type the number in one of its chats."),
+        Outcome.OTHER_SIDE: _("The person has an account now, so they must type the number in one of their own chats."),
     }
     return answers.get(
         outcome, _("There is no number to type: the request has ended, or is still waiting for its code.")

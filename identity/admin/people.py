@@ -129,7 +129,7 @@ class PersonAdmin(OperatorAdmin):
         return redirect(address("unifieduser", "change", obj.pk))
 
     @admin.action(
-        description=gettext_lazy("Invite the selected people (shows the codes once, as CSV)"), permissions=["invite"]
+        description=gettext_lazy("Invite the selected people (download the codes once, as CSV)"), permissions=["invite"]
     )
     def invite_selected(self, request: HttpRequest, queryset: QuerySet[UnifiedUser]) -> HttpResponse | None:
         """A code for each, in a file that is made only now."""

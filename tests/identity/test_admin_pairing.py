@@ -279,7 +279,7 @@ def test_it_lets_nobody_but_the_person_add_a_second_account(carol: Client) -> No
     page = live(carol, request)
     assert "id_number" not in page
     assert "The person must type it in one of these chats" in page
-    assert "must type the number in one of its chats" in type_number(carol, request, number_of(request))
+    assert "must type the number in one of their own chats" in type_number(carol, request, number_of(request))
     assert AccountLink.objects.live().count() == 1
 
     outcome = pair_in_chat.confirm(account=link.account, number=secrets_of(request).number)

@@ -201,7 +201,7 @@ def test_it_asks_for_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_finishes_nothing_for_whoever_has_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
     request = claimed(linked("alice").user, account("discord", 2))
 
-    with pytest.raises(CommandError, match="must type the number in one of its chats"):
+    with pytest.raises(CommandError, match="must type the number in one of their own chats"):
         confirm(monkeypatch, request, number_of(request))
 
     assert AccountLink.objects.live().count() == 1

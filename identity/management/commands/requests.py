@@ -70,7 +70,7 @@ def _refusal(outcome: Outcome, pairing: Pairing) -> str:
         Outcome.WRONG: wording.wrong_number(operators.tries_left(pairing)),
         Outcome.LOCKED: "Too many wrong numbers. Nothing was linked.",
         Outcome.REFUSED: "Nothing was linked: the account or the person was linked elsewhere in the meantime.",
-        Outcome.OTHER_SIDE: "The person has an account, so they must type the number in one of its chats.",
+        Outcome.OTHER_SIDE: "The person has an account, so they must type the number in one of their own chats.",
     }
     return texts.get(outcome, "There is no number to type: the request has ended, or is still waiting for its code.")
 
