@@ -17,15 +17,15 @@ PUT_ASIDE = _(
 ASKING_AGAIN = _("I'm trying again to answer your last failed message.")
 NOTHING_TO_RETRY = _("You have no failed messages to retry here.")
 
-STARTED_ANEW = _(
+CONTEXT_RESET = _(
     "A new conversation starts here, on all your linked apps. Earlier messages stay in your history, but I no longer "
     "look at them."
 )
-STARTED_ANEW_HERE = _(
+CONTEXT_RESET_HERE = _(
     "A new conversation starts here. Accounts that were linked before this one, or together with it, continue as "
     "before: this account is too new to decide for them, so send /new there too."
 )
-STARTED_ANEW_IN_GROUP = _("A new conversation starts here. I no longer look at earlier messages.")
+CONTEXT_RESET_IN_GROUP = _("A new conversation starts here. I no longer look at earlier messages.")
 WHAT_IS_KEPT = _("Before we start: I store our conversation so that I can remember it.")
 WHAT_ABOUT_IT = _("Send /export to get a copy of it, or /forget to delete it.")
 WELCOME = _("Hello! Write to me and I'll answer. I remember what you tell me here. Send /help to see what I can do.")

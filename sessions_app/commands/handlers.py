@@ -29,8 +29,8 @@ def _speaker(asked: Invocation) -> Pair:
 def _new(asked: Invocation) -> str:
     is_everywhere = window.reset_context(asked.conversation, at=asked.event.received_at)
     if asked.conversation.kind == Conversation.Kind.GROUP:
-        return str(texts.STARTED_ANEW_IN_GROUP)
-    return str(texts.STARTED_ANEW if is_everywhere else texts.STARTED_ANEW_HERE)
+        return str(texts.CONTEXT_RESET_IN_GROUP)
+    return str(texts.CONTEXT_RESET if is_everywhere else texts.CONTEXT_RESET_HERE)
 
 
 @in_turn("retry", _("Try again to answer your last failed message"))
