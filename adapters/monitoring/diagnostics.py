@@ -104,8 +104,8 @@ def _platform(name: str) -> Finding:
     if missing:
         return Finding(name, f"lacks {' and '.join(missing)}", f"set {' and '.join(missing)}.")
     if malformed:
-        return Finding(name, f"{' and '.join(malformed)}not valid: ", "copy it from the platform again.")
-    return Finding(name, f"has {' and '.join(keys) or 'needs no tokens'}")
+        return Finding(name, f"not valid: {' and '.join(malformed)}", "copy it from the platform again.")
+    return Finding(name, f"has {' and '.join(keys)}" if keys else "needs no tokens")
 
 
 async def _ask_all() -> list[Finding]:
@@ -204,7 +204,7 @@ def _work() -> Iterable[Finding]:
     expired = lanes.exclude(owner="").filter(lease_until__lte=clock.now())
     hint = "no worker is taking over. Is one running?" if expired.exists() else ""
     holders = held.values("owner").distinct().count()
-    yield Finding("leases", f"{held.count()} held by {holders} workers, {expired.count()} run out", hint)
+    yield Finding("leases", f"{held.count()} held by {holders} workers, {expired.count()} expired", hint)
 
     receivers = health.receivers()
     detail = (
@@ -220,7 +220,7 @@ def _work() -> Iterable[Finding]:
 
     hint = "is runbots running, and are its platforms up?" if backlog.oldest_delivery >= health.MAX_LAG else ""
     oldest = f"the oldest for {backlog.oldest_delivery:.0f} s"
-    yield Finding("deliveries", f"{backlog.deliveries} wait, {oldest}, {backlog.ambiguous} ambiguous", hint)
+    yield Finding("deliveries", f"{backlog.deliveries} waiting, {oldest}, {backlog.ambiguous} ambiguous", hint)
 
 
 def _failures() -> Iterable[Finding]:
@@ -229,11 +229,11 @@ def _failures() -> Iterable[Finding]:
     yield Finding("dead letters", str(dead), hint if dead else "")
 
     quarantined = health.quarantined()
-    hint = f"processes ended again and again while they worked on these: look up at the log, then at {EVENTS}"
+    hint = f"processes crashed repeatedly while working on these: see the log, then {EVENTS}"
     yield Finding("put aside", str(quarantined), hint if quarantined else "")
 
     given_up = health.given_up()
-    hint = f"the agent failed at these messages again and again: look up at the log, then at {EVENTS}"
+    hint = f"the agent failed repeatedly to answer these messages: see the log, then {EVENTS}"
     yield Finding("given up", str(given_up), hint if given_up else "")
 
     left_behind = health.agents_ever_left_behind()  # no problem: the processes may have been restarted since
