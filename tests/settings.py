@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +16,10 @@ for _name in re.findall(r"^#? ?([A-Z][A-Z_]+)=", _example, re.MULTILINE):
 
 # Names per process, since two runs, and one run's workers, share the machine. conftest.py makes and removes the folder:
 # mypy and the checks load these settings too, and leave without tidying up.
-_folder = Path(tempfile.gettempdir()) / f"botos-test-{os.getpid()}"
+# In memory where there is room: SQLite waits for the disk at each commit, and no test cuts the power.
+_memory = Path("/dev/shm")
+_has_room = os.access(_memory, os.W_OK) and shutil.disk_usage(_memory).free > 2**29
+_folder = Path(_memory if _has_room else tempfile.gettempdir()) / f"botos-test-{os.getpid()}"
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from tests import zygote
 from tests.faults.databases import Database, settings
 from tests.faults.judge import Verdict, judge, numbers_in
 from tests.faults.load import Load, crowd
 from tests.faults.processes import APART, Fleet
 from tests.faults.town import Town
-from tests.journeys.running import PROJECT
 
 ROW = "faults row"  # what pytest knows it by
 LEASE = 2.0  # seconds, of a lane and of a delivery
@@ -87,14 +85,13 @@ class Arena:
     def links(self, orders: Sequence[str]) -> None:
         """Have a process of its own link and unlink."""
         if orders:
-            command, words = [sys.executable, "-m", "tests.faults.linker"], "\n".join(orders) + "\n"
-            environment = os.environ | self.environment()
-            subprocess.run(command, input=words, text=True, cwd=PROJECT, env=environment, check=True, timeout=300)
+            environment, told = os.environ | self.environment(), "\n".join(orders) + "\n"
+            program = ["-m", "tests.faults.linker"]
+            zygote.run(program, environment=environment, told=told, check=True, timeout=300)
 
-    def manage(self, *words: str) -> subprocess.Popen[bytes]:
+    def manage(self, *words: str) -> zygote.Forked:
         """A command of an operator, begun."""
-        command = [sys.executable, "manage.py", *words]
-        return subprocess.Popen(command, cwd=PROJECT, env=os.environ | self.environment())
+        return zygote.start(["manage.py", *words], environment=os.environ | self.environment())
 
     def stall(self, number: int, seconds: float) -> None:
         """Stop a process in its tracks for so long, and let it go on."""

@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from tests.journeys.running import PROJECT
+from tests import zygote
 
 SERVER = "postgres://postgres@127.0.0.1:5432/postgres"
 SECRET = "only-for-fault-tests-and-therefore-not-a-secret-at-all"
@@ -50,9 +48,7 @@ class Database:
 
 def migrate(url: str, folder: Path) -> None:
     """Make the tables."""
-    environment = os.environ | settings(url, folder)
-    command = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
-    subprocess.run(command, cwd=PROJECT, env=environment, check=True, timeout=120)
+    zygote.run(["manage.py", "migrate", "--verbosity", "0"], environment=os.environ | settings(url, folder), check=True)
 
 
 def settings(url: str, folder: Path) -> dict[str, str]:

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 from django.db import connection
 
 from adapters.playground.server import Person, Said
+from tests import zygote
 from tests.fakes.discord import FakeDiscord
 from tests.fakes.server import FakeServer
 from tests.fakes.slack import FakeSlack
@@ -89,13 +89,11 @@ class Bots:
         self.lines: list[str] = []
         self._is_read = False  # to its end: the process says no more
         self._changed = threading.Condition()
-        self._process = subprocess.Popen(
-            [sys.executable, *self.program, self.command, *arguments],
-            cwd=PROJECT,
-            env=os.environ | environment,
+        self._process = zygote.start(
+            [*self.program, self.command, *arguments],
+            environment=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
