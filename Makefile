@@ -16,7 +16,7 @@ CHECKED := manage.py botos_project identity sessions_app adapters tests
 DEPLOY := env -i PATH="$$PATH" HOME="$$HOME" BOTOS_ENV_FILE= BOTOS_PUBLIC_URL=https://bots.example.org \
 	SECRET_KEY=$$($(BIN)/python -c "import secrets; print(secrets.token_urlsafe(50))")
 
-.PHONY: help run test check static bench faults mutants audit lock
+.PHONY: help run test check static slow bench faults mutants audit lock
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -42,6 +42,9 @@ static: .venv/.installed-dev ## All of that but the tests
 
 bench: .venv/.installed-dev ## Measure
 	@$(BIN)/python -m tests.bench
+
+slow: .venv/.installed-dev ## Try at random, many times, what the tests try a few times
+	@$(BIN)/python -m pytest $(PARALLEL) -m slow $(PYTEST_ARGS)
 
 faults: .venv/.installed-dev ## Kill, stall and flood it, and count what was lost
 	@$(BIN)/python -m pytest -m faults $(PYTEST_ARGS)

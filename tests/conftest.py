@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
-from unittest import mock
 
 import pytest
 from django.conf import settings as django_settings
@@ -17,6 +17,8 @@ from pytest_django import DjangoDbBlocker
 # No deadline: a busy machine is not a failing test. In CI the same examples each time, so that a red run can be rerun.
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
+WITH_DATABASE = {"db", "transactional_db", "database"}  # fixtures; the last is of tests/faults
+
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "here")
 
 
@@ -24,10 +26,18 @@ def pytest_configure(config: pytest.Config) -> None:
     django_settings.BOTOS_DATA_DIR.mkdir(mode=0o700, exist_ok=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long come first, so that none of them is left over for one worker alone."""
-    long = {item.path for item in items if item.get_closest_marker("browser") or item.get_closest_marker("journey")}
-    items.sort(key=lambda item: item.path not in long)
+    """Long files come first, so that none is left over for one worker alone; and mark what cannot depend on the engine.
+
+    A test that pytest-django lets at no database, and that starts nothing with one, is the same on each engine.
+    """
+    long = {item.path for item in items if any(map(item.get_closest_marker, ("browser", "journey")))}
+    sizes = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in long, -sizes[item.path], item.path))
+    for item in items:
+        if not (item.get_closest_marker("django_db") or WITH_DATABASE & set(getattr(item, "fixturenames", ()))):
+            item.add_marker("anywhere")
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +52,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
                 cursor.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
             connection.close()
         emptied = Emptied()
-    with mock.patch.object(TransactionTestCase, "_fixture_teardown", lambda _: emptied.bring_back()):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(TransactionTestCase, "_fixture_teardown", lambda _: emptied.bring_back())
         yield
 
 

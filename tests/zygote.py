@@ -32,10 +32,11 @@ IMPORTED = """
     csp.middleware discord discord.ext.commands django.contrib.admin.options django.contrib.auth.hashers
     django.contrib.sessions.middleware django.contrib.staticfiles.finders django.contrib.staticfiles.handlers
     django.core.asgi django.core.management.commands.migrate django.db.backends.sqlite3.base
-    django.db.models.sql.compiler django.middleware.common django.template.defaulttags django.template.loader_tags django.views.generic httpcore httpx
-    psycopg psycopg_pool rq segno slack_bolt.adapter.socket_mode.aiohttp slack_bolt.async_app
-    slack_sdk.web.async_client telegram.ext uvicorn.lifespan.on uvicorn.loops.auto uvicorn.main
-    uvicorn.protocols.http.h11_impl uvicorn.protocols.websockets.websockets_sansio_impl whitenoise.middleware
+    django.db.models.sql.compiler django.middleware.common django.template.defaulttags
+    django.template.loader_tags django.views.generic httpcore httpx psycopg psycopg_pool rq segno
+    slack_bolt.adapter.socket_mode.aiohttp slack_bolt.async_app slack_sdk.web.async_client telegram.ext
+    uvicorn.lifespan.on uvicorn.loops.auto uvicorn.main uvicorn.protocols.http.h11_impl
+    uvicorn.protocols.websockets.websockets_sansio_impl whitenoise.middleware
 """
 
 

@@ -217,7 +217,7 @@ UNICODE = st.text(max_size=80)
 LETTERS = st.text(codes.ALPHABET, min_size=8, max_size=8)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(UNICODE, LETTERS, st.sampled_from(SPELLED))
 def test_it_reads_any_text_without_failing(text: str, code: str, spelled: Callable[[str], str]) -> None:
     check_reading(text, code, spelled)

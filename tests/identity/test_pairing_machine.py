@@ -58,12 +58,18 @@ def play(machine: type[Handshakes], *, examples: int, steps: int, shrink: bool =
 
 @pytest.mark.parametrize("machine", PLAYS, ids=PLAYS.values())
 def test_it_does_what_the_model_does(machine: type[Handshakes]) -> None:
-    play(machine, examples=6, steps=25)
+    play(machine, examples=2, steps=25)
 
 
 @pytest.mark.parametrize("drill", ALL_DRILLS)
 def test_it_does_what_the_model_does_in(drill: str) -> None:
     run(OnPages(), ALL_DRILLS[drill])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", PLAYS, ids=PLAYS.values())
+def test_it_does_what_the_model_does_over_a_few_plays(machine: type[Handshakes]) -> None:
+    play(machine, examples=20, steps=25)
 
 
 @pytest.mark.faults

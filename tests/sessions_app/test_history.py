@@ -44,7 +44,7 @@ pytestmark = pytest.mark.django_db
 ACCOUNTS = ("telegram:ann", "telegram:bea", "discord:cyd", "slack:dot")
 GROUPS = ("telegram/pub/", "discord/den/")
 PEOPLE = ("alice", "bob")
-EXAMPLES = int(os.environ.get("HISTORY_EXAMPLES", "12"))
+MANY = int(os.environ.get("HISTORY_EXAMPLES", "60"))
 # Making a failing example small takes minutes; what is wanted first is that it fails.
 PHASES = [phase for phase in Phase if os.environ.get("HISTORY_SHRINK") or phase is not Phase.shrink]
 
@@ -221,13 +221,21 @@ def _words(lines: tuple[Line, ...]) -> list[str]:
     return [line.text for line in lines]
 
 
-def test_it_shows_what_the_oracle_says_whatever_happens(still: StillClock) -> None:
+def live(still: StillClock, *, examples: int) -> None:
     class Here(Histories):
         pass
 
     Here.still = still
-    often = settings(max_examples=EXAMPLES, stateful_step_count=40, phases=PHASES)
-    run_state_machine_as_test(Here, settings=often)
+    run_state_machine_as_test(Here, settings=settings(max_examples=examples, stateful_step_count=40, phases=PHASES))
+
+
+def test_it_shows_what_the_oracle_says_whatever_happens(still: StillClock) -> None:
+    live(still, examples=4)
+
+
+@pytest.mark.slow
+def test_it_shows_what_the_oracle_says_in_many_histories(still: StillClock) -> None:
+    live(still, examples=MANY)
 
 
 def link(who: str, platform: str, person: str = "alice") -> None:
