@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from django.conf import settings as django_settings
@@ -13,6 +16,8 @@ from django.db import connection
 from django.test import TransactionTestCase
 from hypothesis import settings
 from pytest_django import DjangoDbBlocker
+
+from tests.faults.databases import migrate
 
 # No deadline: a busy machine is not a failing test. In CI the same examples each time, so that a red run can be rerun.
 settings.register_profile("here", deadline=None)
@@ -55,6 +60,20 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(TransactionTestCase, "_fixture_teardown", lambda _: emptied.bring_back())
         yield
+
+
+@pytest.fixture(scope="session")
+def migrated_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with all tables and no rows of a test, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "empty.sqlite3"
+    if connection.vendor != "sqlite":
+        migrate(f"sqlite:///{path}", path.parent)
+        return path
+    request.getfixturevalue("django_db_setup")
+    with request.getfixturevalue("django_db_blocker").unblock(), closing(sqlite3.connect(path)) as file:
+        connection.ensure_connection()
+        connection.connection.backup(file)
+    return path
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -23,14 +23,6 @@ COLUMNS = (
 
 
 @pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with all tables and no rows."""
-    folder = tmp_path_factory.mktemp("template")
-    databases.migrate(f"sqlite:///{folder}/empty.sqlite3", folder)
-    return folder / "empty.sqlite3"
-
-
-@pytest.fixture(scope="session")
 def postgresql_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The name of a database with all tables and no rows."""
     if not databases.answers(databases.server()):
@@ -46,7 +38,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     if not request.node.get_closest_marker("faults") and request.param not in settings.DATABASES["default"]["ENGINE"]:
         pytest.skip(f"the short form runs on the database of the run, which is not {request.param}")
     if request.param == "sqlite":
-        yield databases.sqlite_copy(request.getfixturevalue("sqlite_template"), tmp_path)
+        yield databases.sqlite_copy(request.getfixturevalue("migrated_file"), tmp_path)
         return
     with databases.new_postgresql(template=request.getfixturevalue("postgresql_template")) as made:
         yield made
@@ -75,11 +67,11 @@ def own_redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def crew(place: Arena, own_redis: RedisServer) -> Iterator[Crew]:
-    """Four workers, and bots that leave the answers to them."""
+def crew(request: pytest.FixtureRequest, place: Arena, own_redis: RedisServer) -> Iterator[Crew]:
+    """Four workers, two for a short test, and bots that leave the answers to them."""
     shared = {"REDIS_URL": own_redis.url, "BOTOS_SWEEP_SECONDS": "2", "FAULTS_STARTS": str(place.folder / "starts")}
     place.start(arguments=("--workers", "0"), **shared)
-    started = Crew(4, place.environment() | shared)
+    started = Crew(4 if request.node.get_closest_marker("faults") else 2, place.environment() | shared)
     yield started
     started.end()
 

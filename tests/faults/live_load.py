@@ -22,6 +22,7 @@ from identity.browsers import attachments
 from identity.browsers import sessions as browser_sessions
 from identity.models import Browser, Pairing, PlatformAccount
 from identity.support import clock
+from tests import zygote
 from tests.journeys.running import PATIENCE, PROJECT, database_url
 
 ANNOUNCER = """
@@ -131,8 +132,5 @@ async def _listen(port: int, cookie: str, events: int, opened: asyncio.Queue[Non
 
 def _announce(topic: str, events: int, pause: float, environment: dict[str, str]) -> list[float]:
     sleep(0.5)
-    command = [sys.executable, "-c", ANNOUNCER, topic, str(events), str(pause)]
-    done = subprocess.run(
-        command, cwd=PROJECT, env=environment, check=True, capture_output=True, timeout=120, text=True
-    )
+    done = zygote.run(["-c", ANNOUNCER, topic, events, pause], environment=environment, check=True)
     return [float(line) for line in done.stdout.split()]

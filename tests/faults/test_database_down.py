@@ -40,8 +40,8 @@ def own_place(request: pytest.FixtureRequest, own_cluster: Cluster, tmp_path: Pa
 
 
 @pytest.fixture
-def file_place(request: pytest.FixtureRequest, sqlite_template: Path, tmp_path: Path, seed: int) -> Iterator[Arena]:
-    with arena(databases.sqlite_copy(sqlite_template, tmp_path), tmp_path, seed) as made:
+def file_place(request: pytest.FixtureRequest, migrated_file: Path, tmp_path: Path, seed: int) -> Iterator[Arena]:
+    with arena(databases.sqlite_copy(migrated_file, tmp_path), tmp_path, seed) as made:
         yield made
         made.note(request.node)
 

@@ -52,8 +52,8 @@ def sight(own_cluster: Cluster, own_redis: RedisServer, tmp_path: Path, seed: in
 
 
 @pytest.fixture
-def file_place(sqlite_template: Path, tmp_path: Path, seed: int) -> Iterator[Arena]:
-    with arena(databases.sqlite_copy(sqlite_template, tmp_path), tmp_path, seed) as made:
+def file_place(migrated_file: Path, tmp_path: Path, seed: int) -> Iterator[Arena]:
+    with arena(databases.sqlite_copy(migrated_file, tmp_path), tmp_path, seed) as made:
         yield made
 
 

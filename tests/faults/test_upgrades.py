@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests import zygote
 from tests.faults.arena import Arena
 from tests.faults.databases import Database, new_postgresql, settings, sqlite_file
-from tests.journeys.running import PROJECT
 
 ADDED = "ALTER TABLE sessions_app_inboundevent ADD COLUMN added varchar(40) DEFAULT '' NOT NULL"
 BROKEN = {
@@ -35,8 +34,7 @@ BROKEN = {
 def dump(place: Arena, file: Path) -> None:
     if place.database.name == "sqlite":
         environment = os.environ | settings(place.database.url, place.folder)
-        command = [sys.executable, "manage.py", "backup", str(file)]
-        subprocess.run(command, cwd=PROJECT, env=environment, check=True, timeout=60)
+        zygote.run(["manage.py", "backup", file], environment=environment, check=True)
         return
     if not shutil.which("pg_dump"):
         pytest.skip("there is no pg_dump here")
@@ -52,10 +50,10 @@ def check(restored: Database) -> None:
 @pytest.mark.journey
 def test_it_restores_a_backup_that_was_made_during_load(place: Arena) -> None:
     """The restored one goes on where the backup was made, and the people with it."""
-    load = place.people(20, 200)
+    load = place.people(10, 60)
     fleet = place.start()
     talking = place.town.start(load.run())
-    load.reached(100)
+    load.reached(30)
     file = place.folder / "backup"
     dump(place, file)
     talking.result(timeout=120)
@@ -83,10 +81,10 @@ def _goes_on(place: Arena, restored: Database) -> None:
 @pytest.mark.journey
 def test_it_goes_on_under_a_migration_that_adds_a_column(place: Arena) -> None:
     """Old processes neither read nor write the new column; its default is the database's."""
-    load = place.people(20, 200)
+    load = place.people(10, 60)
     place.start()
     talking = place.town.start(load.run())
-    load.reached(100)
+    load.reached(30)
     place.database.execute(ADDED)
     talking.result(timeout=120)
     place.quiet()

@@ -24,7 +24,7 @@ def write_all_at_once(place: Arena, crew: Crew, *, lanes: int, messages: int) ->
 
 @pytest.mark.journey
 def test_it_keeps_one_persons_messages_in_order_whoever_answers(place: Arena, crew: Crew) -> None:
-    write_all_at_once(place, crew, lanes=1, messages=60)
+    write_all_at_once(place, crew, lanes=1, messages=40)
 
 
 @pytest.mark.faults
@@ -64,7 +64,7 @@ def start_delay(place: Arena, share: float) -> float:
 
 @pytest.mark.journey
 def test_it_goes_on_when_redis_is_lost(place: Arena, crew: Crew, own_redis: RedisServer) -> None:
-    lose_redis(place, own_redis, messages=150, times=2, a_second=25, share=0.95)
+    lose_redis(place, own_redis, messages=60, times=2, a_second=25, share=0.95)
 
 
 @pytest.mark.faults

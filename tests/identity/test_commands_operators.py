@@ -6,7 +6,6 @@ import io
 import json
 import os
 import pwd
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from django.core.management import CommandError, call_command
 from identity.flows import pair_in_chat
 from identity.models import AccountLink, AuditEvent, BotProfile, Pairing, UnifiedUser
 from identity.pairing.secrets import secrets_of
+from tests import zygote
 from tests.identity.desk import account, another_number, claimed, invited, linked, number_of, person, spelled
 
 pytestmark = pytest.mark.django_db
@@ -251,16 +251,9 @@ def test_it_says_what_cannot_be_done(words: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(("words", "status"), [("links revoke 1", 1), ("links revoke x", 2), ("links", 2)])
-def test_it_ends_with_a_status(words: str, status: int, tmp_path: Path) -> None:
-    environment = os.environ | {"DATABASE_URL": f"sqlite:///{tmp_path}/empty.sqlite3"}
+def test_it_ends_with_a_status(words: str, status: int, migrated_file: Path) -> None:
+    environment = os.environ | {"DATABASE_URL": f"sqlite:///{migrated_file}"}
     environment |= {"DJANGO_SETTINGS_MODULE": "botos_project.settings", "PYTHONWARNINGS": "ignore"}
-    project = Path(__file__).resolve().parent.parent.parent
-
-    def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "manage.py", *arguments]
-        return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-
-    assert manage("migrate", "--verbosity", "0").returncode == 0
-    done = manage(*words.split())
+    done = zygote.run(["manage.py", *words.split()], environment=environment)
     assert (done.returncode, done.stdout) == (status, "")
     assert "Traceback" not in done.stderr
