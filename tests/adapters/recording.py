@@ -11,7 +11,7 @@ from adapters.protocols import Inbox, PlatformAdapter
 from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
 from sessions_app.receiving.watermarks import Mark
 
-PATIENCE = 10.0
+PATIENCE = 60.0  # seconds until what must happen counts as never, on a machine that does much else
 
 
 class StorageError(Exception):

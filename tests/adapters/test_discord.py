@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -27,7 +26,7 @@ from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapte
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.discord_payloads import ALICE, BOB, hostile_events
 from tests.adapters.quoting import NAMES, as_discord_shows, quoting
-from tests.adapters.recording import RecordingInbox, Run, running
+from tests.adapters.recording import PATIENCE, RecordingInbox, Run, running
 from tests.fakes import discord as fakes
 from tests.fakes.discord import FakeDiscord
 from tests.fakes.faults import Fault, FaultPlan
@@ -335,12 +334,11 @@ async def test_it_needs_permission_for_its_intents(server: FakeDiscord, monkeypa
 
 
 @pytest.mark.asyncio
-async def test_it_stops_at_once(server: FakeDiscord, run: Run) -> None:
-    started = time.monotonic()
+async def test_it_stops_at_once(server: FakeDiscord, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CLOSING", 10 * PATIENCE)  # or it would end of that at the latest
     run.stop.set()
     await run.ending()
 
-    assert time.monotonic() - started < 2
     assert not server.gateway.is_live()
 
 
@@ -422,11 +420,9 @@ async def test_it_says_what_a_failure_means(
     server: FakeDiscord, run: Run, fault: dict[str, Any], meaning: tuple[bool, float | None, bool]
 ) -> None:
     server.faults.inject("POST /channels/messages", **fault)
-    started = time.monotonic()
-    error = await refused(run, to(server.private_chat(ALICE)))
+    error = await refused(run, to(server.private_chat(ALICE)))  # the SDK alone would wait, and succeed
 
     assert (error.permanent, error.retry_after, error.ambiguous) == meaning
-    assert time.monotonic() - started < 0.9  # the SDK alone would wait
     assert (server.token in everything_in(error), error.__context__) == (False, None)
 
 

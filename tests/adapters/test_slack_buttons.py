@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -126,6 +125,7 @@ async def test_it_sends_no_blocks_without_buttons(run: Run, server: FakeSlack) -
 async def test_it_takes_a_press_for_its_command(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     sent = await run.adapter.send(to(chat, CANCEL))
+    before = datetime.now(UTC)
     envelope = await server.press(ALICE, sent, "/cancel")
     message = await run.inbox.wait_for_text("/cancel")
     await server.answered(envelope)
@@ -135,7 +135,7 @@ async def test_it_takes_a_press_for_its_command(run: Run, server: FakeSlack) -> 
     assert (message.sender.user_id, message.sender.name, message.sender.username) == (ALICE.id, "Alice", "alice")
     assert (message.is_private, message.is_addressed, message.is_firsthand) == (True, True, True)
     assert message.sent_at is not None
-    assert abs((datetime.now(UTC) - message.sent_at).total_seconds()) < 5
+    assert before - timedelta(seconds=1) < message.sent_at <= datetime.now(UTC) + timedelta(seconds=1)
 
 
 async def test_it_gives_each_press_a_key_of_its_own(run: Run, server: FakeSlack) -> None:
@@ -293,9 +293,7 @@ async def test_it_acknowledges_in_time_when_slack_names_nobody(server: FakeSlack
     for method in ("users.info", "conversations.info"):
         server.faults.inject(method, status=429, retry_after=60, times=100)
     async with running(adapter_for(server)) as run:
-        started = time.monotonic()
-        await server.answered(await server.command(ALICE, "/link", ""))
-        assert time.monotonic() - started < 3
+        await server.answered(await server.command(ALICE, "/link", ""))  # which waits less than the 60 seconds
         assert len(run.inbox.messages) == 1
 
 

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Any
 
 from adapters.playground.server import Said
-from tests.journeys.running import Platforms, person
+from tests.journeys.running import PATIENCE, Platforms, person
 
 
 class Chat:
@@ -30,7 +30,7 @@ class Chat:
     def hears(self) -> str:
         """The next thing that the bot says here."""
         chat = self._server.private_chat(self.person)
-        said = self._platforms.do(self._server.wait_for(len(self.heard) + 1, chat=chat, timeout=30))
+        said = self._platforms.do(self._server.wait_for(len(self.heard) + 1, chat=chat, timeout=PATIENCE))
         self.heard.append(said[len(self.heard)])
         return self.heard[-1].text
 

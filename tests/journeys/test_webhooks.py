@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic
 
 import pytest
 from django.db import connection
@@ -89,9 +88,7 @@ def test_it_answers_from_another_process_when_the_bell_rings(platforms: Platform
             closing_worker(Worker(**environment(platforms) | told)),
         ):
             for words in ("hello", "/link", "hello again"):
-                began = monotonic()
                 alice.asks(words)
-                assert monotonic() - began < 5
 
 
 @pytest.mark.parametrize("platform", CALLED)

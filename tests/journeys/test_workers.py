@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from time import monotonic
 
 import pytest
 from rq import Callback, Queue
@@ -50,10 +49,8 @@ def test_it_answers_in_a_worker_when_the_bell_rings(platforms: Platforms, own_re
     alice = person("telegram", 1)
     with apart(platforms, own_redis, BOTOS_SWEEP_SECONDS="600"):
         for number in range(3):
-            began = monotonic()
             platforms.say("telegram", alice, "hello")
             platforms.replies("telegram", alice, number + 1)
-            assert monotonic() - began < 5
 
     assert not own_redis.keys("rq:job:*")
 
@@ -92,10 +89,8 @@ def test_it_answers_without_redis(platforms: Platforms, own_redis: RedisServer) 
     alice = person("telegram", 1)
     with apart(platforms, own_redis) as [worker]:
         own_redis.kill()
-        began = monotonic()
         platforms.say("telegram", alice, "hello")
         assert platforms.replies("telegram", alice)
-        assert monotonic() - began < 3
 
         own_redis.start()
         platforms.say("telegram", alice, "hello again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from time import monotonic
+from time import thread_time
 
 import pytest
 from django.db import connection
@@ -188,9 +188,9 @@ def test_it_looks_at_as_many_codes_of_a_message_as_lock_nobody_out() -> None:
 def test_it_reads_a_hostile_text_in_no_time() -> None:
     codes = "BCDFGHJK"
     for text in ("S-" * 32_000, "S        " * 7_000, "STSB." * 13_000, "ST " * 21_000, "\ufdfa" * 21_000):
-        began = monotonic()
+        began = thread_time()  # of its own, whatever else the machine does
         hear("bob", f"{text}{codes}", platform="discord")
-        assert monotonic() - began < 10, "it takes longer than a text is long"
+        assert thread_time() - began < 10, "it takes longer than a text is long"
 
 
 def test_it_answers_whoever_guesses_too_much_and_keeps_nothing() -> None:
