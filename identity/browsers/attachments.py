@@ -15,7 +15,7 @@ from identity.support import clock
 
 def attach(*, browser: Browser, account: PlatformAccount, pairing: Pairing) -> BrowserAccount:
     """In the place of an earlier one: the handshake is the confirmation. The caller holds the account and browser."""
-    live_ones().filter(browser=browser, account=account).update(ended_at=clock.now())
+    live_attachments().filter(browser=browser, account=account).update(ended_at=clock.now())
     made = BrowserAccount.objects.create(browser=browser, account=account, pairing=pairing)
     _announce([made])
     return made
@@ -24,9 +24,9 @@ def attach(*, browser: Browser, account: PlatformAccount, pairing: Pairing) -> B
 def detach(**whose: object) -> int:
     """End the attachments of `account`, of `browser`, or of both to each other. How many there were.
 
-    Whoever does so several times in one transaction asks `hold_those` for all of them before.
+    Whoever does so several times in one transaction asks `hold_attachments` for all of them before.
     """
-    found = hold_those(**whose)
+    found = hold_attachments(**whose)
     ended = BrowserAccount.objects.filter(pk__in=[one.pk for one in found], ended_at=None).update(ended_at=clock.now())
     _announce(found)
     return ended
@@ -38,23 +38,23 @@ def hold(browser_ids: Iterable[UUID | None]) -> None:
     list(Browser.objects.select_for_update(no_key=True).filter(pk__in=named).order_by("pk") if named else ())
 
 
-def hold_those(**whose: object) -> list[BrowserAccount]:
+def hold_attachments(**whose: object) -> list[BrowserAccount]:
     """Hold live attachments until the transaction ends, by primary key: an UPDATE takes rows in any order, and one from
     the other side, a browser's or an account's, might wait in a circle.
     """
-    return list(live_ones().select_for_update(no_key=True).filter(**whose).order_by("pk"))
+    return list(live_attachments().select_for_update(no_key=True).filter(**whose).order_by("pk"))
 
 
-def live_ones() -> QuerySet[BrowserAccount]:
+def live_attachments() -> QuerySet[BrowserAccount]:
     """Those that have not ended; the browser may have run out."""
     return BrowserAccount.objects.filter(ended_at=None)
 
 
-def fresh_ones() -> QuerySet[BrowserAccount]:
+def fresh_attachments() -> QuerySet[BrowserAccount]:
     """Those whose account may be read there now: confirmed lately, and by a handshake that is not too old."""
     confirmed = Q(confirmed_at__gt=clock.seconds_from_now(-limits().fresh_seconds))
     attached = Q(attached_at__gt=clock.seconds_from_now(-limits().browser_seconds))
-    return live_ones().filter(confirmed, attached, browser__ended_at=None)
+    return live_attachments().filter(confirmed, attached, browser__ended_at=None)
 
 
 def _announce(changed: list[BrowserAccount]) -> None:

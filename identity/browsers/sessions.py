@@ -49,11 +49,11 @@ def of(request: HttpRequest) -> Browser | None:
 
 def of_session(session: SessionBase) -> Browser | None:
     """The same for a session that was read elsewhere: a socket's."""
-    named = named_in(session)
+    named = browser_id_in(session)
     return _live().filter(pk=named).first() if named else None
 
 
-def named_in(session: SessionBase | Mapping[str, Any]) -> UUID | None:
+def browser_id_in(session: SessionBase | Mapping[str, Any]) -> UUID | None:
     """The id of the browser that a session belongs to, whether it lives or not."""
     try:
         return UUID(str(session.get(SESSION_KEY, "")))
@@ -84,7 +84,7 @@ def start(request: HttpRequest) -> Browser:
 
 @transaction.atomic
 def _begin(request: HttpRequest, address: str) -> Browser:
-    rate_limits.guesses_of(rate_limits.guesser_at(address))  # one of an address at a time
+    rate_limits.attempts_of(rate_limits.attempt_key_at(address))  # one of an address at a time
     if seconds := rate_limits.seconds_until_browser_from(address):
         raise TooMany(seconds)
     name = harmless(user_agents.rough_name(request.headers.get("User-Agent", "")))
@@ -119,7 +119,7 @@ def hold(browser: Browser) -> bool:
 
 def attached(browser: Browser) -> list[PlatformAccount]:
     """The accounts attached to a browser, in the order in which they came, fresh or not."""
-    theirs = attachments.live_ones().filter(browser=browser)
+    theirs = attachments.live_attachments().filter(browser=browser)
     return [one.account for one in theirs.select_related("account").order_by("attached_at", "pk")]
 
 
@@ -127,7 +127,7 @@ def readable(browser: Browser) -> list[PlatformAccount]:
     """Those of them whose words may be shown and answered here now: their chat has confirmed at most 15 minutes ago,
     longer while in use, at most 8 h.
     """
-    fresh = attachments.fresh_ones().filter(browser=browser)
+    fresh = attachments.fresh_attachments().filter(browser=browser)
     return [one.account for one in fresh.select_related("account").order_by("attached_at", "pk")]
 
 
@@ -136,7 +136,7 @@ def heard_in(browser_ids: Collection[UUID]) -> dict[UUID, set[int]]:
 
     Attached ones, and those that share a conversation with them.
     """
-    attached = attachments.live_ones().filter(browser__in=browser_ids).values_list("browser_id", "account_id")
+    attached = attachments.live_attachments().filter(browser__in=browser_ids).values_list("browser_id", "account_id")
     own = [(browser_id, account) for browser_id, account in attached]
     links = AccountLink.objects.live()
     person_of = dict(links.filter(account__in={one for _, one in own}).values_list("account_id", "user_id"))
@@ -153,8 +153,8 @@ def heard_in(browser_ids: Collection[UUID]) -> dict[UUID, set[int]]:
 def touch(browser: Browser) -> None:
     """It is in use: it does not idle away, and what is fresh stays so. Call on POST, and on words from a socket."""
     _live().filter(pk=browser.pk).update(seen_at=clock.now())
-    theirs = [one.pk for one in attachments.hold_those(browser=browser)]
-    attachments.fresh_ones().filter(pk__in=theirs).update(confirmed_at=clock.now())
+    theirs = [one.pk for one in attachments.hold_attachments(browser=browser)]
+    attachments.fresh_attachments().filter(pk__in=theirs).update(confirmed_at=clock.now())
 
 
 # --- Ends
@@ -165,7 +165,7 @@ def sign_out(browser: Browser) -> bool:
     """End the browser, what is attached to it and what it has begun. False if it had ended. Flush its session, too."""
     theirs = Pairing.objects.filter(Q(initiator_browser=browser) | Q(responder_browser=browser))
     ended = Browser.objects.filter(pk=browser.pk, ended_at=None).update(ended_at=clock.now())
-    attachments.hold_those(browser=browser)  # before any request, as whoever ends an account's does
+    attachments.hold_attachments(browser=browser)  # before any request, as whoever ends an account's does
     pairing_requests.expire(theirs)
     for pairing in pairing_requests.with_parties(theirs.filter(ended_at=None)).order_by("pk"):
         pairing_requests.stop(pairing, Pairing.State.CANCELLED, actor=actor(browser))
@@ -181,10 +181,10 @@ def sign_out_everywhere(*whose: PlatformAccount) -> int:
     """End every browser that these accounts are attached to. How many there were."""
     accounts = [account.pk for account in whose]
     locks.lock_people(accounts)  # nothing is attached to them meanwhile
-    theirs = attachments.live_ones().filter(account__in=accounts).values_list("browser_id", flat=True)
+    theirs = attachments.live_attachments().filter(account__in=accounts).values_list("browser_id", flat=True)
     named = set(theirs)
     attachments.hold(named)
-    attachments.hold_those(browser__in=named)
+    attachments.hold_attachments(browser__in=named)
     return sum(sign_out(browser) for browser in Browser.objects.filter(pk__in=named).order_by("pk"))
 
 

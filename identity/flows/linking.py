@@ -311,7 +311,7 @@ def end(links: Collection[AccountLink], *, actor: str, method: str, disowned: Co
 
     The caller holds the links and has checked that they may be ended.
     """
-    attachments.hold_those(account__in=[link.account_id for link in links])
+    attachments.hold_attachments(account__in=[link.account_id for link in links])
     for link in links:
         is_mistake = link.pk in disowned
         end_one(link, actor=actor, method="disowned" if is_mistake else method, disowned=is_mistake)

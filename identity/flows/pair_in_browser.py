@@ -61,7 +61,7 @@ def offer(*, browser: Browser) -> Answer:
     """Give the browser a code to send to the bot in a chat. Its earlier requests end."""
     if not browser_sessions.hold(browser):
         return Answer(Outcome.ENDED)
-    rate_limits.guesses_of(rate_limits.guesser_at(browser.address))  # one start of an address at a time
+    rate_limits.attempts_of(rate_limits.attempt_key_at(browser.address))  # one start of an address at a time
     own = Pairing.objects.filter(initiator_browser=browser)
     pairing_requests.expire(own)
     seconds = rate_limits.seconds_until_start(browser), rate_limits.seconds_until_start_from(browser.address)
@@ -83,7 +83,7 @@ def claim(*, browser: Browser, secret: str, address: str) -> Answer:
     """
     if not browser_sessions.hold(browser):
         return Answer(Outcome.ENDED)
-    limit, now = rate_limits.guesses_of(rate_limits.guesser_at(address)), clock.read()
+    limit, now = rate_limits.attempts_of(rate_limits.attempt_key_at(address)), clock.read()
     if limit.locked_until > now:
         return Answer(Outcome.WAIT, int((limit.locked_until - now).total_seconds()) + 1)
     actor = browser_sessions.actor(browser)
@@ -193,7 +193,7 @@ def link_these_two(*, browser: Browser, accounts: Iterable[int]) -> Outcome:
 
 def _together(browser: Browser) -> list[BrowserAccount]:
     lately = clock.read() - timedelta(seconds=limits().together_seconds)
-    attached = attachments.live_ones().filter(browser=browser, attached_at__gt=lately)
+    attached = attachments.live_attachments().filter(browser=browser, attached_at__gt=lately)
     return list(attached.select_related("account", "pairing").order_by("attached_at", "pk"))
 
 

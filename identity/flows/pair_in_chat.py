@@ -52,7 +52,7 @@ def offer(*, account: PlatformAccount) -> Outcome:
         notices.tell(account, Template.WAIT_TO_START, seconds=seconds)
         return Outcome.WAIT
     for old in pairing_requests.with_parties(own.filter(ended_at=None)):
-        if pairing_requests.end_whoever_has_it(old, State.CANCELLED):
+        if pairing_requests.end_live(old, State.CANCELLED):
             pairing_requests.record("cancelled", old, actor=audit.actor(account), account=account)
             notices.tell(old.responder, Template.CANCELLED)
     pairing = pairing_requests.begin(limits().code_seconds, limits().handshake_seconds, initiator=account)
@@ -99,7 +99,7 @@ def try_codes(*, account: PlatformAccount, secrets: Sequence[str], takes: bool =
     be kept either: OFFERED.
     """
     locks.lock_person(account.pk)  # before any request, as confirm does, so that nobody waits in a circle
-    limit = rate_limits.guesses_by(account)
+    limit = rate_limits.attempts_by(account)
     now = clock.read()
     if limit.locked_until > now:
         minutes = math.ceil((limit.locked_until - now).total_seconds() / 60)

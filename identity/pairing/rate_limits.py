@@ -1,6 +1,6 @@
-"""How often somebody may start a handshake, guess a code, and work against others' will, before it slows down.
+"""How often an account or a browser may start a handshake, try a wrong code, and be denied by others.
 
-Whoever reaches a limit stops nobody else. A new code resets nothing.
+Reaching a limit affects no one else. A new code resets nothing.
 """
 
 from __future__ import annotations
@@ -24,49 +24,50 @@ log = logging.getLogger(__name__)
 
 
 def seconds_until_start(party: PlatformAccount | Browser) -> int:
-    """How long the party must wait before it may start again; 0 for not at all. Reads at most a day's starts.
+    """Return how many seconds the party must wait before its next start. Reads at most a day's starts.
 
-    A browser that has just attached one account goes on to the next without a pause.
+    A browser that has just attached one account needs no pause before the next.
     """
     these = limits()
-    pause, most = [(these.start_pause_seconds, 1)], [(3600, these.starts_an_hour), (DAY, these.starts_a_day)]
+    pause, allowed = [(these.start_pause_seconds, 1)], [(3600, these.starts_an_hour), (DAY, these.starts_a_day)]
     if isinstance(party, Browser):
         starts = Pairing.objects.filter(initiator_browser=party)
-        in_vain = starts.exclude(state=Pairing.State.ATTACHED)
-        return max(_seconds_to_wait(in_vain, pause), _seconds_to_wait(starts, most))
+        unfinished = starts.exclude(state=Pairing.State.ATTACHED)
+        return max(_seconds_to_wait(unfinished, pause), _seconds_to_wait(starts, allowed))
     if strikes(party) >= these.strikes:
-        most.append((3600, 1))
-    return _seconds_to_wait(_begun_by(party), pause + most)
+        allowed.append((3600, 1))
+    return _seconds_to_wait(_begun_by(party), pause + allowed)
 
 
 def _begun_by(account: PlatformAccount) -> QuerySet[Pairing]:
-    """What it has begun, beyond its row: whoever is forgotten and comes back has started already."""
+    """The requests that it has begun, by its hash: an account that was forgotten and comes back has another row."""
     return Pairing.objects.filter(initiator_hash__in=audit.account_hashes(account))
 
 
 def seconds_until_start_from(address: str) -> int:
-    """The same for all browsers that come from one address: anybody has as many browsers as they like."""
-    theirs = Pairing.objects.filter(initiator_browser__address=address)
-    return _seconds_to_wait(theirs, [(3600, limits().address_starts_an_hour)])
+    """Return the same for all browsers at one address: anyone can have as many browsers as they like."""
+    starts = Pairing.objects.filter(initiator_browser__address=address)
+    return _seconds_to_wait(starts, [(3600, limits().address_starts_an_hour)])
 
 
 def seconds_until_browser_from(address: str) -> int:
-    """How long until one more browser may be begun from the address."""
+    """Return how many seconds until one more browser may begin at the address."""
     return _seconds_to_wait(Browser.objects.filter(address=address), [(3600, limits().address_starts_an_hour)])
 
 
-def _seconds_to_wait(starts: QuerySet[Pairing] | QuerySet[Browser], most: list[tuple[int, int]]) -> int:
-    """`most`: within so many seconds, how many of them there may be."""
+def _seconds_to_wait(starts: QuerySet[Pairing] | QuerySet[Browser], allowed: list[tuple[int, int]]) -> int:
+    """`allowed`: pairs of a span in seconds and how many starts there may be in it."""
     now = clock.read()
     newest = starts.order_by("-created_at").values_list("created_at", flat=True)
-    times = list(newest[: max(count for _, count in most)])
-    waits = [times[count - 1] + timedelta(seconds=span) - now for span, count in most if len(times) >= count]
+    times = list(newest[: max(count for _, count in allowed)])
+    waits = [times[count - 1] + timedelta(seconds=span) - now for span, count in allowed if len(times) >= count]
     return max(0, *(math.ceil(wait.total_seconds()) for wait in waits)) if waits else 0
 
 
 def strikes(account: PlatformAccount) -> int:
-    """Against how many others' will the account tried to link within a day. Only what it started counts: else anybody
-    who hands it a code could slow it down.
+    """Return how many others denied a link with the account within a day. Only requests that it started count.
+
+    Otherwise anyone could slow it down by giving it a code.
     """
     return _against(account).values("responder").distinct().count()
 
@@ -77,7 +78,7 @@ def _against(account: PlatformAccount) -> QuerySet[Pairing]:
 
 
 def alert(pairing: Pairing) -> None:
-    """Tell the operator once, in both logs, that by this request its initiator has the strikes that slow it down."""
+    """Tell the operator once, in both logs, if this request brings its initiator to the limit of strikes."""
     struck = pairing.strike
     if struck is None or struck.pk != pairing.initiator_id:
         return
@@ -91,50 +92,50 @@ def alert(pairing: Pairing) -> None:
 # --- Wrong codes
 
 
-def guesser_at(address: str) -> str:
-    """Whoever guesses in browsers at an address, given as its keyed hash."""
+def attempt_key_at(address: str) -> str:
+    """Return the key under which wrong codes of browsers at an address (its keyed hash) are counted."""
     return f"address {address}"
 
 
-def guesses_of(guesser: str, *older: str) -> GuessLimit:
-    """The guesser's count of wrong codes, held until commit, so that guesses are counted one after the other.
+def attempts_of(key: str, *older: str) -> GuessLimit:
+    """Lock and return the count of wrong codes under a key, so that attempts are counted one after the other.
 
-    What was counted under `older` names, those of earlier keys, moves into it: a new SECRET_KEY frees nobody.
+    Counts under `older` keys, those of earlier SECRET_KEYs, move into it: a new SECRET_KEY ends no lock.
     """
     # In one order, also where two processes have the keys in two.
-    named = GuessLimit.objects.filter(guesser__in=[guesser, *older]).order_by("guesser")
-    held = list(named.select_for_update()) if older else []
-    limit = GuessLimit.objects.select_for_update().get_or_create(guesser=guesser)[0]
-    earlier = [one for one in held if one.guesser != guesser]
-    for one in earlier:
-        limit.times = sorted([*limit.times, *one.times])[-limits().guesses :]
-        limit.last_at, limit.locked_until = max(limit.last_at, one.last_at), max(limit.locked_until, one.locked_until)
+    rows = GuessLimit.objects.filter(guesser__in=[key, *older]).order_by("guesser")
+    held = list(rows.select_for_update()) if older else []
+    limit = GuessLimit.objects.select_for_update().get_or_create(guesser=key)[0]
+    earlier = [row for row in held if row.guesser != key]
+    for row in earlier:
+        limit.times = sorted([*limit.times, *row.times])[-limits().guesses :]
+        limit.last_at, limit.locked_until = max(limit.last_at, row.last_at), max(limit.locked_until, row.locked_until)
     if earlier:
         limit.save()
-        GuessLimit.objects.filter(guesser__in=[one.guesser for one in earlier]).delete()
+        GuessLimit.objects.filter(guesser__in=[row.guesser for row in earlier]).delete()
     return limit
 
 
-def guesses_by(account: PlatformAccount) -> GuessLimit:
-    """The count of an account beyond its row: somebody who is forgotten and comes back has guessed already."""
-    return guesses_of(*audit.actors(account))
+def attempts_by(account: PlatformAccount) -> GuessLimit:
+    """Lock and return the count of an account, by its hash: an account that was forgotten comes back with its count."""
+    return attempts_of(*audit.actors(account))
 
 
 def address_of(meta: dict[str, Any]) -> str:
-    """The keyed hash of where a request comes from. What was counted there under earlier keys counts on under it."""
+    """Return the keyed hash of a request's address. Moves the counts under hashes by earlier keys to it."""
     address, *older = client_address.hashes_of(meta)
     if older:
         with transaction.atomic():
-            guesses_of(guesser_at(address), *map(guesser_at, older))
+            attempts_of(attempt_key_at(address), *map(attempt_key_at, older))
         with transaction.atomic():
-            theirs = Browser.objects.filter(address__in=older).order_by("pk")
-            held = list(theirs.select_for_update(no_key=True).values_list("pk", flat=True))
+            browsers = Browser.objects.filter(address__in=older).order_by("pk")
+            held = list(browsers.select_for_update(no_key=True).values_list("pk", flat=True))
             Browser.objects.filter(pk__in=held).update(address=address)
     return address
 
 
 def count_wrong(limit: GuessLimit, now: datetime, *, actor: str, account: PlatformAccount | None = None) -> None:
-    """One more wrong code. Too many within any span of the window's length lock the guesser, and nobody else."""
+    """Count one more wrong code. Too many within any span of `guess_seconds` lock this account or address out."""
     these, moment = limits(), now.timestamp()
     recent = [at for at in limit.times if at > moment - these.guess_seconds]
     limit.times, limit.last_at = [*recent, moment][-these.guesses :], now
@@ -149,6 +150,6 @@ def count_wrong(limit: GuessLimit, now: datetime, *, actor: str, account: Platfo
 
 
 def forget_old() -> int:
-    """Drop the counts that mean nothing any more. How many there were."""
+    """Delete counts that are too old to matter. Returns how many."""
     long_ago = clock.seconds_from_now(-2 * DAY)
     return GuessLimit.objects.filter(last_at__lte=long_ago, locked_until__lte=long_ago).delete()[0]

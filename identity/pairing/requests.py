@@ -1,8 +1,7 @@
-"""The rows of handshakes, and the conditional UPDATEs by which each step is decided.
+"""The rows of handshakes, and the conditional UPDATEs that decide each step.
 
-Of all who try a step at once, the one whose UPDATE changes the row has done it. What a step causes is written
-by identity.flows.pair_in_chat (chats and operators) and identity.flows.pair_in_browser (browsers), in the same
-transaction.
+When several processes try a step at once, the one whose UPDATE changes the row has done it. In the same transaction,
+identity.flows.pair_in_chat (chats and operators) and identity.flows.pair_in_browser (browsers) write what it causes.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Party = PlatformAccount | Browser
 
 
 class Outcome(StrEnum):
-    """What came of a step."""
+    """The result of a step."""
 
     OFFERED = "offered"
     CLAIMED = "claimed"
@@ -46,7 +45,10 @@ class Outcome(StrEnum):
 
 
 def begin(code_seconds: int, handshake_seconds: int, **side: object) -> Pairing:
-    """A new request, offered by `side`: `initiator`, `initiator_browser`, or `person` and `operator`."""
+    """Create a request, offered by `side`: `initiator`, `initiator_browser`, or `person` and `operator`.
+
+    Its code lives for `code_seconds`, and the whole handshake for `handshake_seconds` at most.
+    """
     pairing = Pairing(id=uuid.uuid4(), nonce=keys.new_nonce(), **side)
     pairing.initiator_hash = audit.account_hash(pairing.initiator) if pairing.initiator else ""
     derived = secrets_of(pairing)
@@ -58,21 +60,21 @@ def begin(code_seconds: int, handshake_seconds: int, **side: object) -> Pairing:
 
 
 def with_parties(pairings: QuerySet[Pairing]) -> QuerySet[Pairing]:
-    """The same with both sides read along."""
+    """Read both sides of the requests with them."""
     return pairings.select_related("initiator", "initiator_browser", "person", "responder", "responder_browser")
 
 
-def offered(*found: str) -> QuerySet[Pairing]:
-    """The live requests whose codes or link tokens these are; none for whatever else."""
-    hashes = [one for secret in found for one in lookup_hashes(secret)]
+def offered(*secrets: str) -> QuerySet[Pairing]:
+    """Return the live requests that have one of these codes or link tokens."""
+    hashes = [hashed for secret in secrets for hashed in lookup_hashes(secret)]
     matches = Q(code_hash__in=hashes) | Q(token_hash__in=hashes)
     return Pairing.objects.filter(matches, state=State.OFFERED, expires_at__gt=clock.now())
 
 
 def take(pairing: Pairing, **responder: Party) -> bool:
-    """The deciding step of a claim, by `responder` or `responder_browser`: of all who send the code, one changes it."""
-    live_one = Pairing.objects.filter(pk=pairing.pk, state=State.OFFERED, expires_at__gt=clock.now())
-    changed = live_one.update(
+    """Claim a request for a `responder` or `responder_browser`. True for one only of all that send the code."""
+    live = Pairing.objects.filter(pk=pairing.pk, state=State.OFFERED, expires_at__gt=clock.now())
+    changed = live.update(
         state=State.CLAIMED,
         claimed_at=clock.now(),
         expires_at=Least(clock.seconds_from_now(number_seconds(pairing)), F("last_at")),
@@ -86,20 +88,18 @@ def take(pairing: Pairing, **responder: Party) -> bool:
 
 
 def number_seconds(pairing: Pairing) -> int:
-    """How long the number that answers this request may live."""
+    """Return how many seconds the number that answers this request lives."""
     return limits().invitation_number_seconds if pairing.person_id else limits().number_seconds
 
 
 def end(pairing: Pairing, state: str, *, was: Iterable[str], strike: PlatformAccount | None = None) -> bool:
-    """Bring a live request to its end, once: False if somebody else was first, or it is no longer what it `was` when
-    this was decided.
-    """
+    """End a live request. False if its state is no longer one of `was`: another process was first."""
     unended = Pairing.objects.filter(pk=pairing.pk, state__in=was, ended_at=None)
     return unended.update(state=state, ended_at=clock.now(), strike=strike, code_hash=None, token_hash=None) == 1
 
 
-def end_whoever_has_it(pairing: Pairing, state: str) -> bool:
-    """End a live request, offered or claimed, and read who has claimed it by then: they are to be told, too."""
+def end_live(pairing: Pairing, state: str) -> bool:
+    """End a live request, offered or claimed, and read again who has claimed it: that side is told, too."""
     if not end(pairing, state, was=LIVE):
         return False
     pairing.refresh_from_db(fields=["responder", "responder_browser"])
@@ -114,13 +114,17 @@ def stop(
     by: PlatformAccount | None = None,
     strikes: bool = False,
 ) -> bool:
-    """Deny or cancel a live request for the account `by`, or for a browser; write it down and tell both sides. With
-    `strikes` it speaks against the account on the other side. False if it had ended.
+    """Deny or cancel a live request for the account `by`, or for a browser; record it and tell both sides.
+
+    With `strikes` it counts against the account on the other side. False if it had ended.
     """
-    if not end_whoever_has_it(pairing, state):
+    if not end_live(pairing, state):
         return False
     if strikes:
-        pairing.strike = _other_side(pairing, by)
+        if by is None:
+            pairing.strike = pairing.initiator or pairing.responder
+        else:
+            pairing.strike = pairing.initiator if pairing.responder_id == by.pk else pairing.responder
         pairing.save(update_fields=["strike"])
     record(state, pairing, actor=actor, account=by)
     tell_both(pairing, Template.DENIED if state == State.DENIED else Template.CANCELLED)
@@ -128,88 +132,86 @@ def stop(
 
 
 def stop_all_of(accounts: Iterable[int], *, actor: str) -> None:
-    """Cancel what these accounts (primary keys) are party to. The caller holds them or their person, and what they are
-    attached to, which comes before any request.
+    """Cancel the live requests of these accounts (primary keys).
+
+    The caller holds the accounts or their person, and their attachments, which the lock order puts before requests.
     """
     party = Q(initiator__in=accounts) | Q(responder__in=accounts)
-    live_ones = Pairing.objects.filter(party, ended_at=None, expires_at__gt=clock.now())
-    for pairing in with_parties(live_ones).order_by("pk"):
+    live = Pairing.objects.filter(party, ended_at=None, expires_at__gt=clock.now())
+    for pairing in with_parties(live).order_by("pk"):
         stop(pairing, State.CANCELLED, actor=actor)
 
 
 def refuse(pairing: Pairing, responder: PlatformAccount, reason: str, *, was: str) -> bool:
-    """End a request that policy forbids, and say why. False if it is no longer what it `was`."""
+    """End a request that policy forbids, and tell both sides why. False if its state is no longer `was`."""
     if not end(pairing, State.REFUSED, was=[was]):
         return False
     record("refused", pairing, actor="system", account=responder, reason=reason)
     initiating = [pairing.initiator] if was == State.OFFERED else initiating_accounts(pairing)
-    for one in (*initiating, responder):  # invited people hear of what has been claimed, and not before
-        notices.tell(one, Template.REFUSED, reason=reason)
+    for account in (*initiating, responder):  # invited people hear of a request once it is claimed, and not before
+        notices.tell(account, Template.REFUSED, reason=reason)
     return True
 
 
 def refuse_outdated(user: UnifiedUser) -> None:
-    """Whoever has claimed another invitation of the person was shown other accounts than there are now: policy would
-    refuse the number, whoever types it. The caller holds the person.
+    """Refuse the claimed invitations of a person whose accounts have changed. The caller holds the person.
+
+    The responder was shown other accounts than there are now, so policy would refuse the number anyway.
     """
-    for one in with_parties(live_invitations(user).filter(state=State.CLAIMED)).order_by("pk"):
-        if one.responder:
-            refuse(one, one.responder, "changed", was=State.CLAIMED)
+    for invitation in with_parties(live_invitations(user).filter(state=State.CLAIMED)).order_by("pk"):
+        if invitation.responder:
+            refuse(invitation, invitation.responder, "changed", was=State.CLAIMED)
 
 
 def withdraw(invitation: Pairing, *, actor: str) -> bool:
-    """Take a live invitation back. False if it had ended."""
-    if not end_whoever_has_it(invitation, State.CANCELLED):
+    """Withdraw a live invitation. False if it had ended."""
+    if not end_live(invitation, State.CANCELLED):
         return False
     record("withdrawn", invitation, actor=actor)
-    if invitation.responder:  # nobody else was told of it yet
+    if invitation.responder:  # before the claim nobody was told of it
         tell_both(invitation, Template.CANCELLED)
     return True
 
 
 def withdraw_all(user: UnifiedUser, *, actor: str) -> int:
-    """Take all invitations of a person back. The caller holds the person. How many there were."""
-    return sum(withdraw(one, actor=actor) for one in with_parties(live_invitations(user)).order_by("pk"))
+    """Withdraw all invitations of a person. Returns how many. The caller holds the person."""
+    invitations = with_parties(live_invitations(user)).order_by("pk")
+    return sum(withdraw(invitation, actor=actor) for invitation in invitations)
 
 
 def live_invitations(user: UnifiedUser) -> QuerySet[Pairing]:
-    """Those of a person that have not ended or run out."""
+    """Return the invitations of a person that have neither ended nor run out."""
     return Pairing.objects.filter(person=user, ended_at=None, expires_at__gt=clock.now())
 
 
-def _other_side(pairing: Pairing, by: PlatformAccount | None) -> PlatformAccount | None:
-    if by is None:
-        return pairing.initiator or pairing.responder
-    return pairing.initiator if pairing.responder_id == by.pk else pairing.responder
-
-
 def expire(pairings: QuerySet[Pairing]) -> int:
-    """End what has run out, so that no hash of it remains. How many there were."""
+    """End those of the requests that have run out, so that no hash of them remains. Returns how many."""
     over = with_parties(pairings.filter(ended_at=None, expires_at__lte=clock.now())).order_by("pk")
-    ended = [one for one in over if end(one, State.EXPIRED, was=[one.state])]  # a claim gives it more time
-    for one in ended:
-        record("expired", one, actor="system", account=one.initiator)
+    # Only in the state that was read: a claim gives a request more time.
+    ended = [pairing for pairing in over if end(pairing, State.EXPIRED, was=[pairing.state])]
+    for pairing in ended:
+        record("expired", pairing, actor="system", account=pairing.initiator)
     return len(ended)
 
 
 def initiating_accounts(pairing: Pairing) -> list[PlatformAccount]:
-    """All accounts that see what becomes of the request: the initiator, or those of the person who is invited."""
+    """Return the accounts on the initiating side: the initiator, or those of the person who is invited."""
     if not pairing.person_id:
         return [pairing.initiator] if pairing.initiator else []
-    theirs = AccountLink.objects.live().filter(user=pairing.person_id).order_by("since", "pk")
-    return [link.account for link in theirs.select_related("account")]
+    links = AccountLink.objects.live().filter(user=pairing.person_id).order_by("since", "pk")
+    return [link.account for link in links.select_related("account")]
 
 
 def tell_both(pairing: Pairing, template: Template) -> None:
-    """Say something in the chats of both sides. Browsers see it on their page."""
-    for one in (*initiating_accounts(pairing), pairing.responder):
-        notices.tell(one, template)
+    """Tell the chats of both sides. A browser shows it on its page."""
+    for account in (*initiating_accounts(pairing), pairing.responder):
+        notices.tell(account, template)
 
 
 def record(
     kind: str, pairing: Pairing, *, actor: str, account: PlatformAccount | None = None, **details: str | int | None
 ) -> None:
-    """The audit row of a step, and the word to open pages that there was one."""
+    """Write the audit row of a step, and announce the step to open pages."""
     audit.record(
         kind=f"pairing_{kind}", actor=actor, account=account, user=pairing.person, request=pairing.pk.hex, **details
     )

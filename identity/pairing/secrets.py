@@ -1,4 +1,4 @@
-"""The secrets of one request, derived for the moment in which they are shown or compared."""
+"""The secrets of one request, derived when they are shown or compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from identity.support import keys
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What is shown and never stored. Its repr says nothing, so that no log or traceback does."""
+    """The secrets that are shown and never stored. Their repr is empty, so that no log or traceback shows them."""
 
     code: str = field(repr=False)
     token: str = field(repr=False)
@@ -20,7 +20,7 @@ class Secrets:
 
 
 def secrets_of(pairing: Pairing) -> Secrets:
-    """The link code, link token and number of a request."""
+    """Derive the link code, link token and number of a request."""
     nonce = bytes(pairing.nonce)
     key = _key(keys.key_of(nonce), "secrets")
     return Secrets(
@@ -29,12 +29,12 @@ def secrets_of(pairing: Pairing) -> Secrets:
 
 
 def lookup_hash(secret: str) -> str:
-    """What a new code or token will be found by: a hash under a key of its own."""
+    """Return the hash that a new code or token is stored as."""
     return lookup_hashes(secret)[0]
 
 
 def lookup_hashes(secret: str) -> list[str]:
-    """What a code or token may be stored as: under each key of the deployment, today's first."""
+    """Return the hashes that a code or token may be stored as, one under each key of the deployment, today's first."""
     return [codes.lookup_hash(_key(key, "look-up"), secret) for key in keys.known()]
 
 

@@ -1,4 +1,4 @@
-"""The numbers of pairing, with their defaults. `BOTOS_PAIRING="code_seconds=300 guesses=3"` changes some of them."""
+"""The limits of pairing, with their defaults. `BOTOS_PAIRING="code_seconds=300 guesses=3"` changes some of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times are in seconds."""
+    """The limits of pairing. Times are in seconds."""
 
     code_seconds: int = 600  # life of a link code
     number_seconds: int = 300  # life of the number that answers it
@@ -19,7 +19,7 @@ class Limits:
     number_tries: int = 3
     invitation_seconds: int = 3 * DAY  # life of an operator's code
     invitation_number_seconds: int = DAY
-    guesses: int = 5  # wrong codes within guess_seconds until the guesser is locked out
+    guesses: int = 5  # wrong codes within guess_seconds that lock an account or address out
     guess_seconds: int = 900
     lock_seconds: int = 900  # the first time,
     lock_again_seconds: int = 3600  # and again within a day
@@ -28,21 +28,21 @@ class Limits:
     starts_a_day: int = 20
     strikes: int = 3  # within a day, then the operator is alerted and one start an hour is left
     new_link_seconds: int = DAY  # so long a link cannot take out older accounts
-    # So long after its end a link may still be said to have been somebody else's; one's own so long after it began.
+    # How long after its end a link may still be disowned; by its own account, how long after its beginning.
     disown_seconds: int = 7 * DAY
     first_reminder_seconds: int = DAY
     second_reminder_seconds: int = 7 * DAY
-    silence_seconds: int = 180 * DAY  # then an account's link ends: it may be somebody else's by now
-    browser_idle_seconds: int = 1800  # then a browser is nobody's any more
-    browser_seconds: int = 8 * 3600  # at most, however much it is used
-    fresh_seconds: int = 900  # how old an attached chat's confirmation may be for its words to be shown
+    silence_seconds: int = 180 * DAY  # then an account's link ends: it may belong to someone else by now
+    browser_idle_seconds: int = 1800  # without use, until a browser ends
+    browser_seconds: int = 8 * 3600  # until a browser ends in any case
+    fresh_seconds: int = 900  # how long after its confirmation an attached chat is shown
     together_seconds: int = 900  # how long after both were attached a browser may link two accounts
-    address_starts_an_hour: int = 60  # of all browsers that come from one address
+    address_starts_an_hour: int = 60  # of all browsers at one address
     message_seconds: int = 600  # how old a message may be to count as typed here and now
 
 
 def limits() -> Limits:
-    """The numbers in force. Raises ValueError for names and values that cannot be."""
+    """Return the limits in force. Raises ValueError for unknown names and invalid values."""
     given = settings.BOTOS_PAIRING
     if unknown := set(given) - {field.name for field in fields(Limits)}:
         raise ValueError(f"there is no limit {min(unknown)!r}")

@@ -91,7 +91,9 @@ def _door(bot: BotProfile, token: str) -> Door:
 
 def cards(browser: Browser) -> list[Card]:
     """The attached accounts, in a constant number of queries."""
-    theirs = attachments.live_ones().filter(browser=browser).select_related("account").order_by("attached_at", "pk")
+    theirs = (
+        attachments.live_attachments().filter(browser=browser).select_related("account").order_by("attached_at", "pk")
+    )
     accounts = [one.account for one in theirs]
     live = AccountLink.objects.live()
     people = dict(live.filter(account__in=accounts).values_list("account_id", "user_id"))

@@ -63,7 +63,7 @@ def begin_change(user_id: int) -> Try:
 
 @transaction.atomic
 def _count(guessers: Mapping[str, tuple[int, int]]) -> Try:
-    limits = {guesser: rate_limits.guesses_of(guesser) for guesser in sorted(guessers)}
+    limits = {guesser: rate_limits.attempts_of(guesser) for guesser in sorted(guessers)}
     now = clock.read()
     moment, wait = now.timestamp(), 0
     for guesser, (span, most) in guessers.items():
@@ -91,7 +91,7 @@ def failed(request: HttpRequest, tried: Try, name: str) -> None:
 def succeeded(tried: Try) -> None:
     """Take the try back: only wrong passwords count."""
     for guesser in sorted(tried.guessers):
-        limit = rate_limits.guesses_of(guesser)
+        limit = rate_limits.attempts_of(guesser)
         if tried.moment in limit.times:
             limit.times.remove(tried.moment)
             limit.save()

@@ -29,7 +29,7 @@ def topics_of(session_keys: Collection[str]) -> dict[str, Topics]:
         session_key__in=session_keys, expire_date__gt=timezone.now()
     )
     stored = {session.session_key: SessionStore().decode(session.session_data) for session in sessions}
-    named = {key: browser_sessions.named_in(session) for key, session in stored.items()}
+    named = {key: browser_sessions.browser_id_in(session) for key, session in stored.items()}
     browsers = {key: browser_id for key, browser_id in named.items() if browser_id is not None}
     alive = browser_sessions.alive(browsers.values())
     accounts = browser_sessions.heard_in(alive)

@@ -149,4 +149,4 @@ def _named(chat_id: str) -> UUID | None:
 
 
 def _is_attached(browser: UUID, account_id: int) -> bool:
-    return attachments.live_ones().filter(browser=browser, account=account_id).exists()
+    return attachments.live_attachments().filter(browser=browser, account=account_id).exists()

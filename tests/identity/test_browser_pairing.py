@@ -234,7 +234,7 @@ def test_it_answers_every_code_that_does_not_work_alike(how: str) -> None:
 
 def _useless(how: str) -> str:
     if how == "unknown":
-        GuessLimit.objects.get_or_create(guesser=rate_limits.guesser_at("home"))
+        GuessLimit.objects.get_or_create(guesser=rate_limits.attempt_key_at("home"))
         return "BBBBBBBB"
     if how == "of a browser":
         return code(shown(browser("elsewhere")))

@@ -367,7 +367,7 @@ async def test_it_pushes_nothing_of_an_account_that_has_left() -> None:
     async with connected(page) as socket:
         while await socket.says_something():
             await socket.output()
-        await in_database(attachments.live_ones().update)(ended_at=clock.now())
+        await in_database(attachments.live_attachments().update)(ended_at=clock.now())
         await in_database(live.announce)(f"account:{pk}", "messages")
 
         assert await socket.output() == {"type": "websocket.close", "code": 4000}

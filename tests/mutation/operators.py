@@ -19,7 +19,7 @@ Node = Any  # of parso's tree, which has no types
 
 QUERIES = {"filter", "exclude", "Q"}
 NARROWING = {"filter", "exclude", "distinct", "order_by", "live"}
-LOCKS = {"lock_person", "lock_people", "lock_sides", "hold", "hold_those", "select_for_update", "guesses_of"}
+LOCKS = {"lock_person", "lock_people", "lock_sides", "hold", "hold_attachments", "select_for_update", "attempts_of"}
 
 
 class Change(NamedTuple):
