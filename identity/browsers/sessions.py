@@ -1,7 +1,7 @@
-"""Browsers of the pages, from the first change that somebody makes there until they sign out, idle away or grow old.
+"""Browsers of the pages, from the first change that a person makes there until sign-out, idleness or age ends them.
 
-A browser is a place and nobody's account: what it may read and write is what is attached to it. The Django session
-holds its id and nothing else. GET, HEAD and OPTIONS only look.
+A browser is no account: it may read and write what is attached to it. The Django session holds its id and nothing else.
+GET, HEAD and OPTIONS change nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SESSION_KEY = "browser"
 
 
 class TooMany(Exception):
-    """So many browsers have begun at this address that the next must wait for `seconds`."""
+    """Too many browsers have begun at this address: the next must wait for `seconds`."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__()
@@ -43,18 +43,18 @@ class TooMany(Exception):
 
 
 def of(request: HttpRequest) -> Browser | None:
-    """The browser that asks, if it has begun and has neither ended nor run out. Changes nothing."""
+    """Return the request's browser, if it has begun and has neither ended nor run out. Changes nothing."""
     return of_session(request.session)
 
 
 def of_session(session: SessionBase) -> Browser | None:
-    """The same for a session that was read elsewhere: a socket's."""
-    named = browser_id_in(session)
-    return _live().filter(pk=named).first() if named else None
+    """Return the same for a session that was read elsewhere: a socket's."""
+    browser_id = browser_id_in(session)
+    return _live().filter(pk=browser_id).first() if browser_id else None
 
 
 def browser_id_in(session: SessionBase | Mapping[str, Any]) -> UUID | None:
-    """The id of the browser that a session belongs to, whether it lives or not."""
+    """Return the id of a session's browser, whether it is live or not; None if the session has none."""
     try:
         return UUID(str(session.get(SESSION_KEY, "")))
     except ValueError:
@@ -62,43 +62,41 @@ def browser_id_in(session: SessionBase | Mapping[str, Any]) -> UUID | None:
 
 
 def alive(browser_ids: Iterable[UUID]) -> set[UUID]:
-    """Those that have neither ended nor run out."""
+    """Return the ids of those browsers that have neither ended nor run out."""
     return set(_live().filter(pk__in=set(browser_ids)).values_list("pk", flat=True))
 
 
 def start(request: HttpRequest) -> Browser:
-    """The browser that asks, begun now if it has not. For POST alone. Raises TooMany."""
+    """Return the request's browser, and begin one if there is none. For POST only. Raises TooMany."""
     address = rate_limits.address_of(request.META)
     known = of(request)
     if known is not None:
         touch(known)
         return known
-    begun = _begin(request, address)
+    with transaction.atomic():
+        rate_limits.attempts_of(rate_limits.attempt_key_at(address))  # one browser of an address at a time
+        if seconds := rate_limits.seconds_until_browser_from(address):
+            raise TooMany(seconds)
+        name = harmless(user_agents.rough_name(request.headers.get("User-Agent", "")))
+        begun = Browser.objects.create(name=name, address=address)
     if SESSION_KEY in request.session:
         request.session.flush()  # nothing of an ended browser goes on,
     else:
-        rotate(request)  # and no key that somebody else may have set
+        rotate(request)  # nor a key that someone else may have set
     request.session[SESSION_KEY] = str(begun.pk)
     return begun
 
 
-@transaction.atomic
-def _begin(request: HttpRequest, address: str) -> Browser:
-    rate_limits.attempts_of(rate_limits.attempt_key_at(address))  # one of an address at a time
-    if seconds := rate_limits.seconds_until_browser_from(address):
-        raise TooMany(seconds)
-    name = harmless(user_agents.rough_name(request.headers.get("User-Agent", "")))
-    return Browser.objects.create(name=name, address=address)
-
-
 def rotate(request: HttpRequest) -> None:
-    """Another session key, for the moment in which more becomes readable: an older one that leaked opens nothing."""
+    """Change the session key when more becomes readable: an older key that leaked opens nothing."""
     request.session.cycle_key()
 
 
 def leave_cookie(request: HttpRequest) -> None:
-    """For what a page asks for by itself: it may have set out with the old key, while another answer brings the new
-    one. Django would then tell the browser to forget its cookie, the new one, and so sign it out.
+    """Keep the response to a page's own background request from deleting the session cookie.
+
+    The request may carry the old session key while another response brings the new one. Django would then tell the
+    browser to delete its cookie, the new one, which signs the browser out.
     """
     request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
 
@@ -110,7 +108,7 @@ def _live() -> QuerySet[Browser]:
 
 
 def hold(browser: Browser) -> bool:
-    """Hold the browser's row until the transaction ends: one step of a browser at a time. False if it has ended."""
+    """Lock the browser's row until the transaction ends: one step of a browser at a time. False if it has ended."""
     return _live().select_for_update(no_key=True).filter(pk=browser.pk).first() is not None
 
 
@@ -118,23 +116,24 @@ def hold(browser: Browser) -> bool:
 
 
 def attached(browser: Browser) -> list[PlatformAccount]:
-    """The accounts attached to a browser, in the order in which they came, fresh or not."""
-    theirs = attachments.live_attachments().filter(browser=browser)
-    return [one.account for one in theirs.select_related("account").order_by("attached_at", "pk")]
+    """Return the accounts attached to a browser, oldest attachment first, fresh or not."""
+    rows = attachments.live_attachments().filter(browser=browser)
+    return [row.account for row in rows.select_related("account").order_by("attached_at", "pk")]
 
 
 def readable(browser: Browser) -> list[PlatformAccount]:
-    """Those of them whose words may be shown and answered here now: their chat has confirmed at most 15 minutes ago,
-    longer while in use, at most 8 h.
+    """Return the attached accounts whose messages may be shown and answered in the browser now.
+
+    Their chats confirmed at most 15 minutes ago, or longer ago while the browser is in use, at most 8 hours.
     """
-    fresh = attachments.fresh_attachments().filter(browser=browser)
-    return [one.account for one in fresh.select_related("account").order_by("attached_at", "pk")]
+    rows = attachments.fresh_attachments().filter(browser=browser)
+    return [row.account for row in rows.select_related("account").order_by("attached_at", "pk")]
 
 
 def heard_in(browser_ids: Collection[UUID]) -> dict[UUID, set[int]]:
-    """The accounts (primary keys) that pages open in these browsers are told of: that something changed, never what.
+    """Return, for each browser, the accounts (primary keys) whose changes its open pages hear of.
 
-    Attached ones, and those that share a conversation with them.
+    They are the attached ones, and those that share a conversation with them.
     """
     attached = attachments.live_attachments().filter(browser__in=browser_ids).values_list("browser_id", "account_id")
     own = [(browser_id, account) for browser_id, account in attached]
@@ -151,10 +150,13 @@ def heard_in(browser_ids: Collection[UUID]) -> dict[UUID, set[int]]:
 
 @transaction.atomic
 def touch(browser: Browser) -> None:
-    """It is in use: it does not idle away, and what is fresh stays so. Call on POST, and on words from a socket."""
+    """Note that the browser is in use: it does not end for idleness, and fresh accounts stay fresh.
+
+    Call it on POST, and on messages from a socket.
+    """
     _live().filter(pk=browser.pk).update(seen_at=clock.now())
-    theirs = [one.pk for one in attachments.hold_attachments(browser=browser)]
-    attachments.fresh_attachments().filter(pk__in=theirs).update(confirmed_at=clock.now())
+    held = [row.pk for row in attachments.hold_attachments(browser=browser)]
+    attachments.fresh_attachments().filter(pk__in=held).update(confirmed_at=clock.now())
 
 
 # --- Ends
@@ -162,12 +164,12 @@ def touch(browser: Browser) -> None:
 
 @transaction.atomic
 def sign_out(browser: Browser) -> bool:
-    """End the browser, what is attached to it and what it has begun. False if it had ended. Flush its session, too."""
-    theirs = Pairing.objects.filter(Q(initiator_browser=browser) | Q(responder_browser=browser))
+    """End the browser, its attachments and its requests. False if it had ended. The caller flushes its session."""
+    requests = Pairing.objects.filter(Q(initiator_browser=browser) | Q(responder_browser=browser))
     ended = Browser.objects.filter(pk=browser.pk, ended_at=None).update(ended_at=clock.now())
-    attachments.hold_attachments(browser=browser)  # before any request, as whoever ends an account's does
-    pairing_requests.expire(theirs)
-    for pairing in pairing_requests.with_parties(theirs.filter(ended_at=None)).order_by("pk"):
+    attachments.hold_attachments(browser=browser)  # before any request, as where an account's requests end
+    pairing_requests.expire(requests)
+    for pairing in pairing_requests.with_parties(requests.filter(ended_at=None)).order_by("pk"):
         pairing_requests.stop(pairing, Pairing.State.CANCELLED, actor=actor(browser))
     attachments.detach(browser=browser)
     if ended:
@@ -178,31 +180,31 @@ def sign_out(browser: Browser) -> bool:
 
 @transaction.atomic
 def sign_out_everywhere(*whose: PlatformAccount) -> int:
-    """End every browser that these accounts are attached to. How many there were."""
+    """End every browser that these accounts are attached to. Returns how many."""
     accounts = [account.pk for account in whose]
-    locks.lock_people(accounts)  # nothing is attached to them meanwhile
-    theirs = attachments.live_attachments().filter(account__in=accounts).values_list("browser_id", flat=True)
-    named = set(theirs)
-    attachments.hold(named)
-    attachments.hold_attachments(browser__in=named)
-    return sum(sign_out(browser) for browser in Browser.objects.filter(pk__in=named).order_by("pk"))
+    locks.lock_people(accounts)  # no account is attached meanwhile
+    browsers = set(attachments.live_attachments().filter(account__in=accounts).values_list("browser_id", flat=True))
+    attachments.hold(browsers)
+    attachments.hold_attachments(browser__in=browsers)
+    return sum(sign_out(browser) for browser in Browser.objects.filter(pk__in=browsers).order_by("pk"))
 
 
 def end_old() -> int:
-    """End browsers that have run out, so that what remains of them says so. How many there were.
+    """End browsers that have run out. Returns how many.
 
-    Whence a browser came is kept for an hour after its end: who signs out and begins again is still counted.
+    A browser's address is kept for an hour after its end, so that signing out and beginning again still counts.
     """
     long_ago = clock.bound(-3600)
     Browser.objects.filter(address__gt=Literal(""), ended_at__lte=long_ago).update(address="")
-    idle, old = (clock.bound(-one) for one in (limits().browser_idle_seconds, limits().browser_seconds))
-    open_ones = Browser.objects.filter(ended_at=None)
-    ended = portions.handle("ending a browser", open_ones.filter(seen_at__lte=idle).order_by("seen_at"), sign_out)
-    return ended + portions.handle(
-        "ending a browser", open_ones.filter(created_at__lte=old).order_by("created_at"), sign_out
+    idle, old = clock.bound(-limits().browser_idle_seconds), clock.bound(-limits().browser_seconds)
+    browsers = Browser.objects.filter(ended_at=None)
+    due = (
+        browsers.filter(seen_at__lte=idle).order_by("seen_at"),
+        browsers.filter(created_at__lte=old).order_by("created_at"),
     )
+    return sum(portions.handle("ending a browser", rows, sign_out) for rows in due)
 
 
 def actor(browser: Browser) -> str:
-    """A browser as the one who did something."""
+    """Return the browser's name as an actor in the audit log."""
     return f"browser {browser.pk.hex[:16]}"

@@ -1,4 +1,4 @@
-"""What a browser calls itself, roughly: for people who must recognise their own."""
+"""Rough names of browsers, by which people recognise their own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SYSTEMS = {
 
 
 def rough_name(user_agent: str) -> str:
-    """`Firefox on Linux`; only words from here, so that nobody can make it say something else."""
+    """Return a name such as `Firefox on Linux`, made of words from this module only; empty for an unknown browser."""
     browser = next((name for mark, name in _BROWSERS.items() if f"{mark}/" in user_agent), "")
     system = next((name for mark, name in _SYSTEMS.items() if mark in user_agent), "")
     if browser and system:

@@ -1,7 +1,7 @@
-"""Accounts and people, held until a transaction ends.
+"""Locks on accounts and people, until a transaction ends.
 
-Rows are locked in one order everywhere, so that nobody waits in a circle: accounts by primary key, then people by
-primary key. Whoever needs several in one transaction asks `lock_people` for all of them at once, before any change.
+Rows are locked in one order everywhere, so that there is no deadlock: accounts by primary key, then people by primary
+key. A caller that needs several in one transaction locks all of them with one `lock_people`, before any change.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from identity.models import AccountLink, PlatformAccount, UnifiedUser
 
 
 def lock_person(account_id: int) -> int | None:
-    """Hold the account, and its person if it has one, until this transaction ends.
+    """Lock the account, and its person if it has one, until this transaction ends.
 
-    Returns the primary key of the UnifiedUser whose the account is, and stays while this is held; None if nobody's.
+    Returns the primary key of the person, who stays the account's while the lock is held; None if it has no link.
     Raises PlatformAccount.DoesNotExist, and TransactionManagementError outside a transaction.
     """
     return lock_people([account_id]).get(account_id)
 
 
 def lock_people(account_ids: Iterable[int], *, joining: Iterable[int] = ()) -> dict[int, int]:
-    """Hold the accounts, their people, and the people `joining` (primary keys), until this transaction ends.
+    """Lock the accounts, their people, and the people `joining` (primary keys), until this transaction ends.
 
-    Returns account id to user id, for the linked ones. Raises as `lock_person` does.
+    Returns a mapping of account to person, by primary key, for linked accounts. Raises as `lock_person` does.
     """
     if not connection.in_atomic_block:  # SQLite would pretend to lock
         raise TransactionManagementError("Locks need a transaction around them.")
@@ -37,13 +37,13 @@ def lock_people(account_ids: Iterable[int], *, joining: Iterable[int] = ()) -> d
     while True:
         people = _people_of(accounts)
         _lock(UnifiedUser.objects.all(), others.union(people.values()))
-        # Somebody who holds only the person may have ended a link while we waited for the person.
+        # Another transaction that held only the person may have ended a link while we waited for the person.
         if not people or _people_of(accounts) == people:
             return people
 
 
 def _lock(rows: QuerySet[PlatformAccount] | QuerySet[UnifiedUser], ids: set[int]) -> set[int]:
-    # no_key: rows that point here, new messages for one, do not wait. PostgreSQL locks in the order asked for.
+    # no_key: inserts of rows that point here, such as messages, do not wait. PostgreSQL locks in the given order.
     held = rows.select_for_update(no_key=True).filter(pk__in=ids).order_by("pk")
     return set(held.values_list("pk", flat=True)) if ids else set()
 
