@@ -1,4 +1,4 @@
-"""How long to wait before something that failed is tried again."""
+"""Pauses between attempts at something that fails."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import random
 
 
 def seconds(attempt: int, *, first: float, longest: float, least: float = 0.0) -> float:
-    """Seconds to wait after the `attempt`-th failure in a row, counted from 1.
+    """Return how many seconds to wait after the `attempt`-th failure in a row, counted from 1.
 
-    Random between `least` and a ceiling that begins at `first`, doubles with each attempt and stops at `longest`.
+    The value is random between `least` and a ceiling that begins at `first`, doubles with each attempt and stops at
+    `longest`.
     """
     ceiling = min(longest, first * 2 ** (min(attempt, 64) - 1))
     return random.uniform(least, max(least, ceiling))  # noqa: S311 - it spreads attempts and hides nothing

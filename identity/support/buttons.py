@@ -1,4 +1,4 @@
-"""What can be pressed instead of written."""
+"""Buttons: commands that a person presses instead of typing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """Pressing it is the same as writing `command`, which holds no secret. At most 64 bytes: Telegram takes no more."""
+    """A button that sends `command`, at most 64 bytes for Telegram, and without a secret."""
 
     label: str
     command: str

@@ -1,7 +1,7 @@
-"""The one clock that rules compare times by: the database's.
+"""The clock by which all times are compared: the database's.
 
-Workers' clocks may differ; PostgreSQL's is one for all. SQLite lives on one machine and has only milliseconds of its
-own, so there the worker's clock, in microseconds, is the database's.
+Workers' clocks may differ; PostgreSQL's is one for all. SQLite is used on one machine and has only milliseconds, so
+there the worker's clock, in microseconds, is used.
 """
 
 from __future__ import annotations
@@ -16,12 +16,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # before everything: "no bound", "no l
 
 
 def _moment(seconds: float) -> tuple[str, Any]:
-    """The moment so many seconds from now: SQL, and the one value in it. `clock_timestamp()` moves in a transaction
-    too.
-    """
+    """Return the SQL of the moment so many seconds from now, and its one parameter."""
     ahead = timedelta(seconds=seconds)
     if connection.vendor == "postgresql":
-        return "CLOCK_TIMESTAMP() + %s", ahead
+        return "CLOCK_TIMESTAMP() + %s", ahead  # unlike NOW(), it moves in a transaction
     return "%s", connection.ops.adapt_datetimefield_value(datetime.now(tz=UTC) + ahead)
 
 
@@ -46,25 +44,25 @@ class _Moment(Func):
 
 
 def now() -> Func:
-    """The present moment, as an expression for `filter`, `update` and `create`."""
+    """Return the present moment, as an expression for `filter`, `update` and `create`."""
     return _Moment(0.0)
 
 
 def seconds_from_now(seconds: float) -> Func:
-    """The moment `seconds` ahead (or behind, if negative), as an expression."""
+    """Return the moment `seconds` ahead (or behind, if negative), as an expression."""
     return _Moment(seconds)
 
 
 def bound(seconds: float = 0.0) -> Func:
-    """The moment `seconds` ahead (or behind), read once in a statement, so that an index finds what is due.
+    """Return the moment `seconds` ahead (or behind), read once in a statement, so that an index finds due rows.
 
-    PostgreSQL asks `clock_timestamp()` for each row, and so reads all of an index that it is compared with.
+    PostgreSQL calls `clock_timestamp()` for each row, and would read the whole index that it is compared with.
     """
     return _Moment(seconds, once=True)
 
 
 def read() -> datetime:
-    """The present moment as a value, aware, UTC: one query on PostgreSQL, none on SQLite."""
+    """Return the present moment as an aware datetime in UTC: one query on PostgreSQL, none on SQLite."""
     if connection.vendor != "postgresql":
         return datetime.now(tz=UTC)
     with connection.cursor() as cursor:

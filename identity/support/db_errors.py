@@ -1,4 +1,4 @@
-"""Errors that say nothing about what was asked: the database was not there, full, or held by somebody else."""
+"""Errors of the database itself, and not of a query: it is out of reach, full, or locked."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from pathlib import Path
 from django.db import connection
 from django.db.utils import InterfaceError, OperationalError
 
-STOOD_STILL = "25P03"  # PostgreSQL ended a transaction in which nothing was asked for too long
-# Classes of PostgreSQL's codes that are about the server and who may use it. Where it was not reached there is no code.
+STOOD_STILL = "25P03"  # PostgreSQL ended a transaction that was idle for too long
+# Classes of PostgreSQL's codes about the server and its users. A server that is out of reach gives no code.
 _ABOUT_SERVER = ("08", "28", "3D", "53", "57P")
 NO_TABLES = "The database is missing tables. Hint: run manage.py migrate."
 
 
 def is_away(error: BaseException | None) -> bool:
-    """Whether it is a matter of time."""
+    """Whether the database is out of reach, so that a later attempt may succeed."""
     return isinstance(error, OperationalError | InterfaceError) or sqlstate(error) == STOOD_STILL
 
 
 def sqlstate(error: BaseException | None) -> str:
-    """PostgreSQL's code for what went wrong; empty for another database. Source: PostgreSQL manual, appendix A."""
+    """Return PostgreSQL's code of an error (manual, appendix A); empty for another database."""
     return str(getattr(getattr(error, "__cause__", None), "sqlstate", None) or "")
 
 
 def sentence_of(error: BaseException) -> str:
-    """What is wrong with the database and what to do, for operators; empty for any other error.
+    """Tell operators what is wrong with the database and what to do; empty for any other error.
 
-    A driver's own words may quote the connection string: only what is known of them is looked for.
+    The driver's own text may quote the connection string, so it is only searched for known words.
     """
     if sqlstate(error) == "42P01" or "no such table" in str(error):
         return NO_TABLES

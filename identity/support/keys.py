@@ -1,6 +1,6 @@
-"""The deployment's secret keys: SECRET_KEY, with which things are written, and SECRET_KEY_FALLBACKS, its predecessors.
+"""The deployment's secret keys: SECRET_KEY, for all new values, and SECRET_KEY_FALLBACKS, its predecessors.
 
-What is stored as a keyed hash is looked up under every key, so that a new SECRET_KEY changes nothing that people see.
+Keyed hashes are looked up under every key, so that people notice nothing of a new SECRET_KEY.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ _RANDOM_BYTES = 12
 
 
 def known() -> list[str]:
-    """All keys, the one to write with first."""
+    """Return all keys, the one for new values first."""
     return list(dict.fromkeys([settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]))
 
 
 def hashes(salt: str, value: str | bytes) -> list[str]:
-    """64 hex digits under each key, the ones to write first. They tell the value to nobody without the key."""
+    """Return 64 hex digits under each key, the ones to store first. Without the key they do not reveal the value."""
     return [salted_hmac(salt, value, secret=key, algorithm="sha256").hexdigest() for key in known()]
 
 
 def new_nonce() -> bytes:
-    """16 bytes for one request, 12 of them random. The others mark today's key, from which its secrets are derived."""
+    """Return 16 bytes for one request: 12 random ones, and 4 that mark today's key, which derives its secrets."""
     return secrets.token_bytes(_RANDOM_BYTES) + _mark(known()[0])
 
 
 def key_of(nonce: bytes) -> str:
-    """The key that a nonce is marked with. Today's key if none of them is."""
+    """Return the key that a nonce is marked with; today's key if it is marked with none."""
     keys = known()
     return next((key for key in keys if nonce.endswith(_mark(key))), keys[0])
 

@@ -1,4 +1,4 @@
-"""Values that stand in the statement itself: no engine matches a parameter with the condition of an index."""
+"""Values written into the SQL statement: no engine matches a parameter with the condition of an index."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.db.models import CharField, Value
 
 
 class Literal(Value):
-    """A constant of the program, never what anybody wrote."""
+    """A constant of the program, never user input."""
 
     def __init__(self, text: str) -> None:
         if not text.replace(" ", "").isalpha() and text:

@@ -1,7 +1,7 @@
 """Migration operations that make and drop indexes while others read and write the table.
 
-For migrations with `atomic = False`. A migration that was interrupted can be run again: PostgreSQL leaves an index
-behind that is not valid, and all that came before it.
+For migrations with `atomic = False`. An interrupted migration can be run again, although PostgreSQL leaves an invalid
+index behind, and everything before it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Due rows, some at a time. A row that cannot be handled rests for a while, and the rows behind it go on."""
+"""Due rows, a portion at a time. A row that fails rests for a while, and the rows behind it go on."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ M = TypeVar("M", bound=models.Model)
 
 AT_ONCE = 500
 REST_SECONDS = 900.0
-_resting: dict[str, dict[Any, float]] = {}  # by what failed: primary keys, and until when by the monotonic clock
+_resting: dict[str, dict[Any, float]] = {}  # by what failed: primary key to the end of its rest, monotonic
 
 
 def awake(what: str, rows: QuerySet[M]) -> QuerySet[M]:
-    """These rows without those that failed lately in this process."""
+    """Return the rows without those that failed lately in this process."""
     now = monotonic()
     _resting[what] = {pk: until for pk, until in _resting.get(what, {}).items() if until > now}
     return rows.exclude(pk__in=list(_resting[what]))
 
 
 def handle(what: str, rows: QuerySet[M], step: Callable[[M], bool], *, most: int = AT_ONCE) -> int:
-    """Call `step` for up to `most` rows, each in a transaction of its own. For how many it returned True.
+    """Call `step` for up to `most` rows, each in a transaction of its own. Returns how many calls returned True.
 
-    Raises only when the database itself is out of reach.
+    Raises only if the database itself is out of reach.
     """
     while True:
-        some = list(awake(what, rows)[:most])
-        done = sum(attempt(what, row.pk, transaction.atomic(step), row) for row in some)
-        if done or len(some) < most or not _resting[what]:
+        portion = list(awake(what, rows)[:most])
+        done = sum(attempt(what, row.pk, transaction.atomic(step), row) for row in portion)
+        if done or len(portion) < most or not _resting[what]:
             return done
 
 
 def attempt(what: str, pk: Any, step: Callable[..., bool], *arguments: Any) -> bool:
-    """What `step` returns; False if it failed: then the row with this primary key rests."""
+    """Return what `step` returns, or False if it fails; then the row with this primary key rests."""
     try:
         return step(*arguments)
     except Exception as error:
@@ -54,7 +54,7 @@ def attempt(what: str, pk: Any, step: Callable[..., bool], *arguments: Any) -> b
 
 
 def delete(what: str, rows: QuerySet[Any], *, most: int = AT_ONCE) -> int:
-    """Delete up to `most` rows, in one statement where that works. How many there were."""
+    """Delete up to `most` rows, in one statement if that works. Returns how many."""
     pks = list(awake(what, rows).values_list("pk", flat=True)[:most])
     try:
         with transaction.atomic():
@@ -62,4 +62,4 @@ def delete(what: str, rows: QuerySet[Any], *, most: int = AT_ONCE) -> int:
     except Exception as error:
         if is_away(error):
             raise
-    return sum(attempt(what, pk, lambda one: bool(rows.order_by().filter(pk=one).delete()[0]), pk) for pk in pks)
+    return sum(attempt(what, pk, lambda row_pk: bool(rows.order_by().filter(pk=row_pk).delete()[0]), pk) for pk in pks)

@@ -1,4 +1,4 @@
-"""Addresses as pictures that a phone reads."""
+"""QR codes of addresses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import segno
 
 
 def picture(address: str) -> str:
-    """A `data:` address of an SVG, dark on white whatever the page's colours are; empty for no address."""
+    """Return a QR code as the `data:` address of an SVG, dark on white on any page; empty without an address."""
     if not address:
         return ""
     code = segno.make(address, error="m", micro=False)
