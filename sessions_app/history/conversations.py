@@ -1,8 +1,7 @@
-"""Which conversation a message belongs to, and with whom it is shared.
+"""Which conversation a message belongs to, and who shares it.
 
-Unity is a query over links where the database decides who somebody is: each account has a private conversation of its
-own. Any other resolver decides by the string it gives: that string is the conversation, and unity is the deployer's
-affair.
+Where the database decides who is who, each account has a private conversation of its own, and shared history is
+computed by a query over links. Any other resolver returns a string: that string names the conversation.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from sessions_app.models import Conversation, HistoryEntry, Lane
 
 
 def _without_resolver(platform: str | OuterRef, platform_user_id: str | OuterRef) -> Concat:
-    """`key_without_resolver` of columns."""
+    """`key_without_resolver` as a database expression."""
     return Concat(Value("bot_"), platform, Value("_"), platform_user_id, output_field=CharField())
 
 
-# Of a row with an `account`: the conversation that the account had while no resolver was configured.
+# For a row with an `account`: the conversation that the account had while no resolver was configured.
 _BEFORE_RESOLVERS = Subquery(
     Conversation.objects.filter(
         kind=Conversation.Kind.DM,
@@ -34,26 +33,26 @@ _BEFORE_RESOLVERS = Subquery(
         key=_without_resolver(OuterRef("account__platform"), OuterRef("account__platform_user_id")),
     ).values("pk")[:1]
 )
-# Of such a conversation: its account. The id is cut out of the key, so that the account is found in its index.
+# For such a conversation: its account. The id is cut out of the key, so that an index finds the account.
 _BY_KEY = PlatformAccount.objects.annotate(own_key=_without_resolver("platform", "platform_user_id")).filter(
     platform=OuterRef("platform"),
     platform_user_id=Substr(OuterRef("key"), Length(OuterRef("platform")) + len("bot__") + 1),
     own_key=OuterRef("key"),
 )
 
-# Of a private conversation: whose it is.
+# For a private conversation: its account.
 _OWNER = Coalesce("account_id", _BY_KEY.values("pk")[:1])
 
 
 def conversation_for(
     message: InboundMessage, account: PlatformAccount, resolver: Resolves | None
 ) -> tuple[Conversation, bool]:
-    """The conversation that `message` is said in, and whether it was made for it. Raises IdentityUnavailable."""
+    """The conversation of `message`, and whether this is its first message. Raises IdentityUnavailable."""
     return _direct(account, message.address, resolver) if message.is_private else _group(message.address)
 
 
 def direct(account: PlatformAccount, address: Address, resolver: Resolves | None) -> Conversation:
-    """The private conversation of an account, made at first use and moved to `address`. Raises IdentityUnavailable."""
+    """The private conversation of an account, created if missing, now at `address`. Raises IdentityUnavailable."""
     return _direct(account, address, resolver)[0]
 
 
@@ -63,7 +62,7 @@ def _direct(account: PlatformAccount, address: Address, resolver: Resolves | Non
 
 
 def is_computed(resolver: Resolves | None) -> bool:
-    """Whether unity is computed from links, so that rows stay where they were said and unlinking is exact."""
+    """Whether shared history is computed from links, so that rows are never moved and unlinking is exact."""
     return isinstance(resolver, DatabaseIdentityResolver)
 
 
@@ -80,8 +79,8 @@ def _group_key(address: Address) -> str:
 def storage_key(platform: str, platform_user_id: str, resolver: Resolves | None) -> str:
     """The key of an account's private conversation. Raises IdentityUnavailable.
 
-    `bot_{platform}_{id}` without a resolver, bit for bit; the account's own where unity is computed; else what is
-    resolved.
+    Without a resolver it is exactly `bot_{platform}_{id}`; with links in the database it is the account's own; else it
+    is the resolver's string.
     """
     if resolver is None:
         return key_without_resolver(platform, platform_user_id)
@@ -91,22 +90,22 @@ def storage_key(platform: str, platform_user_id: str, resolver: Resolves | None)
 
 
 def keyed(key: str, address: Address) -> Conversation:
-    """The private conversation under a key that a resolver gave, made at first use."""
+    """The private conversation under a resolver's key, created if missing."""
     return _at(Conversation.Kind.DM, key, address, None)[0]
 
 
 def group(address: Address) -> Conversation:
-    """The conversation of a group chat, or of one thread in it, made at first use."""
+    """The conversation of a group chat, or of one thread in it, created if missing."""
     return _group(address)[0]
 
 
 def find_group(address: Address) -> Conversation | None:
-    """The same, if there is one."""
+    """The conversation of a group chat or thread; None if it has none."""
     return Conversation.objects.filter(kind=Conversation.Kind.GROUP, key=_group_key(address)).first()
 
 
 def is_private(platform: str, chat_id: str, user_id: str) -> bool:
-    """Whether a chat is known to be one to one with this account. Where that cannot be known it counts as a group."""
+    """Whether a chat is known to be one to one with this account. Unknown chats count as groups."""
     if chat_id in {"", user_id}:
         return True
     if platform == "telegram" and re.fullmatch(r"[0-9]+", chat_id, re.ASCII):
@@ -119,8 +118,10 @@ def is_private(platform: str, chat_id: str, user_id: str) -> bool:
 
 def find_direct(key: str, resolver: Resolves | None) -> Conversation | None:
     """The private conversation under `key`, if `resolver` has one there."""
-    kept = Conversation.objects.filter(kind=Conversation.Kind.DM, key=key, account__isnull=not is_computed(resolver))
-    return kept.select_related("account").first()
+    direct_chats = Conversation.objects.filter(
+        kind=Conversation.Kind.DM, key=key, account__isnull=not is_computed(resolver)
+    )
+    return direct_chats.select_related("account").first()
 
 
 def before_resolvers(platform: str, platform_user_id: str) -> Conversation | None:
@@ -129,9 +130,9 @@ def before_resolvers(platform: str, platform_user_id: str) -> Conversation | Non
 
 
 def owner_of_event() -> Subquery:
-    """The account whose private conversation an event is in, None in a group: to annotate events with."""
-    its_place = Conversation.objects.filter(pk=OuterRef("conversation"))
-    return Subquery(its_place.annotate(owner=_OWNER).values("owner")[:1])
+    """An annotation for events: the account whose private conversation the event is in; None in a group."""
+    conversation = Conversation.objects.filter(pk=OuterRef("conversation"))
+    return Subquery(conversation.annotate(owner=_OWNER).values("owner")[:1])
 
 
 def before_resolvers_of_accounts() -> QuerySet[Conversation]:
@@ -151,24 +152,25 @@ def of_accounts(account_ids: Collection[int]) -> QuerySet[Conversation]:
 
 
 def last_used_by(unified_user_id: str) -> Conversation | None:
-    """The private conversation in which a person said or was told something last, over all accounts linked to them."""
+    """The private conversation of a person's linked accounts that was used last."""
     return _latest(_links_of(unified_user_id))
 
 
 def preferred_of(unified_user_id: str) -> Conversation | None:
-    """Where a person wants to be told what nobody asked for just now; without a wish, where they were last. An account
-    that is linked for less than a day draws nothing away from older ones.
+    """The private conversation for messages that a person did not ask for: the preferred one, else the last used one.
+
+    An account that is linked for less than a day comes after all older ones.
     """
-    links = _links_of(unified_user_id).exclude(account__conversation__chat_id="")  # a program wrote there, nobody else
-    wanted = links.filter(user__preferred=F("account"))
-    return _latest(wanted) or _latest(linking.established(links)) or _latest(links)
+    links = _links_of(unified_user_id).exclude(account__conversation__chat_id="")  # only programs wrote there
+    preferred = links.filter(user__preferred=F("account"))
+    return _latest(preferred) or _latest(linking.established(links)) or _latest(links)
 
 
 def account_of(unified_user_id: str, *, platform: str) -> PlatformAccount | None:
-    """An account of a person who has written nowhere: that on `platform`, else the one that was linked first."""
+    """An account of a person: the first one on `platform`, else the one that was linked first."""
     links = _links_of(unified_user_id).select_related("account").order_by("since", "pk")
-    theirs = [link.account for link in links]
-    return next((one for one in theirs if one.platform == platform), theirs[0] if theirs else None)
+    accounts = [link.account for link in links]
+    return next((account for account in accounts if account.platform == platform), accounts[0] if accounts else None)
 
 
 def _links_of(unified_user_id: str) -> QuerySet[AccountLink]:
@@ -176,16 +178,17 @@ def _links_of(unified_user_id: str) -> QuerySet[AccountLink]:
 
 
 def _latest(links: QuerySet[AccountLink]) -> Conversation | None:
-    """Of the linked accounts' private conversations the one that was used last."""
+    """The private conversation of these accounts that was used last."""
     newest = HistoryEntry.objects.filter(conversation=OuterRef("pk")).order_by("-said_at", "-id")
-    theirs = Conversation.objects.filter(account__in=links.values("account")).select_related("account")
-    used = theirs.annotate(last=Subquery(newest.values("said_at")[:1]))
+    chats = Conversation.objects.filter(account__in=links.values("account")).select_related("account")
+    used = chats.annotate(last=Subquery(newest.values("said_at")[:1]))
     return used.order_by(F("last").desc(nulls_last=True), "-pk").first()
 
 
 def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) -> tuple[Conversation, bool]:
-    """The conversation, at `address` from now on, and whether nobody has been heard there before: it is a new one, or
-    only programs have written in it.
+    """The conversation, now at `address`, and whether this is its first message from a person.
+
+    It may have been created before by a program that wrote there.
     """
     place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
     conversation = Conversation.objects.filter(kind=kind, key=key, account=account).first()
@@ -200,24 +203,26 @@ def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) 
 
 
 def of_people(user_ids: Collection[int]) -> dict[int, tuple[int, ...]]:
-    """The ids of the private conversations that these people have now, by person: served one turn at a time. With those
-    that their accounts had while no resolver was configured.
+    """The ids of the private conversations of these people, by person: one lane each.
+
+    They include those that the accounts had while no resolver was configured.
     """
-    theirs: dict[int, tuple[int, ...]] = dict.fromkeys(user_ids, ())
+    chats: dict[int, tuple[int, ...]] = dict.fromkeys(user_ids, ())
     if user_ids:
         linked = AccountLink.objects.live().filter(user__in=set(user_ids)).annotate(before=_BEFORE_RESOLVERS)
         for user_id, *pks in linked.values_list("user", "account__conversation", "before"):
-            theirs[user_id] = (*theirs[user_id], *filter(None, pks))
-    return {user_id: tuple(sorted(pks)) for user_id, pks in theirs.items()}
+            chats[user_id] = (*chats[user_id], *filter(None, pks))
+    return {user_id: tuple(sorted(pks)) for user_id, pks in chats.items()}
 
 
 def places_of(conversation_ids: Collection[int]) -> dict[int, tuple[int | None, tuple[int, ...]]]:
-    """Whose each of these conversations is (the account, None for a group), and the ids of the one or two private
-    conversations of that account. One that is gone is left out.
+    """The account of each of these conversations (None for a group), and the ids of its one or two conversations.
+
+    A deleted conversation is left out.
     """
-    asked = Conversation.objects.filter(pk__in=conversation_ids).annotate(
+    conversations = Conversation.objects.filter(pk__in=conversation_ids).annotate(
         owner=_OWNER,
         twin=Coalesce(_BEFORE_RESOLVERS, _BY_KEY.values("conversation")[:1]),
     )
-    rows = asked.values_list("pk", "owner", "twin")
+    rows = conversations.values_list("pk", "owner", "twin")
     return {pk: (owner, tuple(sorted(filter(None, (pk, twin))))) for pk, owner, twin in rows}

@@ -1,4 +1,4 @@
-"""Everything that an account may carry off, as a file. Bounded: what is older comes in the next file."""
+"""Everything that an account may read, as a file. A file is bounded: older entries come in the next one."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from sessions_app.history.window import Page
 from sessions_app.messages import Line
 from sessions_app.models import Conversation
 
-MAX_ENTRIES = 20_000  # entries of one file
-MAX_CHARACTERS = 4_000_000  # characters after which a file takes no more of them
-AT_ONCE = 200  # entries that are read together
+MAX_ENTRIES = 20_000  # entries in one file
+MAX_CHARACTERS = 4_000_000  # characters after which a file takes no more entries
+AT_ONCE = 200  # entries in one query
 
 Read = Callable[..., Page]  # the newest `limit` before `before`
 
 
 def export(account: PlatformAccount, kind: str, *, before: str = "") -> tuple[str, str]:
-    """A file, as its text and the `before` of the file with what is older (empty if there is none). `kind`: json, html.
+    """The text of a file, and the `before` of the file with older entries ("" if there is none). kind: json or html.
 
-    What others of the person said goes along only if the account's own link has lived for a day. This is not one
-    transaction: on SQLite nobody could write meanwhile.
+    It has entries of the person's other accounts only if the account's own link is a day old. This is not one
+    transaction, in which nobody else could write on SQLite.
     """
     own = AccountLink.objects.live().filter(account=account).select_related("user").first()
     is_all = own is not None and linking.is_established(own)
@@ -40,11 +40,14 @@ def export(account: PlatformAccount, kind: str, *, before: str = "") -> tuple[st
         kind="exported", actor=audit.actor(account), account=account, entries=len(page.lines), shared=int(is_all)
     )
     content = {"account": account, "accounts": accounts, "page": page, "groups": groups, "at": clock.read()}
-    return (_as_html(content) if kind == "html" else _as_json(content)), page.older
+    if kind == "html":
+        described = [labels.described(member) for member in accounts]
+        return render_to_string("sessions_app/export.html", {**content, "described": described}), page.older
+    return _as_json(content), page.older
 
 
 def older_than(account: PlatformAccount, before: str) -> str:
-    """The `before` of the file that comes after the one of this `before`; empty if there is none."""
+    """The `before` of the file that follows the one with this `before`; "" if there is none."""
     own = AccountLink.objects.live().filter(account=account).first()
     return _page(account, is_all=own is not None and linking.is_established(own), before=before).older
 
@@ -57,7 +60,7 @@ def _page(account: PlatformAccount, *, is_all: bool, before: str) -> Page:
 
 
 def _filled(read: Read, before: str = "") -> Page:
-    """As many entries as a file takes, read a few at a time: all at once, long ones would fill the memory."""
+    """As many entries as a file takes, read in portions, as long entries would fill the memory."""
     lines: list[tuple[Line, ...]] = []
     count = length = 0
     while True:
@@ -66,7 +69,7 @@ def _filled(read: Read, before: str = "") -> Page:
         count, length = count + len(page.lines), length + sum(len(line.text) for line in page.lines)
         before = page.older
         if not before or count >= MAX_ENTRIES or length >= MAX_CHARACTERS:
-            return Page(tuple(line for some in lines for line in some), before)
+            return Page(tuple(line for portion in lines for line in portion), before)
 
 
 def _as_json(content: dict[str, Any]) -> str:
@@ -74,7 +77,7 @@ def _as_json(content: dict[str, Any]) -> str:
     file = {
         "exported_at": content["at"].isoformat(),
         "account": _account(content["account"]),
-        "accounts": [_account(one) for one in content["accounts"]],
+        "accounts": [_account(member) for member in content["accounts"]],
         "entries": [_entry(line) for line in page.lines],
         "own_words_in_groups": [_entry(line) for line in content["groups"]],
         "is_complete": not page.older,
@@ -90,8 +93,3 @@ def _account(account: PlatformAccount) -> dict[str, str]:
 def _entry(line: Line) -> dict[str, str]:
     place = {"platform": line.platform, "source": line.source, "source_label": line.source_label}
     return {"at": line.said_at.isoformat(), "role": line.role, "text": line.text, **place}
-
-
-def _as_html(content: dict[str, Any]) -> str:
-    described = [labels.described(one) for one in content["accounts"]]
-    return render_to_string("sessions_app/export.html", {**content, "described": described})

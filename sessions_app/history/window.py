@@ -1,4 +1,4 @@
-"""What was said, and who may read it. This module is the only road from history to an agent, a page or an export."""
+"""History, and who may read it. Agents, pages and exports read history only through this module."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from identity.support import clock
 from sessions_app.messages import Line
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent
 
-# One statement, so that links, bounds and entries are of one moment. For each conversation that may be read it finds
-# where the newest `limit` readable entries begin, in the index `entries_in_order`, and reads on from there: the cost
-# grows with `limit` and the number of linked accounts, never with history, except that a disowned link is read over.
-# CROSS JOIN keeps SQLite from reading the entries first, NOT MATERIALIZED from reading all links or entries.
+# One statement, so that links, bounds and entries are of one moment. For each conversation that may be read, the index
+# `entries_in_order` shows where the newest `limit` readable entries begin, and the statement reads on from there. So
+# the cost grows with `limit` and the number of linked accounts, not with history, except that it reads past a disowned
+# link. CROSS JOIN keeps SQLite from reading entries first, NOT MATERIALIZED from reading all links or entries.
 _READ = """
 WITH twin AS (
 {twin}
@@ -75,7 +75,7 @@ NEWEST_FIRST = """
 ORDER BY e.said_at DESC, e.id DESC
 LIMIT %(limit)s
 """
-# Bounded within each conversation: with one limit around all, PostgreSQL may come to sort every entry that there is.
+# Bounded within each conversation: with one limit around all, PostgreSQL may sort every entry in the table.
 _NEWEST_ON_POSTGRESQL = """
 FROM readable CROSS JOIN LATERAL (
     SELECT entry.* FROM sessions_app_historyentry entry
@@ -85,7 +85,7 @@ FROM readable CROSS JOIN LATERAL (
     ORDER BY entry.said_at DESC, entry.id DESC LIMIT %(limit)s) e
 WHERE {is_chosen}
 """
-# SQLite has no LATERAL: from where the n-th newest begins, in a subquery of its own.
+# SQLite has no LATERAL: a subquery finds where the n-th newest entry begins.
 _NEWEST_ON_SQLITE = """
 FROM readable CROSS JOIN sessions_app_historyentry e INDEXED BY entries_in_order
 WHERE {is_chosen} AND e.conversation_id = readable.id
@@ -102,7 +102,7 @@ WHERE {is_chosen} AND e.conversation_id = readable.id
 """
 _FUNCTIONS = {
     "postgresql": {"latest": "GREATEST", "first": "LEAST", "by_user": "", "newest": _NEWEST_ON_POSTGRESQL},
-    # Left alone, and for a plain equality too, SQLite may read all links to make a filter of them: hence also the IN.
+    # Without this, or with a plain equality, SQLite may read all links to build a filter: hence also the IN.
     "sqlite": {
         "latest": "MAX",
         "first": "MIN",
@@ -110,8 +110,9 @@ _FUNCTIONS = {
         "newest": _NEWEST_ON_SQLITE,
     },
 }
-# An account's private chat goes on in another conversation when a resolver is configured, or taken away: where no
-# resolver is, its key is the account's own, which no other account can have (see resolve_with). Both are read as one.
+# An account's private chat continues in another conversation, its twin, when a resolver is configured or removed.
+# Without a resolver, the key is the account's own, which no other account can have (see resolve_with). Both are read as
+# one.
 _IS_WITHOUT_RESOLVER = """c.kind = 'dm' AND c.account_id IS NULL AND c.platform = a.platform
         AND c.key = 'bot_' || a.platform || '_' || a.platform_user_id"""
 _TWIN_OF_ACCOUNT = """
@@ -136,14 +137,14 @@ _WINDOW = {
     "is_window": "TRUE",
 }
 _EVERYTHING = {"hidden_before": "%(epoch)s", "is_window": "FALSE"}
-# Also where a page begins the statement reads from the index on, so that old pages cost no more than new ones.
+# A page begins at the index too, so that old pages cost no more than new ones.
 _BEFORE = """AND {entry}.said_at <= %(before_at)s
     AND ({entry}.said_at < %(before_at)s OR {entry}.id < %(before_id)s)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A conversation that may be read: what was said there after `after`. `account_id` is empty for a group."""
+    """A conversation whose entries after `after` may be read. account_id: None for a group."""
 
     conversation_id: int
     account_id: int | None
@@ -152,7 +153,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group in which an account wrote, last at `last_at`."""
+    """A group in which an account wrote, most recently at `last_at`."""
 
     conversation_id: int
     platform: str
@@ -162,7 +163,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some entries, oldest first. `older` names the page before, empty if there is none; `end` where this one ends."""
+    """Some entries, oldest first. older: the `before` of the page before, or "". end: the cursor of the last entry."""
 
     lines: tuple[Line, ...]
     older: str = ""
@@ -170,56 +171,56 @@ class Page:
 
 
 def readable(conversation: Conversation, *, limit: int, speaker: Pair | None = None) -> tuple[Line, ...]:
-    """The newest `limit` entries that may be read in `conversation`, oldest first, `/new` or not.
+    """The newest `limit` entries that may be read in `conversation`, oldest first, including those before `/new`.
 
-    `speaker`: the account that asks (platform and id). Where a resolver's string is the conversation of several
-    accounts, what this one said while no resolver was configured may be read, too.
+    speaker: the account that asks (platform and id). If several accounts share a resolver's string, this account may
+    also read what it said while no resolver was configured.
     """
     return tuple(line(row) for row in _read(conversation, limit, _EVERYTHING, speaker=speaker))
 
 
 def window_for(conversation: Conversation, *, limit: int, speaker: Pair | None = None) -> tuple[Line, ...]:
-    """What an agent gets in `conversation`, the newest `limit`, oldest first.
+    """The newest `limit` entries for an agent in `conversation`, oldest first.
 
-    That is the readable entries, less what `/new` put behind, and less what anybody of a person said or was answered
-    while a link of that person lived that was disowned later. An answer from then to an earlier message is left out,
-    too: it may say what was said in the link. `speaker` as in `readable`.
+    These are the readable entries, without those before `/new`, and without those that were written during a link that
+    was disowned later. An answer from that time to an earlier message is left out too, as it may repeat words of the
+    link. speaker: as in `readable`.
     """
     return tuple(line(row) for row in _read(conversation, limit, _WINDOW, speaker=speaker))
 
 
 def page(conversation: Conversation, *, limit: int, before: str = "", only: int | None = None) -> Page:
-    """The newest `limit` readable entries before those of the page that gave `before` as its `older`.
+    """The newest `limit` readable entries before the page whose `older` is `before`; "" or an invalid one: the newest.
 
-    `only` one conversation of those in `places`. A `before` that nobody gave means the newest.
+    only: the id of one conversation of those in `places`.
     """
     is_chosen = "TRUE" if only is None else "readable.id = %(only)s"
     return _page(_read(conversation, limit + 1, _EVERYTHING, before=before, is_chosen=is_chosen, only=only), limit)
 
 
 def own_page(conversation: Conversation, *, limit: int, before: str = "") -> Page:
-    """The same of what the account of a private `conversation` said itself, and was answered."""
+    """As `page`, but only what the account of a private `conversation` itself said, and its answers."""
     own, account = "readable.account_id = %(only)s", conversation.account_id
     return _page(_read(conversation, limit + 1, _EVERYTHING, before=before, is_chosen=own, only=account), limit)
 
 
 def _page(rows: list[Any], limit: int) -> Page:
-    """Of rows of which there is one too many if there is an older page."""
+    """The page of these rows. There is one row more than `limit` if there is an older page."""
     shown = rows[-limit:]
     older = cursor(shown[0]) if len(rows) > limit else ""
     return Page(tuple(line(row) for row in shown), older, cursor(shown[-1]) if shown else "")
 
 
 def own_words(account: PlatformAccount, *, limit: int, before: str = "", only: int | None = None) -> Page:
-    """The newest `limit` that an account wrote in groups, or in `only` that one: the author may read them anywhere.
+    """The newest `limit` entries that an account wrote in groups: its author may read them anywhere.
 
-    Nothing that others said there goes along, and no answer: it was given to all, and may repeat what others said.
+    only: the id of one group. Words of others are left out, and so are answers, which may repeat them.
     """
-    said = _own_words(account) if only is None else _own_words(account).filter(conversation=only)
+    entries = _own_words(account) if only is None else _own_words(account).filter(conversation=only)
     if place := _read_cursor(before):
-        said = said.filter(Q(said_at__lt=place[0]) | Q(said_at=place[0], pk__lt=place[1]))
+        entries = entries.filter(Q(said_at__lt=place[0]) | Q(said_at=place[0], pk__lt=place[1]))
     columns = ("pk", "role", "text", "said_at", "source", "source_label", "platform")
-    return _page(list(said.order_by("-said_at", "-pk").values_list(*columns)[: limit + 1])[::-1], limit)
+    return _page(list(entries.order_by("-said_at", "-pk").values_list(*columns)[: limit + 1])[::-1], limit)
 
 
 def _own_words(account: PlatformAccount) -> QuerySet[HistoryEntry]:
@@ -228,16 +229,16 @@ def _own_words(account: PlatformAccount) -> QuerySet[HistoryEntry]:
 
 
 def groups_of(account: PlatformAccount, *, limit: int) -> list[Group]:
-    """Where an account wrote, the newest `limit`. The names are those that it saw when it wrote there last."""
+    """The `limit` groups where an account wrote most recently, with the names of that time."""
     last = InboundEvent.objects.filter(conversation=OuterRef("conversation"), account=account).order_by("-pk")
-    found = _own_words(account).values("conversation", "conversation__platform").annotate(at=Max("said_at"))
-    named = found.annotate(name=Subquery(last.values("chat_name")[:1])).order_by("-at", "conversation")
+    groups = _own_words(account).values("conversation", "conversation__platform").annotate(at=Max("said_at"))
+    named = groups.annotate(name=Subquery(last.values("chat_name")[:1])).order_by("-at", "conversation")
     rows = named.values_list("conversation", "conversation__platform", "name", "at")[:limit]
     return [Group(pk, platform, name or "", moment(at)) for pk, platform, name, at in rows]
 
 
 def places(conversation: Conversation, *, speaker: Pair | None = None) -> list[Place]:
-    """What may be read in `conversation`: itself, and what others of the person share with it, as `readable` says."""
+    """What may be read in `conversation`: itself, and what the person's other accounts share with it."""
     wanted = "SELECT readable.id, readable.account_id, readable.after FROM readable ORDER BY readable.id"
     rows = select(conversation, wanted, {}, speaker=speaker)
     return [Place(pk, account, moment(after)) for pk, account, after in rows]
@@ -246,10 +247,10 @@ def places(conversation: Conversation, *, speaker: Pair | None = None) -> list[P
 def select(
     conversation: Conversation, wanted: str, values: Mapping[str, Any], *, speaker: Pair | None = None
 ) -> list[Any]:
-    """Rows of a statement that begins with what may be read in `conversation`.
+    """Rows of the query `wanted` over what may be read in `conversation`.
 
-    `wanted` reads from `readable (id, account_id, after)`: an entry may be read if it is in that conversation and was
-    said after that. Nothing else decides about it. `speaker` as in `readable`.
+    wanted: reads from `readable (id, account_id, after)`. An entry may be read exactly if it is in such a conversation
+    and was said after `after`. speaker: as in `readable`.
     """
     return _select(conversation, wanted, values, _EVERYTHING, speaker)
 
@@ -264,11 +265,11 @@ def _read(
     only: int | None = None,
     speaker: Pair | None = None,
 ) -> list[Any]:
-    """Rows, oldest first."""
+    """The newest `limit` rows of ENTRIES, oldest first."""
     place = _read_cursor(before)
     newest = _FUNCTIONS[connection.vendor]["newest"].format(
         is_chosen=is_chosen,
-        **{f"before_{one}": _BEFORE.format(entry=one) if place else "" for one in ("e", "nth", "entry")},
+        **{f"before_{alias}": _BEFORE.format(entry=alias) if place else "" for alias in ("e", "nth", "entry")},
     )
     values: dict[str, Any] = {"skip": limit - 1, "limit": limit, "only": only}
     if place:
@@ -294,12 +295,12 @@ def _select(
 
 
 def _twin_of(conversation: Conversation, speaker: Pair | None) -> tuple[str, dict[str, str]]:
-    """What finds the other conversation of an account whose private chat this is, and its values."""
+    """The subquery that finds the twin of a private conversation, and its values."""
     if conversation.account_id is not None or conversation.kind != Conversation.Kind.DM:
         return _TWIN_OF_ACCOUNT, {}
     platform = conversation.platform
     user = conversation.key.removeprefix(key_without_resolver(platform, ""))
-    if user != conversation.key:  # no resolver: what others said under a resolver stays theirs
+    if user != conversation.key:  # no resolver: entries of others under a resolver stay theirs
         return _TWIN_BY_KEY + _TWIN_WITH_ACCOUNT, {"platform": platform, "user": user, "twin": f"{platform}:{user}"}
     own = conversation.key.removeprefix(stranger_key(platform, ""))
     asker = speaker or ((platform, own) if own != conversation.key else None)
@@ -309,59 +310,58 @@ def _twin_of(conversation: Conversation, speaker: Pair | None) -> tuple[str, dic
 
 
 def line(row: Any) -> Line:
-    """A row of ENTRIES."""
+    """The line of a row of ENTRIES."""
     _pk, role, text, said_at, *about = row
     return Line(role, text, moment(said_at), *(value or "" for value in about))
 
 
 def moment(value: datetime | str) -> datetime:
-    """As SQLite gives it: without a time zone, and as text where it was computed."""
+    """A time as SQLite returns it: without a time zone, and as text where it is computed."""
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def cursor(row: Any, *, behind: bool = False) -> str:
-    """Where a row of ENTRIES begins, or ends. It looks nothing up, so nobody learns where others' entries stand."""
+    """The place before a row of ENTRIES, or `behind` it. It reveals nothing about other people's entries."""
     return f"{(moment(row[3]) - clock.EPOCH) // timedelta(microseconds=1)}-{row[0] + behind}"
 
 
 def _read_cursor(text: str) -> tuple[datetime, int] | None:
-    found = re.fullmatch(r"([0-9]{1,17})-([0-9]{1,18})", text, re.ASCII)
-    return (clock.EPOCH + timedelta(microseconds=int(found[1])), int(found[2])) if found else None
+    match = re.fullmatch(r"([0-9]{1,17})-([0-9]{1,18})", text, re.ASCII)
+    return (clock.EPOCH + timedelta(microseconds=int(match[1])), int(match[2])) if match else None
 
 
 def announce(places: Iterable[Conversation], authors: Iterable[int] = ()) -> None:
-    """Say to pages that are open now that something was said in these, in the caller's transaction.
+    """Notify open pages of new entries in these conversations, in the caller's transaction.
 
-    `authors`: accounts (primary keys) whose own words are shown to them wherever they said them.
+    authors: primary keys of accounts, which see their own words wherever they wrote them.
     """
     live.announce(live.topics(accounts=[*(place.account_id for place in places), *authors]), "messages")
 
 
 @transaction.atomic
 def reset_context(conversation: Conversation, *, at: datetime, of_all: bool = False) -> bool:
-    """Put everything said up to `at` behind, for all accounts of the person: agents get it no more, pages show it.
+    """Hide everything up to `at` from agents, for all accounts of the person. Pages still show it.
 
-    While a link is new it moves none that was linked before it or with it, or a stranger could make an agent forget.
-    False then.
-    With `of_all` it is the deployer's own program that asks, and moves all.
+    A new link does not reset accounts that were linked before it or with it, as a stranger could make an agent forget;
+    then return False. of_all: whether the deployer's own program asks, which resets all.
     """
     if conversation.account is None:
         Conversation.objects.filter(pk=conversation.pk).update(window_from=Greatest("window_from", at))
         return True
-    mine = conversation.account.pk
-    held = linking.hold_links_of(conversation.account)  # in the order of all locks, before any row changes
-    own = next((link for link in held if link.account_id == mine), None)
-    everybody = {mine, *(link.account_id for link in held)}
-    meant = {mine, *(link.account_id for link in held if of_all or (own and linking.may_put_behind(own, link)))}
-    PlatformAccount.objects.filter(pk__in=meant).update(window_from=Greatest("window_from", at))
-    return everybody <= meant
+    account_id = conversation.account.pk
+    links = linking.hold_links_of(conversation.account)  # in the order of all locks, before any row changes
+    own = next((link for link in links if link.account_id == account_id), None)
+    everybody = {account_id, *(link.account_id for link in links)}
+    reset = {account_id, *(link.account_id for link in links if of_all or (own and linking.may_put_behind(own, link)))}
+    PlatformAccount.objects.filter(pk__in=reset).update(window_from=Greatest("window_from", at))
+    return everybody <= reset
 
 
 def entry(conversation: Conversation, **fields: Any) -> HistoryEntry:
-    """A new, unsaved entry of `conversation`; the address is the conversation's unless given.
+    """An unsaved entry of `conversation`, with the conversation's address unless another is given.
 
-    All but a reply counts as written when it was said: it knows nothing of what came in between.
+    Only a reply may be written later than it is dated: it may repeat what was said in between.
     """
     place = {"platform": conversation.platform, "chat_id": conversation.chat_id, "thread_id": conversation.thread_id}
     if fields.get("source") != HistoryEntry.Source.REPLY and "said_at" in fields:
