@@ -1,8 +1,8 @@
-"""What is said in a browser: by an account that is attached there, in that account's own private conversation.
+"""Messages that are written in a browser, by an attached account, in that account's own private conversation.
 
-A browser is a place and nobody's account, so it has a door of its own: what adapters hand to the inbox can never name
-an account of another platform. The event says `web` and the browser's id, which is where its answer goes. The
-conversation keeps the address of the app's own chat: notices, and everything about linking, never come here.
+A browser is a place, not an account, so it does not use the adapters' inbox, which never accepts an account of another
+platform. The event names `web` and the browser's id, which is where its answer goes. The conversation keeps the address
+of the app's own chat, so notices and messages about linking never appear in the browser.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_KEY = 64
 
 
 class Answer(StrEnum):
-    """What came of saying something. Only SENT means that it was kept."""
+    """The result of writing a message. Only SENT means that it is stored."""
 
     SENT = auto()
     ENDED = auto()  # the browser has signed out or run out
@@ -48,9 +48,10 @@ class Answer(StrEnum):
 
 @transaction.atomic
 def say(*, browser: Browser, account_id: int, text: str, key: str) -> Answer:
-    """Store what somebody writes in a browser as `account_id`, the same words once for each `key` of that browser.
+    """Store a message of the account `account_id` in a browser, durably on return.
 
-    Durable on return. One at a time of a browser, so the limit and the key hold however many tabs it has.
+    The same text is stored once for each `key`. A lock on the browser keeps the limit and the key exact, however many
+    tabs it has.
     """
     if not browser_sessions.hold(browser):
         return Answer.ENDED
@@ -58,28 +59,24 @@ def say(*, browser: Browser, account_id: int, text: str, key: str) -> Answer:
     native_key, *older = _native_keys(browser, key, text)
     if known := InboundEvent.objects.filter(platform=BROWSER, native_key__in=[native_key, *older]).first():
         return Answer.SECRET if known.kind == InboundEvent.Kind.PAIRING else Answer.SENT
-    if _has_said_too_much(browser):
+    recent = {"platform": BROWSER, "chat_id": str(browser.pk), "received_at__gt": clock.seconds_from_now(-1)}
+    if InboundEvent.objects.filter(**recent).count() >= MAX_A_SECOND:
         return Answer.TOO_OFTEN
-    browser_sessions.touch(
-        browser
-    )  # which holds what is attached, so that nobody is signed out between here and the commit
-    account = next((one for one in browser_sessions.readable(browser) if one.pk == account_id), None)
+    browser_sessions.touch(browser)  # it locks the attachments, so that nobody is signed out before the commit
+    account = next((account for account in browser_sessions.readable(browser) if account.pk == account_id), None)
     if account is None:
         return Answer.UNCONFIRMED
     return _problem_with(text) or _keep(browser, account, text, native_key)
 
 
 def _native_keys(browser: Browser, key: str, text: str) -> list[str]:
-    """With the words, since a page that comes back from the browser's memory may have new words under an old key. By
-    a keyed hash: they may be a code, which nobody shall find by trying. Under each key, today's first.
+    """The message's keys, one for each secret key, today's first.
+
+    They include the text, as a page that the browser restores may have a new text under an old key. The text is hashed
+    with a secret key, as it may be a code that nobody may find by trying.
     """
-    words = keys.hashes("sessions_app.browser_chat", text.encode("utf-8", "surrogatepass"))
-    return [f"{browser.pk.hex} {one[:32]} {key[:MAX_KEY]}" for one in words]
-
-
-def _has_said_too_much(browser: Browser) -> bool:
-    lately = {"platform": BROWSER, "chat_id": str(browser.pk), "received_at__gt": clock.seconds_from_now(-1)}
-    return InboundEvent.objects.filter(**lately).count() >= MAX_A_SECOND
+    hashes = keys.hashes("sessions_app.browser_chat", text.encode("utf-8", "surrogatepass"))
+    return [f"{browser.pk.hex} {text_hash[:32]} {key[:MAX_KEY]}" for text_hash in hashes]
 
 
 def _problem_with(text: str) -> Answer | None:
@@ -95,8 +92,8 @@ def _problem_with(text: str) -> Answer | None:
 
 
 def _keep(browser: Browser, account: PlatformAccount, text: str, native_key: str) -> Answer:
-    """Of what is about linking the key alone, as everywhere."""
-    nowhere = Address(account.platform, "")  # which leaves the conversation's address as it is
+    """Store the message; of one about linking, only its key. Codes count as typed only in the app's own chat."""
+    nowhere = Address(account.platform, "")  # leaves the conversation's address as it is
     conversation = conversations.direct(account, nowhere, DatabaseIdentityResolver())
     intent = classify(text)
     is_secret = linking_commands.is_secret(intent, account) or _is_number_of_the_page(intent, browser)
@@ -117,7 +114,7 @@ def _keep(browser: Browser, account: PlatformAccount, text: str, native_key: str
 
 
 def _is_number_of_the_page(intent: Intent, browser: Browser) -> bool:
-    """Whether it may be the number that this browser's own handshake shows or asks for."""
+    """Whether the text may hold the number that this browser's own handshake shows or asks for."""
     request = pair_in_browser.current(browser) if intent.possible_numbers else None
     return request is not None and request.claimed_at is not None and pair_in_browser.is_live(request)
 
@@ -126,27 +123,18 @@ def _is_number_of_the_page(intent: Intent, browser: Browser) -> bool:
 
 
 def arrive(message: OutgoingMessage) -> bool:
-    """Tell the browser's pages that something is there for them. False if nobody can ever see it.
+    """Notify the browser's pages of a message. False if nobody can ever see it.
 
-    An answer that is in history is seen by whoever comes back, in whatever browser. The rest, what the bot itself says,
-    is seen only where it was asked for.
+    An answer in history can be read in any browser. The bot's other messages can be seen only in the browser that they
+    answer.
     """
-    browser = _named(message.address.chat_id)
-    if browser is None:
+    try:
+        browser = UUID(message.address.chat_id)
+    except ValueError:  # a deployer's own message, to somewhere else
         return False
     live.announce(live.topics(browsers=[browser]), BROWSER_EVENT)
     delivery = OutboundDelivery.objects.filter(nonce=message.nonce).select_related("event").first()
     if delivery is None or delivery.event is None:
         return False
-    return delivery.entry_id is not None or _is_attached(browser, delivery.event.account_id)
-
-
-def _named(chat_id: str) -> UUID | None:
-    try:
-        return UUID(chat_id)
-    except ValueError:  # a deployer's own message, to somewhere else
-        return None
-
-
-def _is_attached(browser: UUID, account_id: int) -> bool:
-    return attachments.live_attachments().filter(browser=browser, account=account_id).exists()
+    attached = attachments.live_attachments().filter(browser=browser, account=delivery.event.account_id)
+    return delivery.entry_id is not None or attached.exists()

@@ -1,13 +1,12 @@
-"""What a browser's chat shows at this moment: history above the input, what waits for its turn, what the bot says."""
+"""What a browser's chat shows now: history above the input, messages that wait for their turn, and the bot's notes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from identity import labels
 from identity.browsers import sessions as browser_sessions
@@ -17,15 +16,17 @@ from sessions_app.messages import BROWSER, Line
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
 
 LINES = 50
-NOTES = 20  # of what is not history: commands, their answers, and what went wrong
+NOTES = 20  # lines that are not history: commands, their answers, and failures
 
 Kind, Status = InboundEvent.Kind, InboundEvent.Status
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One line. `role` is user, assistant, assistant draft or note; `key` stays the same while the line does, for
-    whoever follows.
+    """One line of the chat.
+
+    key: the same as long as the line is shown, for the script that updates the page. role: user, assistant, assistant
+    draft, or note. label: who sent a message in the bot's name.
     """
 
     key: str
@@ -33,7 +34,7 @@ class Said:
     text: str
     said_at: datetime
     platform: str
-    label: str = ""  # of what somebody else sent in the bot's name
+    label: str = ""
 
     @property
     def app(self) -> str:
@@ -42,7 +43,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An account to talk as."""
+    """An account to write as."""
 
     account: PlatformAccount
     words: str
@@ -50,7 +51,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """`state`: begin (nothing is attached), confirm (its confirmation is old) or open. Without words unless open."""
+    """The chat of a browser. state: begin (no account is attached), confirm (the confirmation is old), or open.
+
+    Only an open chat has lines.
+    """
 
     state: str
     account: PlatformAccount | None = None
@@ -60,74 +64,48 @@ class Chat:
 
     @property
     def version(self) -> str:
-        """Another one whenever something else is to be seen."""
+        """A hash of everything that is shown."""
         return hashlib.sha256(repr((self.state, self.lines, self.is_answering)).encode()).hexdigest()[:16]
 
 
 def chat(browser: Browser | None, wanted: str = "") -> Chat:
-    """The chat as the account with the id `wanted`, if it may be read here now; as the one attached last if none is."""
+    """The chat of the account with the id `wanted`, if it may be read here now; with "", of the one attached last."""
     accounts = browser_sessions.readable(browser) if browser else []
-    account = next((one for one in reversed(accounts) if wanted in {"", str(one.pk)}), None)
+    account = next((account for account in reversed(accounts) if wanted in {"", str(account.pk)}), None)
     if browser is None or account is None:
         return Chat("confirm" if browser and browser_sessions.attached(browser) else "begin")
-    choices = tuple(Choice(one, labels.described(one)) for one in accounts)
-    # What waits is read before history: what is answered in between is there twice then, and not missing.
-    waiting = list(_events(browser, account).filter(done_at=None).order_by("id"))
-    open_ones = [*_written(waiting), *_drafted(browser, account)]
-    shown = _together(_noted(browser, account), open_ones, _remembered(account))
-    return Chat("open", account, choices, shown, is_answering=bool(waiting))
-
-
-def _events(browser: Browser, account: PlatformAccount) -> QuerySet[InboundEvent]:
-    """What the account wrote in this browser."""
-    return InboundEvent.objects.filter(platform=BROWSER, chat_id=str(browser.pk), account=account)
-
-
-def _written(events: Iterable[InboundEvent]) -> list[Said]:
-    return [Said(_key("user", one.received_at), "user", one.text, one.received_at, BROWSER) for one in events]
-
-
-def _noted(browser: Browser, account: PlatformAccount) -> list[Said]:
-    """What was said here and is not history: commands, what was put aside, and the bot's own words about either."""
-    events = _events(browser, account).filter(Q(kind=Kind.COMMAND) | Q(status=Status.QUARANTINED)).order_by("-id")
-    told = _told(browser, account).exclude(status=OutboundDelivery.Status.DRAFTING).order_by("-id")
-    notes = [Said(f"note-{one.pk}", "note", one.text, one.created_at, BROWSER) for one in told[:NOTES]]
-    return [*_written(events[:NOTES]), *notes]
-
-
-def _told(browser: Browser, account: PlatformAccount) -> QuerySet[OutboundDelivery]:
-    """What was said in this browser to the account and is not history."""
-    theirs = {"event__platform": BROWSER, "event__chat_id": str(browser.pk), "event__account": account}
-    return OutboundDelivery.objects.filter(**theirs, entry=None)
-
-
-def _drafted(browser: Browser, account: PlatformAccount) -> list[Said]:
-    """Answers as far as they have come, each at the place and under the key that it will have."""
-    drafts = _told(browser, account).filter(status=OutboundDelivery.Status.DRAFTING, settled_at=None)
-    return [
-        Said(_key("assistant", one.created_at), "assistant draft", one.text, one.created_at, BROWSER) for one in drafts
+    choices = tuple(Choice(choice, labels.described(choice)) for choice in accounts)
+    events = InboundEvent.objects.filter(platform=BROWSER, chat_id=str(browser.pk), account=account)
+    place = {"event__platform": BROWSER, "event__chat_id": str(browser.pk), "event__account": account}
+    deliveries = OutboundDelivery.objects.filter(**place, entry=None)
+    # Waiting events come before history: one that is answered in between is read twice then, and not missed.
+    waiting = [_event_line(event) for event in events.filter(done_at=None).order_by("id")]
+    drafts = [
+        Said(_key("assistant", draft.created_at), "assistant draft", draft.text, draft.created_at, BROWSER)
+        for draft in deliveries.filter(status=OutboundDelivery.Status.DRAFTING, settled_at=None)
     ]
-
-
-def _remembered(account: PlatformAccount) -> list[Said]:
+    unrecorded = events.filter(Q(kind=Kind.COMMAND) | Q(status=Status.QUARANTINED)).order_by("-id")
+    notes = [_event_line(event) for event in unrecorded[:NOTES]]
+    sent = deliveries.exclude(status=OutboundDelivery.Status.DRAFTING).order_by("-id")
+    notes += [Said(f"note-{note.pk}", "note", note.text, note.created_at, BROWSER) for note in sent[:NOTES]]
     conversation = Conversation.objects.filter(account=account).first()
-    lines = window.readable(conversation, limit=LINES) if conversation else ()
-    return [_said(line) for line in lines]
+    history = [_history_line(line) for line in window.readable(conversation, limit=LINES)] if conversation else []
+    if len(history) == LINES:
+        notes = [note for note in notes if note.said_at >= history[0].said_at]
+    lines = {line.key: line for line in (*notes, *waiting, *drafts, *history)}
+    in_order = sorted(lines.values(), key=lambda line: (line.said_at, line.role != "user"))
+    return Chat("open", account, choices, tuple(in_order), is_answering=bool(waiting))
 
 
-def _said(line: Line) -> Said:
+def _event_line(event: InboundEvent) -> Said:
+    return Said(_key("user", event.received_at), "user", event.text, event.received_at, BROWSER)
+
+
+def _history_line(line: Line) -> Said:
     key = _key(line.role if line.source != HistoryEntry.Source.MIRROR else line.source, line.said_at)
     return Said(key, line.role, line.text, line.said_at, line.platform, line.source_label)
 
 
 def _key(role: str, said_at: datetime) -> str:
-    """A turn's entries have the time of the events that they answer, so a line keeps its key when it is answered."""
+    """A key of role and time. A turn's entries have the times of its events, so a line keeps its key when answered."""
     return f"{role}-{said_at.astimezone(UTC):%Y%m%d%H%M%S%f}"
-
-
-def _together(notes: list[Said], waiting: list[Said], remembered: list[Said]) -> tuple[Said, ...]:
-    """In order, each once; no notes from before the first line that is shown."""
-    first = remembered[0].said_at if len(remembered) == LINES else None
-    lately = [one for one in notes if first is None or one.said_at >= first]
-    each = {one.key: one for one in (*lately, *waiting, *remembered)}
-    return tuple(sorted(each.values(), key=lambda one: (one.said_at, one.role != "user")))

@@ -1,4 +1,4 @@
-"""Talking in the browser. GET only looks; a message is a POST, and stored before the page says that it was sent."""
+"""The chat in the browser. GET only reads. A message is a POST, and is stored before the page confirms it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATUS = {Answer.TOO_OFTEN: 429, Answer.ENDED: 403, Answer.UNCONFIRMED: 403, Ans
 @require_safe
 @never_cache
 def chat(request: HttpRequest) -> HttpResponse:
-    """The conversation, and a box to write in."""
+    """Show the conversation and a field to write in."""
     return _page(request, request.GET.get("account", ""))
 
 
@@ -33,10 +33,10 @@ def chat(request: HttpRequest) -> HttpResponse:
 @require_safe
 @never_cache
 def now(request: HttpRequest) -> HttpResponse:
-    """The part of the page that changes, for the script that follows it."""
-    standing = _standing(request, request.GET.get("account", ""))
+    """Return the part of the page that changes, for the script that updates it."""
+    context = _context(request, request.GET.get("account", ""))
     browser_sessions.leave_cookie(request)
-    return render(request, "sessions_app/chat_now.html", standing)
+    return render(request, "sessions_app/chat_now.html", context)
 
 
 @sensitive_post_parameters("text")
@@ -44,28 +44,28 @@ def now(request: HttpRequest) -> HttpResponse:
 @require_POST
 @never_cache
 def say(request: HttpRequest) -> HttpResponse:
-    """Keep a message. A script is told what came of it; without one, the page comes again."""
+    """Store a message. A script gets the result as JSON; without one, the page is shown again."""
     browser, account, text = browser_sessions.of(request), request.POST.get("account", ""), request.POST.get("text", "")
-    named = int(account) if account.isascii() and account.isdigit() and len(account) < 19 else 0
+    account_id = int(account) if account.isascii() and account.isdigit() and len(account) < 19 else 0
     answer = Answer.ENDED
     if browser:
-        answer = browser_chat.say(browser=browser, account_id=named, text=text, key=request.POST.get("key", ""))
+        answer = browser_chat.say(browser=browser, account_id=account_id, text=text, key=request.POST.get("key", ""))
     words = _words(answer)
     if request.headers.get("Accept") == "application/json":
         return JsonResponse({"answer": answer, "words": words})
     if answer == Answer.SENT:
-        return redirect(f"{reverse('chat')}?account={named}#end")
+        return redirect(f"{reverse('chat')}?account={account_id}#end")
     kept = "" if answer == Answer.SECRET else text
     return _page(request, account, status=STATUS.get(answer, 400), problem=words, text=kept)
 
 
 def _page(request: HttpRequest, wanted: str, *, status: int = 200, **more: Any) -> HttpResponse:
-    after = live.position()  # before anything is read: whatever happens from now on is heard
-    context = _standing(request, wanted) | {"after": after, "key": new_nonce()} | more
+    after = live.position()  # before anything is read, so that no later event is missed
+    context = _context(request, wanted) | {"after": after, "key": new_nonce()} | more
     return render(request, "sessions_app/chat.html", context, status=status)
 
 
-def _standing(request: HttpRequest, wanted: str) -> dict[str, Any]:
+def _context(request: HttpRequest, wanted: str) -> dict[str, Any]:
     browser = browser_sessions.of(request)
     return {"browser": browser, "chat": chat_page.chat(browser, wanted)}
 

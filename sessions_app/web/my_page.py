@@ -1,4 +1,4 @@
-"""What my page shows: accounts, and what may be read of them, each in a constant number of queries."""
+"""What my page shows: accounts and what may be read of them, each with a constant number of queries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from identity.flows import linking
 from identity.models import AccountLink, Browser, PlatformAccount
 from identity.support.sanitize import harmless
 from sessions_app.history import export, window
-from sessions_app.history.window import Group, Page
+from sessions_app.history.window import Page
 from sessions_app.messages import Line
 from sessions_app.models import Conversation, HistoryEntry
 
@@ -35,7 +35,7 @@ MADE: dict[str, Promise] = {
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """A browser in which `accounts` may be read now, and the one of them whose page this is."""
+    """A browser in which `accounts` may be read now; the page is that of `account`."""
 
     browser: Browser
     accounts: tuple[PlatformAccount, ...]
@@ -44,12 +44,12 @@ class Here:
 
     @property
     def tabs(self) -> list[tuple[PlatformAccount, str]]:
-        return [(one, labels.described(one)) for one in self.accounts]
+        return [(account, labels.described(account)) for account in self.accounts]
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """An account of the person. `made`: how its link was made; empty for an account that is linked to nobody."""
+    """An account of the person. made: how its link was made, empty for an account without a link."""
 
     account: PlatformAccount
     title: str
@@ -67,7 +67,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A conversation that may be read. `last_at`: when something was said there last."""
+    """A conversation that may be read. last_at: the time of its newest entry."""
 
     pk: int
     title: str
@@ -79,7 +79,7 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An entry as a page shows it. `begins`: `/new` was said before it, and the agent looks no further back."""
+    """An entry as a page shows it. begins: whether it is the first after `/new`, where the agent's view begins."""
 
     line: Line
     title: str
@@ -87,11 +87,12 @@ class Shown:
 
 
 def here(browser: Browser | None, wanted: str = "") -> Here | None:
-    """The page of the account that is wanted (a primary key), or of the first if none is. None if it may not be shown:
-    nothing is shown of, or done to, an account that was not named.
+    """The page of the account with the primary key `wanted`, or of the first account with "".
+
+    None if that account may not be read here: no other account takes its place.
     """
     accounts = tuple(browser_sessions.readable(browser)) if browser else ()
-    account = next((one for one in accounts if wanted in {"", str(one.pk)}), None)
+    account = next((account for account in accounts if wanted in {"", str(account.pk)}), None)
     if browser is None or account is None:
         return None
     conversation = Conversation.objects.filter(account=account).select_related("account").first()
@@ -99,14 +100,26 @@ def here(browser: Browser | None, wanted: str = "") -> Here | None:
 
 
 def cards(here: Here) -> list[Card]:
-    """All accounts of the person whose page this is, those that came first before the others."""
+    """All accounts of the person whose page this is, the oldest links first."""
     links = _links(here)
     if not links:
         words = labels.described(here.account)
         title = labels.title(here.account.platform)
         return [Card(here.account, title, words, None, "", is_here=True, may_end=False, is_own=True)]
-    own = {link.account_id: link for link in links if link.account in here.accounts}
-    return [_card(link, here, list(own.values())) for link in links]
+    own_links = [link for link in links if link.account in here.accounts]
+    return [
+        Card(
+            link.account,
+            labels.title(link.account.platform),
+            labels.described(link.account),
+            link,
+            MADE.get(link.method, ""),
+            is_here=link.account in here.accounts,
+            may_end=any(linking.may_end(own, link) for own in own_links),
+            is_own=link.account_id == here.account.pk,
+        )
+        for link in links
+    ]
 
 
 def _links(here: Here) -> list[AccountLink]:
@@ -115,26 +128,13 @@ def _links(here: Here) -> list[AccountLink]:
     return list(live.filter(user__in=people).select_related("account", "user").order_by("since", "pk"))
 
 
-def _card(link: AccountLink, here: Here, own: Iterable[AccountLink]) -> Card:
-    return Card(
-        link.account,
-        labels.title(link.account.platform),
-        labels.described(link.account),
-        link,
-        MADE.get(link.method, ""),
-        is_here=link.account in here.accounts,
-        may_end=any(linking.may_end(mine, link) for mine in own),
-        is_own=link.account_id == here.account.pk,
-    )
-
-
 def acting(here: Here) -> PlatformAccount:
-    """The account that ends links for this page: of those here the one linked first, which may end the most."""
+    """The account that ends links for this page: the one here with the oldest link, which may end the most."""
     return next((link.account for link in _links(here) if link.account in here.accounts), here.account)
 
 
 def preferred(here: Here) -> PlatformAccount | None:
-    """Where the person wants to be told what nobody asked for."""
+    """The account where the person wants messages that they did not ask for."""
     link = next((link for link in _links(here) if link.account_id == here.account.pk), None)
     return link.user.preferred if link and link.user.preferred_id else None
 
@@ -151,38 +151,40 @@ def chats(here: Here, chosen: int | None = None) -> list[Chat]:
     """The conversations that may be read on this page."""
     rows = window.select(here.conversation, _CHATS, {}) if here.conversation else []
     accounts = PlatformAccount.objects.in_bulk([account for _pk, account, _at in rows])
-    return [_chat(pk, accounts[account], last, chosen) for pk, account, last in rows]
-
-
-def _chat(pk: int, account: PlatformAccount, last: datetime | str | None, chosen: int | None) -> Chat:
-    last_at = window.moment(last) if last else None
-    title = labels.title(account.platform)
-    return Chat(pk, title, account.platform, labels.described(account), last_at, is_chosen=pk == chosen)
+    chats = []
+    for pk, account_id, last in rows:
+        account = accounts[account_id]
+        title, words = labels.title(account.platform), labels.described(account)
+        last_at = window.moment(last) if last else None
+        chats.append(Chat(pk, title, account.platform, words, last_at, is_chosen=pk == chosen))
+    return chats
 
 
 def groups(here: Here, chosen: int | None = None) -> list[Chat]:
-    """The groups in which the account of this page wrote, of which its own words are shown."""
-    found = window.groups_of(here.account, limit=GROUPS)
-    return [_group(one, is_chosen=one.conversation_id == chosen) for one in found]
-
-
-def _group(group: Group, *, is_chosen: bool) -> Chat:
-    words = harmless(group.name) or _("a group")
-    return Chat(
-        group.conversation_id, labels.title(group.platform), group.platform, str(words), group.last_at, is_chosen
-    )
+    """The groups in which the account of this page wrote. Only its own words there are shown."""
+    return [
+        Chat(
+            group.conversation_id,
+            labels.title(group.platform),
+            group.platform,
+            harmless(group.name) or str(_("a group")),
+            group.last_at,
+            is_chosen=group.conversation_id == chosen,
+        )
+        for group in window.groups_of(here.account, limit=GROUPS)
+    ]
 
 
 def is_long(here: Here) -> bool:
-    """Whether an export may take more than one file. Looks no further than that."""
+    """Whether an export may take more than one file. It reads no more rows than needed."""
     places = window.places(here.conversation) if here.conversation else []
     rows = HistoryEntry.objects.filter(conversation__in=[place.conversation_id for place in places])
-    found = rows[: export.MAX_ENTRIES + 1].aggregate(entries=Count("pk"), length=Sum(Length("text"), default=0))
-    return bool(found["entries"] > export.MAX_ENTRIES or found["length"] >= export.MAX_CHARACTERS)
+    size = rows[: export.MAX_ENTRIES + 1].aggregate(entries=Count("pk"), length=Sum(Length("text"), default=0))
+    return bool(size["entries"] > export.MAX_ENTRIES or size["length"] >= export.MAX_CHARACTERS)
 
 
 def entries(here: Here, *, limit: int = PAGE, before: str = "", only: int | None = None) -> Page:
-    """A page of what may be read, newest last."""
+    """A page of the readable entries, newest last."""
     if here.conversation is None:
         return Page(())
     return window.page(here.conversation, limit=limit, before=before, only=only)
@@ -194,10 +196,10 @@ def own_words(here: Here, group: int, before: str = "") -> Page:
 
 
 def shown(here: Here, lines: Iterable[Line], *, is_group: bool = False) -> list[Shown]:
-    """The same as a page shows it, with the place where the last new conversation begins, which no group has."""
-    found, was_behind = [], False
+    """These lines as a page shows them, marked where the last new conversation begins. A group has no such mark."""
+    entries, was_hidden = [], False
     for line in lines:
-        is_behind = line.said_at <= here.account.window_from and not is_group
-        found.append(Shown(line, labels.title(line.platform), begins=was_behind and not is_behind))
-        was_behind = is_behind
-    return found
+        is_hidden = line.said_at <= here.account.window_from and not is_group
+        entries.append(Shown(line, labels.title(line.platform), begins=was_hidden and not is_hidden))
+        was_hidden = is_hidden
+    return entries
