@@ -1,7 +1,7 @@
-"""Tells those who work that something waits which came by no adapter: typed into a page, or brought by a webhook.
+"""Notifies workers of events that no adapter received: typed into a page, or sent to a webhook.
 
-The bots in this process are told at once; where there are none, those elsewhere are told through Redis, if there is
-one. Carries no content, and losing a ring loses nothing: every sweep finds what nobody was called for.
+The bots in this process are notified at once. Without any, other processes are notified through Redis, if there is one.
+A notification has no content, and may be lost: a sweep finds every event.
 """
 
 from __future__ import annotations
@@ -18,52 +18,52 @@ from sessions_app.wakeups import redis as redis_wakeups
 
 
 @dataclass(frozen=True, slots=True)
-class _Hearer:
+class _Listener:
     notify: Callable[[int], None]
     send: Callable[[], None]
 
 
-_heard: list[_Hearer] = []
+_listeners: list[_Listener] = []
 
 
 def ring(conversation_id: int) -> None:
-    """Something waits in this conversation. From any thread; call when it is committed. Never fails."""
-    for hearer in _heard.copy():
+    """Notify workers that something waits in this conversation, from any thread. Call it after the commit."""
+    for listener in _listeners.copy():
         with suppress(RuntimeError):  # that loop is closed
-            hearer.notify(conversation_id)
-    if not _heard and settings.REDIS_URL:
+            listener.notify(conversation_id)
+    if not _listeners and settings.REDIS_URL:
         _elsewhere().ring_for(conversation_id)
 
 
 def ring_for_couriers() -> None:
-    """A delivery was queued. The rest is as with `ring`."""
-    for hearer in _heard.copy():
+    """Notify delivery workers that a delivery was queued. The rest is as with `ring`."""
+    for listener in _listeners.copy():
         with suppress(RuntimeError):
-            hearer.send()
-    if not _heard and settings.REDIS_URL:
+            listener.send()
+    if not _listeners and settings.REDIS_URL:
         _elsewhere().ring_for_couriers()
 
 
 @functools.cache
 def _elsewhere() -> redis_wakeups.Doorbell:
-    """One for the life of the process; made late, since its thread would not survive a fork."""
+    """One for the process, created late, as its thread would not survive a fork."""
     return redis_wakeups.Doorbell(settings.REDIS_URL)
 
 
 @contextmanager
 def answered_by(notify: Callable[[int], None], send: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Within the block, each ring calls `notify`, and each for couriers `send`, in the running event loop."""
+    """Within the block, call `notify` for events and `send` for deliveries that wait, in the running event loop."""
     loop = asyncio.get_running_loop()
-    hearer = _Hearer(
-        lambda conversation_id: _soon(loop, notify, conversation_id),
-        lambda: _soon(loop, send),
+    listener = _Listener(
+        lambda conversation_id: _call_soon(loop, notify, conversation_id),
+        lambda: _call_soon(loop, send),
     )
-    _heard.append(hearer)
+    _listeners.append(listener)
     try:
         yield
     finally:
-        _heard.remove(hearer)
+        _listeners.remove(listener)
 
 
-def _soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *given: int) -> None:
-    loop.call_soon_threadsafe(call, *given)
+def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: int) -> None:
+    loop.call_soon_threadsafe(call, *arguments)

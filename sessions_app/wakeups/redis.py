@@ -1,6 +1,6 @@
-"""Doorbells between processes: an RQ job says that something waits in a conversation, and carries nothing of it.
+"""Notifications between processes: an RQ job says that something waits in a conversation, without its content.
 
-Losing one loses nothing: whoever works and whoever sends looks by itself every BOTOS_SWEEP_SECONDS.
+A notification may be lost: workers and delivery workers look for themselves every BOTOS_SWEEP_SECONDS.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ log = logging.getLogger(__name__)
 
 QUEUE = "turns"
 HEAR = f"{__name__}.hear"
-OUTGOING = "botos.outgoing"  # the channel on which couriers are told that a delivery was queued
+OUTGOING = "botos.outgoing"  # the channel that notifies delivery workers
 CONNECT_SECONDS = 0.2
 ANSWER_SECONDS = 1.0
-REST_SECONDS = 1.0  # after Redis was out of reach
-UNHEARD_SECONDS = 60  # after which a bell that nobody heard is forgotten
-MAX_RINGING = 10_000  # when so many are unheard there is no worker, and more of them only fill Redis
+REST_SECONDS = 1.0  # before the next attempt, after Redis was out of reach
+UNHEARD_SECONDS = 60  # after which a job that no worker took is dropped
+MAX_RINGING = 10_000  # with so many untaken jobs there is no worker, and more of them only fill Redis
 
 
 def hear(conversation_id: int) -> None:
-    """What a job names. The workers of BotOS take its number and never call it."""
-    raise RuntimeError("only `manage.py rqworker turns` hears this: RQ's own workers have no pool")
+    """The function that a job names. The workers of BotOS take the number from the job and never call this."""
+    raise RuntimeError("only `manage.py rqworker turns` takes these jobs: RQ's own workers have no pool")
 
 
 class Doorbell:
-    """Rings from any thread and never waits: one thread talks to Redis, and rests while it is out of reach."""
+    """Sends notifications from any thread without waiting. One thread talks to Redis, and pauses while it is away."""
 
     def __init__(self, url: str) -> None:
         self._redis = connect(url)
@@ -51,19 +51,19 @@ class Doorbell:
         self._thread.start()
 
     def ring_for(self, conversation_id: int) -> None:
-        """Something waits in this conversation. Call it when that is committed."""
+        """Notify workers that something waits in this conversation. Call it after the commit."""
         with self._lock:
             if len(self._conversations) < MAX_RINGING:
                 self._conversations[conversation_id] = None
         self._rung.set()
 
     def ring_for_couriers(self) -> None:
-        """A delivery was queued."""
+        """Notify delivery workers that a delivery was queued."""
         self._is_outgoing = True
         self._rung.set()
 
     def close(self) -> None:
-        """Ring what is left to ring, if Redis is there."""
+        """Send what is left, if Redis is there."""
         self._closed.set()
         self._rung.set()
         self._thread.join(CONNECT_SECONDS + ANSWER_SECONDS)
@@ -73,63 +73,56 @@ class Doorbell:
         while not self._closed.is_set():
             self._rung.wait()
             self._rung.clear()
+            with self._lock:
+                waiting, self._conversations = self._conversations, {}
+            is_outgoing, self._is_outgoing = self._is_outgoing, False
             try:
-                self._ring()
+                if is_outgoing:
+                    self._redis.publish(OUTGOING, "")
+                if waiting and self._queue.count < MAX_RINGING:
+                    self._queue.enqueue_many([_job_of(conversation_id) for conversation_id in waiting])
             except (RedisError, OSError) as error:
                 log.warning("Redis cannot be reached (%s); sweeps find what waits", type(error).__name__)
                 self._closed.wait(REST_SECONDS)
 
-    def _ring(self) -> None:
-        with self._lock:
-            waiting, self._conversations = self._conversations, {}
-        is_outgoing, self._is_outgoing = self._is_outgoing, False
-        if is_outgoing:
-            self._redis.publish(OUTGOING, "")
-        if waiting and self._queue.count < MAX_RINGING:
-            self._queue.enqueue_many([_bell(conversation_id) for conversation_id in waiting])
 
-
-def _bell(conversation_id: int) -> Any:
+def _job_of(conversation_id: int) -> Any:
     return Queue.prepare_data(HEAR, (conversation_id,), ttl=UNHEARD_SECONDS, description="bell")
 
 
 def connect(url: str) -> Redis:
-    """A connection that fails soon instead of trying again: what is late here is found by a sweep before."""
+    """A connection that fails soon instead of trying again: a sweep finds events earlier than a late notification."""
     limits = {"socket_connect_timeout": CONNECT_SECONDS, "socket_timeout": ANSWER_SECONDS}
     return Redis.from_url(url, **limits, retry=Retry(NoBackoff(), 0))
 
 
 class Elsewhere:
-    """Takes the place of a pool where other processes answer: it only tells them."""
+    """Takes the place of a pool where other processes answer: it only notifies them."""
 
     def __init__(self, doorbell: Doorbell) -> None:
         self._doorbell = doorbell
 
     def notify(self, conversation_id: int) -> None:
-        """Something waits in this conversation."""
+        """Notify the workers that something waits in this conversation."""
         self._doorbell.ring_for(conversation_id)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Nothing is under way here that would have to end."""
+        """Wait for `stop`: no turn runs here."""
         await stop.wait()
 
 
 async def listen(url: str, wake: Callable[[], None]) -> None:
-    """Call `wake` whenever another process queued a delivery. Until cancelled, whatever Redis does."""
-    while True:
-        try:
-            await _listen(url, wake)
-        except (RedisError, OSError) as error:
-            log.debug("Redis cannot be reached: %s", type(error).__name__)
-        await asyncio.sleep(REST_SECONDS)
-
-
-async def _listen(url: str, wake: Callable[[], None]) -> None:
+    """Call `wake` when another process has queued a delivery, until cancelled. It outlives outages of Redis."""
     retry = async_redis.retry.Retry(NoBackoff(), 0)
-    client = async_redis.Redis.from_url(
-        url, socket_connect_timeout=ANSWER_SECONDS, socket_timeout=None, socket_keepalive=True, retry=retry
-    )
-    async with client, client.pubsub(ignore_subscribe_messages=True) as channel:
-        await channel.subscribe(OUTGOING)
-        async for _ in channel.listen():
-            wake()
+    while True:
+        client = async_redis.Redis.from_url(
+            url, socket_connect_timeout=ANSWER_SECONDS, socket_timeout=None, socket_keepalive=True, retry=retry
+        )
+        try:
+            async with client, client.pubsub(ignore_subscribe_messages=True) as channel:
+                await channel.subscribe(OUTGOING)
+                async for _ in channel.listen():
+                    wake()
+        except (RedisError, OSError) as error:
+            log.debug("listen to Redis failed: %s; trying again in %g s", type(error).__name__, REST_SECONDS)
+        await asyncio.sleep(REST_SECONDS)

@@ -44,10 +44,10 @@ def webhook(settings: Any) -> None:
 def rung() -> Iterator[list[object]]:
     """For whom the bell rang: a conversation's id, or "send"."""
     heard: list[object] = []
-    hearer = local_wakeups._Hearer(heard.append, lambda: heard.append("send"))
-    local_wakeups._heard.append(hearer)
+    hearer = local_wakeups._Listener(heard.append, lambda: heard.append("send"))
+    local_wakeups._listeners.append(hearer)
     yield heard
-    local_wakeups._heard.remove(hearer)
+    local_wakeups._listeners.remove(hearer)
 
 
 def call(update: object = UPDATE, *, secret: str | None = SECRET, body: bytes | None = None) -> Any:
