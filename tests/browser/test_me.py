@@ -67,7 +67,7 @@ def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     page.select_option("#prefer", label="on Discord")
     page.get_by_role("button", name="Save").click()
     expect(notice(page)).to_contain_text("Saved.")
-    desk.phone.send("telegram", "/prefer", "on Discord")
+    desk.phone.send("telegram", "/prefer", "I use Discord")
 
     page.goto("/pair/")
     page.get_by_role("button", name="Undo").click()
