@@ -7,6 +7,8 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import register
 
+from identity.support import platforms
+
 log = logging.getLogger(__name__)
 
 # Commands without a warning about unknown settings: the first runs just before runbots, the second lists them itself.
@@ -17,8 +19,9 @@ class AdaptersConfig(AppConfig):
     name = "adapters"
 
     def ready(self) -> None:
-        from adapters import checks  # needs the settings and the models, which are there from now on
+        from adapters import checks, registry  # need the settings and the models, which are there from now on
 
+        platforms.read_from(registry.known)
         register(checks.check_tokens)
         if WITHOUT_WARNING.intersection(sys.argv[1:2]):
             return

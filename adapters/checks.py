@@ -11,37 +11,22 @@ from django.core.checks import CheckMessage, Error
 
 from adapters import registry
 
-FORMS = {
-    "TELEGRAM_BOT_TOKEN": r"[0-9]+:[A-Za-z0-9_-]{30,}",
-    "DISCORD_BOT_TOKEN": r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+",
-    "SLACK_BOT_TOKEN": r"xoxb-.+",
-    "SLACK_APP_TOKEN": r"xapp-.+",
-}
-KINDS = {
-    "TELEGRAM_BOT_TOKEN": "a Telegram token",
-    "DISCORD_BOT_TOKEN": "a Discord token",
-    "SLACK_BOT_TOKEN": "a Slack bot token (xoxb-)",
-    "SLACK_APP_TOKEN": "a Slack app-level token (xapp-)",
-}
-
 
 def check_tokens(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """No token stands in the place of another, and none of those that belong together is missing."""
     return [*_misplaced(), *_incomplete()]
 
 
-def kind_of(token: str) -> str:
-    """The setting that a token looks made for; empty if it looks like none."""
-    return next((name for name, form in FORMS.items() if re.fullmatch(form, token)), "")
-
-
 def _misplaced() -> list[CheckMessage]:
+    """A token of a form that only another setting's tokens have."""
+    tokens = {name: one for name, one in registry.settings_by_name().items() if one.kind}
     found: list[CheckMessage] = []
-    for name in FORMS:
-        right = kind_of(getattr(settings, name, ""))
-        if right and right != name:
-            hint = f"put it in {right}, and {KINDS[name]} in {name}."
-            found.append(Error(f"{name} contains {KINDS[right]}.", hint=hint, id="adapters.E001"))
+    for name, setting in tokens.items():
+        value = getattr(settings, name, "")
+        right = next((one for one in tokens.values() if re.fullmatch(one.pattern, value)), setting)
+        if right != setting:
+            hint = f"put it in {right.name}, and {setting.kind} in {name}."
+            found.append(Error(f"{name} contains {right.kind}.", hint=hint, id="adapters.E001"))
     return found
 
 

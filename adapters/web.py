@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 
+from adapters.platform import Platform
 from adapters.protocols import DeliveryError, Inbox
 from sessions_app import db
 from sessions_app.messages import BROWSER, OutgoingMessage
@@ -27,3 +28,6 @@ class WebAdapter:
         if not await db.call(browser_chat.arrive, message):
             raise DeliveryError("the browser has signed out, and nothing shows it anywhere else", permanent=True)
         return message.nonce
+
+
+PLATFORM = Platform(name=BROWSER, build=lambda config: WebAdapter(), text_limit=TEXT_LIMIT, streams=True)

@@ -52,7 +52,11 @@ SLACK_APP_TOKEN = ENV.secret("SLACK_APP_TOKEN")
 SLACK_API_URL = ENV.address("SLACK_API_URL")
 BOTOS_SLACK_TRANSPORT = ENV.choice("BOTOS_SLACK_TRANSPORT", "socket", "socket http")
 SLACK_SIGNING_SECRET = ENV.secret("SLACK_SIGNING_SECRET")
-transports.check({name: value for name, value in globals().items() if isinstance(value, str)})
+# Descriptions of platforms by dotted path. Those that come along have their settings above, for mypy.
+BOTOS_PLATFORMS = [*transports.BUILT_IN, *ENV.words("BOTOS_PLATFORMS")]
+_of_platforms = transports.read(BOTOS_PLATFORMS, ENV)
+globals().update(_of_platforms)
+transports.check(BOTOS_PLATFORMS, _of_platforms | {"BOTOS_PUBLIC_URL": BOTOS_PUBLIC_URL})
 
 # --- The agent, and who is who
 
@@ -263,7 +267,7 @@ LOGGING: dict[str, Any] = {
             name: {"level": "WARNING"}
             for name in (
                 *("httpx", "httpcore", "httpx2", "httpcore2", "openai", "pydantic_ai"),  # the same libraries twice
-                *("discord", "slack", "slack_bolt", "slack_sdk", "telegram"),
+                *transports.loggers(BOTOS_PLATFORMS),
             )
         },
         # Its own command line takes its lines away from us, and they would be printed unredacted.

@@ -7,9 +7,8 @@ import re
 from django.utils.translation import gettext as _
 
 from identity.models import Browser, PlatformAccount
+from identity.support import platforms
 from identity.support.sanitize import literal
-
-PLATFORM_TITLES = {"telegram": "Telegram", "discord": "Discord", "slack": "Slack"}
 
 
 def described(account: PlatformAccount, *, on: str = "") -> str:
@@ -17,7 +16,7 @@ def described(account: PlatformAccount, *, on: str = "") -> str:
 
     `on` is the platform where it is read; none for a page.
     """
-    at = "@" if account.platform.startswith("telegram") else ""
+    at = platforms.of(account.platform).handle_prefix
     handle = f"{at}{literal(account.username, on)}, " if account.username else ""
     name = literal(account.display_name, on) or _("no name")
     tail = account.platform_user_id[-4:]
@@ -27,14 +26,13 @@ def described(account: PlatformAccount, *, on: str = "") -> str:
 
 def title(platform: str) -> str:
     """How people call a platform."""
-    return PLATFORM_TITLES.get(platform, platform.title())
+    return platforms.title(platform)
 
 
 def with_commands(text: str, *, on: str) -> str:
-    """What the bot says, with its commands as they are typed there. Slack keeps everything that starts with a slash to
-    itself, unless it is registered there.
-    """
-    return re.sub(r"(?<![\w/:.])/(?=[a-z])", "!", text) if on.startswith("slack") else text
+    """What the bot says, with its commands as they are typed there."""
+    prefix = platforms.of(on).command_prefix
+    return re.sub(r"(?<![\w/:.])/(?=[a-z])", lambda _: prefix, text)
 
 
 def described_browser(browser: Browser, *, on: str = "") -> str:

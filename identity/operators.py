@@ -14,7 +14,6 @@ from django.utils.translation import gettext as _
 
 from identity import audit
 from identity.flows import link_maintenance, pair_in_chat
-from identity.labels import PLATFORM_TITLES
 from identity.links import locks, lookup
 from identity.models import AccountLink, AuditEvent, BotProfile, Pairing, UnifiedUser
 from identity.pairing import codes
@@ -22,6 +21,7 @@ from identity.pairing import requests as pairing_requests
 from identity.pairing.requests import Outcome
 from identity.pairing.settings import limits
 from identity.resolvers import DatabaseIdentityResolver
+from identity.support import platforms as known
 
 AT_ONCE = 500  # people imported or invited together
 
@@ -119,11 +119,11 @@ def _check_number(count: int) -> None:
 
 
 def platforms() -> dict[str, str]:
-    """The platforms that somebody can be invited on, with their titles: those that come along, and those that bots
+    """The platforms that somebody can be invited on, with their titles: those that are described, and those that bots
     have connected to.
     """
-    names = {*PLATFORM_TITLES, *BotProfile.objects.values_list("platform", flat=True)}
-    return {name: PLATFORM_TITLES.get(name, name.title()) for name in sorted(names)}
+    names = {*known.described(), *BotProfile.objects.values_list("platform", flat=True)}
+    return {name: known.title(name) for name in sorted(names)}
 
 
 def platforms_left(person: UnifiedUser) -> dict[str, str]:

@@ -18,7 +18,7 @@ from identity.pairing import codes
 from identity.pairing.requests import number_seconds
 from identity.pairing.secrets import secrets_of
 from identity.pairing.settings import limits
-from identity.support import clock
+from identity.support import clock, platforms
 from identity.support.buttons import Button
 from identity.support.sanitize import literal
 
@@ -73,8 +73,8 @@ def _number(account: PlatformAccount, subject: Subject) -> Notice:
         "lasting": lasting(number_seconds(pairing)),
     }
     text = _number_text(pairing) % values
-    if account.platform.startswith("slack"):
-        text += " " + _("Your workspace admins may be able to read this chat.")
+    if note := platforms.of(account.platform).privacy_note:
+        text += f" {note}"
     return Notice(text, (_not_me(pairing),))
 
 

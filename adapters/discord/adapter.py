@@ -11,16 +11,16 @@ from typing import Any
 import discord
 from discord.http import handle_message_parameters
 
+from adapters.discord import MAX_TEXT, PLATFORM
 from adapters.discord.client import Busy, buttons_of, delivery_error, new_client, point_sdk_at, refusal
 from adapters.discord.connection import Connection, Memory
-from adapters.duplicate_marker import MARK, ROOM, marked
+from adapters.duplicate_marker import MARK, marked
 from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
 from sessions_app.messages import OutgoingMessage
 
 SEND_TIMEOUT = 60.0  # seconds, with the SDK's own waiting for a channel's rate limit
 NONCE_SECONDS = 120.0  # so long Discord itself keeps a second message with the same nonce away
 CLOCKS_APART = timedelta(hours=1)  # by which the database's clock and Discord's may differ
-MAX_TEXT = 2000  # characters
 LOOK_THROUGH = 500  # messages, in pages of a hundred, for an earlier attempt
 
 
@@ -30,7 +30,7 @@ class DiscordAdapter:
     When a session begins, whatever was missed in the private chats that the inbox knows is read from their history.
     """
 
-    text_limit = MAX_TEXT - ROOM
+    text_limit = PLATFORM.text_limit
 
     def __init__(self, *, token: str, api_url: str = "", gateway_url: str = "", platform: str = "discord") -> None:
         self.platform = platform

@@ -18,7 +18,7 @@ from django.db import DatabaseError, connection
 from redis.exceptions import RedisError
 
 from adapters import registry
-from adapters.checks import FORMS
+from adapters.platform import Setting
 from adapters.protocols import Checkable, NeedsConfiguration
 from adapters.runtime import health
 from identity.support import clock
@@ -29,7 +29,6 @@ from sessions_app.wakeups import redis as redis_wakeups
 
 MAX_CLOCK_DIFFERENCE = 5.0  # seconds
 MAX_PLATFORM_DIFFERENCE = 60.0  # seconds; the header has whole ones, and answers take time
-SERVERS = {"telegram": "https://api.telegram.org", "discord": "https://discord.com", "slack": "https://slack.com"}
 MEGABYTE = 10**6
 MIN_ROOM = 200 * MEGABYTE
 ONLINE_SECONDS = 10.0  # for what a platform is asked
@@ -55,7 +54,8 @@ def findings(*, online: bool = False) -> Iterable[Finding]:
     yield from _platforms()
     if online:
         yield from asyncio.run(_ask_all())
-        yield from (_clock_of(name) for name in registry.names() if name in SERVERS and registry.is_configured(name))
+        servers = [name for name in registry.names() if registry.get(name).server]
+        yield from (_clock_of(name) for name in servers if registry.is_configured(name))
     yield _redis()
     try:
         connection.ensure_connection()
@@ -91,21 +91,27 @@ def _configuration() -> Iterable[Finding]:
 def _platforms() -> Iterable[Finding]:
     yield from map(_platform, registry.names())
     if not any(getattr(settings, key, "") for name in registry.names() for key in registry.needs(name)):
-        tokens = "TELEGRAM_BOT_TOKEN, DISCORD_BOT_TOKEN, or SLACK_BOT_TOKEN and SLACK_APP_TOKEN"
-        yield Finding("platforms", "none has a token, so the bot receives no messages", f"set {tokens} in .env.")
+        yield Finding(
+            "platforms", "none has a token, so the bot receives no messages", f"set {registry.tokens()} in .env."
+        )
 
 
 def _platform(name: str) -> Finding:
     keys = registry.needs(name)
     missing = [key for key in keys if not getattr(settings, key, "")]
-    malformed = [key for key in keys if key in FORMS and not re.fullmatch(FORMS[key], getattr(settings, key, ""))]
+    described = registry.settings_by_name()
+    malformed = [key for key in keys if key in described and not _can_be(described[key], getattr(settings, key, ""))]
     if keys and missing == list(keys):
         return Finding(name, "off: no token is set")
     if missing:
         return Finding(name, f"lacks {' and '.join(missing)}", f"set {' and '.join(missing)}.")
     if malformed:
-        return Finding(name, f"not valid: {' and '.join(malformed)}", "copy it from the platform again.")
+        return Finding(name, f"not valid: {' and '.join(malformed)}", described[malformed[0]].hint)
     return Finding(name, f"has {' and '.join(keys)}" if keys else "needs no tokens")
+
+
+def _can_be(setting: Setting, value: str) -> bool:
+    return not setting.pattern or re.fullmatch(setting.pattern, value) is not None
 
 
 async def _ask_all() -> list[Finding]:
@@ -150,9 +156,10 @@ async def _ask(name: str) -> Finding:
 
 def _clock_of(name: str) -> Finding:
     """Compare this machine's clock with the platform's, which is in the header `Date` of any response."""
-    about = f"{name} clock"
+    about, platform = f"{name} clock", registry.get(name)
     try:
-        response = httpx.head(getattr(settings, f"{name.upper()}_API_URL") or SERVERS[name], timeout=ONLINE_SECONDS)
+        server = getattr(settings, platform.server_setting, "") or platform.server
+        response = httpx.head(server, timeout=ONLINE_SECONDS)
         platform_time = parsedate_to_datetime(response.headers["Date"])
         seconds = (datetime.now(tz=UTC) - platform_time).total_seconds()
     except (httpx.HTTPError, KeyError, ValueError, TypeError) as error:

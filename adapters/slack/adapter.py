@@ -14,6 +14,7 @@ from slack_sdk.socket_mode.request import SocketModeRequest
 from slack_sdk.web.async_client import AsyncWebClient
 
 from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
+from adapters.slack import PLATFORM
 from adapters.slack.client import TokenRefused, ask_who, checked, introduce, missing_scopes, post, quiet, slack_client
 from adapters.slack.directory import Directory
 from adapters.slack.events import Me
@@ -37,7 +38,7 @@ class SlackAdapter:
     Buttons and slash commands arrive in the same way and the same order, but Slack tells of them once.
     """
 
-    text_limit = 4000  # escaping makes at most five characters of one: still far below the 40,000 that Slack cuts at
+    text_limit = PLATFORM.text_limit
 
     def __init__(
         self, *, bot_token: str, app_token: str, api_url: str = "https://slack.com/api/", platform: str = "slack"

@@ -32,10 +32,9 @@ from telegram.error import (
 from telegram.request import BaseRequest
 
 from adapters.aio import is_set_within
-from adapters.duplicate_marker import ROOM
 from adapters.protocols import DeliveryError, Inbox, MalformedEvent, NeedsConfiguration, Superseded
+from adapters.telegram import PLATFORM
 from adapters.telegram.client import (
-    MAX_TEXT,
     AddressError,
     new_request,
     register_commands,
@@ -86,7 +85,7 @@ class Credentials:
 class TelegramAdapter:
     """One Telegram bot. `platform` names it: a second bot runs as, say, `telegram-acme`."""
 
-    text_limit = MAX_TEXT - ROOM
+    text_limit = PLATFORM.text_limit
 
     def __init__(
         self,

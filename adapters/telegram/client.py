@@ -21,14 +21,13 @@ from telegram.error import BadRequest, NetworkError, RetryAfter
 from telegram.request import HTTPXRequest
 
 from adapters.duplicate_marker import marked
+from adapters.telegram import MAX_TEXT
 from adapters.telegram.events import BotIdentity
 from identity.support.text import storable
 from sessions_app.commands import registry as command_registry
 from sessions_app.messages import OutgoingMessage
 
 T = TypeVar("T")
-
-MAX_TEXT = 4096  # UTF-16 code units
 
 
 class AddressError(ValueError):

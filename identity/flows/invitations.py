@@ -14,10 +14,9 @@ from identity.models import AccountLink, BotProfile, Browser, Pairing, PlatformA
 from identity.pairing import codes
 from identity.pairing.secrets import secrets_of
 from identity.pairing.settings import limits
-from identity.support import clock, qr
+from identity.support import clock, platforms, qr
 from identity.support.sanitize import harmless
 
-TELEGRAM = "telegram"
 State = Pairing.State
 LIVE = (State.OFFERED, State.CLAIMED)
 
@@ -27,7 +26,8 @@ class Invitation:
     """What the person gets to see, derived when it is shown. Its repr shows no secret."""
 
     code: str = field(repr=False)
-    deep_link: str = field(repr=False)  # opens Telegram with the code; empty without a Telegram bot
+    deep_link: str = field(repr=False)  # opens `app` with the code; empty without such a link
+    app: str
     text: str = field(repr=False)
     expires_at: datetime
 
@@ -48,26 +48,32 @@ def shown(invitations: list[Pairing]) -> list[Invitation]:
 def _shown(pairing: Pairing, doors: dict[str, BotProfile], *, has_accounts: bool) -> Invitation:
     derived = secrets_of(pairing)
     code = codes.shown_code(derived.code)
-    door = doors.get(TELEGRAM) if pairing.platform in {"", TELEGRAM} else None
-    deep_link = f"{door.url}?start={derived.token}" if door and door.url else ""
-    bots = [
-        f"{labels.title(bot.platform)} ({bot.url or harmless(bot.name)})"
-        for bot in doors.values()
-        if pairing.platform in {"", bot.platform}
-    ]
-    where = _(" or ").join(bots) or (labels.title(pairing.platform) if pairing.platform else _("the app that you use"))
+    wanted = [door for door in doors.values() if pairing.platform in {"", door.platform}]
+    links = [(door.platform, platforms.with_start(door.platform, door.url, derived.token)) for door in wanted]
+    app, deep_link = next(((app, link) for app, link in links if link), ("", ""))
+    values = {"code": code, "where": _where(wanted, pairing.platform), "app": labels.title(app), "link": deep_link}
+    text = _text(pairing, values, has_accounts=has_accounts)
+    return Invitation(code, deep_link, values["app"], text, pairing.expires_at)
+
+
+def _where(doors: list[BotProfile], platform: str) -> str:
+    named = [f"{labels.title(door.platform)} ({door.url or harmless(door.name)})" for door in doors]
+    return _(" or ").join(named) or (labels.title(platform) if platform else _("the app that you use"))
+
+
+def _text(pairing: Pairing, values: dict[str, str], *, has_accounts: bool) -> str:
+    """The text that an operator passes on."""
     steps = [
         _("1. Open a private chat with the bot in %(where)s."),
         _("2. Send it this code: %(code)s"),
-        *([_("   On Telegram, this link does both: %(link)s")] if deep_link else []),
+        *([_("   On %(app)s, this does both: %(link)s")] if values["link"] else []),
         _("3. It answers with a six-digit number. Type it in one of the chats that you already have with the bot.")
         if has_accounts
         else _("3. It answers with a six-digit number. Read it to me, in person or on a call that you started."),
         "",
         _("The code works once, until %(until)s. Don't send the number to anyone."),
     ]
-    values = {"where": where, "code": code, "link": deep_link, "until": moment(pairing.expires_at)}
-    return Invitation(code, deep_link, "\n".join(steps) % values, pairing.expires_at)
+    return "\n".join(steps) % (values | {"until": moment(pairing.expires_at)})
 
 
 def moment(at: datetime) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from identity.support import platforms
+
 MAX_NAME = 32
 _MAX_MARKS = 2  # on one letter; more of them would cover the text around it
 
@@ -17,9 +19,6 @@ _DOUBLE_QUOTES = re.compile(
     "\u301d-\u301f\uff02\U0001f676-\U0001f678]"
 )
 _SINGLE_QUOTES = re.compile("['`\u00b4\u02b9\u02bb-\u02bd\u02c8\u05f3\u2018-\u201b\u2032\u2035\u275b\u275c\uff07]{2,}")
-
-# Discord's mark-up inside a line, and the colon that makes an address a link.
-_MARK_UP = re.compile(r"[\\*_~`|<>\[\]()@#:]")
 
 
 def harmless(name: str) -> str:
@@ -42,9 +41,8 @@ def harmless(name: str) -> str:
 
 
 def literal(name: str, platform: str) -> str:
-    """Return a harmless name for a text on `platform`, with mark-up escaped on Discord.
+    """Return a harmless name for a text on `platform`.
 
-    Only Discord reads mark-up in a bot's text: bold letters, mentions, links behind other words.
+    Mark-up is escaped where the app reads it in a bot's text: bold letters, mentions, links behind other words.
     """
-    plain = harmless(name)
-    return _MARK_UP.sub(r"\\\g<0>", plain) if platform.startswith("discord") else plain
+    return platforms.escaped(harmless(name), platform)

@@ -12,7 +12,7 @@ from identity.models import AccountLink, BotProfile, Browser, Pairing, PlatformA
 from identity.pairing import codes
 from identity.pairing.secrets import secrets_of
 from identity.pairing.settings import limits
-from identity.support import qr
+from identity.support import platforms, qr
 from identity.support.sanitize import harmless
 
 State = Pairing.State
@@ -26,6 +26,7 @@ class Door:
     title: str
     name: str
     url: str = field(repr=False)
+    has_code: bool = False  # opening the address sends the code
 
     @property
     def qr(self) -> str:
@@ -76,17 +77,18 @@ def standing(browser: Browser | None) -> Standing:
 
 
 def doors(browser: Browser | None) -> list[Door]:
-    """All bots; Telegram's link carries the code's token while one waits to be sent."""
+    """All bots; a link carries the code's token while one waits to be sent, where the platform can do that."""
     pairing = pair_in_browser.current(browser) if browser else None
     waits = pairing is not None and pairing.state == State.OFFERED and pair_in_browser.is_live(pairing)
-    token = f"?start={secrets_of(pairing).token}" if pairing and waits else ""
+    token = secrets_of(pairing).token if pairing and waits else ""
     return [_door(one, token) for one in BotProfile.objects.order_by("platform")]
 
 
 def _door(bot: BotProfile, token: str) -> Door:
     url = bot.url if bot.url.startswith("https://") else ""
-    with_token = f"{url}{token}" if url and bot.platform == "telegram" else url
-    return Door(bot.platform, labels.title(bot.platform), harmless(bot.name), with_token)
+    link = platforms.with_start(bot.platform, url, token) if token else ""
+    title, name = labels.title(bot.platform), harmless(bot.name)
+    return Door(bot.platform, title, name, link or url, has_code=bool(link))
 
 
 def cards(browser: Browser) -> list[Card]:

@@ -15,6 +15,7 @@ from django.db.models.functions import Coalesce, Concat, Length, Substr
 from identity.flows import linking
 from identity.models import AccountLink, PlatformAccount
 from identity.resolvers import DatabaseIdentityResolver, Resolves, key_without_resolver, resolve_with, stranger_key
+from identity.support import platforms
 from sessions_app.messages import Address, InboundMessage
 from sessions_app.models import Conversation, HistoryEntry, Lane
 
@@ -108,9 +109,8 @@ def is_private(platform: str, chat_id: str, user_id: str) -> bool:
     """Whether a chat is known to be one to one with this account. Unknown chats count as groups."""
     if chat_id in {"", user_id}:
         return True
-    if platform == "telegram" and re.fullmatch(r"[0-9]+", chat_id, re.ASCII):
-        return True  # groups and channels have negative ids
-    if platform == "slack" and chat_id.startswith("D"):
+    pattern = platforms.of(platform).private_chat
+    if pattern and re.fullmatch(pattern, chat_id, re.ASCII):
         return True
     place = {"kind": Conversation.Kind.DM, "platform": platform, "chat_id": chat_id}
     return Conversation.objects.filter(**place, account__platform_user_id=user_id).exists()

@@ -54,7 +54,7 @@ def town(servers: Platforms, settings: Settings, monkeypatch: pytest.MonkeyPatch
     for name in ("TELEGRAM_BOT_TOKEN", "DISCORD_BOT_TOKEN", "SLACK_BOT_TOKEN"):
         receiver_leases.take(receiver_leases.key_of(getattr(settings, name)), "town/4711/3f2a")
     settings.REDIS_URL = ""
-    monkeypatch.setattr(diagnostics, "FORMS", {})
+    monkeypatch.setattr(registry, "settings_by_name", dict)
     for server in servers.servers.values():
         server.faults.planned.clear()
     return servers

@@ -68,6 +68,7 @@ MISTAKES = [
         "an app-level token in `SLACK_BOT_TOKEN`", BOTS, {"SLACK_BOT_TOKEN": "xapp-1", "SLACK_APP_TOKEN": "xapp-1"}
     ),
     Mistake("a Telegram token in `DISCORD_BOT_TOKEN`", BOTS, {"DISCORD_BOT_TOKEN": TELEGRAM}),
+    Mistake("`BOTOS_PLATFORMS` that cannot be imported", BOTS, {"BOTOS_PLATFORMS": "my_platform.PLATFORM"}),
     Mistake("an unknown platform", (*BOTS, "--platforms", "icq")),
     Mistake("`BOTOS_MODEL=gpt-5`", BOTS, {"BOTOS_MODEL": "gpt-5"}),
     Mistake("`BOTOS_MODEL` without a key", BOTS, {"BOTOS_MODEL": "openai:gpt-5"}),

@@ -69,12 +69,12 @@ def _platforms(named: list[str] | None, *, playground: bool) -> list[str]:
     for name in named or []:
         registry.get(name)
     if named or playground:
-        return list(dict.fromkeys(named or ("telegram", "discord", "slack")))
+        return list(dict.fromkeys(named or [name for name, one in registry.known().items() if one.playground]))
     chats = [name for name in registry.names() if name != BROWSER]
     configured = [name for name in chats if registry.is_configured(name)]
     if not configured:
-        hint = "set TELEGRAM_BOT_TOKEN, DISCORD_BOT_TOKEN, or SLACK_BOT_TOKEN and SLACK_APP_TOKEN in .env"
-        text = f"No platform is configured. Hint: {hint}, or try everything with --playground --web."
+        hint = f"set {registry.tokens()} in .env, or try everything with --playground --web."
+        text = f"No platform is configured. Hint: {hint}"
         raise ImproperlyConfigured(text)
     return configured
 
