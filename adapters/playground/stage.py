@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
 
+from django.utils.module_loading import import_string
+
+from adapters import registry
 from adapters.botos import Bot
-from adapters.playground.discord import DiscordServer
+from adapters.platform import LocalServer
 from adapters.playground.server import Person, PlatformServer, Said
-from adapters.playground.slack import SlackServer
-from adapters.playground.telegram import TelegramServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,15 @@ class Persona:
 def _persona(name: str, number: int) -> Persona:
     """Ids of the platforms' form that nobody has there, since the playground may share a database with real people."""
     accounts = {
-        "telegram": Person(f"90000000000{number}", name, f"{name.lower()}_t"),
-        "discord": Person(f"1000000{number}", name, f"{name.lower()}_d"),
-        "slack": Person(f"U0PLAYGROUND{number}", name, f"{name.lower()}_s"),
+        platform: Person(local.user_id.format(number), name, f"{name.lower()}_{platform[0]}")
+        for platform, local in _local().items()
     }
     return Persona(name, accounts)
+
+
+def _local() -> dict[str, LocalServer]:
+    """The local servers of the platforms that have one."""
+    return {name: one.playground for name, one in registry.known().items() if one.playground}
 
 
 PERSONAS = (_persona("Alice", 1001), _persona("Bob", 1002), _persona("Mallory", 1003))
@@ -38,8 +42,8 @@ class Playground:
     """Local servers for all platforms, on loopback. What is said there is gone when it stops."""
 
     def __init__(self) -> None:
-        servers: Iterable[PlatformServer] = (TelegramServer(), DiscordServer(), SlackServer())
-        self.servers = {server.platform: server for server in servers}
+        servers = {name: import_string(local.path)() for name, local in _local().items()}
+        self.servers: dict[str, PlatformServer] = servers
         self.told = 0  # steps of the story
         self.answers = 0  # that stood in the chat of the last step before it
         self.telling = asyncio.Lock()

@@ -17,10 +17,10 @@ from adapters.playground import reset, story, watching
 from adapters.playground.guard import admit
 from adapters.playground.server import Said
 from adapters.playground.stage import PERSONAS, Persona, Playground
+from identity.support import platforms
 from sessions_app import db
 
 MAX_TEXT = 4000
-_TITLES = {"telegram": "Telegram", "discord": "Discord", "slack": "Slack"}
 
 
 @never_cache
@@ -30,15 +30,17 @@ async def page(request: HttpRequest) -> HttpResponse:
     playground, persona = admit(request), _persona(request.GET.get("as", ""))
     watched = await db.call(watching.watch, persona)
     seen = request.GET.get("see", "")
-    seen = seen if seen in playground.servers else playground.last_used.get(persona.name, "telegram")
+    seen = (
+        seen if seen in playground.servers else playground.last_used.get(persona.name, next(iter(playground.servers)))
+    )
     context = {
         "personas": PERSONAS,
         "persona": persona,
         "panes": _panes(playground, persona, watched.busy),
-        "views": [(one, _TITLES[one]) for one in playground.servers],
+        "views": [(one, platforms.title(one)) for one in playground.servers],
         "seen": seen,
         "window": watched.windows[seen],
-        "linked": [_TITLES[one] for one in watched.linked],
+        "linked": [platforms.title(one) for one in watched.linked],
         "obstacle": await db.call(reset.obstacle),
         **_story(playground, request),
     }
@@ -156,7 +158,7 @@ def _panes(playground: Playground, persona: Persona, busy: frozenset[str]) -> li
     return [
         {
             "platform": platform,
-            "title": _TITLES[platform],
+            "title": platforms.title(platform),
             "username": persona.accounts[platform].username,
             "is_busy": platform in busy,
             "lines": [_bubble(said, platform) for said in playground.chat(persona, platform)],
@@ -167,8 +169,8 @@ def _panes(playground: Playground, persona: Persona, busy: frozenset[str]) -> li
 
 def _bubble(said: Said, platform: str) -> Bubble:
     is_bot = said.author_id == "bot"
-    # As Discord's app does: a backslash takes the meaning from a mark, and is not shown.
-    text = re.sub(r"\\([^a-zA-Z0-9\s])", r"\1", said.text) if is_bot and platform == "discord" else said.text
+    # As an app with mark-up does: a backslash takes the meaning from a mark, and is not shown.
+    text = re.sub(r"\\([^a-zA-Z0-9\s])", r"\1", said.text) if is_bot and platforms.of(platform).markup else said.text
     parts = re.split(f"({story.SECRET.pattern})", text) if is_bot else [text]
     return Bubble(said.message_id, "bot" if is_bot else "me", tuple(parts), said.buttons)
 
