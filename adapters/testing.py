@@ -4,7 +4,7 @@
 @pytest.mark.asyncio
 class TestMatrix(AdapterContract):
     @asynccontextmanager
-    async def platform(self) -> AsyncIterator[TestedPlatform]:
+    async def platform(self) -> AsyncIterator[PlatformUnderTest]:
         ...  # start the platform, or a local server in its place, and yield what drives it
 ```
 
@@ -132,14 +132,16 @@ async def running(adapter: PlatformAdapter, inbox: RecordingInbox | None = None)
 # --- The contract
 
 
-class TestedPlatform(Protocol):
+class PlatformUnderTest(Protocol):
     """The platform under test, up and running, with one person who has a private chat with the bot."""
-
-    __test__ = False  # nothing that pytest collects
 
     description: Platform
     user_id: str  # of the person
-    chat_id: str  # of the private chat
+
+    @property
+    def chat_id(self) -> str:
+        """The id of the private chat."""
+        ...
 
     def settings(self) -> Mapping[str, str]:
         """The settings that lead the adapter here, with credentials that the platform takes."""
@@ -168,7 +170,7 @@ class TestedPlatform(Protocol):
 class AdapterContract:
     """What every adapter owes. `platform` is yours; each test gets a fresh one."""
 
-    def platform(self) -> AbstractAsyncContextManager[TestedPlatform]:
+    def platform(self) -> AbstractAsyncContextManager[PlatformUnderTest]:
         """Start the platform, and stop it at the end."""
         raise NotImplementedError
 
@@ -283,14 +285,14 @@ def ensure(holds: object, problem: str) -> None:
         raise AssertionError(problem)
 
 
-def adapter_of(platform: TestedPlatform, settings: Mapping[str, str] | None = None) -> PlatformAdapter:
+def adapter_of(platform: PlatformUnderTest, settings: Mapping[str, str] | None = None) -> PlatformAdapter:
     """A fresh adapter, as BotOS makes it of the settings."""
     values = platform.settings() if settings is None else settings
     description = platform.description
     return description.build(description.config(lambda name: values.get(name, "")))
 
 
-def to(platform: TestedPlatform, text: str, *, nonce: str = "n-1") -> OutgoingMessage:
+def to(platform: PlatformUnderTest, text: str, *, nonce: str = "n-1") -> OutgoingMessage:
     """A message to the private chat."""
     return OutgoingMessage(Address(platform.description.name, platform.chat_id), text, nonce)
 
