@@ -27,7 +27,7 @@ from identity.models import PLATFORM_NAME
 from sessions_app.messages import Address, InboundMessage, MessageEdit, OutgoingMessage
 from sessions_app.receiving.watermarks import Mark
 
-PATIENCE = 10.0  # seconds
+PATIENCE = 60.0  # seconds until what must happen counts as never, on a machine that does much else
 PAUSE = 0.05  # seconds before an adapter that failed runs again
 
 

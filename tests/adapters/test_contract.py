@@ -26,6 +26,7 @@ from adapters.slack import PLATFORM as SLACK
 from adapters.telegram import PLATFORM as TELEGRAM
 from adapters.testing import AdapterContract, PlatformUnderTest, RecordingInbox
 from sessions_app.messages import InboundMessage, OutgoingMessage, Sender
+from tests.botos_project.test_settings import PROJECT
 from tests.example_platform import PLATFORM as NOTES
 from tests.example_platform.adapter import NotesAdapter
 from tests.fakes.discord import CLOSED_CHAT, FakeDiscord
@@ -286,6 +287,14 @@ def test_every_rule_of_the_contract_is_broken_by_an_adapter() -> None:
     rules = {name.removeprefix("test_it_") for name in vars(AdapterContract) if name.startswith("test_it_")}
 
     assert {rule for _, rule in BROKEN} == rules
+
+
+def test_the_document_shows_the_example() -> None:
+    guide = (PROJECT / "docs" / "howto" / "add-a-platform.md").read_text(encoding="utf-8")
+    description = Path(inspect.getfile(NotesAdapter)).with_name("__init__.py").read_text(encoding="utf-8")
+
+    assert description[description.index("def _build") :].strip() in guide
+    assert inspect.getsource(TestNotes) in guide
 
 
 def test_the_example_is_small() -> None:
