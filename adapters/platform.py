@@ -47,14 +47,20 @@ class Transport:
     """A way in which messages come from the platform.
 
     name: the value of `Platform.transport_setting` that chooses it. needs: the settings without which it cannot run,
-    the first of them the bot's token. is_called: the platform calls the pages. own_server: the setting that names a
-    server of one's own in place of the platform's, which may call without TLS.
+    the first of them the bot's token. view: the platform calls the pages, and this view, by its dotted path, takes its
+    calls at `/hooks/<platform>`. own_server: the setting that names a server of one's own in place of the platform's,
+    which may call without TLS.
     """
 
     needs: tuple[str, ...] = ()
     name: str = ""
-    is_called: bool = False
+    view: str = ""
     own_server: str = ""
+
+    @property
+    def is_called(self) -> bool:
+        """Whether the platform calls, so that the pages receive."""
+        return bool(self.view)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

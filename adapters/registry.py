@@ -104,6 +104,11 @@ def calls(name: str) -> bool:
     return get(name).transport(_setting).is_called
 
 
+def webhooks() -> dict[str, str]:
+    """By platform that can call the pages, the dotted path of the view that takes its calls."""
+    return {name: transport.view for name, one in known().items() for transport in one.transports if transport.view}
+
+
 def needs(name: str) -> tuple[str, ...]:
     """What the platform needs with the settings there are."""
     return get(name).transport(_setting).needs

@@ -44,7 +44,10 @@ PLATFORM = Platform(
     transports=(
         Transport(name="socket", needs=("SLACK_BOT_TOKEN", "SLACK_APP_TOKEN")),
         Transport(
-            name="http", needs=("SLACK_BOT_TOKEN", "SLACK_SIGNING_SECRET"), is_called=True, own_server="SLACK_API_URL"
+            name="http",
+            needs=("SLACK_BOT_TOKEN", "SLACK_SIGNING_SECRET"),
+            view="adapters.webhooks.slack",
+            own_server="SLACK_API_URL",
         ),
     ),
     command_prefix="!",  # Slack keeps everything that starts with a slash to itself, unless it is registered there

@@ -45,7 +45,7 @@ PLATFORM = Platform(
         Transport(
             name="webhook",
             needs=("TELEGRAM_BOT_TOKEN", "TELEGRAM_WEBHOOK_SECRET"),
-            is_called=True,
+            view="adapters.webhooks.telegram",
             own_server="TELEGRAM_API_URL",
         ),
     ),

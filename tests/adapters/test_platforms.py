@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.urls import resolve
+from django.utils.module_loading import import_string
 
 from adapters import registry
 from adapters.platform import Config, Platform, Setting, Transport, imported
@@ -158,7 +160,7 @@ PLATFORM = Platform(
     transport_setting="OWN_TRANSPORT",
     transports=(
         Transport(name="polling", needs=("OWN_TOKEN",)),
-        Transport(name="hook", needs=("OWN_TOKEN", "OWN_SECRET"), is_called=True),
+        Transport(name="hook", needs=("OWN_TOKEN", "OWN_SECRET"), view="own_platform.hook"),
     ),
     loggers=("own_library",),
 )
@@ -243,3 +245,10 @@ def test_it_ends_with_one_sentence_and_status_2(path: str, folder: Path) -> None
 
 def test_it_takes_the_description_itself() -> None:
     assert imported("adapters.telegram.PLATFORM") is TELEGRAM
+
+
+@pytest.mark.parametrize("platform", ALL, ids=lambda platform: platform.name)
+def test_each_platform_that_calls_has_an_address_of_its_own(platform: Platform) -> None:
+    for transport in platform.transports:
+        if transport.is_called:
+            assert resolve(f"/hooks/{platform.name}").func is import_string(transport.view)
