@@ -6,6 +6,7 @@ description imports neither models nor the platform's library; `build` does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from identity.support.platforms import PlatformTraits
+from identity.support.platforms import MAX_NAME, NAME, PlatformTraits
 
 if TYPE_CHECKING:
     from adapters.protocols import PlatformAdapter
 
 Config = Mapping[str, str]  # setting names and their values
+FORM = "a-z, 0-9 and -, a letter first, at most 40 characters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,4 +124,11 @@ def imported(path: str) -> Platform:
         raise ImproperlyConfigured(f"{problem}; import models and libraries in its function `build`.") from None
     if not isinstance(found, Platform):
         raise ImproperlyConfigured(f"{path} is not a Platform of adapters.platform.")
+    if not is_name(found.name):
+        raise ImproperlyConfigured(f"{path} is named {found.name!r}, and a platform's name is {FORM}.")
     return found
+
+
+def is_name(name: str) -> bool:
+    """Whether a platform can have this name."""
+    return re.fullmatch(NAME, name) is not None and len(name) <= MAX_NAME

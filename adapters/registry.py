@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -10,9 +9,8 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from adapters import web
-from adapters.platform import Config, Platform, Setting, Transport, imported
+from adapters.platform import FORM, Config, Platform, Setting, Transport, imported, is_name
 from adapters.protocols import NeedsConfiguration, PlatformAdapter
-from identity.models import PLATFORM_NAME
 from identity.support import platforms
 from sessions_app.messages import BROWSER
 from sessions_app.outbox.queue import TEXT_LIMIT
@@ -25,8 +23,18 @@ class UnknownPlatform(LookupError, ImproperlyConfigured):
         return str(self.args[0])
 
 
-_platforms: dict[str, Platform] = {one.name: one for one in map(imported, settings.BOTOS_PLATFORMS)}
-_platforms[BROWSER] = web.PLATFORM
+def _configured() -> dict[str, Platform]:
+    """Those that the settings name, and the browser. Raises ImproperlyConfigured for two of one name."""
+    found: dict[str, Platform] = {}
+    for path, platform in [*((path, imported(path)) for path in settings.BOTOS_PLATFORMS), ("", web.PLATFORM)]:
+        if platform.name in found:
+            problem = f"BOTOS_PLATFORMS names two platforms that are called {platform.name!r}"
+            raise ImproperlyConfigured(f"{problem}. Hint: give {path or 'the other'} another name.")
+        found[platform.name] = platform
+    return found
+
+
+_platforms = _configured()
 
 
 def register_platform(
@@ -48,8 +56,8 @@ def register_platform(
     """
     platform = name if isinstance(name, Platform) else build
     name = name.name if isinstance(name, Platform) else name
-    if not re.fullmatch(PLATFORM_NAME, name):
-        raise ValueError(f"{name!r} is no platform name: a-z, 0-9 and -, and a letter first")
+    if not is_name(name):
+        raise ValueError(f"{name!r} is no platform name: {FORM}")
     if isinstance(platform, Platform):
         is_taken = any(one.title == platform.title for other, one in _platforms.items() if other != name)
         _platforms[name] = platforms.named(platform, name) if is_taken else replace(platform, name=name)

@@ -14,16 +14,14 @@ class TestMatrix(AdapterContract):
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from adapters.aio import is_set_within
-from adapters.platform import Platform
+from adapters.platform import Platform, is_name
 from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration, PlatformAdapter
-from identity.models import PLATFORM_NAME
 from sessions_app.messages import Address, InboundMessage, MessageEdit, OutgoingMessage
 from sessions_app.receiving.watermarks import Mark
 
@@ -179,7 +177,7 @@ class AdapterContract:
             description, adapter = platform.description, adapter_of(platform)
 
             ensure(isinstance(adapter, PlatformAdapter), "the adapter lacks something of PlatformAdapter")
-            ensure(re.fullmatch(PLATFORM_NAME, description.name), "the name is no platform name")
+            ensure(is_name(description.name), "the name is no platform name")
             ensure(adapter.platform == description.name, "adapter and description differ in the name")
             ensure(adapter.text_limit == description.text_limit > 0, "adapter and description differ in the text limit")
 

@@ -52,10 +52,10 @@ SLACK_APP_TOKEN = ENV.secret("SLACK_APP_TOKEN")
 SLACK_API_URL = ENV.address("SLACK_API_URL")
 BOTOS_SLACK_TRANSPORT = ENV.choice("BOTOS_SLACK_TRANSPORT", "socket", "socket http")
 SLACK_SIGNING_SECRET = ENV.secret("SLACK_SIGNING_SECRET")
-# Descriptions of platforms by dotted path. Those that come along have their settings above, for mypy.
+# Descriptions of platforms by dotted path. Those that come along have their settings above, where mypy sees them.
 BOTOS_PLATFORMS = [*transports.BUILT_IN, *ENV.words("BOTOS_PLATFORMS")]
 _of_platforms = transports.read(BOTOS_PLATFORMS, ENV)
-globals().update(_of_platforms)
+globals().update({name: value for name, value in _of_platforms.items() if name not in globals()})
 transports.check(BOTOS_PLATFORMS, _of_platforms | {"BOTOS_PUBLIC_URL": BOTOS_PUBLIC_URL})
 
 # --- The agent, and who is who

@@ -11,13 +11,13 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from identity.support import clock, keys
+from identity.support import clock, keys, platforms
 from identity.support.sanitize import harmless
 
 # Without ":" and not starting with "bot_", so that a person is never mistaken for a stranger's or a legacy key.
 UNIFIED_USER_ID = r"^(?!bot_)[^:\s\x00-\x1f\x7f]+\Z"
 NOT_A_UNIFIED_USER_ID = r"^bot_|:|^$"
-PLATFORM_NAME = r"^[a-z][a-z0-9-]*$"
+PLATFORM_NAME = platforms.NAME
 
 
 class UnifiedUser(models.Model):

@@ -170,7 +170,9 @@ def _clock_of(name: str) -> Finding:
 
 def _masked(name: str, text: str) -> str:
     """The text without the platform's credentials, which a deployer's own adapter may put into an error."""
-    for secret in filter(None, (str(getattr(settings, key, "")) for key in registry.get(name).needs)):
+    platform = registry.get(name)
+    keys = {*registry.needs(name), *(setting.name for setting in platform.settings if setting.is_secret)}
+    for secret in filter(None, (str(getattr(settings, key, "")) for key in keys)):
         text = text.replace(secret, "***")
     return text
 

@@ -13,6 +13,9 @@ from typing import TypeVar
 
 from django.utils.functional import Promise
 
+NAME = r"^[a-z][a-z0-9-]*$"
+MAX_NAME = 40  # characters
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlatformTraits:

@@ -115,7 +115,7 @@ def test_it_takes_a_function_for_a_second_workspace_too() -> None:
     assert not registry.calls("slack-acme")
 
 
-@pytest.mark.parametrize("name", ["Own", "1own", "own platform", ""])
+@pytest.mark.parametrize("name", ["Own", "1own", "own platform", "", "o" * 41])
 def test_it_refuses_what_cannot_be_a_name(name: str) -> None:
     with pytest.raises(ValueError, match="is no platform name"):
         registry.register_platform(own(name))
@@ -165,6 +165,10 @@ PLATFORM = Platform(
     loggers=("own_library",),
 )
 NUMBER = 7
+SHOUTED = Platform(name="OWN", build=lambda config: None, text_limit=100)
+SECOND = Platform(name="telegram", build=lambda config: None, text_limit=100)
+BROWSER = Platform(name="web", build=lambda config: None, text_limit=100)
+GREEDY = Platform(name="greedy", build=lambda config: None, text_limit=100, settings=(Setting("DEBUG"),))
 """
 
 
@@ -221,6 +225,7 @@ def test_it_checks_the_settings_of_a_platform_of_ones_own(given: dict[str, str],
             'own_platform.OTHER cannot be imported: Module "own_platform" does not define a',
         ),
         ("nowhere", "nowhere cannot be imported: nowhere doesn't look like a module path."),
+        ("own_platform.SHOUTED", "own_platform.SHOUTED is named 'OWN', and a platform's name is a-z, 0-9 and -, a"),
         ("own_platform.NUMBER", "own_platform.NUMBER is not a Platform of adapters.platform."),
         ("broken_platform.PLATFORM", "broken_platform.PLATFORM cannot be imported before Django is ready (ZeroDiv"),
     ],
@@ -241,6 +246,20 @@ def test_it_ends_with_one_sentence_and_status_2(path: str, folder: Path) -> None
     assert ended.stdout == ""
     assert ended.stderr.startswith(f"botos.E021 BOTOS_PLATFORMS: {path} cannot be imported")
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("path", "name"), [("own_platform.SECOND", "telegram"), ("own_platform.BROWSER", "web")])
+def test_it_takes_no_second_platform_of_one_name(path: str, name: str, folder: Path) -> None:
+    ended = python("manage.py", "check", folder=folder, BOTOS_PLATFORMS=path, PYTHONPATH=str(folder))
+
+    assert ended.returncode == 2
+    assert f"BOTOS_PLATFORMS names two platforms that are called '{name}'. Hint: give" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_it_changes_no_setting_of_botos() -> None:
+    assert load(BOTOS_PLATFORMS="own_platform.GREEDY")["DEBUG"] is False
 
 
 def test_it_takes_the_description_itself() -> None:
