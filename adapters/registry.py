@@ -142,7 +142,7 @@ def settings_by_name() -> dict[str, Setting]:
 
 
 def tokens() -> str:
-    """The settings of which one platform needs all, for a sentence: `A, B, or C and D`."""
+    """The settings that the platforms need, for a sentence: `A, B, or C and D`. One platform's are enough."""
     each = [" and ".join(one.needs) for one in known().values() if one.needs]
     return f"{', '.join(each[:-1])}, or {each[-1]}" if each[1:] else "".join(each)
 
