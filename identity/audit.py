@@ -1,4 +1,4 @@
-"""The log of what was done about identity: who did what to whose account, and neither names nor words."""
+"""The audit log of identity: who did what to whose account, without names and messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from identity.models import AuditEvent, PlatformAccount, UnifiedUser
 from identity.support import keys
 
-# Methods, states, platforms, counts and row ids. Whatever a person wrote or is called does not fit in here.
+# Methods, states, platforms, counts and row ids. Names and messages of people do not match.
 WORD = re.compile(r"[a-z0-9_-]{1,40}")
 
 
@@ -21,7 +21,7 @@ def record(
 ) -> AuditEvent:
     """Add one row, inside the caller's transaction.
 
-    Details are numbers, truth values and single lower-case words; ValueError for anything else, because the log is kept
+    Details are numbers, truth values and single lower-case words. Raises ValueError for others, because the log stays
     when a person's messages and names are deleted.
     """
     for name, value in details.items():
@@ -37,20 +37,20 @@ def record(
 
 
 def account_hash(account: PlatformAccount) -> str:
-    """64 hex digits that stand for an account in new rows, and tell it to nobody without SECRET_KEY."""
+    """Return 64 hex digits that stand for an account in new rows. Without SECRET_KEY they do not reveal it."""
     return account_hashes(account)[0]
 
 
 def account_hashes(account: PlatformAccount) -> list[str]:
-    """What finds all rows of an account: also those that were written under SECRET_KEY_FALLBACKS."""
+    """Return the hashes of all rows of an account, those written under SECRET_KEY_FALLBACKS included."""
     return keys.hashes("identity.audit.account", f"{account.platform}:{account.platform_user_id}")
 
 
 def actor(account: PlatformAccount) -> str:
-    """An account as the one who did something, without naming it."""
+    """Return an account's name as an actor, by its hash."""
     return actors(account)[0]
 
 
 def actors(account: PlatformAccount) -> list[str]:
-    """The same under each key, today's first."""
-    return [f"account {one[:16]}" for one in account_hashes(account)]
+    """Return the same under each key, today's first."""
+    return [f"account {hashed[:16]}" for hashed in account_hashes(account)]

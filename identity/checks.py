@@ -1,4 +1,4 @@
-"""Misconfiguration of pairing, found at start."""
+"""Checks of pairing's limits, at start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_TRIES = 10  # of a number of 6 digits: one chance in 100,000
 
 
 def check_limits(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """The numbers are numbers, and together they keep what they are there for."""
+    """Check that the limits are numbers, and that together they keep pairing safe."""
     hint = "see identity/pairing/settings.py for the names and what they mean."
     try:
         problems = _problems(limits())

@@ -1,5 +1,6 @@
-"""What operators do about people, the same from the admin and from commands. Each step leaves an audit row with their
-name, and none of them makes a link.
+"""What operators do about people, from the admin and from commands.
+
+Each step writes an audit row with the operator's name. None makes a link.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ AT_ONCE = 500  # people imported or invited together
 
 @dataclass(frozen=True, slots=True)
 class NewPerson:
-    """Somebody to be added."""
+    """A person to add."""
 
     unified_user_id: str
     display_name: str
 
 
 def is_pairing_available() -> bool:
-    """Whether links in the database decide who is who. Where another resolver does, nobody can be paired here."""
+    """Whether the resolver reads the links in the database. With another resolver, no account can be paired here."""
     resolver = import_string(settings.BOTOS_RESOLVER)
     return isinstance(resolver, type) and issubclass(resolver, DatabaseIdentityResolver)
 
@@ -44,7 +45,7 @@ def is_pairing_available() -> bool:
 
 
 def add_person(*, person: NewPerson, operator: str) -> UnifiedUser:
-    """Raises ValueError for what is no id or name, and for an id that is taken."""
+    """Create a person. Raises ValueError for an invalid id or name, and for an id that is taken."""
     check_new_person(person)
     try:
         with transaction.atomic():
@@ -58,7 +59,7 @@ def add_person(*, person: NewPerson, operator: str) -> UnifiedUser:
 
 
 def check_new_person(person: NewPerson) -> None:
-    """Raises ValueError for an id that `lookup.check_person` refuses, and for a name that cannot be shown as it is."""
+    """Raise ValueError for an id that `lookup.check_person` refuses, and for a name that cannot be shown as it is."""
     lookup.check_person(person.unified_user_id)
     if len(person.display_name) > 150 or not person.display_name.isprintable():
         raise ValueError(_("A name can have at most 150 characters, without line breaks or invisible characters."))
@@ -66,25 +67,25 @@ def check_new_person(person: NewPerson) -> None:
 
 @transaction.atomic
 def rename_person(*, person: UnifiedUser, display_name: str, operator: str) -> None:
-    """Names are labels: nothing is found by them, so this changes no identity."""
+    """Change a person's name. Names are labels: no look-up uses them, so this changes no identity."""
     check_new_person(NewPerson(person.unified_user_id, display_name))
     UnifiedUser.objects.filter(pk=person.pk).update(display_name=display_name, is_name_chosen=True)
     audit.record(kind="person_renamed", actor=operator, user=person)
 
 
 def import_people(*, people: Sequence[NewPerson], operator: str) -> int:
-    """Add all of them or none; who is there already stays as is. How many were added, in a constant number of queries.
+    """Add all people that are missing, or none; existing ones stay as they are. Returns how many were added.
 
-    Raises ValueError for more than AT_ONCE, for what `check_new_person` refuses, and if somebody else added one of them
-    at the same moment.
+    Needs a constant number of queries. Raises ValueError for more than AT_ONCE, for a person that `check_new_person`
+    refuses, and if another operator adds one of them at the same moment.
     """
     _check_number(len(people))
     for person in people:
         check_new_person(person)
     known = known_ids(people)
     new = [
-        UnifiedUser(unified_user_id=one.unified_user_id, display_name=one.display_name, is_name_chosen=True)
-        for one in people
+        UnifiedUser(unified_user_id=person.unified_user_id, display_name=person.display_name, is_name_chosen=True)
+        for person in people
     ]
     added = [user for user in new if user.unified_user_id not in known]
     try:
@@ -103,7 +104,7 @@ def import_people(*, people: Sequence[NewPerson], operator: str) -> int:
 
 
 def known_ids(people: Iterable[NewPerson]) -> set[str]:
-    """Those of their ids that are taken."""
+    """Return those of the people's ids that are taken."""
     ids = [person.unified_user_id for person in people]
     return set(UnifiedUser.objects.filter(unified_user_id__in=ids).values_list("unified_user_id", flat=True))
 
@@ -119,22 +120,21 @@ def _check_number(count: int) -> None:
 
 
 def platforms() -> dict[str, str]:
-    """The platforms that somebody can be invited on, with their titles: those that are described, and those that bots
-    have connected to.
-    """
+    """Return the platforms for invitations, with their titles: the described ones, and those of connected bots."""
     names = {*known.described(), *BotProfile.objects.values_list("platform", flat=True)}
     return {name: known.title(name) for name in sorted(names)}
 
 
 def platforms_left(person: UnifiedUser) -> dict[str, str]:
-    """Those on which the person has no account yet: there is at most one on each."""
+    """Return the platforms on which the person has no account yet: there is at most one on each."""
     taken = set(AccountLink.objects.live().filter(user=person).values_list("account__platform", flat=True))
     return {name: title for name, title in platforms().items() if name not in taken}
 
 
 def invite(*, person: UnifiedUser, operator: str, platform: str = "") -> Pairing:
-    """An invitation for one account, on `platform` or on any. Raises ValueError where there can be none."""
-    _check_available()
+    """Issue an invitation for one account, on `platform` or on any. Raises ValueError if there can be none."""
+    if not is_pairing_available():
+        raise ValueError(_("Accounts are linked outside this bot (BOTOS_RESOLVER), so nobody can be invited."))
     if platform and platform not in platforms():
         raise ValueError(_("There is no platform %(name)s here.") % {"name": platform})
     if platform and platform not in platforms_left(person):
@@ -145,21 +145,17 @@ def invite(*, person: UnifiedUser, operator: str, platform: str = "") -> Pairing
 
 @transaction.atomic
 def invite_all(*, people: Sequence[UnifiedUser], operator: str, platform: str = "") -> list[Pairing]:
-    """One invitation for each, or none at all. Raises ValueError for more than AT_ONCE and as `invite` does."""
+    """Issue an invitation for each, or none at all. Raises ValueError for more than AT_ONCE and as `invite` does."""
     _check_number(len(people))
-    made = {invite(person=person, operator=operator, platform=platform).pk for person in people}
-    return list(Pairing.objects.filter(pk__in=made).select_related("person").order_by("person__unified_user_id"))
-
-
-def _check_available() -> None:
-    if not is_pairing_available():
-        raise ValueError(_("Accounts are linked outside this bot (BOTOS_RESOLVER), so you can't invite anyone."))
+    pks = {invite(person=person, operator=operator, platform=platform).pk for person in people}
+    return list(Pairing.objects.filter(pk__in=pks).select_related("person").order_by("person__unified_user_id"))
 
 
 @transaction.atomic
 def confirm(*, invitation: Pairing, number: str, operator: str) -> Outcome:
-    """The operator types the number that the person read out. Raises ValueError for what is no number; no try is
-    counted then.
+    """Try the number that the person read out to the operator.
+
+    Raises ValueError, without counting a try, if it is no number.
     """
     digits = codes.read_number(number)
     if digits is None:
@@ -168,13 +164,13 @@ def confirm(*, invitation: Pairing, number: str, operator: str) -> Outcome:
 
 
 def tries_left(invitation: Pairing) -> int:
-    """Of the number; read anew."""
+    """Return how many tries of the number are left, from the database."""
     tries = Pairing.objects.values_list("tries", flat=True).get(pk=invitation.pk)
     return max(0, limits().number_tries - tries)
 
 
 def withdraw(*, invitation: Pairing, operator: str) -> bool:
-    """Take an invitation back. False if it had ended, or is none."""
+    """Withdraw an invitation. False if it had ended, or is none."""
     return pair_in_chat.withdraw(pairing=invitation, operator=operator) == Outcome.CANCELLED
 
 
@@ -183,12 +179,10 @@ def withdraw(*, invitation: Pairing, operator: str) -> bool:
 
 @transaction.atomic
 def suspend(*, person: UnifiedUser, operator: str) -> int:
-    """End all links of a person and all that could make a new one. How many links there were."""
+    """End all links of a person, and all requests that could make a new one. Returns how many links ended."""
     locks.lock_people((), joining=[person.pk])
     invited = pairing_requests.live_invitations(person).count()
-    ended = link_maintenance.suspend(
-        user=person, operator=operator
-    )  # invitations go with the last link, if there is one
+    ended = link_maintenance.suspend(user=person, operator=operator)  # withdraws the invitations with the last link
     pairing_requests.withdraw_all(person, actor=operator)
     audit.record(kind="person_suspended", actor=operator, user=person, links=ended, invitations=invited)
     return ended

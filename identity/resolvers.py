@@ -1,7 +1,7 @@
-"""Which person an account belongs to: one small interface, kept in memory, in a file or in the database.
+"""Resolvers: they tell which person an account belongs to, from memory, a file or the database.
 
-A pair (platform, platform user id) that nobody linked resolves to `"{platform}:{id}"`; looking it up creates nothing.
-Ids are strings; a number is taken for its decimal text. All here but `DatabaseIdentityResolver` works without Django.
+A pair (platform, platform user id) without a link resolves to `"{platform}:{id}"`; a look-up creates nothing. Ids are
+strings; a number stands for its decimal text. All resolvers but `DatabaseIdentityResolver` work without Django.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ logger = logging.getLogger(__name__)
 DEFAULT_PATH = "~/.praisonai/identity.json"
 PATH_VARIABLE = "PRAISONAI_IDENTITY_PATH"
 SEPARATOR = "::"
-# Some filesystems stamp changes only to the second or two: until one is older than that, the next may look the same.
+# Some file systems store times in steps of up to two seconds: two changes within a step look the same.
 SETTLED_NS = 2_000_000_000
 
 Pair = tuple[str, str]  # platform, platform user id
 Links = dict[Pair, str]  # ... to unified user id, oldest link first
-Signature = tuple[int, int, int]  # of a file's content, as far as its inode tells
+Signature = tuple[int, int, int]  # of a file's content, by its inode
 
 
 class IdentityUnavailable(Exception):
-    """It cannot be said now who somebody is, or not be stored. Nothing may be kept under a guess; try again later."""
+    """The resolver cannot answer or store now. Keep nothing under a guessed id; try again later."""
 
 
 @dataclass(frozen=True)
 class IdentityLink:
-    """That one account belongs to one person."""
+    """A link: one account belongs to one person."""
 
     platform: str
     platform_user_id: str
@@ -48,27 +48,27 @@ class IdentityLink:
 
 @runtime_checkable
 class Resolves(Protocol):
-    """All that BotOS needs of a resolver."""
+    """The interface that BotOS needs of a resolver."""
 
     def resolve(self, platform: str, platform_user_id: str) -> str:
-        """The person's id, or `"{platform}:{platform_user_id}"` for an account that nobody linked."""
+        """Return the person's id, or `"{platform}:{platform_user_id}"` for an account without a link."""
         ...
 
 
 @runtime_checkable
 class IdentityResolverProtocol(Resolves, Protocol):
-    """What the shipped resolvers can do."""
+    """The interface of the shipped resolvers."""
 
     def link(self, platform: str, platform_user_id: str, unified_user_id: str) -> None:
-        """Make the account this person's, whosever it was. Raises ValueError for ids that cannot be linked."""
+        """Link the account to this person; a link to another person ends. Raises ValueError for invalid ids."""
         ...
 
     def unlink(self, platform: str, platform_user_id: str) -> None:
-        """Make the account nobody's; nothing happens if it is nobody's already."""
+        """End the account's link, if it has one."""
         ...
 
     def links_for(self, unified_user_id: str) -> list[IdentityLink]:
-        """The person's accounts, oldest link first; empty for an unknown person."""
+        """Return the person's links, oldest first; empty for an unknown person."""
         ...
 
 
@@ -77,12 +77,12 @@ def stranger_key(platform: str, platform_user_id: str) -> str:
 
 
 def key_without_resolver(platform: str, platform_user_id: str) -> str:
-    """The key of an account's private conversation where no resolver is configured."""
+    """Return the key of an account's private conversation where no resolver is configured."""
     return f"bot_{platform}_{platform_user_id}"
 
 
 def resolve_with(resolver: Resolves, platform: str, platform_user_id: str) -> str:
-    """Ask any resolver, a deployer's own included, and fail closed: whatever goes wrong is an IdentityUnavailable."""
+    """Return the answer of any resolver, a deployer's own included. Raises IdentityUnavailable for every failure."""
     try:
         answer: object = resolver.resolve(*_pair(platform, platform_user_id))
     except IdentityUnavailable:
@@ -92,20 +92,20 @@ def resolve_with(resolver: Resolves, platform: str, platform_user_id: str) -> st
     if not isinstance(answer, str) or not answer.strip():
         raise IdentityUnavailable(f"{type(resolver).__name__}.resolve returned {answer!r} instead of an id.")
     if answer.startswith("bot_") and answer != key_without_resolver(*_pair(platform, platform_user_id)):
-        # What is said under such a key is shown to the account that it names.
+        # Messages under such a key are shown to the account that it names.
         raise IdentityUnavailable(f"{type(resolver).__name__}.resolve returned {answer!r}, the key of another account.")
     return answer
 
 
 def _pair(platform: str, platform_user_id: str) -> Pair:
-    # None would become the id "None", and everybody without an id would be one person.
+    # None would become the id "None", and all accounts without an id would be one person.
     if None in (platform, platform_user_id):
         raise ValueError("An account needs a platform and an id; None is neither.")
     return str(platform), str(platform_user_id)
 
 
 def _linkable(platform: str, platform_user_id: str, unified_user_id: str) -> tuple[Pair, str]:
-    """The pair and the person's id as text. Raises ValueError for what could be taken for something else."""
+    """Return the pair and the person's id as text. Raises ValueError for ids that could be mistaken for others."""
     pair, person = _pair(platform, platform_user_id), str(unified_user_id)
     if not all(text.strip() for text in (*pair, person)) or unified_user_id is None:
         raise ValueError("A link needs a platform, an id on it and a unified user id.")
@@ -123,7 +123,7 @@ def _of_person(links: Mapping[Pair, str], unified_user_id: str) -> list[Identity
 
 
 class InMemoryIdentityResolver:
-    """Links that live as long as this object. Safe to share between threads."""
+    """Links in memory, for the lifetime of this object. Threads may share it."""
 
     def __init__(self) -> None:
         self._links: Links = {}
@@ -150,7 +150,7 @@ class InMemoryIdentityResolver:
 
 
 def parse(content: bytes) -> tuple[dict[str, Any], Links]:
-    """The whole document of an identity file, and its links. Raises ValueError that names the first bad entry."""
+    """Return the document of an identity file, and its links. Raises ValueError that names the first bad entry."""
     try:
         document = json.loads(content.decode("utf-8-sig"))
     except RecursionError:
@@ -158,26 +158,25 @@ def parse(content: bytes) -> tuple[dict[str, Any], Links]:
     entries = document.get("links", {}) if isinstance(document, dict) else None
     if not isinstance(entries, dict):
         raise ValueError('it is not an object with an object "links"')
-    return document, dict(_entry(key, person) for key, person in entries.items())
-
-
-def _entry(key: str, person: object) -> tuple[Pair, str]:
-    platform, _, platform_user_id = key.partition(SEPARATOR)
-    if not platform or not platform_user_id:
-        raise ValueError(f'links[{key!r}]: the key is not "platform::id"')
-    if not isinstance(person, str) or not person.strip():
-        raise ValueError(f"links[{key!r}]: the value is not a unified user id")
-    return (platform, platform_user_id), person
+    links: Links = {}
+    for key, person in entries.items():
+        platform, _, platform_user_id = key.partition(SEPARATOR)
+        if not platform or not platform_user_id:
+            raise ValueError(f'links[{key!r}]: the key is not "platform::id"')
+        if not isinstance(person, str) or not person.strip():
+            raise ValueError(f"links[{key!r}]: the value is not a unified user id")
+        links[platform, platform_user_id] = person
+    return document, links
 
 
 def render(links: Mapping[Pair, str], document: Mapping[str, Any] | None = None) -> bytes:
-    """An identity file with these links; whatever else the document holds stays in it."""
+    """Return the content of an identity file with these links, and with everything else that `document` holds."""
     entries = {SEPARATOR.join(pair): person for pair, person in links.items()}
     return json.dumps({**(document or {}), "links": entries}, indent=2).encode() + b"\n"
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put the content there, mode 0600: whoever reads sees all of the old or all of the new, also after a power cut."""
+    """Replace the file, with mode 0600: readers see the whole old or the whole new content, even after a power cut."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # makes it 0600
     temporary = Path(name)
     try:
@@ -190,36 +189,19 @@ def replace_file(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(handle)
+        os.fsync(directory)
     finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep every other thread and process from changing the file. A sibling is locked: the file itself is replaced."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    handle = os.open(path.with_name(f"{path.name}.lock"), flags, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+        os.close(directory)
 
 
 class FileIdentityResolver:
     """Links in one JSON file, `{"links": {"telegram::12345": "alice"}}`, shared by all processes of one machine.
 
-    The file is `path`, else what `PRAISONAI_IDENTITY_PATH` says now, else `~/.praisonai/identity.json`. No file means
-    no links. While the file cannot be read or understood, everything here raises IdentityUnavailable; it is never
-    overwritten then, and a copy of it is kept beside it as `identity.json.corrupt-<digest>`.
+    The file is `path`, else the value of `PRAISONAI_IDENTITY_PATH`, else `~/.praisonai/identity.json`. No file means no
+    links. While the file cannot be read or parsed, every method raises IdentityUnavailable, nothing overwrites the
+    file, and a copy of it is kept beside it as `identity.json.corrupt-<digest>`.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -249,15 +231,17 @@ class FileIdentityResolver:
 
     def _links(self) -> Links:
         signature, links = self._known
-        with contextlib.suppress(OSError):  # what is wrong with it, _load says
+        with contextlib.suppress(OSError):  # _load reports it
             if signature and signature == _signature(self.path.stat()):
                 return links
         return self._load()[1]
 
     def _load(self) -> tuple[dict[str, Any], Links]:
-        """The document and its links as they are now. Raises IdentityUnavailable."""
+        """Return the document and its links as they are now. Raises IdentityUnavailable."""
         try:
-            signature, content = self._read()
+            with self.path.open("rb") as file:
+                stat = os.fstat(file.fileno())  # before the content: the next look sees a change in between
+                content = file.read()
         except FileNotFoundError:
             return {}, {}
         except OSError as error:
@@ -265,43 +249,47 @@ class FileIdentityResolver:
         try:
             document, links = parse(content)
         except ValueError as error:
-            self._keep_aside(content)
+            self._keep_copy(content)
             advice = "Repair it or put a backup in its place."
             raise IdentityUnavailable(f"{self.path} is corrupt ({error}). {advice}") from error
-        self._known = (signature, links)
+        # A file that has just changed has no signature yet: the next change might look the same.
+        is_settled = time.time_ns() - stat.st_mtime_ns > SETTLED_NS
+        self._known = (_signature(stat) if is_settled else None, links)
         return document, links
 
-    def _read(self) -> tuple[Signature | None, bytes]:
-        """The content and the signature it may be remembered by; None if it changed too recently to tell."""
-        with self.path.open("rb") as file:
-            stat = os.fstat(file.fileno())  # before the content: a change in between is then seen the next time
-            settled = time.time_ns() - stat.st_mtime_ns > SETTLED_NS
-            return (_signature(stat) if settled else None), file.read()
-
-    def _keep_aside(self, content: bytes) -> None:
+    def _keep_copy(self, content: bytes) -> None:
         digest = hashlib.sha256(content).hexdigest()[:12]
         if digest in self._reported:
             return
         self._reported.add(digest)
         copy = self.path.with_name(f"{self.path.name}.corrupt-{digest}")
-        logger.error("The identity file %s is corrupt and not used; a copy is kept as %s.", self.path, copy)
+        logger.error("Reading identity file %s failed: it is corrupt; keeping a copy as %s", self.path, copy)
         try:
             if not copy.exists():
                 replace_file(copy, content)
         except OSError as error:
-            logger.error("No copy of %s could be kept: %s", self.path, error)
+            logger.error("Copying %s failed: %s; going on without a copy", self.path, error)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[Links]:
-        """The links of this moment, to be changed; what they are in the end is on disk when this returns."""
+        """Yield the present links for changes, and write the file at the end, if they changed.
+
+        No other thread or process changes the file meanwhile. The lock is on a sibling, as the file itself is replaced.
+        """
         target = Path(os.path.realpath(self.path))  # a symbolic link stays one, and all its names share one lock
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            with _locked(target):
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(target.with_name(f"{target.name}.lock"), flags, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
                 document, before = self._load()
                 links = dict(before)
                 yield links
                 if links != before:
                     replace_file(target, render(links, document))
+            finally:
+                os.close(lock)
         except OSError as error:
             raise IdentityUnavailable(f"{target} cannot be written: {error.strerror}.") from error
 
@@ -311,20 +299,20 @@ def _signature(stat: os.stat_result) -> Signature:
 
 
 class DatabaseIdentityResolver:
-    """The links of this application, as pairing makes them. Needs Django set up; one query for each question."""
+    """The links in this application's database, as pairing makes them. Needs Django; one query for each call."""
 
     def __init__(self) -> None:
         from identity import models
-        from identity.flows import linking  # here, so that the other resolvers work without Django
+        from identity.flows import linking  # here: the other resolvers work without Django
 
         self._live = models.AccountLink.objects.live
         self._link, self._unlink = linking.link, linking.unlink
 
     def resolve(self, platform: str, platform_user_id: str) -> str:
         platform, platform_user_id = _pair(platform, platform_user_id)
-        owned = self._live().filter(account__platform=platform, account__platform_user_id=platform_user_id)
-        person = owned.values_list("user__unified_user_id", flat=True)
-        return next(iter(person), stranger_key(platform, platform_user_id))
+        links = self._live().filter(account__platform=platform, account__platform_user_id=platform_user_id)
+        people = links.values_list("user__unified_user_id", flat=True)
+        return next(iter(people), stranger_key(platform, platform_user_id))
 
     def link(self, platform: str, platform_user_id: str, unified_user_id: str) -> None:
         (platform, platform_user_id), person = _linkable(platform, platform_user_id, unified_user_id)
@@ -336,6 +324,6 @@ class DatabaseIdentityResolver:
         self._unlink(platform=platform, platform_user_id=platform_user_id, method="resolver", actor="resolver")
 
     def links_for(self, unified_user_id: str) -> list[IdentityLink]:
-        owned = self._live().filter(user__unified_user_id=str(unified_user_id)).order_by("pk")
+        links = self._live().filter(user__unified_user_id=str(unified_user_id)).order_by("pk")
         fields = ("account__platform", "account__platform_user_id", "user__unified_user_id")
-        return [IdentityLink(*row) for row in owned.values_list(*fields)]
+        return [IdentityLink(*row) for row in links.values_list(*fields)]

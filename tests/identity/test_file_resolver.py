@@ -126,7 +126,7 @@ def test_it_reads_an_unchanged_file_once(path: Path, monkeypatch: pytest.MonkeyP
     os.utime(path, (1_000_000_000, 1_000_000_000))
     resolver = FileIdentityResolver(path)
     resolver.resolve("telegram", "12345")
-    monkeypatch.delattr(resolver.__class__, "_read")
+    monkeypatch.delattr(resolver.__class__, "_load")
 
     assert resolver.resolve("telegram", "12345") == "alice"
 
