@@ -134,7 +134,7 @@ def platforms_left(person: UnifiedUser) -> dict[str, str]:
 def invite(*, person: UnifiedUser, operator: str, platform: str = "") -> Pairing:
     """Issue an invitation for one account, on `platform` or on any. Raises ValueError if there can be none."""
     if not is_pairing_available():
-        raise ValueError(_("Accounts are linked outside this bot (BOTOS_RESOLVER), so nobody can be invited."))
+        raise ValueError(_("Accounts are linked outside this bot (BOTOS_RESOLVER), so you can't invite anyone."))
     if platform and platform not in platforms():
         raise ValueError(_("There is no platform %(name)s here.") % {"name": platform})
     if platform and platform not in platforms_left(person):

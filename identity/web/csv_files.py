@@ -1,4 +1,4 @@
-"""Tables of people as CSV files, read from and written for spreadsheet programs."""
+"""Reads and writes tables of people as CSV files of spreadsheet programs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from identity.operators import AT_ONCE, NewPerson, check_new_person
 COLUMNS = ["unified_user_id", "display_name"]
 INVITATIONS = [*COLUMNS, "code", "deep_link", "expires_at"]
 MAX_BYTES = 500_000  # bytes; AT_ONCE people with the longest ids and names are fewer
-# A cell that starts so is a formula to a spreadsheet program, which may send the rest of the table elsewhere.
+# A spreadsheet program takes a cell that starts so for a formula, which may send the rest of the table elsewhere.
 _STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong in a line of a file; line 0 is the file."""
+    """A problem in a line of a file; line 0 means the whole file."""
 
     line: int
     text: str
@@ -31,7 +31,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The people of a file, and all that is wrong with it."""
+    """The people of a file, and its problems."""
 
     people: list[NewPerson]
     problems: list[Problem]
@@ -61,7 +61,7 @@ def _unreadable(line: int, text: str) -> Table:
 
 
 def _rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not empty, each with the number of the line where it starts."""
+    """Yield the rows that are not empty, each with the number of the line where it starts."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     start = 1
     for row in reader:
@@ -78,34 +78,28 @@ def _checked(rows: Sequence[tuple[int, list[str]]], columns: int) -> Table:
         problems.append(Problem(0, _("%(count)d people are too many: at most %(most)d at a time.") % most))
     for line, row in rows[:AT_ONCE]:
         person = NewPerson(*(cell.strip() for cell in (*row, "")[:2]))
-        if reason := _wrong(person, row, columns, people):
-            problems.append(Problem(line, reason))
+        if len(row) != columns:
+            cells = _("%(found)d cells instead of %(wanted)d.") % {"found": len(row), "wanted": columns}
+            problems.append(Problem(line, cells))
+        elif person.unified_user_id in people:
+            problems.append(Problem(line, _("%(id)r is in the file twice.") % {"id": person.unified_user_id}))
+        else:
+            try:
+                check_new_person(person)
+            except ValueError as error:
+                problems.append(Problem(line, str(error)))
         people.setdefault(person.unified_user_id, person)
     if not rows:
         problems.append(Problem(0, _("The file contains no people.")))
     return Table(list(people.values()), problems)
 
 
-def _wrong(person: NewPerson, row: list[str], columns: int, before: dict[str, NewPerson]) -> str:
-    if len(row) != columns:
-        return _("%(found)d cells instead of %(wanted)d.") % {"found": len(row), "wanted": columns}
-    if person.unified_user_id in before:
-        return _("%(id)r is in the file twice.") % {"id": person.unified_user_id}
-    try:
-        check_new_person(person)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
 def write(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A CSV file that a spreadsheet program opens as text: what would be a formula gets an apostrophe before it."""
+    """Return a CSV file for spreadsheet programs. A cell that would be a formula gets an apostrophe before it."""
     file = io.StringIO(newline="")
     writer = csv.writer(file, quoting=csv.QUOTE_ALL)
     writer.writerow(header)
-    writer.writerows([_as_text(cell) for cell in row] for row in rows)
-    return "\ufeff" + file.getvalue()  # by which these programs know UTF-8
-
-
-def _as_text(cell: str) -> str:
-    return f"'{cell}" if cell.lstrip(" \u00a0").startswith(_STARTS_A_FORMULA) else cell
+    for row in rows:
+        formulas = [cell.lstrip(" \u00a0").startswith(_STARTS_A_FORMULA) for cell in row]
+        writer.writerow([f"'{cell}" if is_formula else cell for cell, is_formula in zip(row, formulas, strict=True)])
+    return "\ufeff" + file.getvalue()  # the mark by which these programs recognise UTF-8

@@ -1,4 +1,4 @@
-"""What operators type."""
+"""The forms of operators."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ else:
 
 
 class PersonForm(PersonModelForm):
-    """A new person, or another name for one: the id never changes, so that nobody is mistaken for somebody else."""
+    """A new person, or a new name for one. The id never changes, so that no person is mistaken for another."""
 
     class Meta:
         model = UnifiedUser
@@ -40,7 +40,7 @@ class PersonForm(PersonModelForm):
 
 
 class PairForm(forms.Form):
-    """On which platform the next account of a person may be."""
+    """The platform of a person's next account."""
 
     platform = forms.ChoiceField(required=False, label=_("Platform"))
 
@@ -61,6 +61,6 @@ class NumberForm(forms.Form):
 
 
 class PeopleFileForm(forms.Form):
-    """A file of people, as it is uploaded."""
+    """An uploaded file of people."""
 
     file = forms.FileField(label=_("CSV file"), widget=forms.FileInput(attrs={"accept": ".csv,text/csv"}))

@@ -1,4 +1,4 @@
-"""What the pairing page shows at this moment."""
+"""The content of the pairing page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ State = Pairing.State
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Where the bot is found; `url` opens it, with the code where the platform can do that. Its repr tells no token."""
+    """A bot on a platform; `url` opens it, with the code if the platform can do that. The repr shows no token."""
 
     platform: str
     title: str
@@ -30,13 +30,13 @@ class Door:
 
     @property
     def qr(self) -> str:
-        """The address as a picture, in a `data:` address; empty without one."""
+        """The address as a QR code, in a `data:` address; empty without an address."""
         return qr.picture(self.url)
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """An attached account. `linked_with`: the others of its person, described."""
+    """An attached account. `linked_with` describes the other accounts of its person."""
 
     account: PlatformAccount
     title: str
@@ -46,20 +46,23 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`step`: begin, code, type (a number here), show (one to type in the chat) or over. Its repr has no secret."""
+    """The state of the browser's handshake. Its repr shows no secret.
+
+    `step` is begin, code, type (a number on the page), show (a number to type in the chat) or over.
+    """
 
     step: str
     version: str
     until: datetime | None = None
     code: str = field(default="", repr=False)
     number: str = field(default="", repr=False)
-    other: str = ""  # who is on the other side
+    other: str = ""  # the other side, described
     tries_left: int = 0
     end: str = ""  # how the last request ended, as its state
 
 
 def standing(browser: Browser | None) -> Standing:
-    """Where the handshake of this browser stands."""
+    """Return the state of this browser's handshake."""
     pairing = pair_in_browser.current(browser) if browser else None
     if pairing is None:
         return Standing("begin", "begin")
@@ -77,11 +80,11 @@ def standing(browser: Browser | None) -> Standing:
 
 
 def doors(browser: Browser | None) -> list[Door]:
-    """All bots; a link carries the code's token while one waits to be sent, where the platform can do that."""
+    """Return all bots. While a code is offered, a link carries its token where the platform can do that."""
     pairing = pair_in_browser.current(browser) if browser else None
     waits = pairing is not None and pairing.state == State.OFFERED and pair_in_browser.is_live(pairing)
     token = secrets_of(pairing).token if pairing and waits else ""
-    return [_door(one, token) for one in BotProfile.objects.order_by("platform")]
+    return [_door(bot, token) for bot in BotProfile.objects.order_by("platform")]
 
 
 def _door(bot: BotProfile, token: str) -> Door:
@@ -92,25 +95,24 @@ def _door(bot: BotProfile, token: str) -> Door:
 
 
 def cards(browser: Browser) -> list[Card]:
-    """The attached accounts, in a constant number of queries."""
-    theirs = (
-        attachments.live_attachments().filter(browser=browser).select_related("account").order_by("attached_at", "pk")
-    )
-    accounts = [one.account for one in theirs]
+    """Return the attached accounts, in a constant number of queries."""
+    rows = attachments.live_attachments().filter(browser=browser).select_related("account")
+    accounts = [row.account for row in rows.order_by("attached_at", "pk")]
     live = AccountLink.objects.live()
     people = dict(live.filter(account__in=accounts).values_list("account_id", "user_id"))
     links = list(live.filter(user__in=people.values()).select_related("account").order_by("since", "pk"))
-    return [_card(account, people.get(account.pk), links) for account in accounts]
-
-
-def _card(account: PlatformAccount, person: int | None, links: list[AccountLink]) -> Card:
-    others = [link.account for link in links if link.user_id == person and link.account_id != account.pk]
-    words = ", ".join(labels.described(one) for one in others)
-    return Card(account, labels.title(account.platform), labels.described(account), words)
+    shown = []
+    for account in accounts:
+        person = people.get(account.pk)
+        others = [link.account for link in links if link.user_id == person and link.account_id != account.pk]
+        linked_with = ", ".join(map(labels.described, others))
+        shown.append(Card(account, labels.title(account.platform), labels.described(account), linked_with))
+    return shown
 
 
 def undoable(browser: Browser) -> str:
-    """The id of the handshake whose links the browser made last, and may take back; empty if there is none."""
-    mine = AccountLink.objects.live().filter(pairing__attachments__browser=browser, pairing__attachments__ended_at=None)
-    found = mine.order_by("-since").values_list("pairing_id", flat=True).first()
-    return str(found) if found else ""
+    """Return the id of the last handshake whose links the browser may take back; empty if there is none."""
+    live = AccountLink.objects.live()
+    links = live.filter(pairing__attachments__browser=browser, pairing__attachments__ended_at=None)
+    pairing_id = links.order_by("-since").values_list("pairing_id", flat=True).first()
+    return str(pairing_id) if pairing_id else ""

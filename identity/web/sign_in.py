@@ -1,7 +1,8 @@
-"""How often operators may try to sign in before they must wait.
+"""Limits on the operators' attempts to sign in.
 
-Each try is counted before the password is looked at, so that many at once get no more than the limit. A browser in
-which an operator signed in before has an allowance of its own: no stranger's tries keep that operator out there.
+Each attempt is counted before the password is checked, so that many at once get no more than the limit. A browser in
+which an operator has signed in before has a limit of its own, so that a stranger's attempts cannot lock that operator
+out there.
 """
 
 from __future__ import annotations
@@ -31,24 +32,27 @@ COOKIE = "botos_operator"
 COOKIE_SECONDS = 90 * DAY
 SALT = "identity.sign_in"
 
-# Within so many seconds, how many tries there may be
+# A span in seconds, and how many attempts there may be in it
 ADDRESS = (900, 10)
-NAME = (3600, 100)  # of one name in all: it takes several addresses to reach it
+NAME = (3600, 100)  # for one name from all addresses: one address cannot reach it
 BROWSER = (900, 10)
-CHANGE = (900, 10)  # of the old password, by somebody who is signed in
+CHANGE = (900, 10)  # of the old password, by a signed-in operator
 
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """A try that was counted, at `moment` (seconds since 1970). With `wait`, in seconds, none was: it is too many."""
+    """An attempt that was counted at `moment` (seconds since 1970), or, with `wait` in seconds, one too many.
 
-    guessers: Mapping[str, tuple[int, int]]
+    `keys` are the attempt keys under which it counts, each with its limit.
+    """
+
+    keys: Mapping[str, tuple[int, int]]
     moment: float = 0.0
     wait: int = 0
 
 
 def begin(request: HttpRequest, name: str) -> Try:
-    """Count a try to sign in with a user name, which may be anything, a password too."""
+    """Count an attempt to sign in with a user name, which may be any text, even a password."""
     known = _browser_of(request, name)
     if known:
         return _count({f"signin-browser {known}": BROWSER})
@@ -57,30 +61,30 @@ def begin(request: HttpRequest, name: str) -> Try:
 
 
 def begin_change(user_id: int) -> Try:
-    """Count a try to change a password by the old one."""
+    """Count an attempt to change a password with the old one."""
     return _count({f"signin-change {_hash(str(user_id))}": CHANGE})
 
 
 @transaction.atomic
-def _count(guessers: Mapping[str, tuple[int, int]]) -> Try:
-    limits = {guesser: rate_limits.attempts_of(guesser) for guesser in sorted(guessers)}
+def _count(keys: Mapping[str, tuple[int, int]]) -> Try:
+    limits = {key: rate_limits.attempts_of(key) for key in sorted(keys)}
     now = clock.read()
     moment, wait = now.timestamp(), 0
-    for guesser, (span, most) in guessers.items():
-        limit = limits[guesser]
+    for key, (span, allowed) in keys.items():
+        limit = limits[key]
         limit.times = [at for at in limit.times if at > moment - span]
-        if len(limit.times) >= most:
-            wait = max(wait, math.ceil(limit.times[-most] + span - moment), 1)
+        if len(limit.times) >= allowed:
+            wait = max(wait, math.ceil(limit.times[-allowed] + span - moment), 1)
     if not wait:
         for limit in limits.values():
             limit.times, limit.last_at = [*limit.times, moment], now
             limit.save()
-    return Try(guessers, moment, wait)
+    return Try(keys, moment, wait)
 
 
 @transaction.atomic
 def failed(request: HttpRequest, tried: Try, name: str) -> None:
-    """Write down that a password was wrong. The name stands nowhere: it may be a password in the wrong field."""
+    """Record that a password was wrong, without the name: it may be a password in the wrong field."""
     user = User.objects.filter(username=name).values_list("pk", flat=True).first()
     address = client_address.hash_of(request.META)[:16]
     audit.record(kind="sign_in_failed", actor=f"address {address}", operator=user)
@@ -89,16 +93,16 @@ def failed(request: HttpRequest, tried: Try, name: str) -> None:
 
 @transaction.atomic
 def succeeded(tried: Try) -> None:
-    """Take the try back: only wrong passwords count."""
-    for guesser in sorted(tried.guessers):
-        limit = rate_limits.attempts_of(guesser)
+    """Remove the attempt from the counts: only wrong passwords count."""
+    for key in sorted(tried.keys):
+        limit = rate_limits.attempts_of(key)
         if tried.moment in limit.times:
             limit.times.remove(tried.moment)
             limit.save()
 
 
 def remember(request: HttpRequest, response: HttpResponse, name: str) -> None:
-    """Let the browser prove later that this operator signed in there."""
+    """Set a cookie by which the browser proves later that this operator signed in there."""
     value = f"{_browser_of(request, name) or secrets.token_hex(16)} {_hash(name)}"
     response.set_signed_cookie(
         COOKIE,
@@ -112,7 +116,7 @@ def remember(request: HttpRequest, response: HttpResponse, name: str) -> None:
 
 
 def _browser_of(request: HttpRequest, name: str) -> str:
-    """The id of a browser in which this name signed in before; empty for any other."""
+    """Return the id of a browser in which this name has signed in before; empty for any other."""
     try:
         browser, _, whose = str(request.get_signed_cookie(COOKIE, salt=SALT, max_age=COOKIE_SECONDS)).partition(" ")
     except (KeyError, signing.BadSignature):

@@ -1,6 +1,6 @@
-"""The pages of everybody: what this is, and linking from a browser.
+"""The public pages: the home page, and linking from a browser.
 
-GET only looks. Each POST calls one function and leads back to the page, which shows where things stand.
+GET changes nothing. Each POST calls one function and redirects to the page, which shows the new state.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from identity.web import pairing_page
 @require_safe
 @never_cache
 def home(request: HttpRequest) -> HttpResponse:
-    """What this is in one sentence, and where the bots are."""
+    """Show what BotOS is, in one sentence, and where the bots are."""
     return render(
         request, "identity/home.html", {"browser": browser_sessions.of(request), "doors": pairing_page.doors(None)}
     )
@@ -43,7 +43,7 @@ def home(request: HttpRequest) -> HttpResponse:
 @require_safe
 @never_cache
 def pair(request: HttpRequest) -> HttpResponse:
-    """Where linking stands in this browser."""
+    """Show the state of linking in this browser."""
     return render(request, "identity/pair.html", _standing(request) | {"after": live.position()})
 
 
@@ -51,7 +51,7 @@ def pair(request: HttpRequest) -> HttpResponse:
 @require_safe
 @never_cache
 def pair_now(request: HttpRequest) -> HttpResponse:
-    """The part of the page that changes, for the script that follows it."""
+    """Show the part of the page that changes, for the page's script."""
     standing = _standing(request)
     browser_sessions.leave_cookie(request)
     return render(request, "identity/pair_now.html", standing)
@@ -77,7 +77,7 @@ def _standing(request: HttpRequest) -> dict[str, Any]:
 @require_POST
 @never_cache
 def start(request: HttpRequest) -> HttpResponse:
-    """Show a code."""
+    """Begin a request, whose code the page shows."""
     browser = _begun(request)
     if browser:
         _say(request, pair_in_browser.offer(browser=browser))
@@ -89,7 +89,7 @@ def start(request: HttpRequest) -> HttpResponse:
 @require_POST
 @never_cache
 def code(request: HttpRequest) -> HttpResponse:
-    """A code that a chat was given. The session key changes, since the rest is typed in the chat."""
+    """Try a code that a chat was given. The session key changes now, since the number is typed in the chat."""
     browser = _begun(request)
     if browser:
         secret = codes.read_code(request.POST.get("code", "")) or ""
@@ -104,7 +104,7 @@ def code(request: HttpRequest) -> HttpResponse:
 @require_POST
 @never_cache
 def number(request: HttpRequest) -> HttpResponse:
-    """The number that the chat was shown."""
+    """Try the number that the chat was shown."""
     browser, digits = _in_use(request), codes.read_number(request.POST.get("number", ""))
     if browser and digits is None:
         messages.error(request, _("The number must have six digits."))
@@ -119,7 +119,7 @@ def number(request: HttpRequest) -> HttpResponse:
 @require_POST
 @never_cache
 def cancel(request: HttpRequest) -> HttpResponse:
-    """End what waits."""
+    """End the browser's requests."""
     if browser := _in_use(request):
         pair_in_browser.cancel(browser=browser)
     return redirect("pair")
@@ -128,7 +128,7 @@ def cancel(request: HttpRequest) -> HttpResponse:
 @require_POST
 @never_cache
 def not_me(request: HttpRequest) -> HttpResponse:
-    """Whoever is on the other side is somebody else."""
+    """Deny the browser's requests: the other side is someone else."""
     if browser := _in_use(request):
         pair_in_browser.deny(browser=browser)
     return redirect("pair")
@@ -138,22 +138,23 @@ def not_me(request: HttpRequest) -> HttpResponse:
 @never_cache
 def link_two(request: HttpRequest) -> HttpResponse:
     """Link two attached accounts."""
-    named = [int(one) for one in request.POST.getlist("account") if one.isascii() and one.isdigit() and len(one) < 19]
+    typed = request.POST.getlist("account")
+    accounts = [int(text) for text in typed if text.isascii() and text.isdigit() and len(text) < 19]
     if browser := _in_use(request):
-        _say(request, Answer(pair_in_browser.link_these_two(browser=browser, accounts=named)))
+        _say(request, Answer(pair_in_browser.link_these_two(browser=browser, accounts=accounts)))
     return redirect("pair")
 
 
 @require_POST
 @never_cache
 def undo(request: HttpRequest) -> HttpResponse:
-    """Take back what was linked here."""
+    """Take back what the browser linked."""
     browser = _in_use(request)
     try:
-        named = UUID(request.POST.get("pairing", ""))
+        pairing_id = UUID(request.POST.get("pairing", ""))
     except ValueError:
         return redirect("pair")
-    if browser and pair_in_browser.undo(browser=browser, pairing_id=named):
+    if browser and pair_in_browser.undo(browser=browser, pairing_id=pairing_id):
         messages.success(request, _("Undone. The apps are no longer linked, and they are signed out here."))
     return redirect("pair")
 
@@ -169,7 +170,7 @@ def sign_out(request: HttpRequest) -> HttpResponse:
 
 
 def _in_use(request: HttpRequest) -> Browser | None:
-    """The browser that asks for a change, which is use: it does not idle away between two steps."""
+    """Return the request's browser, and note that it is in use: it does not end for idleness between two steps."""
     browser = browser_sessions.of(request)
     if browser:
         browser_sessions.touch(browser)
@@ -177,7 +178,7 @@ def _in_use(request: HttpRequest) -> Browser | None:
 
 
 def _begun(request: HttpRequest) -> Browser | None:
-    """The browser, begun now if need be; None, and a word about it, where there can be none."""
+    """Return the request's browser, and begin one if needed; None, with a message, if there can be none."""
     if not is_pairing_available():
         messages.error(request, _("Accounts are linked outside this bot, so you can't link them here."))
         return None
@@ -189,14 +190,21 @@ def _begun(request: HttpRequest) -> Browser | None:
 
 
 def _say(request: HttpRequest, answer: Answer, *, left: int = 0) -> None:
-    """What came of it, where the page does not show that by itself."""
+    """Add a message about the answer, where the page does not show it by itself."""
+    if answer.seconds <= 120:
+        wait = ngettext("Wait %(n)d second, then try again.", "Wait %(n)d seconds, then try again.", answer.seconds)
+        wait %= {"n": answer.seconds}
+    else:
+        wait = _("You've tried too often. Try again in %(n)d minutes.") % {"n": -(-answer.seconds // 60)}
+    wrong_code = _("That code doesn't work. Codes work once, for %(lasting)s. Send /link in your app for a new one.")
+    wrong_code %= {"lasting": wording.lasting(limits().code_seconds)}
     good = {
         Outcome.ATTACHED: _("Signed in. Add another app, or link two of the apps below."),
         Outcome.LINKED: _("Linked. From now on these chats share one conversation. Earlier messages stay separate."),
     }
     bad = {
-        Outcome.WAIT: _wait(answer.seconds),
-        Outcome.WRONG: wording.wrong_number(left) if left else _wrong_code(),
+        Outcome.WAIT: wait,
+        Outcome.WRONG: wording.wrong_number(left) if left else wrong_code,
         Outcome.ENDED: _("That request has ended."),
         Outcome.NOTHING: _("Nothing was changed: the request or the accounts are no longer here."),
         Outcome.REFUSED: _(
@@ -208,16 +216,3 @@ def _say(request: HttpRequest, answer: Answer, *, left: int = 0) -> None:
         messages.success(request, good[answer.outcome])
     elif answer.outcome in bad:
         messages.error(request, bad[answer.outcome])
-
-
-def _wrong_code() -> str:
-    text = _("That code doesn't work. Codes work once, for %(lasting)s. Send /link in your app for a new one.")
-    return text % {"lasting": wording.lasting(limits().code_seconds)}
-
-
-def _wait(seconds: int) -> str:
-    if seconds <= 120:
-        return ngettext("Wait %(n)d second, then try again.", "Wait %(n)d seconds, then try again.", seconds) % {
-            "n": seconds
-        }
-    return _("You've tried too often. Try again in %(n)d minutes.") % {"n": -(-seconds // 60)}
