@@ -1,4 +1,4 @@
-"""The admin as an application of the project: Django's, with our site. It is loaded before any model."""
+"""Django's admin application with our site. It is loaded before any model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The admin, with a limit on how often passwords may be tried. Every page of it asks for the password here."""
+"""The admin site, with limits on attempts at passwords. All its pages sign in here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from identity.web.sign_in import Try
 
 
 class LimitedAdminSite(AdminSite):
-    """Django's, whose two ways to try a password are counted."""
+    """Django's admin site that counts attempts at passwords, at sign-in and at a change."""
 
     @method_decorator([never_cache, csrf_protect, sensitive_post_parameters()])
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:

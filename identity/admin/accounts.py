@@ -1,4 +1,4 @@
-"""Accounts on the platforms, to look at."""
+"""The operators' list of accounts."""
 
 from __future__ import annotations
 

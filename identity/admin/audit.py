@@ -1,4 +1,4 @@
-"""The audit log, to look at."""
+"""The operators' list of audit rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TopicFilter(admin.SimpleListFilter):
 
 
 class OneOf(admin.SimpleListFilter):
-    """Rows of one person or account, where a page's button leads to."""
+    """Filters rows of one person or account, for the buttons on their pages."""
 
     field = ""
 
@@ -62,7 +62,7 @@ class OfAccount(OneOf):
     parameter_name, field = "account", "account_hash"
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Under each key, since the log is older than SECRET_KEY may be."""
+        """Filter by the hashes under all keys, since the log may be older than SECRET_KEY."""
         hashes = (self.value() or "").split(",")
         return queryset.filter(account_hash__in=hashes) if self.value() else queryset
 

@@ -1,4 +1,4 @@
-"""What the operators' pages have in common."""
+"""The common parts of the operators' pages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ View = Callable[..., HttpResponseBase]
 
 
 class Tool:
-    """A button at the top of a page, for operators who have its permission."""
+    """A button at the top of a page."""
 
     def __init__(self, label: str, url: str) -> None:
         self.label, self.url = label, url
@@ -38,7 +38,7 @@ MAX_LISTED = 5000
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]
-    """Counts no further than anybody turns pages: to count a whole table is to read it."""
+    """Counts at most MAX_LISTED rows: counting a whole table means reading it."""
 
     @cached_property
     def count(self) -> int:
@@ -47,7 +47,7 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
 
 class OperatorAdmin(Admin):
-    """Rows are looked at. What may be done about them is pages of their own, each with its permission."""
+    """Read-only lists. Each action has a page and a permission of its own."""
 
     show_facets = admin.ShowFacets.NEVER  # they would count each list once more for each choice
     show_full_result_count = False
@@ -70,19 +70,19 @@ class OperatorAdmin(Admin):
         return self.fields or ()
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Only the filters that are offered: Django would let an address ask for any column, also for hashes."""
-        return lookup in {getattr(one, "parameter_name", None) for one in self.list_filter}
+        """Allow only the offered filters: Django would let a URL filter by any column, hashes included."""
+        return lookup in {getattr(offered, "parameter_name", None) for offered in self.list_filter}
 
     def get_urls(self) -> list[URLPattern]:
         own = [path(route, self.admin_site.admin_view(view), name=name) for route, view, name in self.pages()]
         return [*own, *super().get_urls()]
 
     def pages(self) -> Iterable[tuple[str, View, str]]:
-        """Pages beside Django's: route, view and name."""
+        """Return the pages beside Django's: route, view and name."""
         return ()
 
     def tools(self, request: HttpRequest, row: Any) -> Iterable[Tool]:
-        """Buttons on the page of a row."""
+        """Return the buttons on the page of a row."""
         return ()
 
     def change_view(
@@ -101,7 +101,7 @@ class OperatorAdmin(Admin):
 
 
 class PlatformFilter(admin.SimpleListFilter):
-    """Subclasses say which rows are meant."""
+    """Filters by platform; `lookup` is the column."""
 
     title = gettext_lazy("platform")
     parameter_name = "platform"
@@ -115,7 +115,7 @@ class PlatformFilter(admin.SimpleListFilter):
 
 
 def need(request: HttpRequest, permission: str) -> str:
-    """The operator's name, if the operator may. Asked before anything is looked up."""
+    """Return the operator's name. Raises PermissionDenied without the permission. Call it before any look-up."""
     if not may(request, permission):
         raise PermissionDenied
     return request.user.get_username()
@@ -127,12 +127,12 @@ def may(request: HttpRequest, permission: str) -> bool:
 
 
 def page(request: HttpRequest, template: str, title: str, **context: Any) -> HttpResponse:
-    """A page in the admin's frame."""
+    """Render a page in the admin's frame."""
     frame = {**admin.site.each_context(request), "title": title, **context}
     return render(request, f"admin/identity/{template}.html", frame)
 
 
 def address(model: str, name: str, pk: Any = None, **query: str) -> str:
-    """Of one of the pages here."""
+    """Return the address of one of these pages."""
     url = reverse(f"admin:identity_{model}_{name}", args=[] if pk is None else [pk])
     return f"{url}?{urlencode(query)}" if query else url

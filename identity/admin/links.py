@@ -1,4 +1,4 @@
-"""Links between accounts and people, to look at and to revoke."""
+"""The operators' list of links, from which they revoke."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class LinkAdmin(OperatorAdmin):
 
 @require_http_methods(["GET", "POST"])
 def revoke(request: HttpRequest, pk: int) -> HttpResponse:
-    """Ask, then end the link."""
+    """Ask for confirmation, then end the link."""
     operator = need(request, "revoke_link")
     link = get_object_or_404(AccountLink.objects.select_related("account", "user"), pk=pk)
     back = address("accountlink", "change", pk)

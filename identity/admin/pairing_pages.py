@@ -1,6 +1,6 @@
-"""Pair an account with a person: a code is issued and shown once, and its request is watched to the end.
+"""Pages to pair an account with a person: they issue a code, show it once, and follow its request to the end.
 
-GET changes nothing but which code is still to be shown: the operator's session holds the id of the request issued last,
+GET changes nothing except which code is still to be shown: the operator's session holds the id of the last request,
 never a code, until its page is shown for the first time.
 """
 
@@ -19,7 +19,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from identity import operators, wording
 from identity.admin.base import address, may, need, page
 from identity.flows import invitations
-from identity.flows.invitations import Invitation, Status
+from identity.flows.invitations import Status
 from identity.models import Pairing, UnifiedUser
 from identity.pairing import requests as pairing_requests
 from identity.pairing.requests import Outcome
@@ -50,7 +50,7 @@ def pair(request: HttpRequest, pk: int) -> HttpResponse:
         person=person,
         form=form,
         is_available=operators.is_pairing_available(),
-        earlier=[(address("pairing", "live", one.pk), invitations.status_of(one).text) for one in live],
+        earlier=[(address("pairing", "live", earlier.pk), invitations.status_of(earlier).text) for earlier in live],
         back=address("unifieduser", "change", pk),
     )
 
@@ -58,15 +58,20 @@ def pair(request: HttpRequest, pk: int) -> HttpResponse:
 @sensitive_variables()
 @require_GET
 def live(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Where an invitation stands; the first time with its code."""
+    """Show the state of an invitation; the first time, to the operator who issued it, with its code."""
     operator = need(request, "pair_account")
     invitation, standing = _invitation(pk)
+    shown = None
+    if request.session.get(JUST_ISSUED) == str(invitation.pk):
+        del request.session[JUST_ISSUED]
+        if standing.state == Pairing.State.OFFERED and invitation.operator == operator:
+            shown = invitations.shown([invitation])[0]
     return page(
         request,
         "live",
         _("An account for %(person)s") % {"person": invitation.person},
         invitation=invitation,
-        shown=_shown_once(request, invitation, standing, operator),
+        shown=shown,
         status=standing,
         version=_version(standing),
         form=NumberForm() if standing.asks_operator else None,
@@ -76,18 +81,9 @@ def live(request: HttpRequest, pk: UUID) -> HttpResponse:
     )
 
 
-def _shown_once(request: HttpRequest, invitation: Pairing, standing: Status, operator: str) -> Invitation | None:
-    """The code, if this operator has issued it and not seen it yet."""
-    if request.session.get(JUST_ISSUED) != str(invitation.pk):
-        return None
-    del request.session[JUST_ISSUED]
-    is_due = standing.state == Pairing.State.OFFERED and invitation.operator == operator
-    return invitations.shown([invitation])[0] if is_due else None
-
-
 @require_GET
 def status(request: HttpRequest, pk: UUID) -> JsonResponse:
-    """`{version, text, live}`, for the page that watches: another version is another page."""
+    """Return `{version, text, live}` for the page's script: with another version it loads the page again."""
     need(request, "pair_account")
     standing = _invitation(pk)[1]
     return JsonResponse({"version": _version(standing), "text": standing.text, "live": standing.is_live})
@@ -97,7 +93,7 @@ def status(request: HttpRequest, pk: UUID) -> JsonResponse:
 @sensitive_variables()
 @require_POST
 def number(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """The number that the person read out."""
+    """Try the number that the person read out."""
     operator = need(request, "pair_account")
     invitation = _invitation(pk)[0]
     form = NumberForm(request.POST)
@@ -130,7 +126,10 @@ def withdraw(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Ask, then end an invitation."""
     operator = need(request, "withdraw_request")
     invitation, standing = _invitation(pk)
-    back = _after_withdrawal(request, invitation)
+    if may(request, "pair_account"):  # the nearest page that the operator may see
+        back = address("pairing", "live", invitation.pk)
+    else:
+        back = address("pairing", "change" if may(request, "view_pairing") else "withdraw", invitation.pk)
     if request.method == "POST":
         done = operators.withdraw(invitation=invitation, operator=operator)
         text = _("Withdrawn: its code no longer works.") if done else _("This invitation had already ended.")
@@ -140,21 +139,14 @@ def withdraw(request: HttpRequest, pk: UUID) -> HttpResponse:
     return page(request, "confirm", _("Withdraw this invitation?"), question=question, act=_("Withdraw"), back=back)
 
 
-def _after_withdrawal(request: HttpRequest, invitation: Pairing) -> str:
-    """The nearest page that the operator may see."""
-    if may(request, "pair_account"):
-        return address("pairing", "live", invitation.pk)
-    return address("pairing", "change" if may(request, "view_pairing") else "withdraw", invitation.pk)
-
-
 def _invitation(pk: UUID) -> tuple[Pairing, Status]:
-    """404 for requests that people started in a chat: operators have no part in those."""
+    """Return an invitation and its status. Requests that were started in a chat are not found."""
     invitations_only = Pairing.objects.filter(person__isnull=False).select_related("person", "responder")
     invitation = get_object_or_404(invitations_only, pk=pk)
     return invitation, invitations.status_of(invitation)
 
 
 def _version(standing: Status) -> str:
-    """Changes when the page must be another one. A wrong try is none: somebody may be typing."""
+    """Return a text that changes when the page must be loaded again, which a wrong try does not need."""
     words: list[Any] = [standing.state, "operator" if standing.asks_operator else "chat"]
     return "-".join(words)

@@ -1,4 +1,4 @@
-"""People: found, added, imported, and where pairing, inviting and suspending start."""
+"""The operators' list of people, from which they add, import, pair, invite and suspend."""
 
 from __future__ import annotations
 
@@ -125,14 +125,14 @@ class PersonAdmin(OperatorAdmin):
         obj.pk = made.pk
 
     def response_post_save_add(self, request: HttpRequest, obj: Any) -> HttpResponseRedirect:
-        """To the person's page, where the next step is."""
+        """Redirect to the person's page, where the next step is."""
         return redirect(address("unifieduser", "change", obj.pk))
 
     @admin.action(
         description=gettext_lazy("Invite the selected people (download the codes once, as CSV)"), permissions=["invite"]
     )
     def invite_selected(self, request: HttpRequest, queryset: QuerySet[UnifiedUser]) -> HttpResponse | None:
-        """A code for each, in a file that is made only now."""
+        """Download a file with a code for each person. The codes are shown only there."""
         people = list(queryset.order_by("unified_user_id")[: operators.AT_ONCE + 1])
         try:
             issued = operators.invite_all(people=people, operator=request.user.get_username())
@@ -164,7 +164,7 @@ class PersonAdmin(OperatorAdmin):
 
 
 def link_to(person: UnifiedUser | None) -> str:
-    """A person in a list, as a link to their page."""
+    """Return a link to a person's page; empty for None."""
     if person is None:
         return ""
     return format_html('<a href="{}">{}</a>', address("unifieduser", "change", person.pk), person.unified_user_id)

@@ -1,4 +1,4 @@
-"""People together: imported from a file, invited into one; and one person suspended."""
+"""Pages to import people from a file, to download invitations, and to suspend a person."""
 
 from __future__ import annotations
 
@@ -21,13 +21,22 @@ from identity.web.forms import PeopleFileForm
 
 @require_http_methods(["GET", "POST"])
 def import_people(request: HttpRequest) -> HttpResponse:
-    """A file is looked at first, and taken over as it was looked at: all of it or nothing."""
+    """Preview a file of people, then import it as it was shown: all of it or nothing."""
     operator = need(request, "import_people")
     form = PeopleFileForm(files=request.FILES or None)
     if "content" in request.POST:
         content = request.POST["content"].encode()
         table = csv_files.read_people(content)
-        return _take_over(request, table, operator) or _preview(request, table, content)
+        if not table.problems:
+            try:
+                count = operators.import_people(people=table.people, operator=operator)
+            except ValueError as error:
+                table.problems.append(Problem(0, str(error)))
+            else:
+                text = ngettext("%(count)d person was added.", "%(count)d people were added.", count)
+                messages.success(request, text % {"count": count})
+                return redirect(_list(request))
+        return _preview(request, table, content)
     if request.method == "POST" and form.is_valid():
         content = form.cleaned_data["file"].read(csv_files.MAX_BYTES + 1)
         return _preview(request, csv_files.read_people(content), content)
@@ -50,19 +59,6 @@ def _preview(request: HttpRequest, table: Table, content: bytes) -> HttpResponse
     )
 
 
-def _take_over(request: HttpRequest, table: Table, operator: str) -> HttpResponse | None:
-    if table.problems:
-        return None
-    try:
-        count = operators.import_people(people=table.people, operator=operator)
-    except ValueError as error:
-        table.problems.append(Problem(0, str(error)))
-        return None
-    text = ngettext("%(count)d person was added.", "%(count)d people were added.", count) % {"count": count}
-    messages.success(request, text)
-    return redirect(_list(request))
-
-
 def _list(request: HttpRequest) -> str:
     may_see = may(request, "view_unifieduser") or may(request, "change_unifieduser")
     return address("unifieduser", "changelist" if may_see else "import")
@@ -70,7 +66,7 @@ def _list(request: HttpRequest) -> str:
 
 @sensitive_variables()
 def download(rows: list[list[str]], name: str) -> HttpResponse:
-    """Invitations as a file, which nothing keeps."""
+    """Return invitations as a file, which is stored nowhere."""
     text = csv_files.write(csv_files.INVITATIONS, rows)
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return HttpResponse(text, content_type="text/csv; charset=utf-8", headers=headers)
@@ -78,7 +74,7 @@ def download(rows: list[list[str]], name: str) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def suspend(request: HttpRequest, pk: int) -> HttpResponse:
-    """Ask, then end all links of a person."""
+    """Ask for confirmation, then end all links of a person."""
     operator = need(request, "suspend_person")
     person = get_object_or_404(UnifiedUser, pk=pk)
     back = address("unifieduser", "change", pk)
@@ -87,7 +83,7 @@ def suspend(request: HttpRequest, pk: int) -> HttpResponse:
         text = ngettext("Suspended: %(count)d link ended.", "Suspended: %(count)d links ended.", count)
         messages.success(request, text % {"count": count})
         return redirect(back)
-    accounts = ", ".join(labels.described(one) for one in linking.accounts_of(person)) or _("none")
+    accounts = ", ".join(map(labels.described, linking.accounts_of(person))) or _("none")
     question = _(
         "This ends all links of %(person)s (%(accounts)s) and withdraws all invitations. Each account is unlinked "
         "and gets a notice. No messages are deleted."

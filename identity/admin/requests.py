@@ -1,4 +1,4 @@
-"""Pairing requests: who asked whom, when, and where it stands. Never a code, number, token, hash or nonce."""
+"""The operators' list of pairing requests, without codes, numbers, tokens, hashes and nonces."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ State = Pairing.State
 
 
 class StateFilter(admin.SimpleListFilter):
-    """By the clock, as it is shown: what has run out is expired."""
+    """Filters by the state that is shown: a request that has run out is expired."""
 
     title = gettext_lazy("state")
     parameter_name = "state"

@@ -1,4 +1,4 @@
-"""How commands for operators are made: steps with arguments, and answers as a table or, with --json, as JSON."""
+"""The base of operators' commands: steps with arguments, and answers as a table or, with --json, as JSON."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ MAX_ROWS = 100  # rows, unless asked for more
 
 
 class OperatorCommand(BaseCommand):
-    """A command with steps, `manage.py people add alice`: its `add_arguments` calls this one, then `step` for each.
+    """A command with steps, as in `manage.py people add alice`.
 
-    A step is a method that takes its arguments by keyword.
-
-    The exit status is 0 when it was done, 1 when it could not be, 2 when it was not understood.
+    Its `add_arguments` calls this one, then `step` for each step: a method that takes its arguments by keyword.
+    The exit status is 0 if the step succeeds, 1 if it fails, and 2 for wrong arguments.
     """
 
     as_json = False
@@ -35,14 +34,14 @@ class OperatorCommand(BaseCommand):
         self._steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
 
     def step(self, name: str, does: Callable[..., None], text: str) -> ArgumentParser:
-        """The parser of a step, to add its arguments to."""
+        """Add a step, and return its parser for further arguments."""
         parser = self._steps.add_parser(name, help=text, description=text)
         parser.add_argument("--json", action="store_true", dest="as_json", help="answer as JSON")
         parser.set_defaults(does=does)
         return parser
 
     def list_step(self, does: Callable[..., None], text: str) -> ArgumentParser:
-        """The step `list`, with a search and a limit."""
+        """Add the step `list`, with a search and a limit."""
         parser = self.step("list", does, text)
         parser.add_argument("--search", default="", metavar="TEXT", help="as in the admin list")
         parser.add_argument(
@@ -58,7 +57,7 @@ class OperatorCommand(BaseCommand):
             raise CommandError(str(error)) from error
 
     def show(self, row: Row, text: str = "") -> None:
-        """One thing: `text`, or else a line for each of its names, or JSON."""
+        """Print one row: `text`, or else a line for each column, or JSON."""
         if self.as_json:
             self._write_json(row)
             return
@@ -67,14 +66,14 @@ class OperatorCommand(BaseCommand):
         self.stdout.write(text or "\n".join(lines))
 
     def show_each(self, rows: Sequence[Row], text: str) -> None:
-        """Several things: `text`, or JSON."""
+        """Print several rows as `text` or JSON."""
         if self.as_json:
             self._write_json(rows)
         else:
             self.stdout.write(text)
 
     def show_all(self, rows: Sequence[Row]) -> None:
-        """A table, or JSON."""
+        """Print a table, or JSON."""
         if self.as_json:
             self._write_json(rows)
             return
@@ -87,19 +86,18 @@ class OperatorCommand(BaseCommand):
             self.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
     def _write_json(self, value: Row | Sequence[Row]) -> None:
-        self.stdout.write(json.dumps(value, indent=2, default=_as_json))
+        def default(value: Any) -> str:
+            return value.isoformat() if isinstance(value, datetime) else str(value)
 
-
-def _as_json(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+        self.stdout.write(json.dumps(value, indent=2, default=default))
 
 
 def _in_a_cell(value: Any) -> str:
-    """For a terminal, whose control sequences no name may send."""
+    """Return a value as text for a terminal, without control sequences, which a name may contain."""
     if isinstance(value, datetime):
         return invitations.moment(value)
     if isinstance(value, (list, tuple)):
-        return ", ".join(_in_a_cell(one) for one in value) or "-"
+        return ", ".join(map(_in_a_cell, value)) or "-"
     if value is None or value == "":
         return "-"
     if isinstance(value, bool):
@@ -108,7 +106,7 @@ def _in_a_cell(value: Any) -> str:
 
 
 def operator() -> str:
-    """Who runs the command, for the audit log. Asks the system, since variables may say anything."""
+    """Return who runs the command, for the audit log: by the system, since environment variables may be wrong."""
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # in a container, a user without a name
@@ -117,7 +115,7 @@ def operator() -> str:
 
 
 def person_named(unified_user_id: str) -> UnifiedUser:
-    """Raises ValueError if there is none."""
+    """Return the person with this id. Raises ValueError if there is none."""
     person = UnifiedUser.objects.filter(unified_user_id=unified_user_id).first()
     if person is None:
         raise ValueError(f"There is no person with the ID {unified_user_id!r}.")
@@ -125,5 +123,5 @@ def person_named(unified_user_id: str) -> UnifiedUser:
 
 
 def named(person: UnifiedUser) -> str:
-    """A person's name, made harmless."""
+    """Return a person's name, made harmless."""
     return harmless(person.display_name)

@@ -1,4 +1,4 @@
-"""`manage.py accounts`: accounts on the platforms, to look at."""
+"""`manage.py accounts`: list and show accounts."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ class Command(OperatorCommand):
         if linked:
             is_linked = Q(pk__in=live.values("account"))
             accounts = accounts.filter(is_linked if linked == "yes" else ~is_linked)
-        found = list(accounts[:limit])
-        owners = dict(live.filter(account__in=found).values_list("account_id", "user__unified_user_id"))
-        self.show_all([_row(account, owners.get(account.pk)) for account in found])
+        listed = list(accounts[:limit])
+        owners = dict(live.filter(account__in=listed).values_list("account_id", "user__unified_user_id"))
+        self.show_all([_row(account, owners.get(account.pk)) for account in listed])
 
     def show_account(self, *, account: str) -> None:
         platform, _, platform_user_id = account.partition(":")
-        found = PlatformAccount.objects.filter(platform=platform, platform_user_id=platform_user_id).first()
-        if found is None:
+        row = PlatformAccount.objects.filter(platform=platform, platform_user_id=platform_user_id).first()
+        if row is None:
             raise ValueError(f"There is no account {account!r}. Write platform:id, for example telegram:12345.")
-        live = AccountLink.objects.live().filter(account=found)
+        live = AccountLink.objects.live().filter(account=row)
         owner = live.values_list("user__unified_user_id", flat=True).first()
-        links = [f"{link.pk}" for link in AccountLink.objects.filter(account=found).order_by("pk")]
-        self.show(_row(found, owner) | {"username": harmless(found.username), "links": links})
+        links = [f"{link.pk}" for link in AccountLink.objects.filter(account=row).order_by("pk")]
+        self.show(_row(row, owner) | {"username": harmless(row.username), "links": links})
 
 
 def _row(account: PlatformAccount, owner: str | None) -> dict[str, Any]:

@@ -22,7 +22,9 @@ class Command(BaseCommand):
         parser.add_argument("file", nargs="?", default="-", help='replaced if it exists; "-" is standard output')
 
     def handle(self, *, file: str, **options: Any) -> None:
-        links = _live_links()
+        rows = AccountLink.objects.live().order_by("pk")
+        fields = ("account__platform", "account__platform_user_id", "user__unified_user_id")
+        links = {(platform, account): person for platform, account, person in rows.values_list(*fields)}
         if file == "-":
             self.stdout.write(resolvers.render(links).decode(), ending="")
             return
@@ -31,9 +33,3 @@ class Command(BaseCommand):
         except OSError as error:
             raise CommandError(f"{file} cannot be written: {error.strerror}.") from error
         self.stderr.write(f"{len(links)} links written to {file}.")
-
-
-def _live_links() -> resolvers.Links:
-    rows = AccountLink.objects.live().order_by("pk")
-    fields = ("account__platform", "account__platform_user_id", "user__unified_user_id")
-    return {(platform, account): person for platform, account, person in rows.values_list(*fields)}

@@ -1,4 +1,4 @@
-"""Take over the links of a FileIdentityResolver's file."""
+"""Import the links of a FileIdentityResolver's file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class Command(BaseCommand):
     def handle(self, *, file: Path, dry_run: bool, **options: Any) -> None:
         links = _read(file)
         with transaction.atomic():
-            _lock(links)
+            # Every row that is needed, each kind in one order: a running bot, or a second import, only waits.
+            accounts = [lookup.account_for(platform=pair[0], platform_user_id=pair[1]) for pair in sorted(links)]
+            people = [lookup.person_for(unified_user_id=person) for person in sorted(set(links.values()))]
+            locks.lock_people([account.pk for account in accounts], joining=[user.pk for user in people])
             done = Counter(_make(*pair, person) for pair, person in links.items())
             transaction.set_rollback(dry_run)
         would = "Would be: " if dry_run else ""
@@ -36,29 +39,18 @@ def _read(file: Path) -> resolvers.Links:
     try:
         links = resolvers.parse(file.expanduser().read_bytes())[1]
         for pair, person in links.items():
-            _check(pair, person)
+            try:
+                lookup.check_account(*pair)
+                lookup.check_person(person)
+            except ValueError as error:
+                raise ValueError(f"links[{resolvers.SEPARATOR.join(pair)!r}]: {error}") from error
     except (OSError, ValueError) as error:
         raise CommandError(f"{file}: {error}") from error
     return links
 
 
-def _check(pair: resolvers.Pair, person: str) -> None:
-    try:
-        lookup.check_account(*pair)
-        lookup.check_person(person)
-    except ValueError as error:
-        raise ValueError(f"links[{resolvers.SEPARATOR.join(pair)!r}]: {error}") from error
-
-
-def _lock(links: resolvers.Links) -> None:
-    """Hold every row that will be needed, each kind in one order: a running bot, or a second import, only waits."""
-    accounts = [lookup.account_for(platform=pair[0], platform_user_id=pair[1]) for pair in sorted(links)]
-    people = [lookup.person_for(unified_user_id=person) for person in sorted(set(links.values()))]
-    locks.lock_people([account.pk for account in accounts], joining=[user.pk for user in people])
-
-
 def _make(platform: str, platform_user_id: str, person: str) -> str:
-    """Which of the three counts it belongs to."""
+    """Make one link, and return the count that it belongs to: unchanged, linked or moved."""
     before = resolvers.DatabaseIdentityResolver().resolve(platform, platform_user_id)
     if before == person:
         return "unchanged"

@@ -1,4 +1,4 @@
-"""`manage.py links`: links between accounts and people, to look at and to revoke."""
+"""`manage.py links`: list, show and revoke links between accounts and people."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ class Command(OperatorCommand):
         self.show_all([_row(link) for link in links[:limit]])
 
     def show_link(self, *, pk: int) -> None:
-        link = _found(pk)
+        link = _link(pk)
         if link is None:
             raise ValueError(f"There is no link {pk}.")
         more = {"request": link.pairing_id, "shares_past": link.shares_past, "disowned": link.disowned}
         self.show(_row(link) | more)
 
     def revoke(self, *, pk: int) -> None:
-        link = _found(pk)
+        link = _link(pk)
         if link is None or not link_maintenance.revoke(link=link, operator=operator()):
             raise ValueError(f"There is no live link {pk}.")
         link.refresh_from_db()
         self.show(_row(link), f"Revoked: {link.account} is no longer linked.")
 
 
-def _found(pk: int) -> AccountLink | None:
+def _link(pk: int) -> AccountLink | None:
     return AccountLink.objects.select_related("account", "user").filter(pk=pk).first()
 
 

@@ -1,4 +1,4 @@
-"""`manage.py requests`: pairing requests, and what an operator may do about invitations. Never a code."""
+"""`manage.py requests`: list and show pairing requests, and finish or withdraw invitations. It shows no code."""
 
 from __future__ import annotations
 
@@ -26,11 +26,15 @@ class Command(OperatorCommand):
         super().add_arguments(parser)
         requests = self.list_step(self.list, "List requests.")
         requests.add_argument("--live", action="store_true", help="only live requests")
-        one = "the ID that list shows"
-        self.step("show", self.show_request, "Show one request.").add_argument("pk", metavar="id", type=UUID, help=one)
-        self.step("withdraw", self.withdraw, "End an invitation.").add_argument("pk", metavar="id", type=UUID, help=one)
+        id_help = "the ID that list shows"
+        self.step("show", self.show_request, "Show one request.").add_argument(
+            "pk", metavar="id", type=UUID, help=id_help
+        )
+        self.step("withdraw", self.withdraw, "End an invitation.").add_argument(
+            "pk", metavar="id", type=UUID, help=id_help
+        )
         text = "Type the number that the person read out. The command asks for it, so it isn't in your shell history."
-        self.step("confirm", self.confirm, text).add_argument("pk", metavar="id", type=UUID, help=one)
+        self.step("confirm", self.confirm, text).add_argument("pk", metavar="id", type=UUID, help=id_help)
 
     def list(self, *, search: str, limit: int, live: bool) -> None:
         requests = pairing_requests.with_parties(Pairing.objects.all()).order_by("-created_at")
@@ -41,7 +45,7 @@ class Command(OperatorCommand):
         if live:
             requests = requests.filter(ended_at=None, expires_at__gt=clock.now())
         now = clock.read()
-        self.show_all([_row(one, now) for one in requests[:limit]])
+        self.show_all([_row(request, now) for request in requests[:limit]])
 
     def show_request(self, *, pk: UUID) -> None:
         pairing = _request(pk)
@@ -76,10 +80,10 @@ def _refusal(outcome: Outcome, pairing: Pairing) -> str:
 
 
 def _request(pk: UUID) -> Pairing:
-    found = pairing_requests.with_parties(Pairing.objects.filter(pk=pk)).first()
-    if found is None:
+    request = pairing_requests.with_parties(Pairing.objects.filter(pk=pk)).first()
+    if request is None:
         raise ValueError(f"There is no request {pk}.")
-    return found
+    return request
 
 
 def _row(pairing: Pairing, now: datetime | None = None) -> dict[str, Any]:
