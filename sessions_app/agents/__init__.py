@@ -55,10 +55,10 @@ __all__ = [
 class Agent:
     """The assistant that people talk to: with a language model if one is named, else a `RecallAgent`.
 
-    `tools` are functions, sync or async, that the model may call; inside one, `get_session_context()` says who is
-    asking. `model` is `provider:name`, for example `openai:gpt-5-mini`, or a pydantic-ai model; None takes
-    `BOTOS_MODEL`, and "" takes none. Construction needs no key and no network: the choice is made by the first turn,
-    which raises `AgentMisconfigured` if the model cannot be built.
+    tools: functions, sync or async, that the model may call; inside one, `get_session_context()` returns who asks.
+    model: `provider:name`, for example `openai:gpt-5-mini`, or a pydantic-ai model; None means `BOTOS_MODEL`, and ""
+    no model. Construction needs no key and no network: the first turn builds the model, and raises `AgentMisconfigured`
+    if that fails.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Agent:
         self._chosen: RecallAgent | ModelAgent | None = None
 
     async def reply(self, turn: Turn) -> Reply:
-        """Answer a turn. Raises `AgentMisconfigured` or `AgentFailure`, and whatever a tool raises."""
+        """Answer a turn. Raises `AgentMisconfigured` or `AgentFailure`, and any error of a tool."""
         if self._chosen is None:
             self._chosen = self._choose()
         return await self._chosen.reply(turn)
@@ -92,7 +92,7 @@ class Agent:
 
 
 def configuration_problem(model: object = None) -> str | None:
-    """What is wrong with `model`, by default `BOTOS_MODEL`, in a sentence; None if nothing. Talks to nobody."""
+    """A sentence about what is wrong with `model`, by default `BOTOS_MODEL`; None if it is valid. Needs no network."""
     try:
         if chosen := _model_or_default(model):
             _build(chosen)
@@ -114,41 +114,37 @@ def _model_or_default(model: object) -> object:
 
 
 def _setting(name: str) -> str:
-    """From Django's settings if they are there and have it, else from the environment."""
+    """A setting from Django's settings, if they are configured and have it, else from the environment."""
     value = getattr(settings, name, None) if settings.configured else None
     return str(os.environ.get(name, "") if value is None else value).strip()
 
 
 def load_agent(dotted_path: str = "", *, instructions: str = "", model: object = None) -> messages.Agent:
-    """The agent that `BOTOS_AGENT` names: the path of an agent, of a class, or of a function that makes one.
+    """The agent that `BOTOS_AGENT` names: the path of an agent, of a class, or of a function that creates one.
 
-    A class or function is called with those of `instructions` and `model` that it takes. What it makes may have
-    `reply(turn)` and serves every turn, or `chat(prompt)` and is then made anew for each turn (see `as_agent`).
-    Without a path, an `Agent`. Raises `AgentMisconfigured`.
+    A class or function is called with those of `instructions` and `model` that it takes. An object with `reply(turn)`
+    serves every turn; one with `chat(prompt)` is created for each turn (see `as_agent`). Without a path, the result is
+    an `Agent`. Raises `AgentMisconfigured`.
     """
     if not dotted_path:
         return Agent(instructions=instructions, model=model)
     try:
-        found = _imported(dotted_path)
-        return _made(found, {"instructions": instructions, "model": model})
+        module, _, name = dotted_path.rpartition(".")
+        if not module:
+            raise ImportError("it must be the path of an object in a module, as in my_package.my_module.my_agent")
+        named = getattr(importlib.import_module(module), name)
+        return _agent_from(named, {"instructions": instructions, "model": model})
     except AgentError:
         raise
     except Exception as error:  # a deployer's module and constructor may raise anything
         raise AgentMisconfigured(f"BOTOS_AGENT is {dotted_path!r}: {type(error).__name__}: {error}.") from error
 
 
-def _imported(dotted_path: str) -> object:
-    module, _, name = dotted_path.rpartition(".")
-    if not module:
-        raise ImportError("it must be the path of an object in a module, as in my_package.my_module.my_agent")
-    return getattr(importlib.import_module(module), name)
-
-
-def _made(found: object, offered: dict[str, object]) -> messages.Agent:
-    is_agent = not inspect.isclass(found) and (hasattr(found, "reply") or hasattr(found, "chat"))
-    if is_agent or not callable(found):
-        return as_agent(found)
-    wanted = inspect.signature(found).parameters
-    make = functools.partial(found, **{name: value for name, value in offered.items() if name in wanted})
-    made = make()
-    return as_agent(made if hasattr(made, "reply") else make if hasattr(made, "chat") else made)
+def _agent_from(named: object, options: dict[str, object]) -> messages.Agent:
+    is_agent = not inspect.isclass(named) and (hasattr(named, "reply") or hasattr(named, "chat"))
+    if is_agent or not callable(named):
+        return as_agent(named)
+    parameters = inspect.signature(named).parameters
+    factory = functools.partial(named, **{name: value for name, value in options.items() if name in parameters})
+    agent = factory()
+    return as_agent(factory if hasattr(agent, "chat") and not hasattr(agent, "reply") else agent)

@@ -1,6 +1,6 @@
-"""Asking an agent one question: what can go wrong, the text of an answer, and threads for code that is not async.
+"""Asks an agent one question: the errors, the text of an answer, and threads for blocking code.
 
-The pool has agents run on a loop of their own (see agent_loop); after a fork it is a new one.
+The pool runs agents on a loop of their own (see `agents.loop`). After a fork there is a new one.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from sessions_app.agents.loop import MAX_LEFT_BEHIND, Blocked, Call, Displaced, 
 from sessions_app.context import clear_session_context, enter
 from sessions_app.messages import Agent, Reply, Turn
 
-MAX_ANSWER = 50_000  # characters: what nobody reads in a chat, and a few dozen messages
-MAX_MOVES = 3  # how often one turn is asked again because another one blocked the agents' loop
+MAX_ANSWER = 50_000  # characters: a few dozen messages, more than anybody reads in a chat
+MAX_MOVES = 3  # attempts at one turn, if other turns block the agents' loop
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,7 +37,7 @@ Hear = Callable[[str], object]
 
 
 class AgentError(Exception):
-    """An agent gave no answer. The text of every subclass is fit for a log: no key and no words of a conversation."""
+    """An agent gave no answer. The text of every subclass may be logged: it holds no key and no conversation."""
 
 
 class AgentMisconfigured(AgentError, ImproperlyConfigured):
@@ -53,21 +53,22 @@ class EmptyReply(AgentError):
 
 
 class AgentFailure(AgentError):
-    """The agent raised something, which is the cause where it is fit to be seen."""
+    """The agent raised an error, which is the cause where it may be seen."""
 
 
 class AgentsStandStill(AgentError):
-    """Too many threads of agents stand still for one more. Only a new process helps."""
+    """Too many threads of agents are blocked. Only a new process helps."""
 
 
 async def ask(agent: Agent, turn: Turn, *, limit: float, heard: Hear | None = None, on_own_loop: bool = False) -> str:
-    """The agent's answer to `turn` as clean text, never blank, with the session context set while it thinks.
+    """The agent's answer to `turn` as clean text, never blank. The session context is set while the agent runs.
 
-    `limit` is in seconds and covers the whole answer. Raises an `AgentError`: `AgentTimeout`, `EmptyReply`,
-    `AgentMisconfigured`, `AgentsStandStill` or `AgentFailure`. A cancellation of the caller passes through. An agent
-    that does not let itself be cancelled is left behind. `heard` is told the whole answer so far on the caller's loop,
-    each time that a streamed one grows. `on_own_loop`: whether the agent runs on the loop of agents, where it stops
-    nothing else, or on the caller's.
+    limit: seconds for the whole answer. heard: called on the caller's loop with the whole answer so far, each time that
+    a streamed one grows. on_own_loop: whether the agent runs on the loop of agents, where it blocks nothing else, or on
+    the caller's. An agent that ignores its cancellation is left behind.
+
+    Raises an `AgentError`: `AgentTimeout`, `EmptyReply`, `AgentMisconfigured`, `AgentsStandStill` or `AgentFailure`. A
+    cancellation of the caller passes through.
     """
     for _ in range(MAX_MOVES):
         with suppress(Displaced):
@@ -79,7 +80,18 @@ async def _ask(agent: Agent, turn: Turn, limit: float, heard: Hear | None, on_ow
     if _rooms.left.is_full("turns"):
         raise AgentError(f"{MAX_LEFT_BEHIND} turns do not end although they were cancelled; no other is started")
     hear = _relayed(heard, asyncio.get_running_loop()) if heard else None
-    call = Call(f"{turn.key} of {type(agent).__name__}", lambda: _think(agent, turn, hear), _rooms.left)
+
+    async def reply() -> str:
+        token = enter(turn.context)
+        try:
+            answer: object = agent.reply(turn)
+            if inspect.isawaitable(answer):  # an async generator is not
+                answer = await answer
+            return await text_of(answer, hear)
+        finally:
+            clear_session_context(token)
+
+    call = Call(f"{turn.key} of {type(agent).__name__}", reply, _rooms.left)
     try:
         cancel = _rooms.start(call) if on_own_loop else call.begin()
     except NoLoopLeft:
@@ -96,16 +108,8 @@ async def _ask(agent: Agent, turn: Turn, limit: float, heard: Hear | None, on_ow
         thinking.cancel()
 
 
-async def _think(agent: Agent, turn: Turn, heard: Hear | None) -> str:
-    token = enter(turn.context)
-    try:
-        return await text_of(await _answer(agent, turn), heard)
-    finally:
-        clear_session_context(token)
-
-
 def _text_or_failure(text: str, error: BaseException | None) -> str:
-    """Everything but our own cancellation is a failure of this agent: SystemExit, or one that cancels itself."""
+    """The text, or the failure that this error means. SystemExit and a cancellation by the agent are failures too."""
     if error is None:
         return text
     if isinstance(error, AgentError | Displaced):
@@ -116,7 +120,7 @@ def _text_or_failure(text: str, error: BaseException | None) -> str:
 
 
 def _relayed(heard: Hear, loop: asyncio.AbstractEventLoop) -> Hear:
-    """Tells `heard` on its own loop. What it returns is done when that has happened, so that nothing piles up."""
+    """A function that calls `heard` on its own loop. Its future is done after the call, so that no calls pile up."""
 
     def hear(text: str) -> asyncio.Future[object]:
         here = asyncio.get_running_loop()
@@ -125,7 +129,7 @@ def _relayed(heard: Hear, loop: asyncio.AbstractEventLoop) -> Hear:
         def tell() -> None:
             settle = _outcome(lambda: heard(text))
             with suppress(RuntimeError):  # the agents' loop was abandoned and has ended
-                here.call_soon_threadsafe(_unless_done, told, settle)
+                here.call_soon_threadsafe(lambda: told.done() or settle(told))
 
         loop.call_soon_threadsafe(tell)
         return told
@@ -134,14 +138,8 @@ def _relayed(heard: Hear, loop: asyncio.AbstractEventLoop) -> Hear:
 
 
 def left_behind() -> Counter[str]:
-    """What of this process's agents goes on although nobody waits for it: "threads", "turns" and "loops"."""
+    """How many "threads", "turns" and "loops" of agents in this process go on although nobody waits for them."""
     return _rooms.left.counts()
-
-
-async def _answer(agent: Agent, turn: Turn) -> object:
-    """What `reply` gives; one that is written as an async generator needs no awaiting."""
-    answer: object = agent.reply(turn)
-    return await answer if inspect.isawaitable(answer) else answer
 
 
 async def text_of(answer: object, heard: Hear | None = None) -> str:
@@ -158,7 +156,10 @@ async def text_of(answer: object, heard: Hear | None = None) -> str:
 
 
 async def _joined(pieces: AsyncIterator[str], heard: Hear | None) -> str:
-    """Stops at one character too many; an empty piece counts as one. The loop turns at each piece."""
+    """The whole text, up to one character too many. An empty piece counts as one character.
+
+    Each piece gives other tasks a turn.
+    """
     whole, room = "", MAX_ANSWER + 1
     try:
         async for piece in pieces:
@@ -173,14 +174,13 @@ async def _joined(pieces: AsyncIterator[str], heard: Hear | None) -> str:
                 break
     finally:
         if close := getattr(pieces, "aclose", None):
-            with suppress(Exception):  # the answer is there already, or what went wrong is on its way
+            with suppress(Exception):  # there is an answer already, or an error that matters more
                 await close()
     return whole
 
 
 def _visible(text: str) -> str:
-    # Only so much is looked at, since an answer may be as large as the memory. A pair that a stream tore apart is whole
-    # again.
+    # Only the beginning, as an answer may fill the memory. Surrogates that a stream separated are a pair again.
     whole = storable(text.lstrip()[: 2 * MAX_ANSWER]).strip()
     if not any(char.isprintable() and not char.isspace() for char in whole):
         raise EmptyReply("the agent answered only blanks")
@@ -188,11 +188,11 @@ def _visible(text: str) -> str:
 
 
 async def run_in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call blocking code in a thread of its own, with the caller's context variables, and wait for what it returns.
+    """Call blocking code in a thread of its own, with the caller's context variables, and return its result.
 
-    Not a pool: one call that hangs for good must not take a place from the others. The thread is a daemon, so it
-    does not hold up the exit of the process either. A caller that stops waiting leaves the thread behind, whose
-    result is then dropped. Raises AgentError at once where too many have been left behind and go on.
+    There is no pool, as a call that hangs would take a place from the others. The thread is a daemon, so it does not
+    delay the exit of the process. If the caller stops waiting, the thread is left behind and its result is dropped.
+    Raises AgentError at once if too many threads are left behind.
     """
     work = _start_thread(functools.partial(copy_context().run, fn, *args, **kwargs), getattr(fn, "__name__", "call"))
     try:
@@ -210,7 +210,10 @@ def _start_thread(call: Callable[[], T], name: str) -> Future[T]:
 
     def work() -> None:
         settle = _outcome(call)
-        _close_database()
+        # Django has a connection for each thread: otherwise one would wait for the garbage collector.
+        with suppress(Exception):  # a connection that cannot be closed must not lose the answer
+            if settings.configured:
+                connections.close_all()
         settle(future)
 
     threading.Thread(target=work, name=f"agent-{name}", daemon=True).start()
@@ -218,41 +221,24 @@ def _start_thread(call: Callable[[], T], name: str) -> Future[T]:
 
 
 class _Threads(ThreadPoolExecutor):
-    """The agents' loop's own: `asyncio.to_thread` and the like get threads as `run_in_thread` makes them."""
+    """The executor of the agents' loop: `asyncio.to_thread` gets the same threads as `run_in_thread`."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         return _start_thread(functools.partial(fn, *args, **kwargs), "call")
 
 
 def _outcome(call: Callable[[], T]) -> Callable[[Any], None]:
-    """Make the call; what comes back settles a future with its result or its error."""
+    """Make the call. Return a function that settles a future with its result or its error."""
     try:
         result = call()
     except BaseException as error:  # noqa: BLE001 - even SystemExit: in a thread it can only be the agent's own
-        failure = _fit_for_a_future(error)
+        # A future refuses StopIteration, and it would raise SystemExit or KeyboardInterrupt and end the process.
+        failure: Exception = RuntimeError(f"the agent raised {type(error).__name__}")
+        failure.__cause__ = error
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            failure = error
         return lambda future: future.set_exception(failure)
     return lambda future: future.set_result(result)
-
-
-def _fit_for_a_future(error: BaseException) -> Exception:
-    """A future refuses StopIteration, and SystemExit or KeyboardInterrupt would come out of it and end the process."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
-        return error
-    wrapped = RuntimeError(f"the agent raised {type(error).__name__}")
-    wrapped.__cause__ = error
-    return wrapped
-
-
-def _unless_done(future: asyncio.Future[Any], settle: Callable[[asyncio.Future[Any]], None]) -> None:
-    if not future.done():
-        settle(future)
-
-
-def _close_database() -> None:
-    """Django keeps a connection per thread: one opened in an agent's thread would be left for the garbage collector."""
-    with suppress(Exception):  # a connection that cannot even be closed must not lose the answer
-        if settings.configured:
-            connections.close_all()
 
 
 def _begin() -> None:

@@ -1,4 +1,4 @@
-"""Agents made elsewhere: anything with `chat(prompt)`, such as a PraisonAI agent, answers turns and keeps no state."""
+"""Agents of other libraries: an object with `chat(prompt)`, such as a PraisonAI agent, answers turns without state."""
 
 from __future__ import annotations
 
@@ -14,38 +14,34 @@ from sessions_app.messages import Agent, Line, Reply, Turn
 
 
 def shape(history: Iterable[Line]) -> list[tuple[str, str]]:
-    """History as providers want it: (role, text) with the roles `user` and `assistant` in turns, oldest first.
+    """History as providers expect it: (role, text), alternately `user` and `assistant`, oldest first.
 
-    Lines of one role that follow each other become one text, with a blank line between them. A mirror says that
-    it was sent by somebody other than the agent, and a line of a group who said it.
+    Consecutive lines of one role become one text, with a blank line between them. The text of a mirror says that the
+    agent did not send it; that of a line in a group names its author.
     """
     shaped: list[tuple[str, str]] = []
     for line in history:
         if not line.text.strip():
             continue
-        role, text = "user" if line.role == "user" else "assistant", _labelled(line)
+        role, text = "user" if line.role == "user" else "assistant", line.text
+        if role == "user" and line.author:
+            text = f"{line.author}: {text}"
+        elif line.source == "mirror":
+            by = f" by {line.source_label}" if line.source_label else ""
+            text = f"[sent to the person{by}] {text}"
         if shaped and shaped[-1][0] == role:
             text = f"{shaped.pop()[1]}\n\n{text}"
         shaped.append((role, text))
     return shaped
 
 
-def _labelled(line: Line) -> str:
-    if line.role == "user" and line.author:
-        return f"{line.author}: {line.text}"
-    if line.source != "mirror":
-        return line.text
-    by = f" by {line.source_label}" if line.source_label else ""
-    return f"[sent to the person{by}] {line.text}"
-
-
 def as_agent(obj: object) -> Agent:
-    """An agent out of whatever a deployer has.
+    """An agent from an object or a factory.
 
-    Takes an object with `reply(turn)`, which is returned as it is; an object with `chat(prompt)`, of which every
-    turn gets its own copy; or a factory, that is a class or a function that returns a fresh one of either for every
-    turn. If a copied or fresh object has a `chat_history`, it is set to the history of the turn, a list of
-    {"role", "content"}. `chat` may be async; if not, it runs in a thread of its own.
+    An object with `reply(turn)` is returned as it is. Of an object with `chat(prompt)`, every turn gets its own copy. A
+    factory is a class or function that returns a new object of either kind for every turn. If the copy or the new
+    object has a `chat_history`, it is set to the history of the turn, a list of {"role", "content"}. `chat` may be
+    async; if not, it runs in a thread of its own.
 
     Raises `TypeError` for anything else, and for an object with `chat` that cannot be copied.
     """
@@ -64,11 +60,11 @@ def _has(obj: object, method: str) -> bool:
 
 
 def _copy_of(obj: object) -> object:
-    """A copy that nobody else can run, so that it stays as new."""
+    """A copy that only this module can reach, so that it stays unchanged."""
     advice = "cannot be copied for every turn; pass a factory instead, a class or function that returns a fresh one"
     try:
         copied = copy.deepcopy(obj)
-    except Exception as error:  # whatever some attribute's __deepcopy__ or __reduce__ raises
+    except Exception as error:  # __deepcopy__ and __reduce__ may raise anything
         raise TypeError(f"this {type(obj).__name__} {advice} ({error})") from error
     if copied is obj:
         raise TypeError(f"this {type(obj).__name__} {advice} (its copy is itself)")
@@ -76,20 +72,21 @@ def _copy_of(obj: object) -> object:
 
 
 class ChatAgent:
-    """Answers each turn with a fresh object, so that no two people ever meet in one object's memory."""
+    """Answers each turn with a new object, so that no object remembers two people."""
 
     def __init__(self, fresh: Callable[[], Any]) -> None:
         self._fresh = fresh
-        self._last: Callable[[], object] = lambda: None  # a weak reference: nobody's history is kept alive for this
+        self._last: Callable[[], object] = lambda: None  # a weak reference, which keeps no history alive
 
     async def reply(self, turn: Turn) -> Reply:
         answer = await run_in_thread(self._start, turn)
         if inspect.isawaitable(answer):
             answer = await answer
-        return Reply(await text_of(_as_text(answer)))
+        is_text = answer is None or isinstance(answer, str | Reply | AsyncIterator)
+        return Reply(await text_of(answer if is_text else str(answer)))
 
     def _start(self, turn: Turn) -> object:
-        """Runs in the thread, since building, copying and chatting may all take long; an async chat is only begun."""
+        """Create the object and start the chat, in a thread, as all of it may block. An async chat is only begun."""
         agent = self._fresh()
         if _has(agent, "reply"):
             return agent.reply(turn)
@@ -102,7 +99,3 @@ class ChatAgent:
         if hasattr(agent, "chat_history"):
             agent.chat_history = [{"role": role, "content": text} for role, text in shape(turn.history)]
         return agent.chat(turn.text)
-
-
-def _as_text(answer: object) -> object:
-    return answer if answer is None or isinstance(answer, str | Reply | AsyncIterator) else str(answer)

@@ -1,8 +1,8 @@
-"""The event loop that agents run on, in a thread of its own, and the watch over it.
+"""The event loop of agents, in a thread of its own, and the thread that watches it.
 
-An agent that computes without awaiting stops this loop and no other one: messages are received, commands and pages
-answered, leases renewed and answers delivered meanwhile. If the loop stands still for too long, the code that blocks it
-is interrupted. If that does not help, the thread is abandoned and a new one takes the other turns over.
+An agent that computes without awaiting blocks only this loop: BotOS goes on receiving messages, answering commands and
+pages, renewing leases, and delivering answers. If the loop is blocked for too long, the code that blocks it is
+interrupted. If that does not help, the thread is abandoned, and a new one takes over the other turns.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ from django.conf import settings
 
 log = logging.getLogger(__name__)
 
-MAX_LEFT_BEHIND = 64  # threads and turns that nobody waits for and that do not end
-MAX_ABANDONED = 3  # threads of loops that stand still: each of them takes its share of the interpreter
+MAX_LEFT_BEHIND = 64  # running threads and turns that nobody waits for
+MAX_ABANDONED = 3  # threads of blocked loops: each takes its share of the interpreter
 MIN_STANDSTILL = 1.0  # seconds
-TICKS = 10  # looks at the loop until it counts as standing still
-MORE_TICKS = 4  # and until an interrupted one is abandoned
+TICKS = 10  # checks until the loop counts as blocked
+MORE_TICKS = 4  # checks after that until an interrupted loop is abandoned
 GRACE = 1.0  # seconds in which a cancelled turn should end
 SWITCH_SECONDS = 0.0005
-FAREWELL = 1.0  # seconds that the turns of an abandoned loop have to end when it turns again
+FAREWELL = 1.0  # seconds that the turns of an abandoned loop have to end if it runs again
 
 
 def _count_nothing(what: str, kind: str) -> None:
     pass
 
 
-count: Callable[[str, str], None] = _count_nothing  # the app puts its tally here, which needs Django's models
+count: Callable[[str, str], None] = _count_nothing  # the app sets its counters here, which need Django's models
 
 
 class Blocked(BaseException):
-    """Raised inside code that keeps the agents' loop from turning."""
+    """Raised inside the code that blocks the agents' loop."""
 
 
 class Displaced(Exception):
-    """The loop of this call was abandoned because of another one: start it again."""
+    """The loop of this call was abandoned because of another call: start this one again."""
 
 
 class NoLoopLeft(Exception):
-    """Too many loops stand still. Only a new process helps."""
+    """Too many loops are blocked. Only a new process helps."""
 
 
 def share_fairly() -> None:
-    """Have threads hand on the interpreter sooner: beside an agent that computes, each step of the others waits."""
+    """Let threads switch sooner: while an agent computes, each step of the other threads waits."""
     sys.setswitchinterval(min(SWITCH_SECONDS, sys.getswitchinterval()))
 
 
 def standstill() -> float:
-    """Seconds without a turn after which the loop counts as standing still.
+    """Seconds after which an unresponsive loop counts as blocked.
 
-    A quarter of the time that an agent has, so that the others on the loop do not lose theirs; a lease at most.
+    It is a quarter of an agent's time limit, so that other agents on the loop can still answer, and a lease at most.
     """
     if not settings.configured:
         return 30.0
@@ -73,10 +73,10 @@ def standstill() -> float:
 
 
 def end_if_silent(seconds: float) -> None:
-    """End the process, to be started again, unless this is called again before the time is up.
+    """End the process, to be restarted, unless this is called again within `seconds`.
 
-    For code that keeps the interpreter to itself, so that no watch in Python runs. This one is in C; it shows where
-    every thread is, without values.
+    This is for code that never releases the interpreter, so that no Python thread can watch it. This watch is in C. It
+    prints the stack of every thread, without values.
     """
     if sys.__stderr__ is not None:
         with suppress(OSError, ValueError):  # it may be closed
@@ -84,27 +84,27 @@ def end_if_silent(seconds: float) -> None:
 
 
 def may_be_silent() -> None:
-    """Take `end_if_silent` back."""
+    """Cancel `end_if_silent`."""
     faulthandler.cancel_dump_traceback_later()
 
 
 class LeftBehind:
-    """What goes on although nobody waits for it any more, by kind. For any thread."""
+    """Counts work that goes on although nobody waits for it, by kind. It is thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kinds: dict[object, str] = {}
 
-    def add(self, one: Future[Any], kind: str) -> None:
-        """Count it until its future is done."""
+    def add(self, work: Future[Any], kind: str) -> None:
+        """Count the work until its future is done."""
         with self._lock:
-            self._kinds[one] = kind
+            self._kinds[work] = kind
         count("left behind", kind)
-        one.add_done_callback(self._end)
+        work.add_done_callback(self._end)
 
-    def _end(self, one: Future[Any]) -> None:
+    def _end(self, work: Future[Any]) -> None:
         with self._lock:
-            self._kinds.pop(one, None)
+            self._kinds.pop(work, None)
 
     def counts(self) -> Counter[str]:
         with self._lock:
@@ -115,33 +115,33 @@ class LeftBehind:
 
 
 class Call:
-    """A coroutine on the agents' loop. Others wait for its `outcome`: what it returned, and else what it raised.
+    """A coroutine on the agents' loop. Its `outcome` is the returned value and the raised error, one of them None.
 
-    `name` is fit for a log. SystemExit and the like are outcomes, too. The error is part of the result since asyncio
-    would put another one in the place of some.
+    name: for the log, without words of a conversation. SystemExit is an outcome too. The error is part of the result,
+    as asyncio would replace some errors.
     """
 
     def __init__(self, name: str, work: Callable[[], Coroutine[Any, Any, Any]], left: LeftBehind) -> None:
         self.name = name
         self.outcome: Future[tuple[Any, BaseException | None]] = Future()
-        self.ended: Future[None] = Future()  # when its task is over, which may be after the outcome
+        self.ended: Future[None] = Future()  # when its task is over, maybe after the outcome
         self.outcome.set_running_or_notify_cancel()
         self._work = work
         self._left = left
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> Callable[[], None]:
-        """In the loop's thread. What it returns cancels the call, there as well."""
+        """Start the task, in the loop's thread. Return a function that cancels it, in the same thread."""
         self._task = asyncio.get_running_loop().create_task(self._run())
         self._task.add_done_callback(self._end)
         return self.cancel
 
     async def _run(self) -> None:
-        # asyncio lets SystemExit and KeyboardInterrupt out of a task end the loop: none leaves this one.
+        # SystemExit and KeyboardInterrupt from a task would end the loop, so no error leaves this one.
         _current.set(self)
         try:
             result = await self._work()
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the outcome of this call alone
+        except BaseException as error:  # noqa: BLE001 - any error is the outcome of this call alone
             self.fail(error)
         else:
             with suppress(InvalidStateError):
@@ -156,14 +156,14 @@ class Call:
         self.ended.set_result(None)
 
     def cancel(self) -> None:
-        """In the loop's thread. One that does not end then is left behind."""
+        """Cancel the task, in the loop's thread. If it does not end, it is left behind."""
         if self._task and not self._task.done():
             self._task.cancel()
             asyncio.get_running_loop().call_later(GRACE, self._leave)
 
     def _leave(self) -> None:
         if not self.ended.done():
-            log.warning("%s does not let itself be cancelled; it is left behind", self.name)
+            log.warning("cancel %s failed: it goes on; it is left behind", self.name)
             self._left.add(self.ended, "turns")
 
 
@@ -189,7 +189,7 @@ class Room:
         threading.Thread(target=self._watch, name="agents-watch", daemon=True).start()
 
     def start(self, call: Call, context: Context) -> None:
-        """Run it in `context`. From any thread."""
+        """Run the call in `context`. Thread-safe."""
         with self._lock:
             self.calls.add(call)
             self._is_busy.set()
@@ -197,7 +197,7 @@ class Room:
         self.loop.call_soon_threadsafe(call.begin, context=context)
 
     def cancel(self, call: Call) -> None:
-        """From any thread."""
+        """Cancel the call. Thread-safe."""
         with suppress(RuntimeError):  # an abandoned loop has ended
             self.loop.call_soon_threadsafe(call.cancel)
 
@@ -214,19 +214,21 @@ class Room:
                 self.loop.run_forever()
                 if self.is_over:
                     self.loop.close()
-            except BaseException as error:  # noqa: BLE001 - out of a task of an agent, which has it as its result, too
-                log.warning("an agent raised %s in the middle of its loop, which goes on", type(error).__name__)
+            except BaseException as error:  # noqa: BLE001 - from a task of an agent, which has it as its result too
+                log.warning("run the agents' loop failed: %s from an agent; the loop goes on", type(error).__name__)
         self.ended.set_result(None)
 
     def _watch(self) -> None:
-        """Counts its own looks and no seconds: while the whole process is stopped nobody stands still."""
+        """Check the loop at intervals. It counts checks, not seconds, as the whole process may stop for a while."""
         missed = 0
         while not self.is_over:
             self._is_busy.wait()
             time.sleep(standstill() / TICKS)
             missed = 0 if self._has_turned else missed + 1
             if not missed:
-                self._forgive()
+                if self.culprit is not None:
+                    _raise_in(self._thread, None)  # it went on by itself in time
+                    self.culprit = None
                 self._has_turned = False
                 with suppress(RuntimeError):
                     self.loop.call_soon_threadsafe(self._turn)
@@ -249,13 +251,8 @@ class Room:
         count("interrupted", "loops")
         _raise_in(self._thread, Blocked)
 
-    def _forgive(self) -> None:
-        if self.culprit is not None:
-            _raise_in(self._thread, None)  # it went on by itself in time
-            self.culprit = None
-
     def wind_up(self) -> None:
-        """Have everything end when the abandoned loop turns again."""
+        """End everything if the abandoned loop runs again."""
         with suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self._cancel_all)
 
@@ -266,7 +263,7 @@ class Room:
 
 
 class Rooms:
-    """The room of this process, and those that were abandoned."""
+    """The current room of this process, and the abandoned ones."""
 
     def __init__(self, executor: Callable[[], ThreadPoolExecutor]) -> None:
         self._executor = executor
@@ -275,7 +272,7 @@ class Rooms:
         self._room: Room | None = None
 
     def start(self, call: Call) -> Callable[[], None]:
-        """Run it on the agents' loop, in a copy of the caller's context. What it returns cancels the call.
+        """Run the call on the agents' loop, in a copy of the caller's context. Return a function that cancels it.
 
         Raises NoLoopLeft.
         """
@@ -299,13 +296,13 @@ class Rooms:
 
 
 def _raise_in(thread: threading.Thread, error: type[BaseException] | None) -> None:
-    """Have this raised there, once Python code runs; None takes it back."""
+    """Raise the error in the thread as soon as Python code runs there; None cancels that."""
     what = ctypes.py_object(error) if error else None
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), what)
 
 
 def _call_in(frame: FrameType | None) -> Call | None:
-    """Whose code runs there: asyncio runs every step and callback in the context of whoever asked for it."""
+    """The call whose code runs in this frame: asyncio runs each step and callback in the context of its call."""
     while frame:
         if frame.f_code is asyncio.Handle._run.__code__:  # noqa: SLF001 - nothing public tells of callbacks and tasks
             return frame.f_locals["self"]._context.get(_current)  # type: ignore[no-any-return]  # noqa: SLF001
@@ -314,6 +311,8 @@ def _call_in(frame: FrameType | None) -> Call | None:
 
 
 def _stack(frame: FrameType | None) -> str:
-    """Where the code is, the innermost place last, without values and words."""
+    """The places of the stack, the innermost last, without values."""
     places = traceback.walk_stack(frame)
-    return " > ".join(reversed([f"{one.f_code.co_filename}:{line} {one.f_code.co_name}" for one, line in places]))
+    return " > ".join(
+        reversed([f"{called.f_code.co_filename}:{line} {called.f_code.co_name}" for called, line in places])
+    )

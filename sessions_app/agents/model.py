@@ -1,4 +1,4 @@
-"""The agent with a language model, through pydantic-ai. Importing this module costs a second: `agents` does it late."""
+"""The agent with a language model, through pydantic-ai. `agents` imports this module late, as that takes a second."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from sessions_app.messages import Reply, Turn
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENING = "[earlier messages are not shown]"
-MAX_REQUESTS = 12  # to the model in one turn: a model that calls tools for ever is stopped here
-RETRIES = 1  # of one request, after 429, 5xx or a broken connection; the turn itself is tried again by its runner
+MAX_REQUESTS = 12  # requests to the model in one turn, which stops an endless series of tool calls
+RETRIES = 1  # of one request, after 429, 5xx or a broken connection; the pool repeats the turn itself
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where `openai:` models live. An empty `base_url` is OpenAI itself, which wants a key; others may do without."""
+    """The server of `openai:` models. An empty `base_url` means OpenAI itself, which requires a key."""
 
     api_key: str = field(default="", repr=False)
     base_url: str = ""
 
 
 def build_model(model: object, endpoint: Endpoint) -> Model[Any]:
-    """A pydantic-ai model out of `provider:name`, or a pydantic-ai model as it is. Talks to nobody.
+    """The pydantic-ai model for `provider:name`; a pydantic-ai model is returned as it is. Needs no network.
 
-    `openai:` (or `openai-chat:`) is the chat completions API of the endpoint, which is what every OpenAI-compatible
-    server offers; `openai-responses:` its newer responses API. Other providers are pydantic-ai's, with their own
-    packages and environment variables. Raises `AgentMisconfigured`.
+    `openai:` (or `openai-chat:`) is the chat completions API of the endpoint, which every OpenAI-compatible server has;
+    `openai-responses:` is its newer responses API. Other providers are pydantic-ai's, with their own packages and
+    environment variables. Raises `AgentMisconfigured`.
     """
     if isinstance(model, Model):
         return model
@@ -70,7 +70,7 @@ def _openai_provider(endpoint: Endpoint) -> Provider[Any]:
     key, url = endpoint.api_key.strip(), endpoint.base_url.strip()
     if url and not url.startswith(("http://", "https://")):
         raise ValueError("OPENAI_BASE_URL must begin with http:// or https://")
-    if not (key.isascii() and key.isprintable()):  # else the HTTP client's error would show it
+    if not (key.isascii() and key.isprintable()):  # or the HTTP client's error would show it
         raise ValueError("OPENAI_API_KEY holds characters that no key has")
     if url:
         return OpenAICompatibleProvider("openai-compatible", base_url=url, api_key=key or None)
@@ -80,10 +80,10 @@ def _openai_provider(endpoint: Endpoint) -> Provider[Any]:
 
 
 class ModelAgent:
-    """Answers turns with a model. Holds no conversation: pydantic-ai gets the whole history with every run.
+    """Answers turns with a model. It keeps no conversation: every run of pydantic-ai gets the whole history.
 
-    Tools are functions, sync or async; they may read `get_session_context()`. One that takes pydantic-ai's
-    `RunContext` as its first parameter finds the `Turn` in its `deps`.
+    Tools are functions, sync or async, that may call `get_session_context()`. If the first parameter of a tool is
+    pydantic-ai's `RunContext`, its `deps` is the `Turn`.
     """
 
     def __init__(
@@ -102,15 +102,16 @@ class ModelAgent:
         self._agents: WeakKeyDictionary[asyncio.AbstractEventLoop, pydantic_ai.Agent[Turn, str]] = WeakKeyDictionary()
 
     async def reply(self, turn: Turn) -> Reply:
-        """Raises `AgentFailure` without the model's own words: an error page may quote the key or the prompt."""
+        """Answer a turn. Raises `AgentFailure` without the model's own words, which may quote the key or the prompt."""
         history, prompt = prompt_of(turn)
         try:
-            # Entered, it closes its connections when the last running turn leaves: nothing to close at shutdown.
+            # It closes its connections when the last running turn leaves, so nothing is left to close at shutdown.
             async with self._agent() as agent:
                 limits = UsageLimits(request_limit=MAX_REQUESTS)
                 result = await agent.run(prompt, message_history=history, deps=turn, usage_limits=limits)
         except AgentRunError as error:
-            raise AgentFailure(_described(error)) from None
+            server = f": HTTP {error.status_code} from {error.model_name}" if isinstance(error, ModelHTTPError) else ""
+            raise AgentFailure(f"{type(error).__name__}{server}") from None
         return Reply(result.output)
 
     def _agent(self) -> pydantic_ai.Agent[Turn, str]:
@@ -127,32 +128,25 @@ class ModelAgent:
 
 
 def prompt_of(turn: Turn) -> tuple[list[ModelMessage], str]:
-    """The history and the prompt of a turn in pydantic-ai's words: user first, strictly alternating, prompt last.
+    """The history and the prompt of a turn for pydantic-ai: user first, strictly alternating, prompt last.
 
-    Strict because the chat templates of some servers refuse anything else. Lines that were never answered join
-    the prompt.
+    The chat templates of some servers refuse anything else. Lines without an answer join the prompt.
     """
     shaped = shape(turn.history)
     unanswered = [shaped.pop()[1]] if shaped and shaped[-1][0] == "user" else []
     if shaped and shaped[0][0] != "user":
         shaped.insert(0, ("user", OPENING))
-    return [_message(role, text) for role, text in shaped], "\n\n".join([*unanswered, turn.text])
-
-
-def _message(role: str, text: str) -> ModelMessage:
-    if role == "user":
-        return ModelRequest(parts=[UserPromptPart(content=text)])
-    return ModelResponse(parts=[TextPart(content=text)])
-
-
-def _described(error: AgentRunError) -> str:
-    if isinstance(error, ModelHTTPError):
-        return f"{type(error).__name__}: HTTP {error.status_code} from {error.model_name}"
-    return type(error).__name__
+    history: list[ModelMessage] = [
+        ModelRequest(parts=[UserPromptPart(content=text)])
+        if role == "user"
+        else ModelResponse(parts=[TextPart(content=text)])
+        for role, text in shaped
+    ]
+    return history, "\n\n".join([*unanswered, turn.text])
 
 
 def _off_the_loop(tool: Callable[..., Any]) -> Callable[..., Any]:
-    """A sync tool in a thread of its own: in pydantic-ai's pool one that hangs holds its turn past every limit."""
+    """The tool, in a thread of its own if it blocks. In pydantic-ai's pool, a tool that hangs ignores every limit."""
     if not inspect.isroutine(tool) or inspect.iscoroutinefunction(tool):
         return tool
 

@@ -1,4 +1,4 @@
-"""One small question to the model that the settings name, for an operator who wants to know whether it would answer."""
+"""Asks the model in the settings one small question, to show an operator whether it answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEY_REFUSED, NOT_FOUND, TOO_MANY = {401, 403}, {400, 404}, 429
 
 
 async def ask() -> str:
-    """What the model said, or an empty text. Raises AgentMisconfigured with what is wrong, a hint and no secret."""
+    """The model's answer. Raises AgentMisconfigured with the problem and a hint, without a secret."""
     endpoint = Endpoint(settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL)
     model = build_model(settings.BOTOS_MODEL, endpoint)
     try:
