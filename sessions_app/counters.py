@@ -1,7 +1,7 @@
-"""What was done, counted for whoever watches.
+"""Counters for /metrics and the doctor.
 
-Counting touches no database: each process adds what it counted to rows that all of them share, every few seconds and at
-its end. One that is killed leaves its last seconds out.
+Counting does not use the database. Every few seconds and at its end, each process adds its counts to rows that all
+processes share. A killed process loses its last seconds.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from sessions_app.models import Tally
 
 WRITE_SECONDS = 5.0
 
-_counts: Counter[tuple[str, str]] = Counter()  # what is not written yet
+_counts: Counter[tuple[str, str]] = Counter()  # not written yet
 _lock = threading.Lock()
 
 
 def up(what: str, platform: str = "") -> None:
-    """Count one more; from any thread."""
+    """Count one more. Thread-safe."""
     with _lock:
         _counts[what, platform] += 1
 
 
 def written(what: str) -> dict[str, int]:
-    """How often all processes did it, by platform."""
+    """The count of all processes, by platform."""
     return dict(Tally.objects.filter(what=what).order_by("platform").values_list("platform", "count"))
 
 
 def write() -> None:
-    """Add to the rows what was counted here since the last time. What cannot be written is kept."""
+    """Add the counts since the last call to the rows. Counts that cannot be written are kept."""
     with _lock:
         counts = _counts.copy()
         _counts.clear()
@@ -58,7 +58,7 @@ def _add(what: str, platform: str, count: int) -> None:
 
 @asynccontextmanager
 async def kept() -> AsyncIterator[None]:
-    """Within the block, and when it ends, what is counted in this process is written."""
+    """Within the block, and when it ends, write the counts of this process."""
     writing = asyncio.create_task(_keep_writing())
     try:
         yield

@@ -1,7 +1,7 @@
-"""The only place where async code crosses to the database.
+"""The only way from async code to the database.
 
-Everything runs in one thread, in short transactions, with dead connections dropped before and after. What need not be
-waited for has a thread of its own, which outlives the event loops.
+All calls run in one thread, in short transactions, which drops dead connections before and after. Calls that nobody
+waits for have a thread of their own, which outlives the event loops.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _writes: set[Future[Any]] = set()
-_calls: dict[object, float] = {}  # when each that is under way began, by the monotonic clock
+_calls: dict[object, float] = {}  # when each running call began, by the monotonic clock
 
 
 def _begin() -> None:
@@ -45,9 +45,9 @@ os.register_at_fork(after_in_child=_forget_pools)
 
 
 async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a synchronous function that uses the database, and wait for what it returns.
+    """Run a synchronous function that uses the database, and return its result.
 
-    A thread cannot be stopped: whoever is cancelled meanwhile is so when the function has ended.
+    A thread cannot be stopped, so a cancellation takes effect when the function has ended.
     """
     work: asyncio.Future[T] = asyncio.ensure_future(database_sync_to_async(function)(*args, **kwargs))
     _calls[work] = monotonic()
@@ -55,19 +55,19 @@ async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        # asgiref would cancel the wait, or swallow the cancellation, depending on when it comes.
+        # Without this, asgiref cancels the wait or swallows the cancellation, depending on the moment.
         await asyncio.wait([work])
         raise
 
 
 def longest_wait() -> float:
-    """Seconds that a call has been waiting for the database by now."""
+    """How many seconds the oldest running call has taken so far."""
     now = monotonic()
     return now - min(tuple(_calls.values()), default=now)
 
 
 def call_soon(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-    """Make a call without waiting for it, after those before. `drain` waits for all of them, and so does the exit."""
+    """Run a call after all earlier ones, without waiting for it. `drain` and the exit wait for all of them."""
     write = _writer.submit(call_from_any_thread, functools.partial(function, *args, **kwargs))
     _writes.add(write)
     write.add_done_callback(_writes.discard)
@@ -76,13 +76,13 @@ def call_soon(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Fu
 
 async def drain() -> None:
     """Wait until everything that `call_soon` accepted is written."""
-    # Unlike gather, wait takes nothing out of the queue when it is cancelled.
+    # Unlike gather, wait cancels no call when it is cancelled.
     if accepted := [asyncio.wrap_future(write) for write in tuple(_writes)]:
         await asyncio.wait(accepted)
 
 
 def call_from_any_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run it here and now, and leave no connection behind that was opened for it: threads come and go."""
+    """Run a function in this thread, and close the connection if this opened it, as threads come and go."""
     was_open = connection.connection is not None
     try:
         return function(*args, **kwargs)
@@ -92,7 +92,7 @@ def call_from_any_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kw
 
 
 def is_in_event_loop() -> bool:
-    """Whether the caller is a coroutine (or called by one), so that it must not block."""
+    """Whether the caller runs in an event loop, so that it must not block."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

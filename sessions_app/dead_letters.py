@@ -1,7 +1,7 @@
-"""What was given up is taken up again: deliveries that are dead, and messages that were put aside or not answered.
+"""Dead deliveries, and messages that were quarantined or given up: redriven, or dismissed by an operator.
 
-Or an operator dismisses it: then it is left as it is, and no list and no count has it until it is given up once more.
-Each step claims its row in one statement, so that of two who ask at once one does it and the other is told so.
+A dismissed row stays as it is, and no list and no count has it until it is given up once more. Each step claims its row
+in one statement, so that of two callers at once, one succeeds and the other learns that.
 """
 
 from __future__ import annotations
@@ -21,37 +21,38 @@ from sessions_app.history import conversations
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, Conversation, HistoryEntry, InboundEvent, OutboundDelivery
 
 GIVEN_UP = (InboundEvent.Status.QUARANTINED, InboundEvent.Status.GIVEN_UP)
-_GIVEN_UP = Q(status__in=[Literal(one) for one in GIVEN_UP], emptied_at=None)
+_GIVEN_UP = Q(status__in=[Literal(status) for status in GIVEN_UP], emptied_at=None)
 DEAD = Q(status=Literal(OutboundDelivery.Status.DEAD))
-# What nobody has looked at: waits for an operator.
+# What nobody has dismissed waits for an operator.
 UNSEEN_DELIVERY = DEAD & (Q(dismissed_at=None) | Q(dismissed_at__lt=F("settled_at")))
 UNSEEN_EVENT = _GIVEN_UP & (Q(dismissed_at=None) | Q(dismissed_at__lt=F("done_at")))
-# A person gets one try more of what ended processes, and not three processes to end.
+# A person gets one more attempt at a message that crashed processes, not three.
 ONE_TRY = CRASHES_BEFORE_QUARANTINE - 1
 
 
 def dead_deliveries() -> QuerySet[OutboundDelivery]:
-    """Dead letters that nobody has dismissed, the oldest first."""
+    """Dead deliveries that nobody has dismissed, oldest first."""
     return OutboundDelivery.objects.filter(UNSEEN_DELIVERY).order_by("pk")
 
 
 def given_up_events() -> QuerySet[InboundEvent]:
-    """Messages that were put aside or not answered, and whose words are still there, the oldest first; dismissed or
-    not: a person may still ask.
+    """Quarantined and given up messages whose text is still there, oldest first.
+
+    They include dismissed ones, as their authors may still ask for an answer.
     """
     return _messages().filter(_GIVEN_UP).order_by("pk")
 
 
 def unseen_events() -> QuerySet[InboundEvent]:
-    """Those of these that nobody has dismissed."""
+    """Quarantined and given up messages that nobody has dismissed, oldest first."""
     return given_up_events().filter(UNSEEN_EVENT)
 
 
 @transaction.atomic
 def delivery(pk: int, *, operator: str) -> bool:
-    """Put a dead delivery back in line, under the nonce that it had. False if it is not dead, or not any more."""
-    afresh = {"attempts": 0, "owner": "", "lease_until": clock.EPOCH, "not_before": clock.EPOCH, "settled_at": None}
-    if not OutboundDelivery.objects.filter(DEAD, pk=pk).update(status=OutboundDelivery.Status.PENDING, **afresh):
+    """Queue a dead delivery once more, with the same nonce. False if it is not dead."""
+    new = {"attempts": 0, "owner": "", "lease_until": clock.EPOCH, "not_before": clock.EPOCH, "settled_at": None}
+    if not OutboundDelivery.objects.filter(DEAD, pk=pk).update(status=OutboundDelivery.Status.PENDING, **new):
         return False
     row = OutboundDelivery.objects.select_related("account").get(pk=pk)
     audit.record(kind="delivery_redriven", actor=operator, account=row.account, delivery=pk)
@@ -70,8 +71,8 @@ def dismiss_delivery(pk: int, *, operator: str) -> bool:
 
 @transaction.atomic
 def event(pk: int, *, operator: str) -> bool:
-    """Let a message that was given up be answered after all. False if it was not given up, or is not any more."""
-    if not _ask_anew(pk, starts=0):
+    """Have a message answered that was given up. False if it is not given up."""
+    if not _reopen(pk, starts=0):
         return False
     account = PlatformAccount.objects.get(events=pk)
     audit.record(kind="event_redriven", actor=operator, account=account, event=pk)
@@ -90,27 +91,28 @@ def dismiss_event(pk: int, *, operator: str) -> bool:
 
 @transaction.atomic
 def last_of(conversation: Conversation, account: PlatformAccount) -> bool:
-    """The same for the last message that `account` wrote there, and nobody else's: an agent may act on it. False if
-    none is. The private conversations that an account has with a resolver and without one count as one.
+    """Have the last given up message answered that `account` itself wrote in the conversation. False if there is none.
+
+    The private conversations that an account has with a resolver and without one count as one.
     """
     is_there = Q(conversation=conversation)
     if conversation.kind == Conversation.Kind.DM:
         is_there |= Q(conversation__in=conversations.of_accounts([account.pk]))
-    mine = given_up_events().filter(is_there, account=account)
-    last = mine.order_by("-pk").values_list("pk", flat=True).first()
-    return last is not None and _ask_anew(last, starts=ONE_TRY)
+    own = given_up_events().filter(is_there, account=account)
+    last = own.order_by("-pk").values_list("pk", flat=True).first()
+    return last is not None and _reopen(last, starts=ONE_TRY)
 
 
-def _ask_anew(pk: int, *, starts: int) -> bool:
-    """Its turn will be written in place of the one that only said that there is no answer."""
+def _reopen(pk: int, *, starts: int) -> bool:
+    """Let the event wait for a turn, and delete the turn in history that only says that there is no answer."""
     waits = {"status": InboundEvent.Status.PENDING, "done_at": None, "starts": starts, "failures": 0}
     if not given_up_events().filter(pk=pk).update(**waits):
         return False
-    said = HistoryEntry.objects.filter(event=pk)
-    edited = said.filter(role=HistoryEntry.Role.USER).values_list("metadata__edited", flat=True).first()
+    entries = HistoryEntry.objects.filter(event=pk)
+    edited = entries.filter(role=HistoryEntry.Role.USER).values_list("metadata__edited", flat=True).first()
     if edited:
         InboundEvent.objects.filter(pk=pk).update(edited=edited)
-    said.delete()
+    entries.delete()
     return True
 
 
@@ -120,7 +122,7 @@ def _messages() -> QuerySet[InboundEvent]:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """What an operator may do about one kind of thing. `take_up` and `dismiss` say whether it was done."""
+    """What an operator can do with one kind of row. `take_up` and `dismiss` return whether it was done."""
 
     every: Callable[[], QuerySet[Any]]  # given up or not
     unseen: Callable[[], QuerySet[Any]]

@@ -1,7 +1,7 @@
 """When each periodic duty last succeeded and last failed, for the doctor and /metrics.
 
-Noting touches no database. What was noted is written with the counts of counters.py; a duty that goes on as before is
-written once a minute.
+Noting does not use the database. The notes are written together with the counters, those of an unchanged duty once a
+minute.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WRITE_SECONDS = 60.0
 
 @dataclass(slots=True)
 class _Note:
-    """What is not written yet, by the monotonic clock."""
+    """Times that are not written yet, by the monotonic clock."""
 
     succeeded: float | None = None
     failed: float | None = None
@@ -41,7 +41,7 @@ _lock = threading.Lock()
 
 
 def succeeded(name: str) -> None:
-    """The duty did what was due; from any thread."""
+    """Note that the duty succeeded. Thread-safe."""
     with _lock:
         note = _notes.setdefault(name, _Note())
         note.succeeded = monotonic()
@@ -50,7 +50,7 @@ def succeeded(name: str) -> None:
 
 
 def failed(name: str, error: BaseException, *, then: str) -> None:
-    """The duty failed; from any thread. `then`: what happens next, for the log. The traceback comes once a failure."""
+    """Note and log that the duty failed; the first time with its traceback. Thread-safe. then: what happens next."""
     with _lock:
         note = _notes.setdefault(name, _Note())
         is_new, note.is_failing = not note.is_failing, True
@@ -61,7 +61,7 @@ def failed(name: str, error: BaseException, *, then: str) -> None:
 
 
 def write() -> None:
-    """Write what was noted here. What cannot be written is kept."""
+    """Write the notes. Those that cannot be written are kept."""
     now = monotonic()
     with _lock:
         due = {name: note for name, note in _notes.items() if note.is_due(now)}

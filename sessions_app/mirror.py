@@ -1,4 +1,4 @@
-"""Write down what was sent by other means, so that the agent knows that it was said."""
+"""Stores messages that were sent by other means in history, so that the agent knows them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ def mirror_to_session(
     metadata: Mapping[str, Any] | None = None,
     lock: AbstractContextManager[Any] | None = None,
 ) -> bool:
-    """Note that `message_text`, which the caller has sent already, was said to a person. Sends nothing. Never raises.
+    """Store in history that the caller has sent `message_text` to a person. It sends nothing and never raises.
 
-    user_id: a platform user id, or a unified user id (then the private chat that the person used last). Nobody needs to
-    have written before: the agent knows it when they do. source_label: who sent it, such as "cron". lock: held around
-    the write. Works from any thread; on a running event loop it does not block, and True means accepted, else True
-    means written. False: nothing to write, a person without accounts, or an error (logged).
+    user_id: a platform user id, or a unified user id (then the private chat that the person used last). The person may
+    never have written before. source_label: who sent it, such as "cron". lock: held around the write.
+
+    Thread-safe. On a running event loop it does not block, and True means accepted; elsewhere True means stored. False:
+    an empty text, a person without accounts, or an error, which is logged.
     """
     try:
         if not db.is_in_event_loop():
@@ -57,8 +58,8 @@ async def amirror_to_session(
     metadata: Mapping[str, Any] | None = None,
     lock: AbstractContextManager[Any] | None = None,
 ) -> bool:
-    """The same, waiting until it is durable."""
-    # Not in the bridge's thread, where waiting for the lock would hold up everybody.
+    """As `mirror_to_session`, but wait until the entry is stored."""
+    # In the thread of `call_soon`, as waiting for the lock in the other one would block all calls.
     write = db.call_soon(_write_or_log, session_mgr, user_id, message_text, source_label, metadata, lock)
     return await asyncio.shield(asyncio.wrap_future(write))
 
@@ -85,12 +86,12 @@ def _write(
         if conversation is None:
             return False
         extra = _storable({key: value for key, value in (metadata or {}).items() if key not in _RESERVED})
-        said = {
+        fields = {
             "role": HistoryEntry.Role.ASSISTANT,
             "source": HistoryEntry.Source.MIRROR,
             "text": storable(text),
         }
-        window.entry(conversation, source_label=storable(label)[:80], metadata=extra, **said).save()
+        window.entry(conversation, source_label=storable(label)[:80], metadata=extra, **fields).save()
         window.announce([conversation])
     return True
 
@@ -100,15 +101,15 @@ def _is_text(text: object) -> bool:
 
 
 def _storable(value: Any) -> Any:
-    """Metadata in the same form, with each text in it as `storable` gives it."""
+    """The metadata with `storable` applied to each text."""
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, Mapping):
-        return {_storable(key): _storable(one) for key, one in value.items()}
-    return [_storable(one) for one in value] if isinstance(value, list | tuple) else value
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return [_storable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _failed(error: Exception) -> bool:
-    # A traceback may quote what was sent; the kind of error is enough to find the cause.
-    log.error("a mirror was not written: %s", type(error).__name__)
+    # Without a traceback, which may quote the message.
+    log.error("mirror a message failed: %s; the agent will not know it", type(error).__name__)
     return False

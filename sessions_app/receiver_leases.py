@@ -1,4 +1,4 @@
-"""Who receives for a bot: one process at a time for each token, under a lease by the database's clock."""
+"""Leases for receiving: one process at a time for each bot token, by the database's clock."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sessions_app.models import PollerLease
 
 
 def key_of(token: str) -> str:
-    """What a token is called here. Nobody gets from it to the token."""
+    """The key of a token. It does not reveal the token."""
     return hashlib.sha256(f"poller {token}".encode()).hexdigest()
 
 
 def holders() -> dict[str, str]:
-    """Who receives now, by key."""
+    """The current owners, by key."""
     return dict(PollerLease.objects.filter(lease_until__gt=clock.now()).values_list("key", "owner"))
 
 
 def take(key: str, owner: str) -> bool:
-    """Become the one who receives, if nobody else is. Of all who try at once, one does."""
+    """Take the lease, if it is free. Of several owners at once, one succeeds."""
     until = clock.seconds_from_now(settings.BOTOS_POLLER_SECONDS)
     free = Q(owner=owner) | Q(lease_until__lte=clock.now())
     if PollerLease.objects.filter(free, key=key).update(owner=owner, lease_until=until):
@@ -37,11 +37,11 @@ def take(key: str, owner: str) -> bool:
 
 
 def renew(key: str, owner: str) -> bool:
-    """Stay the one who receives. False if somebody else is by now."""
+    """Extend the lease. False if another owner has it."""
     until = clock.seconds_from_now(settings.BOTOS_POLLER_SECONDS)
     return PollerLease.objects.filter(key=key, owner=owner).update(lease_until=until) > 0
 
 
 def release(key: str, owner: str) -> None:
-    """Let the next one receive at once."""
+    """Give the lease back, so that the next process receives at once."""
     PollerLease.objects.filter(key=key, owner=owner).update(owner="", lease_until=clock.EPOCH)
