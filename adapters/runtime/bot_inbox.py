@@ -1,4 +1,4 @@
-"""What adapters hand their messages to."""
+"""The inbox that adapters call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class BotInbox:
-    """What the adapter of a bot hands its messages to: the inbox of the whole application."""
+    """Passes the messages of one bot's adapter to the inbox of the application."""
 
     def __init__(
         self,

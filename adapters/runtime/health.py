@@ -1,6 +1,6 @@
-"""How BotOS is: what waits for how long, what failed, and which connections of this process are up.
+"""The health of BotOS: what waits for how long, what failed, and which connections of this process are up.
 
-Numbers only, of nobody in particular, in as many statements however much there is.
+These are numbers about no person, read with a constant number of statements.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ from sessions_app.turns import leases
 
 AGENT_KINDS = ("threads", "turns", "loops")
 MAX_LAG = 60.0  # seconds that a message may wait
-WRITING = "write to the database"  # the duty that shows it
-MAX_CALL = 300.0  # and one call to the database: cleaning a big file takes a while
+WRITING = "write to the database"  # the duty that shows whether this works
+MAX_CALL = 300.0  # seconds of one call to the database: cleaning a big file takes a while
 
 _health: Callable[[], list[Health]] = list
 _is_migrated = False
-_written: float | None = None  # when a row was last written, by the monotonic clock; None where nobody keeps writing
+_written: float | None = (
+    None  # when a row was last written, by the monotonic clock; None if `keep_writing` does not run
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits. lag: seconds that the longest waiting message waits although its lane is free."""
+    """What waits. lag: seconds that the oldest message in a free lane has waited."""
 
     lag: float
     lanes: int
@@ -47,36 +49,37 @@ class Backlog:
 
 
 def watch(health: Callable[[], list[Health]]) -> None:
-    """These are the connections of this process from now on."""
+    """Set the function that returns the health of this process's adapters."""
     global _health  # noqa: PLW0603 - a process runs one BotOS
     _health = health
 
 
 def connections() -> list[Health]:
-    """How each adapter of this process is; none where only pages are served."""
+    """The health of each adapter of this process; none if it only serves pages."""
     return _health()
 
 
 def receivers() -> dict[str, str]:
-    """Which process receives, by configured platform; empty where none does. Not those that call the pages."""
-    asked = [name for name in registry.names() if registry.is_configured(name) and not registry.calls(name)]
-    tokens = {name: token for name in asked if (token := registry.token_of(name, {}))}
+    """The process that receives, by configured platform, "" if none does. Platforms with webhooks are left out."""
+    polled = [name for name in registry.names() if registry.is_configured(name) and not registry.calls(name)]
+    tokens = {name: token for name in polled if (token := registry.token_of(name, {}))}
     holders = receiver_leases.holders()
     return {name: holders.get(receiver_leases.key_of(token), "") for name, token in tokens.items()}
 
 
 def backlog() -> Backlog:
-    waiting = leases.overdue().aggregate(oldest=Min("received_at"), lanes=Count("conversation", distinct=True))
-    open_ones = OutboundDelivery.objects.filter(settled_at=None)
+    """What waits now: overdue messages, and unsettled deliveries."""
+    messages = leases.overdue().aggregate(oldest=Min("received_at"), lanes=Count("conversation", distinct=True))
+    unsettled = OutboundDelivery.objects.filter(settled_at=None)
     ambiguous = Count("pk", filter=Q(may_be_repeat=True))
-    going = open_ones.aggregate(oldest=Min("created_at"), count=Count("pk"), ambiguous=ambiguous)
-    moment = clock.read()
+    deliveries = unsettled.aggregate(oldest=Min("created_at"), count=Count("pk"), ambiguous=ambiguous)
+    now = clock.read()
     return Backlog(
-        _age(waiting["oldest"], moment),
-        waiting["lanes"],
-        going["count"],
-        _age(going["oldest"], moment),
-        going["ambiguous"],
+        _age(messages["oldest"], now),
+        messages["lanes"],
+        deliveries["count"],
+        _age(deliveries["oldest"], now),
+        deliveries["ambiguous"],
     )
 
 
@@ -97,7 +100,7 @@ def given_up() -> int:
 
 
 async def keep_writing() -> None:
-    """Write a row three times in the life of a lease, until cancelled: a database may answer and take nothing."""
+    """Write a row three times in the life of a lease, until cancelled: a database may answer but accept no writes."""
     global _written  # noqa: PLW0603 - a process runs one BotOS
     seconds = settings.BOTOS_POLLER_SECONDS / 3
     _written = monotonic()
@@ -107,7 +110,7 @@ async def keep_writing() -> None:
             try:
                 await db.call(_write)
                 _written = began
-            except Exception as error:  # noqa: BLE001 - whatever it is, /readyz says so when it lasts
+            except Exception as error:  # noqa: BLE001 - /readyz reports it if it lasts
                 duties.failed(WRITING, error, then=f"trying again in {seconds:g} s")
             await asyncio.sleep(seconds)
     finally:
@@ -119,30 +122,30 @@ def _write() -> None:
 
 
 def seconds_unwritten() -> float:
-    """How long this process has written nothing; 0 where it only serves pages."""
+    """Seconds since this process last wrote a row; 0 if it only serves pages."""
     return 0.0 if _written is None else monotonic() - _written
 
 
 def periodic_duties() -> list[Duty]:
-    """When each duty last succeeded and last failed, in all processes together, by name."""
+    """When each duty last succeeded and last failed in any process, by name."""
     return list(Duty.objects.order_by("name"))
 
 
 def agents_left_behind() -> dict[str, int]:
-    """What goes on in this process although nobody waits for it: threads, turns and loops of agents."""
+    """How many threads, turns and loops of agents go on in this process although nobody waits for them."""
     left = agents.left_behind()
     return {kind: left[kind] for kind in AGENT_KINDS}
 
 
 def agents_ever_left_behind() -> dict[str, int]:
-    """How many were left behind in all processes together, some of which may have ended since."""
+    """How many were left behind in all processes, including those that have ended since."""
     written = counters.written("left behind")
     return {kind: written.get(kind, 0) for kind in AGENT_KINDS}
 
 
 def is_migrated() -> bool:
-    """Whether the database has all tables that this program knows. Once it has, it keeps them."""
-    global _is_migrated  # noqa: PLW0603 - reading all migrations takes too long to do it at each question
+    """Whether the database has all tables of this program. A positive result is cached."""
+    global _is_migrated  # noqa: PLW0603 - reading all migrations takes too long for each call
     if not _is_migrated:
         executor = MigrationExecutor(connection)
         _is_migrated = not executor.migration_plan(executor.loader.graph.leaf_nodes())
@@ -150,7 +153,7 @@ def is_migrated() -> bool:
 
 
 def check_database() -> None:
-    """Raises ImproperlyConfigured with a hint if no process could work on it, for commands to call first."""
+    """Raise ImproperlyConfigured with a hint if the database cannot be used. Commands call it first."""
     try:
         is_complete = is_migrated()
     except DatabaseError as error:  # not chained: a driver's message may quote the connection string
@@ -162,11 +165,9 @@ def check_database() -> None:
 
 
 def reasons_against() -> list[str]:
-    """Why no work should be expected of this process now, in words that hold no secret.
-
-    One that stands by does all that it is there for.
-    """
-    down = [f"{one.platform}: {one.state}" for one in connections() if one.state not in (State.UP, State.STANDBY)]
+    """Why this process is not ready, without secrets. A standby is ready."""
+    is_ready = (State.UP, State.STANDBY)
+    down = [f"{adapter.platform}: {adapter.state}" for adapter in connections() if adapter.state not in is_ready]
     try:
         if not is_migrated():
             return [*down, "the database is missing tables"]
@@ -174,11 +175,11 @@ def reasons_against() -> list[str]:
     except DatabaseError as error:
         return [*down, f"the database does not answer: {type(error).__name__}"]
     full = [kind for kind, count in agents_left_behind().items() if count >= MAX_LEFT_BEHIND]
-    standing, unwritten = db.longest_wait(), seconds_unwritten()
+    longest_call, unwritten = db.longest_wait(), seconds_unwritten()
     return [
         *down,
         *([f"nothing could be written for {unwritten:.0f} s"] if unwritten >= settings.BOTOS_POLLER_SECONDS else []),
         *([f"messages wait for {lag:.0f} s"] if lag >= MAX_LAG else []),
         *(f"{MAX_LEFT_BEHIND} {kind} of agents do not end: start this process again" for kind in full),
-        *([f"this process waits for the database for {standing:.0f} s"] if standing >= MAX_CALL else []),
+        *([f"this process waits for the database for {longest_call:.0f} s"] if longest_call >= MAX_CALL else []),
     ]

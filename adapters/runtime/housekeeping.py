@@ -1,6 +1,6 @@
-"""What is done again and again, by time alone. Each duty runs on its own: one that fails holds up no other.
+"""Periodic duties. Each runs on its own, so that one that fails does not delay the others.
 
-Several processes may run them all: each row is handled once.
+Several processes may run all duties: each row is handled once.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Duty:
-    """`portion` does a little of what is due and says how many rows that were: it is called until it says 0.
+    """A periodic duty.
 
-    seconds: from the end of one round to the next. tells: whether it may put messages in line.
+    portion: handles some due rows and returns how many; it is called until it returns 0. seconds: from the end of one
+    round to the next. tells: whether it may queue messages.
     """
 
     name: str
@@ -40,31 +41,31 @@ DUTIES = (
     Duty("end silent links", link_maintenance.end_silent, tells=True),
     Duty("end browsers", browser_sessions.end_old, tells=True),
     Duty("erase the forgotten", forgetting.step, tells=True),
-    # While the files are cleaned nobody could write anyhow: whoever waits here meets no lock that runs out.
+    # Nobody can write while the files are cleaned, and a writer that waits in this thread meets no lock timeout.
     Duty("clean the files", forgetting.clean),
     Duty("drop live events", live.forget_old),
     Duty("drop guesses", rate_limits.forget_old),
     Duty("drop requests", identity_retention.forget_old_requests),
     Duty("drop audit rows", identity_retention.forget_old_audit),
     Duty("drop sessions", identity_retention.forget_sessions),
-    *(Duty(one.__name__.replace("_", " "), one) for one in retention.DUTIES),
+    *(Duty(portion.__name__.replace("_", " "), portion) for portion in retention.DUTIES),
     Duty("gather statistics", sqlite_vacuum.gather_statistics, seconds=HOUR),
 )
 
 
 async def keep(wake: Callable[[], None], what: Collection[Duty] | None = None) -> None:
-    """Do all duties until cancelled. `wake` is called when messages may have been put in line."""
+    """Run all duties until cancelled. Call `wake` when one may have queued messages."""
     await asyncio.gather(*(_keep(duty, wake) for duty in (DUTIES if what is None else what)))
 
 
 async def _keep(duty: Duty, wake: Callable[[], None]) -> None:
     while True:
         try:
-            # The database's thread is given back after each portion: others' calls come in between.
+            # Other calls use the database's thread between two portions.
             while await db.call(duty.portion):
                 if duty.tells:
                     wake()
             duties.succeeded(duty.name)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is noted, and the duty is done again
+        except Exception as error:  # noqa: BLE001 - any error is noted, and the duty is repeated
             duties.failed(duty.name, error, then=f"trying again in {duty.seconds:.0f} s")
         await asyncio.sleep(duty.seconds)

@@ -1,7 +1,7 @@
-"""Receives for a bot only while the lease on its token is ours.
+"""Receives for a bot only while this process holds the lease on its token.
 
-A lease of BOTOS_POLLER_SECONDS is renewed three times in its life. Who could not renew it for two thirds of it stops by
-the monotonic clock, whatever the database says or does not say, and is gone before a standby may take over.
+A lease of BOTOS_POLLER_SECONDS is renewed three times in its life. A process that could not renew it for two thirds of
+it stops by the monotonic clock, even without the database, and has ended before a standby may take over.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Work = Callable[[asyncio.Event], Awaitable[None]]
 
 
 class Fence(asyncio.Event):
-    """Set when the work must end. It is so by itself from `deadline` on, also in a process that stood still."""
+    """Set when the work must end. It is set by itself from `deadline` on, also in a process that was stopped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,15 +41,15 @@ class PollingLease:
     """The lease on one token, for one process."""
 
     def __init__(self, token: str) -> None:
-        # The machine and the process, for people to read, and what no other has.
+        # The machine and the process, for people to read, and a random part, so that it is unique.
         self.owner = f"{socket.gethostname()[:15]}/{os.getpid()}/{secrets.token_hex(8)}"
         self._key = receiver_leases.key_of(token)
-        self._is_answered = True  # once it is not, one line of the log says so until it is again
+        self._is_answered = True  # so that an outage of the database is logged once
 
     async def hold(self, work: Work, stop: asyncio.Event, *, on_wait: Callable[[], None]) -> None:
-        """Wait for the lease, then do `work` until it ends, until `stop` is set, or until the lease is lost.
+        """Wait for the lease, then run `work` until it ends, until `stop` is set, or until the lease is lost.
 
-        Raises Superseded when it is lost, and whatever `work` raises. `on_wait` is called if another process has it.
+        on_wait: called if another process has the lease. Raises Superseded when it is lost, and any error of `work`.
         """
         fence = Fence()
         if not await self._wait_for_it(fence, stop, on_wait):
@@ -60,7 +60,7 @@ class PollingLease:
             await _first_of(working, stop, fence)
             is_lost = fence.is_set() and not stop.is_set()
             fence.set()
-            await _end(working, within=settings.BOTOS_POLLER_SECONDS / 4 if is_lost else None)
+            await asyncio.wait({working}, timeout=settings.BOTOS_POLLER_SECONDS / 4 if is_lost else None)
         finally:
             for task in (keeping, working):
                 task.cancel()
@@ -90,13 +90,13 @@ class PollingLease:
                 fence.set()
 
     async def _ask(self, step: Callable[[str, str], bool], fence: Fence) -> bool | None:
-        """Whether the lease is ours, None if the database does not say. It counts from before the question."""
+        """Whether this process has the lease; None if the database fails. The lease counts from before the call."""
         began = time.monotonic()
         try:
             is_ours = await db.call(step, self._key, self.owner)
         except Exception as error:  # noqa: BLE001 - the fence decides
             if self._is_answered:
-                log.warning("the lease on a token could not be asked for: %s: %s", type(error).__name__, error)
+                log.warning("ask for a token's lease failed: %s: %s; trying again", type(error).__name__, error)
             self._is_answered = False
             return None
         self._is_answered = True
@@ -117,7 +117,3 @@ async def _first_of(working: asyncio.Future[None], stop: asyncio.Event, fence: F
         for task in (stopping, losing):
             task.cancel()
         await asyncio.gather(stopping, losing, return_exceptions=True)
-
-
-async def _end(working: asyncio.Future[None], within: float | None) -> None:
-    await asyncio.wait({working}, timeout=within)

@@ -1,4 +1,4 @@
-"""What the turn pool needs to answer on each platform, out of the settings."""
+"""The services that the turn pool needs for each platform, from the settings."""
 
 from __future__ import annotations
 
@@ -27,5 +27,7 @@ def configured_services() -> dict[str, Service]:
 
 def services_of(platforms: Iterable[str], agent: Agent, resolver: Resolves | None) -> dict[str, Service]:
     """These platforms, with this agent and this resolver. Raises UnknownPlatform."""
-    known = {name: registry.get(name) for name in platforms}
-    return {name: Service(agent, resolver, one.text_limit, one.streams) for name, one in known.items()}
+    registered = {name: registry.get(name) for name in platforms}
+    return {
+        name: Service(agent, resolver, platform.text_limit, platform.streams) for name, platform in registered.items()
+    }

@@ -1,4 +1,4 @@
-"""Keeps one adapter running: starts it, starts it again with growing pauses, and knows how it is."""
+"""Keeps one adapter running: restarts it with growing pauses, and reports its health."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 1.0  # seconds
 MAX_PAUSE = 60.0
-REFUSED_PAUSE = 300.0  # after a refusal of what had been accepted before
-STEADY_AFTER = 60.0  # an adapter that was up for so long starts again without a history of failures
+REFUSED_PAUSE = 300.0  # after a refusal of credentials that were accepted before
+STEADY_AFTER = 60.0  # seconds after which an adapter's earlier failures no longer count
 
 
 class State(StrEnum):
@@ -34,7 +34,7 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class Health:
-    """How an adapter is. `detail` says why it is not up; `restarts` counts since the last steady time."""
+    """The health of an adapter. detail: why it is not up. restarts: how many since it was last steady."""
 
     platform: str
     state: State = State.STARTING
@@ -46,7 +46,7 @@ class Health:
 
 
 class Supervisor:
-    """Runs one adapter until it is told to stop. Whatever the adapter raises ends here and harms no other."""
+    """Runs one adapter until it is told to stop. Errors of the adapter do not reach other adapters."""
 
     def __init__(
         self,
@@ -68,20 +68,23 @@ class Supervisor:
         return self.health.state is State.UP
 
     def connected(self) -> None:
-        """The adapter can send and receive from now on."""
+        """Note that the adapter can send and receive now."""
         self._up_since = time.monotonic()
         self._be(State.UP)
         log.info("%s", self.health)
 
     async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
-        """Run the adapter, again and again, until `stop` is set or its configuration is refused.
+        """Run the adapter, and restart it when it ends, until `stop` is set or its configuration is refused.
 
-        A refusal of what was accepted before may be the platform's own trouble: then it is tried again after a while.
+        If the configuration was accepted before, the platform itself may have a problem: then it is tried again later.
         """
         while not stop.is_set():
             try:
                 self.adapter = self.adapter or self._build()
-                await self._receive(self.adapter, inbox, stop)
+                if self._lease is None:
+                    await self.adapter.run(inbox, stop)
+                else:
+                    await self._lease.hold(partial(self.adapter.run, inbox), stop, on_wait=self._stand_by)
             except NeedsConfiguration as refused:
                 self._be(State.NEEDS_CONFIGURATION, str(refused))
                 log.error("%s", self.health)
@@ -91,17 +94,11 @@ class Supervisor:
             except Superseded as error:
                 log.error("%s: %s", self.health.platform, error)
                 await self._pause(error, stop)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it must not reach the other adapters
+            except Exception as error:  # noqa: BLE001 - no error may reach the other adapters
                 await self._pause(error, stop)
             else:
                 await self._pause(None, stop)
         self._be(State.STOPPED)
-
-    async def _receive(self, adapter: PlatformAdapter, inbox: Inbox, stop: asyncio.Event) -> None:
-        if self._lease is None:
-            await adapter.run(inbox, stop)
-        else:
-            await self._lease.hold(partial(adapter.run, inbox), stop, on_wait=self._stand_by)
 
     def _stand_by(self) -> None:
         self._be(State.STANDBY, "another process is connected for this bot")
@@ -114,7 +111,7 @@ class Supervisor:
             self.health.restarts = 0
         self.health.restarts += 1
         seconds = backoff.seconds(self.health.restarts, first=FIRST_PAUSE, longest=MAX_PAUSE, least=FIRST_PAUSE / 2)
-        self._be(State.RESTARTING, _described(error))
+        self._be(State.RESTARTING, f"{type(error).__name__}: {error}" if error else "the connection ended")
         log.warning("%s, again in %.1f s", self.health, seconds)
         log.debug("%s", self.health.platform, exc_info=error)
         await is_set_within(stop, seconds)
@@ -122,7 +119,3 @@ class Supervisor:
     def _be(self, state: State, detail: str = "") -> None:
         self.health.state, self.health.detail = state, detail
         self._on_change()
-
-
-def _described(error: Exception | None) -> str:
-    return f"{type(error).__name__}: {error}" if error else "the connection ended"

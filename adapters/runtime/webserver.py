@@ -13,7 +13,7 @@ from django.conf import settings
 
 from adapters.runtime.http_connections import BACKLOG, Connection
 
-REQUESTS = 8  # pages at once, so that the bots in the same process go on
+REQUESTS = 8  # at once, so that the bots in the same process go on
 
 
 class WebServer:
@@ -39,7 +39,7 @@ class WebServer:
 
     @property
     def port(self) -> int:
-        """The port that was taken, also where 0 was asked for."""
+        """The actual port, also if 0 was asked for."""
         port: int = self._socket.getsockname()[1]
         return port
 
@@ -48,12 +48,12 @@ class WebServer:
         await self._server.serve(sockets=[self._socket])
 
     def stop(self) -> None:
-        """Answer what was asked already, then make `run` return."""
+        """Answer the running requests, then make `run` return."""
         self._server.should_exit = True
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals alone: they are for the whole process, which stops the bots first."""
+    """Handles no signals: the process does, as it stops the bots first."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

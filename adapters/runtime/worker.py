@@ -1,7 +1,7 @@
-"""What `manage.py rqworker turns` runs: the turn pool of `runbots`, which jobs of RQ wake up.
+"""The worker of `manage.py rqworker turns`: the turn pool of `runbots`, notified by jobs of RQ.
 
-A job says that something waits in a conversation. It answers nothing: RQ works on one job at a time, and the pool on
-many turns. The pool does not depend on Redis, and looks for work by itself while Redis is away.
+A job says that something waits in a conversation. It answers nothing, as RQ runs one job at a time, and the pool many
+turns. The pool does not depend on Redis: while Redis is away, it looks for work itself.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GOODBYE_SECONDS = 2.0  # for the last look to end
 
 
 class TurnWorker(SimpleWorker):
-    """A worker of RQ that runs the turn pool. It calls nothing that a job names: it takes a number from it."""
+    """A worker of RQ that runs the turn pool. It takes a number from each job, and never calls the job's function."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         # RQ would ask Redis for its address, and the command's default serializer is pickle.
@@ -81,7 +81,7 @@ class TurnWorker(SimpleWorker):
     def _listen(
         self, notify: Callable[[int], object], end: Callable[[], object], is_over: threading.Event, burst: bool
     ) -> None:
-        """Pass on what jobs say, in a thread of its own."""
+        """Notify the pool of jobs, in a thread of its own."""
         while not is_over.is_set():
             try:
                 self._take_jobs(notify, is_over, burst)
@@ -89,16 +89,16 @@ class TurnWorker(SimpleWorker):
                 log.warning("Redis cannot be reached (%s); sweeps find what waits", type(error).__name__)
                 self.name = uuid4().hex  # Redis may remember the old one as alive
                 is_over.wait(redis_wakeups.REST_SECONDS)
-            except Exception as error:  # noqa: BLE001 - anybody's job may be in the queue
-                log.warning("a job cannot be read: %s", type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - jobs of other programs may be in the queue
+                log.warning("read a job failed: %s; trying again", type(error).__name__)
                 is_over.wait(redis_wakeups.REST_SECONDS)
             else:
                 break
-        with suppress(RuntimeError):  # the loop is closed: a stop came first
+        with suppress(RuntimeError):  # the loop is closed after an earlier stop
             end()
 
     def _take_jobs(self, notify: Callable[[int], object], is_over: threading.Event, burst: bool) -> None:
-        """Until the worker ends, and with `burst` until the queue is empty."""
+        """Take jobs until the worker ends; with `burst`, until the queue is empty."""
         self.register_birth()  # type: ignore[no-untyped-call]
         try:
             while not is_over.is_set():
@@ -116,7 +116,10 @@ class TurnWorker(SimpleWorker):
             self.register_death()  # type: ignore[no-untyped-call]
 
     def _hear(self, job: Job, queue: Queue, notify: Callable[[int], object]) -> None:
-        """Anyone who can write to Redis can name any function: a number is all that is taken from a job."""
+        """Notify the pool of a job's conversation, and delete the job.
+
+        Only a number is taken from it, as anyone who can write to Redis can name any function.
+        """
         with suppress(DeserializationError, TypeError, ValueError, AttributeError):
             [conversation_id] = job.args if job.func_name == redis_wakeups.HEAR else [None]
             if isinstance(conversation_id, int):

@@ -186,7 +186,7 @@ async def test_a_supervisor_takes_a_database_that_is_away_for_nobodys_lease(
     await running
 
     assert states == [State.STOPPED]
-    assert lines == ["the lease on a token could not be asked for: ConnectionError: the database is away"]
+    assert lines == ["ask for a token's lease failed: ConnectionError: the database is away; trying again"]
 
 
 @pytest.mark.asyncio
