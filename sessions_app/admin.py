@@ -1,4 +1,4 @@
-"""The operators' lists of what was given up. Nobody's words are shown. What is done about it leaves an audit row."""
+"""The operators' lists of dead deliveries and given up messages, without their text. Each action is audited."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sessions_app.models import InboundEvent, OutboundDelivery
 
 
 class StatusFilter(admin.SimpleListFilter):
-    """What was given up and not dismissed, unless something else is asked for."""
+    """Rows that are not dismissed, unless the operator asks for all."""
 
     title = gettext_lazy("state")
     parameter_name = "state"
@@ -41,7 +41,7 @@ class GivenUpFilter(StatusFilter):
 
 
 class RedriveAdmin(OperatorAdmin):
-    """A list with two things to do, each for operators who have its permission. `noun` ends the permissions' names."""
+    """A list with two actions, each with a permission of its own. noun: the end of the permissions' names."""
 
     noun: str
     given_up: dead_letters.GivenUp

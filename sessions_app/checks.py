@@ -1,4 +1,4 @@
-"""Misconfiguration, found at start instead of at night."""
+"""Checks that find a wrong configuration at start."""
 
 from __future__ import annotations
 
@@ -16,25 +16,21 @@ from sessions_app.history import conversations
 
 
 def check_agent(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """The agent or model that the settings name can be built. Asks nobody."""
+    """Check that the agent or model in the settings can be built. Needs no network."""
     if settings.BOTOS_AGENT:
-        problem, hint = _problem_with_own_agent(), "name an agent, class or function, as in BOTOS_AGENT=my_agent.agent."
+        problem, hint = "", "name an agent, class or function, as in BOTOS_AGENT=my_agent.agent."
+        try:
+            agents.load_agent(settings.BOTOS_AGENT, instructions=settings.BOTOS_INSTRUCTIONS)
+        except agents.AgentError as error:
+            problem = str(error)
     else:
         problem, _, fix = (agents.configuration_problem() or "").partition(" Hint: ")
         hint = fix or "correct BOTOS_MODEL, or unset it: without a model a small offline agent answers."
     return [Error(problem, hint=hint, id="sessions_app.E001")] if problem else []
 
 
-def _problem_with_own_agent() -> str:
-    try:
-        agents.load_agent(settings.BOTOS_AGENT, instructions=settings.BOTOS_INSTRUCTIONS)
-    except agents.AgentError as error:
-        return str(error)
-    return ""
-
-
 def check_resolver(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
-    """The resolver can be made, and what it means if it is not the database's."""
+    """Check that the resolver can be created, and warn if it is not the database's."""
     try:
         resolver = import_string(settings.BOTOS_RESOLVER)()
     except Exception as error:  # noqa: BLE001 - a deployer's module may raise anything

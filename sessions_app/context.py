@@ -1,6 +1,6 @@
 """Who is talking, for code that runs inside a turn.
 
-A context variable, so that concurrent turns, coroutines and the threads that a turn starts each see their own.
+It is a context variable, so that concurrent turns, their coroutines and their threads each see their own.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class SessionContext:
     unified_user_id: str = ""
 
     def to_dict(self) -> dict[str, str]:
-        """All fields by name, as `from_dict` takes them."""
+        """All fields by name, for `from_dict`."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> SessionContext:
-        """The context with these fields. One that is missing or None is empty; other keys are left out."""
+        """The context with these fields. A missing field or None is empty; other keys are ignored."""
         known = {field.name for field in fields(cls)}
         return cls(**{name: str(value) for name, value in values.items() if name in known and value is not None})
 
@@ -62,11 +62,11 @@ def enter(context: SessionContext) -> Token[SessionContext]:
 
 
 def clear_session_context(token: Token[SessionContext] | None = None) -> None:
-    """Go back to what was current before `token`; without a token, or with a foreign one, to the empty context."""
+    """Restore the context from before `token`; without a token, or with a foreign one, the empty context."""
     try:
         if token is not None:
             _current.reset(token)
             return
-    except (ValueError, RuntimeError):  # made in another context, or used already
+    except (ValueError, RuntimeError):  # from another context, or used already
         pass
     _current.set(_EMPTY)

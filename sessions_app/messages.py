@@ -1,4 +1,4 @@
-"""What travels between the platforms, the inbox, the agent and the outbox: plain frozen values, no SDK objects."""
+"""The values that platforms, inbox, agents and outbox exchange: plain and frozen, without SDK objects."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from identity.support.buttons import Button
 from identity.support.text import is_storable
 from sessions_app.context import SessionContext
 
-MAX_TEXT = 100_000  # characters; no platform lets a person write as much
-BROWSER = "web"  # the platform of what is said in a browser
-BROWSER_EVENT = "messages"  # what the pages of a browser are told when there is something new to read
+MAX_TEXT = 100_000  # characters, more than any platform lets a person write
+BROWSER = "web"  # the platform of messages that are written in a browser
+BROWSER_EVENT = "messages"  # the live event for pages of a browser with something new to read
 
 
 class Unacceptable(ValueError):
-    """A message that can never be stored: an id is missing or too long, or the text is. Retrying is useless."""
+    """A message that can never be stored, as an id is missing or too long, or the text is. Retrying is useless."""
 
 
 def check_text(text: str) -> None:
-    """Raises Unacceptable for a text that can never be stored."""
+    """Raise Unacceptable for a text that can never be stored."""
     if len(text) > MAX_TEXT:
         raise Unacceptable(f"the text is longer than {MAX_TEXT} characters")
     if not is_storable(text):
@@ -30,7 +30,7 @@ def check_text(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A place on a platform: where something was said, and where the answer goes. Ids are the platform's own."""
+    """A chat or thread on a platform, by the platform's own ids."""
 
     platform: str
     chat_id: str
@@ -39,7 +39,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """An account as its platform names it. `user_id` is the stable id; the two names are labels and look nothing up."""
+    """The account that wrote a message. user_id: the stable id. The two names are labels, never used for look-ups."""
 
     user_id: str
     name: str = ""
@@ -48,16 +48,15 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class InboundMessage:
-    """One message that a person wrote, as an adapter hands it to the inbox.
+    """One message that a person wrote, as an adapter passes it to the inbox.
 
-    `native_key` is unique on the platform and the same for every delivery of this message. `is_private` means one to
-    one with the bot. `is_addressed` means that the bot is meant: always in private, in a group when mentioned or
-    replied to. `is_firsthand` is False for what the person did not type here and now: forwarded, via another bot,
-    anonymous. `text` comes without the mention of the bot. `sent_at` is the platform's time, None if it has none.
+    native_key: unique on the platform, and the same for every delivery of this message. is_private: one to one with the
+    bot. is_addressed: meant for the bot, as every private message is, and a message in a group that mentions it or
+    replies to it. is_firsthand: False if the person did not type it here: forwarded, via another bot, or anonymous.
+    text: without the mention of the bot. sent_at: the platform's time, None if it has none.
 
-    `position` is the platform's own order within a private chat whose history can be read: everything up to it was
-    handed in before. None where there is no history, and while there is a gap in it. `is_from_history` means that it
-    was read there.
+    position: the place in the platform's own order of a private chat whose history bots can read; the inbox has
+    everything before it. None without such a history, and while there is a gap. is_from_history: read back from there.
     """
 
     native_key: str
@@ -76,7 +75,7 @@ class InboundMessage:
 
 @dataclass(frozen=True, slots=True)
 class MessageEdit:
-    """New words for a message that was received before."""
+    """The new text of a message that was received before."""
 
     address: Address
     message_id: str
@@ -85,9 +84,10 @@ class MessageEdit:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One history entry as an agent reads it. `source` is `message`, `reply` or `mirror`; `said_at` is aware, UTC.
+    """One history entry as an agent reads it.
 
-    `author` is the name of the person, where several may speak: in a group, or under another resolver's key.
+    said_at: aware, in UTC. source: `message`, `reply` or `mirror`. author: the name of the person, where several may
+    write: in a group, or under another resolver's key.
     """
 
     role: str
@@ -101,9 +101,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What an agent is asked: the lines before, oldest first, what the person says now, and who they are.
+    """The question for an agent: the earlier lines, oldest first, the person's new text, and who they are.
 
-    `key` is stable over retries: a tool that acts on the world uses it to act once.
+    key: the same for all attempts, so that a tool with effects can act once.
     """
 
     key: str
@@ -114,21 +114,22 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an agent answers."""
+    """The answer of an agent."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
-    """One delivery as an adapter sends it: at most the platform's limit long.
+    """One delivery as an adapter sends it, at most the platform's limit long.
 
-    `nonce` (at most 25 characters) names the delivery over all its attempts. `may_be_repeat` means that an earlier
-    attempt may have reached the platform: look first where that is possible, else mark the text. Then `queued_at` says
-    since when it is under way, `waited` for how many seconds, both by the database's clock, `follows` is the platform's
-    id of the last message before that, where one is known, and `others` are those of messages that were sent there
-    since and are not this one. `buttons` and `copy`, the text of a copy button, are shown where the platform has such
-    things.
+    nonce: at most 25 characters, the same for all attempts. buttons, copy (the text of a copy button): shown where the
+    platform has them. may_be_repeat: an earlier attempt may have reached the platform; the adapter looks for it where
+    that is possible, and marks the text elsewhere.
+
+    For a possible repeat, queued_at: when the delivery was queued, and waited: how many seconds ago, both by the
+    database's clock. follows: the platform's id of the last message before that, if known. others: the ids of other
+    messages that were sent there since.
     """
 
     address: Address
@@ -144,6 +145,6 @@ class OutgoingMessage:
 
 
 class Agent(Protocol):
-    """Answers a turn. Holds no state of any person: the turn is all it knows."""
+    """Answers turns. It keeps no state of a person: the turn is all it knows."""
 
     async def reply(self, turn: Turn) -> Reply | str | AsyncIterator[str]: ...

@@ -1,4 +1,4 @@
-"""What is being said: events as they arrive, conversations and their history, and the deliveries that go out."""
+"""Received events, conversations and their history, and outgoing deliveries."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from django.utils.translation import gettext_lazy as _
 from identity.models import PlatformAccount
 from identity.support import clock, keys
 
-CRASHES_BEFORE_QUARANTINE = 3  # of processes, while they answered a message
+CRASHES_BEFORE_QUARANTINE = 3  # crashes of processes that answered a message
 
 
 class Conversation(models.Model):
-    """Where things are said: the private chat of one account with the bot, or a group chat or thread.
+    """The private chat of one account with the bot, or a group chat or thread.
 
-    `key` is `platform:user id` for a private chat (the resolved id where another resolver than the database's decides
-    who somebody is) and `platform/chat/thread` for a group; unique within its kind. The address is where it was last
-    heard from.
+    key: unique within its kind. It is `platform:user id` for a private chat, or the resolved id under another resolver
+    than the database's, and `platform/chat/thread` for a group. The address is that of the last message.
     """
 
     class Kind(models.TextChoices):
@@ -29,7 +28,7 @@ class Conversation(models.Model):
 
     kind = models.CharField(max_length=5, choices=Kind.choices)
     key = models.CharField(max_length=450)
-    # Set for private chats whose unity is computed from links; empty for groups and where a resolver decides.
+    # Set for private chats where the database decides who is who; empty for groups and under another resolver.
     account = models.OneToOneField(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="conversation")
     platform = models.CharField(max_length=40)
     chat_id = models.CharField(max_length=190)
@@ -41,7 +40,7 @@ class Conversation(models.Model):
     class Meta:
         verbose_name = _("conversation")
         constraints = [
-            # Where an account is set it is the key. The same string from another resolver is another conversation.
+            # Where an account is set, it identifies the conversation, even if another resolver has the same key.
             models.UniqueConstraint(
                 fields=["kind", "key"], condition=models.Q(account=None), name="conversation_key_is_unique"
             )
@@ -52,9 +51,9 @@ class Conversation(models.Model):
 
 
 class Lane(models.Model):
-    """The right to work on a conversation: one holder at a time, until `lease_until`, under a fence that only grows.
+    """The lease of a conversation's turns: one holder at a time, until `lease_until`, under a fence that only grows.
 
-    A person's turns are serial because a claim refuses while any of their conversations is held (see leases.claim).
+    A person's turns are serial, as `leases.claim` leases nothing while one of the person's conversations is leased.
     """
 
     conversation = models.OneToOneField(Conversation, primary_key=True, on_delete=models.CASCADE)
@@ -71,10 +70,7 @@ class Lane(models.Model):
 
 
 class PollerLease(models.Model):
-    """The right to receive for a bot: one process at a time.
-
-    `key` is made of the bot's token (see receiver_leases.key_of).
-    """
+    """The lease for receiving as a bot: one process at a time. key: made from the token by `receiver_leases.key_of`."""
 
     key = models.CharField(max_length=64, primary_key=True)
     owner = models.CharField(max_length=40, blank=True)
@@ -88,12 +84,12 @@ class PollerLease(models.Model):
 
 
 class InboundEvent(models.Model):
-    """One message as it was received, stored before the platform is told so."""
+    """One received message, stored before the platform gets its acknowledgement."""
 
     class Kind(models.TextChoices):
         MESSAGE = "message", _("message")
         COMMAND = "command", _("command")
-        PAIRING = "pairing", _("about linking")  # decided at receipt, its words not kept
+        PAIRING = "pairing", _("about linking")  # decided at receipt, its text not stored
 
     class Status(models.TextChoices):
         PENDING = "pending", _("waiting")
@@ -111,14 +107,16 @@ class InboundEvent(models.Model):
     thread_id = models.CharField(max_length=190, blank=True)
     message_id = models.CharField(max_length=190, blank=True)
     text = models.TextField()
-    edited = models.TextField(blank=True)  # new words that came while a turn had the old ones
+    edited = models.TextField(blank=True)  # the new text of an edit that arrived during the turn
     status = models.CharField(max_length=11, choices=Status.choices, default=Status.PENDING)
-    starts = models.PositiveSmallIntegerField(default=0)  # counted before the agent is called, so that a crash counts
+    starts = models.PositiveSmallIntegerField(
+        default=0
+    )  # of turns, counted before the agent is called, so that a crash counts
     failures = models.PositiveSmallIntegerField(default=0)  # of the agent, told to the person
     received_at = models.DateTimeField(default=clock.now, editable=False)
-    done_at = models.DateTimeField(null=True, editable=False)  # empty exactly while the event waits
-    emptied_at = models.DateTimeField(null=True, editable=False)  # when its words were old enough to go
-    dismissed_at = models.DateTimeField(null=True, editable=False)  # an operator leaves it as it is (see redrive)
+    done_at = models.DateTimeField(null=True, editable=False)  # empty only while the event waits
+    emptied_at = models.DateTimeField(null=True, editable=False)  # when retention deleted its text
+    dismissed_at = models.DateTimeField(null=True, editable=False)  # when an operator dismissed it (see dead_letters)
 
     class Meta:
         verbose_name = _("inbound event")
@@ -142,7 +140,7 @@ class InboundEvent(models.Model):
                 fields=["done_at"], condition=Q(emptied_at=None, done_at__isnull=False), name="events_with_words"
             ),
             models.Index(fields=["done_at"], condition=Q(done_at__isnull=False), name="events_by_end"),
-            # redrive
+            # dead_letters
             models.Index(fields=["id"], condition=Q(status__in=["quarantined", "given up"]), name="events_given_up"),
             # inbox.edit
             models.Index(fields=["platform", "chat_id", "message_id"], name="events_by_message"),
@@ -153,9 +151,10 @@ class InboundEvent(models.Model):
 
 
 class Watermark(models.Model):
-    """How far a private chat is taken in, where its platform lets a bot read back: up to `position` nothing is missing.
+    """How far a private chat is received, on platforms where bots can read history.
 
-    Only the number, in the platform's own order of messages. What was said before `since` is never read back.
+    position: a number in the platform's own order of messages, up to which none is missing. since: no earlier message
+    is ever read back.
     """
 
     platform = models.CharField(max_length=40)
@@ -172,10 +171,10 @@ class Watermark(models.Model):
 
 
 class HistoryEntry(models.Model):
-    """One thing that was said in a conversation. It stays where it was said; who may read it is a query (see history).
+    """One entry of a conversation's history. Entries are never moved: a query decides who may read them.
 
-    `said_at` is the time of receipt, for a reply that of the message it answers, so that a turn is on one side of a
-    link. A reply knows what its window said when it was written, at `written_at`: only there do the two differ.
+    said_at: the time of receipt; a reply has that of its message, so that a turn is on one side of a link. written_at:
+    differs only for a reply, which may repeat what its window held at that time.
     """
 
     class Role(models.TextChoices):
@@ -219,12 +218,12 @@ class HistoryEntry(models.Model):
 
 
 def new_nonce() -> str:
-    """Names a delivery to its platform over all attempts: 24 characters, since Discord takes 25."""
+    """A name of a delivery for all its attempts: 24 characters, as Discord accepts 25."""
     return secrets.token_hex(12)
 
 
 class OutboundDelivery(models.Model):
-    """One message on its way out, at most as long as its platform takes. Sent in order per address."""
+    """One outgoing message, at most as long as its platform accepts. Each address gets its messages in order."""
 
     class Status(models.TextChoices):
         DRAFTING = "drafting", _("being written")  # shown while the agent answers, never sent (see drafts)
@@ -237,7 +236,7 @@ class OutboundDelivery(models.Model):
     chat_id = models.CharField(max_length=190)
     thread_id = models.CharField(max_length=190, blank=True)
     text = models.TextField(blank=True)
-    # What is said about linking: words are made of these when it is sent, so that no code is stored.
+    # A notice about linking: its text is rendered from these when it is sent, so that no code is stored.
     template = models.CharField(max_length=20, blank=True)
     subject = models.JSONField(default=dict, blank=True)
     account = models.ForeignKey(PlatformAccount, null=True, on_delete=models.CASCADE, related_name="deliveries")
@@ -272,18 +271,18 @@ class OutboundDelivery(models.Model):
             models.UniqueConstraint(fields=["event"], condition=Q(status="drafting"), name="event_has_one_draft"),
         ]
         indexes = [
-            # outbox.queue.claim: what is due, and what stands before it at the same address
+            # outbox.queue.claim: due deliveries, and earlier ones at the same address
             models.Index(fields=["platform", "id"], condition=Q(settled_at=None), name="deliveries_open_by_platform"),
             models.Index(
                 fields=["platform", "chat_id", "thread_id", "id"],
                 condition=Q(settled_at=None),
                 name="deliveries_open_at_an_address",
             ),
-            # redrive
+            # dead_letters
             models.Index(fields=["id"], condition=Q(status="dead"), name="deliveries_dead"),
-            # retention
+            # privacy.retention
             models.Index(fields=["settled_at"], condition=Q(settled_at__isnull=False), name="deliveries_by_end"),
-            # forgetting
+            # privacy.forgetting
             models.Index(fields=["platform", "chat_id"], name="deliveries_by_address"),
         ]
 
@@ -292,12 +291,12 @@ class OutboundDelivery(models.Model):
 
 
 def new_request_nonce() -> bytes:
-    """Goes into the number of one request to be forgotten, so that its id alone derives nothing."""
+    """A nonce for the number of one request, which the id alone must not reveal."""
     return keys.new_nonce()
 
 
 class ForgetRequest(models.Model):
-    """Somebody wants to be forgotten. The number that decides it is derived from `id` and `nonce`, and kept nowhere."""
+    """A request to delete accounts. Its number is computed from `id` and `nonce`, and never stored."""
 
     class State(models.TextChoices):
         ASKED = "asked", _("waiting for the number")
@@ -310,13 +309,15 @@ class ForgetRequest(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     nonce = models.BinaryField(max_length=16, default=new_request_nonce, editable=False)
     account = models.ForeignKey(PlatformAccount, on_delete=models.CASCADE, related_name="+")
-    # ids of all that is to be forgotten, as it was said when it was asked for; never more, and less as links end
+    # ids of the accounts to delete, as they were shown with the number; later only fewer, as links end
     accounts = models.JSONField(default=list)
     browser = models.UUIDField(null=True, editable=False)  # where the number is typed; empty for the chat
     state = models.CharField(max_length=9, choices=State.choices, default=State.ASKED)
     tries = models.PositiveSmallIntegerField(default=0)
     created_at = models.DateTimeField(default=clock.now, editable=False)
-    expires_at = models.DateTimeField(editable=False)  # the number; once erased, from when on the files may be cleaned
+    expires_at = models.DateTimeField(
+        editable=False
+    )  # of the number; after the deletion, when the files may be cleaned
     confirmed_at = models.DateTimeField(null=True, editable=False)
     ended_at = models.DateTimeField(null=True, editable=False)
 
@@ -331,7 +332,7 @@ class ForgetRequest(models.Model):
 
 
 class ForgottenEvent(models.Model):
-    """The keyed hash of a message that was forgotten: when its platform delivers it again it does not come back."""
+    """The keyed hash of a deleted message, which keeps it deleted if its platform delivers it again."""
 
     key_hash = models.CharField(max_length=64, primary_key=True)
     forgotten_at = models.DateTimeField(default=clock.now, editable=False, db_index=True)
@@ -344,7 +345,7 @@ class ForgottenEvent(models.Model):
 
 
 class Tally(models.Model):
-    """How often something was done, by all processes together; see counters.py."""
+    """A counter of all processes together; see counters.py."""
 
     what = models.CharField(max_length=30)
     platform = models.CharField(max_length=40)
@@ -360,7 +361,7 @@ class Tally(models.Model):
 
 
 class Duty(models.Model):
-    """When something that is done again and again last succeeded, and last failed; see duties.py."""
+    """When a periodic duty last succeeded and last failed; see duties.py."""
 
     name = models.CharField(max_length=60, primary_key=True)
     succeeded_at = models.DateTimeField(null=True, editable=False)
