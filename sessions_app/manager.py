@@ -115,7 +115,7 @@ class BotSessionManager:
                 log.warning("ask the agent failed: %s; the answer says so", type(error).__name__)
                 text = labels.with_commands(str(texts.GAVE_UP), on=self.platform)
             await db.drain()
-            await db.call(lifecycle.record, lease, said=question, answered=text)
+            await db.call(lifecycle.record, lease, question=question, answered=text)
             return text
         except BaseException:
             await asyncio.shield(db.call(lifecycle.abandon, lease))

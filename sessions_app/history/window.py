@@ -361,7 +361,7 @@ def reset_context(conversation: Conversation, *, at: datetime, of_all: bool = Fa
 def entry(conversation: Conversation, **fields: Any) -> HistoryEntry:
     """An unsaved entry of `conversation`, with the conversation's address unless another is given.
 
-    Only a reply may be written later than it is dated: it may repeat what was said in between.
+    Only a reply may be written later than it is dated: it may repeat entries from in between.
     """
     place = {"platform": conversation.platform, "chat_id": conversation.chat_id, "thread_id": conversation.thread_id}
     if fields.get("source") != HistoryEntry.Source.REPLY and "said_at" in fields:

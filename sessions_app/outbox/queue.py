@@ -113,14 +113,14 @@ def due(platforms: Collection[str]) -> QuerySet[OutboundDelivery]:
 
 @transaction.atomic
 def claim(
-    *, owner: str, platforms: Collection[str], besides: Collection[int] = (), most: int = 100
+    *, owner: str, platforms: Collection[str], besides: Collection[int] = (), limit: int = 100
 ) -> list[OutboundDelivery]:
-    """Lease up to `most` due deliveries to `owner`, except those with the ids `besides`.
+    """Lease up to `limit` due deliveries to `owner`, except those with the ids `besides`.
 
     A delivery whose last sender vanished may be a repeat.
     """
     free = due(platforms).exclude(pk__in=besides).select_related("account")
-    taken = list(free.select_for_update(skip_locked=True, of=("self",))[:most])
+    taken = list(free.select_for_update(skip_locked=True, of=("self",))[:limit])
     for delivery in taken:
         delivery.may_be_repeat = delivery.may_be_repeat or delivery.status == Status.SENDING
         delivery.owner, delivery.attempts = owner, delivery.attempts + 1

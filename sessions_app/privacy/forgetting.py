@@ -245,8 +245,8 @@ def _waits_for_farewell(request: ForgetRequest) -> bool:
     )
 
 
-def erase(request_id: UUID, *, most: int = 1) -> bool:
-    """Delete what a confirmed request names, in at most `most` portions. True if nothing of it is left to read.
+def erase(request_id: UUID, *, portions_limit: int = 1) -> bool:
+    """Delete what a confirmed request names, in at most `portions_limit` portions. True if nothing is left to read.
 
     Housekeeping cleans the database's files later.
     """
@@ -254,7 +254,7 @@ def erase(request_id: UUID, *, most: int = 1) -> bool:
     if request.state not in (State.CONFIRMED, State.ERASING):
         return True
     accounts = _begin(request) if request.state == State.CONFIRMED else list(request.accounts)
-    if any(not _forget_some(accounts) for _ in range(most)):
+    if any(not _forget_some(accounts) for _ in range(portions_limit)):
         for account in PlatformAccount.objects.filter(pk__in=accounts).order_by("pk"):
             _forget_account(account)
         erasing = ForgetRequest.objects.filter(pk=request.pk, state=State.ERASING)

@@ -246,8 +246,8 @@ def _free_among(lanes: Iterable[LaneKey]) -> list[LaneKey]:
 def _take(wanted: Mapping[LaneKey, Conversation], owner: str) -> dict[LaneKey, Lease]:
     """Lease one conversation of each of these free lanes to `owner`. Return the leases that could be had.
 
-    Of several processes that try at once, one locks all rows of a lane. It waits for no row: whoever ends a turn there
-    may wait for events that this transaction has locked.
+    Of several processes that try at once, one locks all rows of a lane. It waits for no row: a process that ends a turn
+    there may wait for events that this transaction has locked.
     """
     now = clock.now()
     rows = Lane.objects.filter(pk__in={pk for lane in wanted for pk in lane.together}).order_by("pk")

@@ -106,15 +106,22 @@ def finish_together(answers: Collection[Answer], status: str = Status.DONE) -> N
 
 
 @transaction.atomic
-def record(lease: Lease, *, said: HistoryEntry, answered: str) -> None:
+def record(lease: Lease, *, question: HistoryEntry, answered: str) -> None:
     """Store a turn that has no event and whose answer the caller delivers. Raises LeaseLost."""
     _give_back([lease])
-    said.role, said.source = Role.USER, Source.MESSAGE
-    place = {"platform": said.platform, "chat_id": said.chat_id, "thread_id": said.thread_id, "author": said.author}
+    question.role, question.source = Role.USER, Source.MESSAGE
     reply = window.entry(
-        lease.conversation, role=Role.ASSISTANT, source=Source.REPLY, text=answered, said_at=said.said_at, **place
+        lease.conversation,
+        author=question.author,
+        role=Role.ASSISTANT,
+        source=Source.REPLY,
+        text=answered,
+        platform=question.platform,
+        chat_id=question.chat_id,
+        thread_id=question.thread_id,
+        said_at=question.said_at,
     )
-    HistoryEntry.objects.bulk_create([said, reply])
+    HistoryEntry.objects.bulk_create([question, reply])
     window.announce([lease.conversation])
 
 

@@ -22,7 +22,7 @@ Kind, Status = InboundEvent.Kind, InboundEvent.Status
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ChatLine:
     """One line of the chat.
 
     key: the same as long as the line is shown, for the script that updates the page. role: user, assistant, assistant
@@ -59,7 +59,7 @@ class Chat:
     state: str
     account: PlatformAccount | None = None
     choices: tuple[Choice, ...] = ()
-    lines: tuple[Said, ...] = ()
+    lines: tuple[ChatLine, ...] = ()
     is_answering: bool = False
 
     @property
@@ -81,13 +81,13 @@ def chat(browser: Browser | None, wanted: str = "") -> Chat:
     # Waiting events come before history: one that is answered in between is read twice then, and not missed.
     waiting = [_event_line(event) for event in events.filter(done_at=None).order_by("id")]
     drafts = [
-        Said(_key("assistant", draft.created_at), "assistant draft", draft.text, draft.created_at, BROWSER)
+        ChatLine(_key("assistant", draft.created_at), "assistant draft", draft.text, draft.created_at, BROWSER)
         for draft in deliveries.filter(status=OutboundDelivery.Status.DRAFTING, settled_at=None)
     ]
     unrecorded = events.filter(Q(kind=Kind.COMMAND) | Q(status=Status.QUARANTINED)).order_by("-id")
     notes = [_event_line(event) for event in unrecorded[:NOTES]]
     sent = deliveries.exclude(status=OutboundDelivery.Status.DRAFTING).order_by("-id")
-    notes += [Said(f"note-{note.pk}", "note", note.text, note.created_at, BROWSER) for note in sent[:NOTES]]
+    notes += [ChatLine(f"note-{note.pk}", "note", note.text, note.created_at, BROWSER) for note in sent[:NOTES]]
     conversation = Conversation.objects.filter(account=account).first()
     history = [_history_line(line) for line in window.readable(conversation, limit=LINES)] if conversation else []
     if len(history) == LINES:
@@ -97,13 +97,13 @@ def chat(browser: Browser | None, wanted: str = "") -> Chat:
     return Chat("open", account, choices, tuple(in_order), is_answering=bool(waiting))
 
 
-def _event_line(event: InboundEvent) -> Said:
-    return Said(_key("user", event.received_at), "user", event.text, event.received_at, BROWSER)
+def _event_line(event: InboundEvent) -> ChatLine:
+    return ChatLine(_key("user", event.received_at), "user", event.text, event.received_at, BROWSER)
 
 
-def _history_line(line: Line) -> Said:
+def _history_line(line: Line) -> ChatLine:
     key = _key(line.role if line.source != HistoryEntry.Source.MIRROR else line.source, line.said_at)
-    return Said(key, line.role, line.text, line.said_at, line.platform, line.source_label)
+    return ChatLine(key, line.role, line.text, line.said_at, line.platform, line.source_label)
 
 
 def _key(role: str, said_at: datetime) -> str:

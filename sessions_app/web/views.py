@@ -210,7 +210,7 @@ def unlink(request: HttpRequest, here: Here) -> HttpResponse:
 @never_cache
 @_for_reader
 def was_not_me(request: HttpRequest, here: Here) -> HttpResponse:
-    """End the link of somebody else's account, and hide from agents what was said meanwhile."""
+    """End the link of another person's account, and hide the entries of that time from agents."""
     link_id = _as_id(request.POST.get("link", ""))
     if linking.disown(account=my_page.acting(here), link_id=link_id or None):
         messages.success(
@@ -342,7 +342,7 @@ def forget_confirm(request: HttpRequest, here: Here) -> HttpResponse:
 def _erase(asked: ForgetRequest) -> bool:
     """Delete some portions. True if that was all; else housekeeping continues. It updates `asked.accounts`."""
     try:
-        is_done = forgetting.erase(asked.pk, most=PORTIONS_ON_A_PAGE)
+        is_done = forgetting.erase(asked.pk, portions_limit=PORTIONS_ON_A_PAGE)
     except Exception as error:  # noqa: BLE001 - housekeeping continues every confirmed request
         log.warning("delete an account failed: %s; housekeeping continues", type(error).__name__)
         is_done = False

@@ -350,7 +350,7 @@ def test_it_shuts_out_a_program_that_stood_still() -> None:
     claim(receive("alice", "hello?", platform="discord"))
 
     with pytest.raises(lifecycle.LeaseLost):
-        lifecycle.record(lease, said=window.entry(here, text="x", author=here.account), answered="y")
+        lifecycle.record(lease, question=window.entry(here, text="x", author=here.account), answered="y")
 
 
 def test_it_is_not_overdue_while_its_person_is_served() -> None:

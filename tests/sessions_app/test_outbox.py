@@ -460,7 +460,7 @@ def test_it_never_hands_a_delivery_to_two() -> None:
             together.wait()
             idle = 0
             while idle < 3:
-                mine = outbox_queue.claim(owner=name, platforms=PLATFORMS, most=7)
+                mine = outbox_queue.claim(owner=name, platforms=PLATFORMS, limit=7)
                 claims.extend((delivery.pk, delivery.attempts) for delivery in mine)
                 outbox_queue.settle([Sent(delivery, "m") for delivery in mine])
                 idle = 0 if mine else idle + 1

@@ -144,7 +144,7 @@ def test_it_forgets_it() -> None:
         state=ForgetRequest.State.CONFIRMED, confirmed_at=request.created_at
     )
 
-    assert forgetting.erase(request.pk, most=20)
+    assert forgetting.erase(request.pk, portions_limit=20)
     assert list(HistoryEntry.objects.filter(role="user").values_list("text", flat=True)) == ["hers"]
     assert list(Conversation.objects.values_list("key", flat=True)) == ["bot_telegram_11"]
 
@@ -166,7 +166,7 @@ def test_its_report_is_of_what_is_forgotten() -> None:
 
     answer = forgetting.confirm(account=mine, number=confirmation.number_of(request))
     assert answer.request
-    assert forgetting.erase(request.pk, most=20)
+    assert forgetting.erase(request.pk, portions_limit=20)
 
     assert answer.request.accounts == [mine.pk, warned.pk]
     assert before.deleted == (labels.described(mine), labels.described(warned))

@@ -13,21 +13,25 @@ from sessions_app.models import OutboundDelivery
 class Command(GivenUpCommand):
     help = "Deliveries: list (dead letters), show, redrive, dismiss."
     given_up = dead_letters.DELIVERIES
-    one, several, taken_up = "delivery", "deliveries", "will be sent again"
+    singular, plural, taken_up = "delivery", "deliveries", "will be sent again"
 
     def matching(self, search: str) -> Q:
         return super().matching(search) | Q(reason__icontains=search)
 
-    def row(self, one: OutboundDelivery) -> Row:
+    def row(self, delivery: OutboundDelivery) -> Row:
         return {
-            "id": one.pk,
-            "platform": one.platform,
-            "chat_id": one.chat_id,
-            "status": one.status,
-            "attempts": one.attempts,
-            "reason": one.reason,
-            "created_at": one.created_at,
+            "id": delivery.pk,
+            "platform": delivery.platform,
+            "chat_id": delivery.chat_id,
+            "status": delivery.status,
+            "attempts": delivery.attempts,
+            "reason": delivery.reason,
+            "created_at": delivery.created_at,
         }
 
-    def more(self, one: OutboundDelivery) -> Row:
-        return {"thread_id": one.thread_id, "may_be_repeat": one.may_be_repeat, "settled_at": one.settled_at}
+    def more(self, delivery: OutboundDelivery) -> Row:
+        return {
+            "thread_id": delivery.thread_id,
+            "may_be_repeat": delivery.may_be_repeat,
+            "settled_at": delivery.settled_at,
+        }

@@ -13,21 +13,21 @@ from sessions_app.models import InboundEvent
 class Command(GivenUpCommand):
     help = "Incoming messages: list (failed ones), show, redrive, dismiss."
     given_up = dead_letters.EVENTS
-    one, several, taken_up = "message", "messages", "will be answered"
+    singular, plural, taken_up = "message", "messages", "will be answered"
 
     def matching(self, search: str) -> Q:
         return super().matching(search) | Q(account__platform_user_id=search)
 
-    def row(self, one: InboundEvent) -> Row:
+    def row(self, event: InboundEvent) -> Row:
         return {
-            "id": one.pk,
-            "account": str(one.account),
-            "kind": one.kind,
-            "status": one.status,
-            "starts": one.starts,
-            "failures": one.failures,
-            "received_at": one.received_at,
+            "id": event.pk,
+            "account": str(event.account),
+            "kind": event.kind,
+            "status": event.status,
+            "starts": event.starts,
+            "failures": event.failures,
+            "received_at": event.received_at,
         }
 
-    def more(self, one: InboundEvent) -> Row:
-        return {"chat_id": one.chat_id, "thread_id": one.thread_id, "done_at": one.done_at}
+    def more(self, event: InboundEvent) -> Row:
+        return {"chat_id": event.chat_id, "thread_id": event.thread_id, "done_at": event.done_at}
