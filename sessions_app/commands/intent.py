@@ -26,12 +26,13 @@ class Kind(StrEnum):
 class Intent:
     """What a text asks for.
 
-    command, argument: the command that the text calls, of either sort. secret: the code, token or number. Each look for
-    possible secrets runs at most once.
+    shown_code: the first `XXXX-XXXX` in the text. command, argument: the command that the text calls, of either sort.
+    secret: the code, token or number. Each look for possible secrets runs at most once.
     """
 
     text: str
     kind: Kind
+    shown_code: str | None = None
     command: Command | None = None
     argument: str = ""
     secret: str = ""
@@ -50,16 +51,17 @@ class Intent:
 def classify(text: str) -> Intent:
     """Decide what `text` asks for. Whether a code lives or a number is awaited is not known here."""
     alone = text.strip()
+    shown_code = codes.hyphenated_code_within(text)
     command, argument = registry.parse(text)
     if secret := codes.read_code(alone) or codes.read_token(alone):
-        return Intent(text, Kind.CODE, secret=secret)
+        return Intent(text, Kind.CODE, shown_code, secret=secret)
     if number := codes.read_number(alone):
-        return Intent(text, Kind.NUMBER, secret=number)
+        return Intent(text, Kind.NUMBER, shown_code, secret=number)
     if command and command.at_receipt:
-        return Intent(text, Kind.COMMAND, command, argument)
+        return Intent(text, Kind.COMMAND, shown_code, command, argument)
     if command and command.name == "start" and (secret := codes.read_token(argument)):
-        return Intent(text, Kind.CODE, command, argument, secret)
+        return Intent(text, Kind.CODE, shown_code, command, argument, secret)
     link = _DEEP_LINK.search(text)
-    if secret := codes.hyphenated_code_within(text) or (link and link[1]):
-        return Intent(text, Kind.CODE_IN_TEXT, command, argument, secret)
-    return Intent(text, Kind.MESSAGE, command, argument)
+    if secret := shown_code or (link and link[1]):
+        return Intent(text, Kind.CODE_IN_TEXT, shown_code, command, argument, secret)
+    return Intent(text, Kind.MESSAGE, shown_code, command, argument)

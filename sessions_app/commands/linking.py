@@ -103,7 +103,7 @@ def is_secret(intent: Intent, author: PlatformAccount | None) -> bool:
 
 def _handle_in_group(intent: Intent, account: PlatformAccount) -> bool:
     """Spend a live code. The answer is the same for a code that does not live, so that nobody learns which one does."""
-    if burn(intent) or codes.hyphenated_code_within(intent.text):
+    if burn(intent) or intent.shown_code:
         return True
     if intent.kind is Kind.COMMAND or _reply_to_number(intent, account):
         notices.tell(account, Template.IN_PRIVATE)

@@ -47,6 +47,12 @@ def test_it_decides_what_a_text_asks_for(
     assert intent.text == text
 
 
+@pytest.mark.parametrize("text", ["WDJB-MJHT", "/link WDJB-MJHT", "/start WDJB-MJHT", "it is WDJB-MJHT or BCDF-GHJK"])
+def test_it_finds_a_code_as_it_is_shown_in_whatever_a_text_asks_for(text: str) -> None:
+    assert classify(text).shown_code == CODE
+    assert classify(text.replace("-", "")).shown_code is None
+
+
 def test_it_looks_for_secrets_in_a_text_at_most_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
     for name in ("secrets_within", "numbers_within"):

@@ -224,8 +224,9 @@ def test_it_burns_a_code_that_a_message_in_a_group_is_edited_to() -> None:
     assert Pairing.objects.get().state == "burned"
 
 
-def test_it_does_not_tell_a_group_by_its_silence_which_code_lives() -> None:
-    inbox.receive(message("bob", "is it WDJB-MJHT", group="friends"), resolver=DATABASE)
+@pytest.mark.parametrize("text", ["is it WDJB-MJHT", "WDJB-MJHT", "/link WDJB-MJHT"])
+def test_it_does_not_tell_a_group_by_its_silence_which_code_lives(text: str) -> None:
+    inbox.receive(message("bob", text, group="friends"), resolver=DATABASE)
 
     assert InboundEvent.objects.get().text == ""
     assert not OutboundDelivery.objects.exists()
