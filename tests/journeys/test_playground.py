@@ -101,7 +101,7 @@ def test_it_never_starts_over_where_real_bots_write(platforms: Platforms) -> Non
         page = browser.get("/playground/")
         words = {"csrfmiddlewaretoken": token_in(page)}
 
-        assert "there is a token for telegram, discord, slack" in page
+        assert "a token is set for telegram, discord, slack" in page
         assert browser.status("/playground/start-over/", **words) == 409
         browser.status("/playground/story/", act="begin", **words)
         eventually(lambda: len(chat(browser, "telegram")) == 2)
