@@ -41,7 +41,7 @@ class Environment:
         self.secrets: set[str] = set()
 
     def is_set(self, name: str) -> bool:
-        """Whether somebody chose a value."""
+        """Whether the setting has a value of its own."""
         return bool(self._values.get(name, "").strip())
 
     def unknown(self) -> list[str]:

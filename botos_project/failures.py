@@ -1,4 +1,4 @@
-"""What somebody sees whose page failed."""
+"""The page that a person sees when a request fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AGAIN_SECONDS = "10"
 def failed(request: HttpRequest) -> HttpResponse:
     """503 if the database was away, else 500. Django calls this within the handling of the exception.
 
-    Rendered without the request: who somebody is can only be told by the database.
+    Rendered without the request, since only the database knows who is signed in.
     """
     if is_away(sys.exc_info()[1]):
         return HttpResponse(render_to_string("503.html"), status=503, headers={"Retry-After": AGAIN_SECONDS})

@@ -181,7 +181,7 @@ if REDIS_URL:
         # lose its connection (django/channels_redis#422).
         "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 15}], "prefix": "botos"},
     }
-    # JSON: a job is data, and whoever can write to Redis must not be able to run code here.
+    # JSON: a job is data; write access to Redis must not allow code to run here.
     RQ_QUEUES["turns"] = {"URL": REDIS_URL, "SERIALIZER": "rq.serializers.JSONSerializer"}
 
 # --- Language, time and static files
@@ -272,9 +272,9 @@ LOGGING: dict[str, Any] = {
         },
         # Its own command line takes its lines away from us, and they would be printed unredacted.
         "uvicorn": {"level": "WARNING", "propagate": True},
-        # Of one accept without free file handles, asyncio writes more than a hundred lines with tracebacks.
+        # asyncio logs more than a hundred lines with tracebacks for one accept without free file handles.
         **{name: {"filters": ["once a minute"]} for name in ("asyncio", "uvicorn.error")},
-        # It tells of each attempt while the database is away, and so does whoever asked for a connection.
+        # It logs each attempt while the database is away, and so does the code that asks for a connection.
         "psycopg.pool": {"level": "ERROR"},
     },
 }
