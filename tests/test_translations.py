@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -36,7 +37,8 @@ from tests.pseudo import CLOSE, OPEN, speak, texts_on, unmarked
 from tests.sessions_app.talk import DATABASE, PLATFORMS, message, say
 
 WRITTEN = ["octarine", "indeed"]  # what alice and the agent write
-TEMPLATES = Path(__file__).parents[1] / "templates"
+ROOT = Path(__file__).parents[1]
+TEMPLATES = ROOT / "templates"
 WORD = re.compile(r"[^\W\d_]{2,}")
 # Names, and what people and the database hold: the same in every language.
 NAMES = {"BotOS", "Telegram", "Discord", "Slack", "alice", "Alice", "carol", "UTC", "XXXX"}
@@ -229,3 +231,57 @@ def test_every_notice_is_translated(pseudo: None, settings: Any, state: str, sta
             told = [words for words in words_of(wording.render(template, reader, about)) if words]
             assert told, template
             assert [words for words in told if words_outside(words)] == [], template
+
+
+# Which argument of a call people read, by its place or its name.
+SHOWN = {
+    "Button": (0, "label"),
+    "Notice": (0, "text"),
+    "action": (None, "description"),
+    "display": (None, "description"),
+    "error": (1, "message"),
+    "info": (1, "message"),
+    "success": (1, "message"),
+    "warning": (1, "message"),
+}
+
+
+def plain_texts(source: str) -> list[int]:
+    """The lines of calls that show people a text as it stands in the source."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func).removeprefix("messages.").removeprefix("admin.")
+        place, keyword = SHOWN.get(name, (None, ""))
+        given = [part.value for part in node.keywords if part.arg == keyword]
+        if place is not None:
+            given += node.args[place : place + 1]
+        literals = [part for text in given for part in (text.values if isinstance(text, ast.JoinedStr) else [text])]
+        if any(isinstance(part, ast.Constant) and WORD.search(str(part.value)) for part in literals):
+            lines.append(node.lineno)
+    return lines
+
+
+def test_no_call_shows_a_text_that_is_not_translated() -> None:
+    folders = ("identity", "sessions_app", "adapters")
+    sources = {path: path.read_text(encoding="utf-8") for folder in folders for path in (ROOT / folder).rglob("*.py")}
+
+    assert {path: lines for path, source in sources.items() if (lines := plain_texts(source))} == {}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        'messages.error(request, "Gone")',
+        'Notice(f"{name} is gone")',
+        'Button("Undo", "/undo")',
+        '@admin.display(description="name")\ndef f(): ...',
+    ],
+)
+def test_calls_that_show_plain_text_are_found(call: str) -> None:
+    assert plain_texts(call) == [1]
+
+
+def test_calls_with_translated_text_are_not() -> None:
+    assert plain_texts('messages.error(request, _("Gone"))\nNotice(_("A %s") % name)\nButton(_("Undo"), "/undo")') == []
