@@ -65,7 +65,7 @@ def words_outside(text: str) -> list[str]:
 
 def data_in_the_admin() -> list[str]:
     """What the admin shows and no translation changes: values and names of rows, and fields named by their column."""
-    models = [model for model in apps.get_models() if model is not Session]
+    models = [model for model in apps.get_models() if model._meta.managed and model is not Session]
     values = [value for model in models for row in model._base_manager.all() for value in (str(row), *_strings(row))]
     fields = [field for model in models for field in model._meta.fields if not isinstance(field.verbose_name, Promise)]
     named = [str(name(field.verbose_name)) for field in fields for name in (str, capfirst)]
