@@ -28,7 +28,8 @@ class Setting:
     """One variable of a platform, which the settings read from the environment.
 
     is_secret: it is left out of logs, and may come from a file. scheme: it is an address that begins so, or with the
-    scheme's variant with TLS. pattern: what it must look like, and `form` the same in words. kind: what it is, in
+    scheme's variant with TLS. pattern: what it must look like, which the doctor checks. form: the same in words, for
+    a secret that guards the pages: then it is checked at start, if the transport in use needs it. kind: what it is, in
     words, where the pattern tells it from every other setting. hint: where to get it. error: the id of the error about
     its form.
     """

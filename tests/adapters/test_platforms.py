@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.test import override_settings
 from django.urls import resolve
 from django.utils.module_loading import import_string
 
 from adapters import registry
+from adapters.checks import check_tokens
+from adapters.monitoring import diagnostics
 from adapters.platform import Config, Platform, Setting, Transport, imported
 from adapters.slack import PLATFORM as SLACK
 from adapters.telegram import PLATFORM as TELEGRAM
@@ -22,6 +25,7 @@ from botos_project.env import BadSetting
 from identity import labels
 from tests.adapters.recording import RecordingAdapter
 from tests.botos_project.test_settings import PROJECT, load, python
+from tests.example_platform import PLATFORM as NOTES
 
 ALL = [platform for platform in registry.known().values() if platform.settings]
 SOURCE = (PROJECT / "botos_project" / "settings.py").read_text(encoding="utf-8")
@@ -142,6 +146,24 @@ def test_it_gives_build_what_is_described_and_nothing_else() -> None:
     assert given == {"OWN_TOKEN": "t", "BOTOS_PUBLIC_URL": ""}
 
 
+@pytest.mark.django_db
+def test_the_doctor_says_where_to_get_a_token_of_ones_own_platform() -> None:
+    registry.register_platform(NOTES)
+    with override_settings(NOTES_TOKEN="hunter2", NOTES_URL="http://127.0.0.1:1", REDIS_URL=""):
+        (found,) = [one for one in diagnostics.findings() if one.about == "notes"]
+
+    assert (found.detail, found.hint) == ("NOTES_TOKEN cannot be right", "copy it from the server's page.")
+
+
+def test_a_token_in_the_place_of_another_is_seen_on_ones_own_platform_too() -> None:
+    registry.register_platform(NOTES)
+    with override_settings(NOTES_TOKEN="xoxb-1", NOTES_URL="http://127.0.0.1:1"):
+        (found,) = [one for one in check_tokens(None) if one.id == "adapters.E001"]
+
+    assert found.msg == "NOTES_TOKEN holds a bot token of Slack (xoxb-)."
+    assert found.hint == "put it into SLACK_BOT_TOKEN, and a token of Notes into NOTES_TOKEN."
+
+
 # --- BOTOS_PLATFORMS
 
 HOOKED = """
@@ -260,6 +282,37 @@ def test_it_takes_no_second_platform_of_one_name(path: str, name: str, folder: P
 @pytest.mark.usefixtures("folder")
 def test_it_changes_no_setting_of_botos() -> None:
     assert load(BOTOS_PLATFORMS="own_platform.GREEDY")["DEBUG"] is False
+
+
+IN_THE_PLAYGROUND = """
+import django
+django.setup()
+from adapters.playground import stage
+print(list(stage.Playground().servers), [persona.accounts["own"].id for persona in stage.PERSONAS])
+"""
+SERVER = """
+from adapters.playground.slack import SlackServer
+
+
+class Server(SlackServer):
+    platform = "own"
+"""
+PLAYED = """
+from adapters.platform import LocalServer, Platform
+
+local = LocalServer(path="own_server.Server", user_id="own-{}")
+PLATFORM = Platform(name="own", build=lambda config: None, text_limit=100, playground=local)
+"""
+
+
+def test_it_plays_a_platform_that_has_a_local_server(tmp_path: Path) -> None:
+    (tmp_path / "own_server.py").write_text(SERVER, encoding="utf-8")
+    (tmp_path / "played.py").write_text(PLAYED, encoding="utf-8")
+
+    given = {"BOTOS_PLATFORMS": "played.PLATFORM", "PYTHONPATH": str(tmp_path)}
+    ended = python("-c", IN_THE_PLAYGROUND, folder=tmp_path, **given)
+
+    assert ended.stdout == "['telegram', 'discord', 'slack', 'own'] ['own-1001', 'own-1002', 'own-1003']\n"
 
 
 def test_it_takes_the_description_itself() -> None:
