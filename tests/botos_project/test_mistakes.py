@@ -81,6 +81,7 @@ MISTAKES = [
         "`--web` with an address of another machine", (*BOTS, "--web", "192.0.2.1:80"), {"DISCORD_BOT_TOKEN": DISCORD}
     ),
     Mistake("the playground open to others", (*BOTS, "--playground", "--web", "0.0.0.0:8000")),
+    Mistake("the playground of a platform without a local server", (*BOTS, "--playground", "--platforms", "web")),
     Mistake("`runbots --workers 0` without `REDIS_URL`", (*BOTS, "--workers", "0"), {"DISCORD_BOT_TOKEN": DISCORD}),
 ]
 

@@ -67,7 +67,9 @@ def _check_workers(workers: int) -> None:
 def _platforms(named: list[str] | None, *, playground: bool) -> list[str]:
     """The platforms to run. Raises ImproperlyConfigured with a hint when there are none."""
     for name in named or []:
-        registry.get(name)
+        if not registry.get(name).playground and playground:
+            hint = "leave --platforms out, or name platforms that have one."
+            raise ImproperlyConfigured(f"The playground has no local server for {name}. Hint: {hint}")
     if named or playground:
         return list(dict.fromkeys(named or [name for name, one in registry.known().items() if one.playground]))
     chats = [name for name in registry.names() if name != BROWSER]
