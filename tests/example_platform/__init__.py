@@ -1,4 +1,4 @@
-"""Notes, a platform written from CONTRIBUTING.md alone: people leave notes on a server, and the bot leaves answers.
+"""Notes, a platform written from docs/howto/add-a-platform.md alone: people leave notes on a server, and the bot leaves answers.
 
 `BOTOS_PLATFORMS=tests.example_platform.PLATFORM` adds it to BotOS.
 """
