@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sqlite3
@@ -43,6 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not (item.get_closest_marker("django_db") or WITH_DATABASE & set(getattr(item, "fixturenames", ()))):
             item.add_marker("anywhere")
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays to the end: do not look through it for garbage each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

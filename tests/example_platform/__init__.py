@@ -1,4 +1,6 @@
-"""Notes, a platform written from docs/howto/add-a-platform.md alone: people leave notes on a server, and the bot leaves answers.
+"""Notes, a platform written from docs/howto/add-a-platform.md alone.
+
+People leave notes on a server, and the bot leaves answers.
 
 `BOTOS_PLATFORMS=tests.example_platform.PLATFORM` adds it to BotOS.
 """

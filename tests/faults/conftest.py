@@ -35,10 +35,13 @@ def postgresql_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database of the test's own, on each engine; for a short test, on that of the run."""
-    if not request.node.get_closest_marker("faults") and request.param not in settings.DATABASES["default"]["ENGINE"]:
+    is_short = not request.node.get_closest_marker("faults")
+    if is_short and request.param not in settings.DATABASES["default"]["ENGINE"]:
         pytest.skip(f"the short form runs on the database of the run, which is not {request.param}")
     if request.param == "sqlite":
-        yield databases.sqlite_copy(request.getfixturevalue("migrated_file"), tmp_path)
+        # A short one in memory (tests/settings.py): a process that is killed takes nothing of it along.
+        folder = settings.BOTOS_DATA_DIR if is_short else tmp_path
+        yield databases.sqlite_copy(request.getfixturevalue("migrated_file"), folder)
         return
     with databases.new_postgresql(template=request.getfixturevalue("postgresql_template")) as made:
         yield made

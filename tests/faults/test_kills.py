@@ -26,7 +26,7 @@ def kill_while_people_write(place: Arena, *, messages: int, lanes: int, kills: i
 
 @pytest.mark.journey
 def test_it_loses_nothing_when_processes_are_killed(place: Arena) -> None:
-    kill_while_people_write(place, messages=90, lanes=10, kills=2)
+    kill_while_people_write(place, messages=500, lanes=20, kills=5)
 
     verdict = place.verdict("R-01 short")
     assert verdict.is_clean, verdict
