@@ -196,9 +196,9 @@ def _serve(control: socket.socket) -> dict[str, Any]:
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    watched: list[socket.socket | int] = [control, woken]
+    waited_for: list[Any] = [control, woken]
     while True:
-        ready, _, _ = select.select(watched, [], [])
+        ready, _, _ = select.select(waited_for, [], [])
         if woken in ready:
             os.read(woken, 512)
             _tell_ended(running)
