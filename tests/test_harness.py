@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 from typing import Any
@@ -45,10 +46,12 @@ def test_a_forked_program_takes_signals_and_knows_nothing_of_others() -> None:
         assert process.poll() is None
     first.send_signal(signal.SIGTERM)
     assert first.wait(60) == -signal.SIGTERM
+    assert select.select([first.stdout], [], [], 60)[0]  # nobody else holds its end open
+    assert (first.stdout and first.stdout.read()) == ""
     assert other.poll() is None
 
     assert other.stdin is not None
-    other.stdin.close()  # nobody else holds this end open
+    other.stdin.close()
     assert other.wait(60) == 0
     for stream in (first.stdin, first.stdout, other.stdout):
         assert stream is not None

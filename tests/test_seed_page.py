@@ -7,7 +7,6 @@ import os
 import secrets
 import stat
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from sessions_app.agents import Agent
 from sessions_app.context import clear_session_context, get_session_context, set_session_context
 from sessions_app.manager import BotSessionManager
 from sessions_app.models import Conversation, HistoryEntry, OutboundDelivery
+from tests import zygote
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -363,6 +363,4 @@ def _python(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "BOTOS_DATA_DIR": str(home),
         "SECRET_KEY": secrets.token_urlsafe(50),
     }
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, cwd=home, capture_output=True, text=True, timeout=60, check=False
-    )
+    return zygote.run(arguments, environment=environment, folder=home)

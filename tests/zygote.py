@@ -152,7 +152,7 @@ class _Zygote:
     def __init__(self) -> None:
         theirs, self._control = socket.socketpair()
         self._one_at_a_time = threading.Lock()
-        command = [sys.executable, "-W", "ignore", "-m", "tests.zygote", str(theirs.fileno())]
+        command = [sys.executable, "-m", "tests.zygote", str(theirs.fileno())]
         self._process = subprocess.Popen(command, cwd=PROJECT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
 
@@ -245,8 +245,9 @@ def _become(order: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
-    if "ignore" not in os.environ.get("PYTHONWARNINGS", ""):
-        warnings.resetwarnings()
+    if os.environ.get("PYTHONWARNINGS") == "ignore":
+        warnings.simplefilter("ignore")
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     program: list[str] = order["program"]
     if program[0] == "-c":
         sys.argv = ["-c", *program[2:]]
@@ -262,8 +263,10 @@ def _become(order: dict[str, Any]) -> None:
 
 
 def main() -> NoReturn:
-    for name in IMPORTED.split():
-        import_module(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in IMPORTED.split():
+            import_module(name)
     gc.collect()
     gc.freeze()  # so that children share these pages
     _become(_serve(socket.socket(fileno=int(sys.argv[1]))))

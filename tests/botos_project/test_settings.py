@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import runpy
 import subprocess
-import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +19,7 @@ from django.test import Client
 
 from adapters import backfill
 from botos_project.env import BadSetting
+from tests import zygote
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEY = "a-key-of-more-than-thirty-two-characters-for-tests"
@@ -230,15 +230,7 @@ def python(*arguments: str, folder: Path, **values: str) -> subprocess.Completed
     """What Python does in a process with just these variables."""
     basics = {"DJANGO_SETTINGS_MODULE": "botos_project.settings", "BOTOS_ENV_FILE": "", "SECRET_KEY": KEY}
     environment = {**basics, "BOTOS_DATA_DIR": str(folder), **values}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=PROJECT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return zygote.run(arguments, environment=environment)
 
 
 def test_it_sets_up_a_plain_script_once_the_database_has_its_tables(tmp_path: Path) -> None:
