@@ -46,8 +46,9 @@ def test_a_forked_program_takes_signals_and_knows_nothing_of_others() -> None:
         assert process.poll() is None
     first.send_signal(signal.SIGTERM)
     assert first.wait(60) == -signal.SIGTERM
+    assert first.stdout is not None
     assert select.select([first.stdout], [], [], 60)[0]  # nobody else holds its end open
-    assert (first.stdout and first.stdout.read()) == ""
+    assert first.stdout.read() == ""
     assert other.poll() is None
 
     assert other.stdin is not None
