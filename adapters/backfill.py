@@ -1,7 +1,7 @@
-"""What was said in private chats while nobody listened is read from their histories.
+"""Read the messages of private chats that arrived during a downtime from their histories.
 
-Several histories are read at a time. What is said in a chat meanwhile waits until its own history is read, and for no
-other: a person waits for at most one chat, since those where somebody waits come first.
+Several histories are read at a time. A new message in a chat waits until the history of that chat is
+read, and for no other: chats in which a person waits come first, so a person waits for at most one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def start_of(mark: Mark) -> datetime:
 class Backfill(Generic[T]):
     """One reading of the chats in `marks`. `read` takes in what a chat's history has; `store` takes what waited.
 
-    `gaps` are chats whose history could not be read: what is said there must not advance their marks.
+    `gaps` are chats whose history could not be read: messages there must not advance their marks.
     """
 
     def __init__(

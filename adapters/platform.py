@@ -120,7 +120,7 @@ def imported(path: str) -> Platform:
         found = import_string(path)
     except ImportError as error:
         raise ImproperlyConfigured(f"{path} cannot be imported: {error}.") from None
-    except Exception as error:  # noqa: BLE001 - whatever somebody's module raises
+    except Exception as error:  # noqa: BLE001 - any exception of a deployer's module
         problem = f"{path} cannot be imported before Django is ready ({type(error).__name__})"
         raise ImproperlyConfigured(f"{problem}; import models and libraries in its function `build`.") from None
     if not isinstance(found, Platform):

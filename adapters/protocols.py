@@ -17,7 +17,7 @@ class NeedsConfiguration(Exception):
 
 
 class Superseded(Exception):
-    """Somebody else receives for this bot, and may go on to."""
+    """Another process or program receives for this bot, and may continue."""
 
 
 class MalformedEvent(ValueError):

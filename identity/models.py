@@ -62,7 +62,7 @@ class PlatformAccount(models.Model):
     username = models.CharField(max_length=150, blank=True)
     # `/new` puts everything said until then behind: out of the agent's window, still readable.
     window_from = models.DateTimeField(default=clock.EPOCH, editable=False)
-    # To the day: an account that is silent for long may be somebody else's by now.
+    # To the day: an account that is silent for long may belong to another person by now.
     seen_at = models.DateTimeField(default=clock.now, editable=False)
     created_at = models.DateTimeField(default=clock.now, editable=False)
 
@@ -92,7 +92,7 @@ class AccountLink(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True, editable=False)
     # What the account said before it was linked may be read by the person's other accounts.
     shares_past = models.BooleanField(default=False)
-    # "That wasn't me": what was said while this link lived stays out of every agent's window.
+    # "That wasn't me": the messages from this link's time stay out of every agent's window.
     disowned = models.BooleanField(default=False)
     pairing = models.ForeignKey("Pairing", null=True, on_delete=models.SET_NULL, related_name="links")
     # When the person's accounts are told of this link once more; empty when they have been.
@@ -115,7 +115,7 @@ class AccountLink(models.Model):
         ]
         indexes = [
             models.Index(fields=["user"], condition=Q(ended_at=None), name="live_links_of_a_user"),
-            # history reads it: what was said while such a link lived stays out of the windows
+            # history reads it: the messages from such a link's time stay out of the windows
             models.Index(fields=["user"], condition=Q(disowned=True), name="disowned_links_of_a_user"),
             # link_upkeep
             models.Index(
@@ -304,10 +304,10 @@ class Pairing(models.Model):
 
 
 class GuessLimit(models.Model):
-    """How many wrong codes somebody has tried. A new code never resets it, and nobody else's tries count.
+    """How many wrong codes an account or address has tried. A new code never resets it, and other tries do not count.
 
-    `guesser` is the keyed hash of an account ("account 3f.."), or for browsers, of which anybody has as many as they
-    like, that of an address ("address 3f..").
+    `guesser` is the keyed hash of an account ("account 3f.."). For browsers, which anyone can have many of, it is the hash
+    of an address ("address 3f..").
     """
 
     guesser = models.CharField(max_length=80, primary_key=True)

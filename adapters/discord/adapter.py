@@ -119,7 +119,7 @@ class DiscordAdapter:
         self, client: discord.Client, channel: discord.PartialMessageable, message: OutgoingMessage
     ) -> str | None:
         """The id of an earlier attempt that arrived, "" if none did, None if there is too much to look through."""
-        # What was said at this address before is known, and order is kept: our attempt can only stand behind it.
+        # The last message at this address is known, and order is kept: our attempt can only come after it.
         queued_at = message.queued_at and message.queued_at - CLOCKS_APART
         behind = discord.Object(int(message.follows)) if message.follows.isdecimal() else queued_at
         read = 0

@@ -26,7 +26,7 @@ from sessions_app.receiving.watermarks import Mark
 log = logging.getLogger("adapters.discord.adapter")
 T = TypeVar("T")
 Parser = Callable[[Any], Any]
-# None: a new session began, and what was said before it was not told
+# None: a new session began, and Discord did not deliver the messages before it
 Said = InboundMessage | MessageEdit | Interaction
 Heard = Said | None
 

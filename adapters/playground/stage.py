@@ -15,7 +15,7 @@ from adapters.playground.server import Person, PlatformServer, Said
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """Somebody to play, with an account on each platform."""
+    """A person to play, with an account on each platform."""
 
     name: str
     accounts: dict[str, Person]
@@ -39,7 +39,7 @@ PERSONAS = (_persona("Alice", 1001), _persona("Bob", 1002), _persona("Mallory", 
 
 
 class Playground:
-    """Local servers for all platforms, on loopback. What is said there is gone when it stops."""
+    """Local servers for all platforms, on loopback. Their messages are gone when it stops."""
 
     def __init__(self) -> None:
         servers = {name: import_string(local.path)() for name, local in _local().items()}
@@ -84,7 +84,7 @@ class Playground:
         return [said for said in theirs if (platform, said.message_id) not in self._forgotten]
 
     def forget(self) -> None:
-        """Empty chats for everybody. The platforms still have what was said; the panes do not show it."""
+        """Empty the chats. The platforms still have the messages; the panes do not show them."""
         self.told = 0
         self.last_used.clear()
         self._forgotten = {(name, said.message_id) for name, server in self.servers.items() for said in server.said}

@@ -41,7 +41,7 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        """How long somebody needs to read the caption and to see what happens."""
+        """How long a person needs to read the caption and to see what happens."""
         return round(2.5 + len(str(self.caption).split()) * 0.18, 1)
 
 

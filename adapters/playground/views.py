@@ -1,4 +1,4 @@
-"""The playground's page: type and press buttons as somebody on each platform, and see what the bot answers."""
+"""The playground's page: type and press buttons as a person on each platform, and see what the bot answers."""
 
 from __future__ import annotations
 

@@ -63,5 +63,5 @@ def _any_of(accounts: dict[str, Person], prefix: str = "") -> Q:
 
 
 def is_persona(personas: tuple[Persona, ...]) -> Q:
-    """Accounts that belong to somebody who is only played."""
+    """The accounts of played people."""
     return reduce(or_, (_any_of(persona.accounts) for persona in personas))

@@ -22,7 +22,7 @@ from adapters.slack.receiver import Receiver
 from sessions_app.messages import OutgoingMessage
 
 PING_SECONDS = 5.0  # how soon the SDK notices a dead socket
-LOST_SECONDS = 60.0  # how long it may try to reconnect before everything is built anew
+LOST_SECONDS = 60.0  # how long it may try to reconnect before everything is built again
 CLOSE_SECONDS = 3.0  # how long a server may take to say goodbye
 
 
@@ -30,7 +30,7 @@ class SlackAdapter:
     """One bot in one workspace. A second workspace is a second adapter with its own tokens and `platform` name.
 
     Order: messages are handed in as they arrive, one at a time. When one cannot be stored it is not acknowledged, Slack
-    sends it again (at once, after a minute, after five), and what was said after it in the same channel may come first;
+    sends it again (at once, after a minute, after five), and later messages of the same channel may come first;
     `sent_at` keeps the true order. The warning in the log names the event.
 
     When it connects, what was missed in the private chats that the inbox knows is read from their history.
@@ -139,7 +139,7 @@ async def _give_payload(_: AsyncBaseSocketModeClient, envelope: dict[str, Any], 
 
 
 async def _socket_address(app: AsyncWebClient, app_token: str) -> str:
-    """Where to connect. The SDK would ask for ever with a bad token, so this comes first too."""
+    """Where to connect. With a bad token the SDK would never stop asking, so this comes first too."""
     wanted = "an app-level token (xapp-...) with the scope connections:write, and Socket Mode switched on"
     return str((await checked(app.apps_connections_open(app_token=app_token), "SLACK_APP_TOKEN", wanted))["url"])
 

@@ -54,7 +54,7 @@ class Directory:
         return replace(message, sender=replace(message.sender, name=name, username=username), chat_name=chat)
 
     async def confirmed(self, message: InboundMessage) -> InboundMessage:
-        """The same for a command, of which Slack does not say whether it was private. The person sees a failure after
+        """The same for a command: Slack does not say whether it was private. The person sees a failure after
         three seconds.
         """
         chat, person = message.address.chat_id, message.sender.user_id

@@ -175,7 +175,7 @@ def _is_unheard(message: dict[str, Any], me: Me, *, private: bool) -> bool:
 
 
 def _author(event: dict[str, Any], me: Me) -> str:
-    """A user id is unique in its workspace only: somebody from another one (Slack Connect) is keyed `TEAM:USER`."""
+    """A user id is unique in its workspace only: a person from another one (Slack Connect) is keyed `TEAM:USER`."""
     user = _id(event, "user")
     field = "user_team" if event.get("user_team") else "team"
     if not event.get(field):

@@ -76,7 +76,7 @@ class Receiver:
 
     async def _take(self, told: Told) -> None:
         client, request = told
-        # Only names and kinds are logged: the text of an exception may repeat what somebody wrote.
+        # Only names and kinds are logged: the text of an exception may repeat a message.
         try:
             is_stored = await self._retry_until_stored(partial(self._store, request), _label(request))
         except MalformedEvent as error:

@@ -105,7 +105,7 @@ class TelegramAdapter:
     async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
         """Poll, or keep the webhook up, until `stop` is set.
 
-        Raises NeedsConfiguration for a refused token, Superseded when somebody else receives for this bot,
+        Raises NeedsConfiguration for a refused token, Superseded when another program receives for this bot,
         ConnectionError when Telegram stays out of reach, and whatever `inbox` raises.
         """
         if not TOKEN.fullmatch(self._credentials.token):
@@ -131,7 +131,7 @@ class TelegramAdapter:
         await _Polling(bot, self._credentials, me, inbox, stop, aside=self._run_in_background).run()
 
     async def check(self) -> str:
-        """See `Checkable`. Somebody else's webhook would keep everything from here; our own is for `run`."""
+        """See `Checkable`. A webhook of another program would keep all updates from here; our own is for `run`."""
         if not TOKEN.fullmatch(self._credentials.token):
             raise self._credentials.refusal()
         request = new_request(read_timeout=20)

@@ -155,7 +155,7 @@ def _chat_name(message: JSON) -> str:
 
 def _replies_to(message: JSON, me: BotIdentity) -> bool:
     original = _maybe(message, "reply_to_message", dict)
-    # In a topic every message points at the message that opened the topic; that is no answer to whoever opened it.
+    # In a topic every message points at the message that opened the topic; that is no answer to its author.
     if original is None or "forum_topic_created" in original:
         return False
     author = _maybe(original, "from", dict)

@@ -38,13 +38,16 @@ async def put_up(bot: Bot, webhook: Webhook, wanted: list[str]) -> None:
 
 
 async def take_down(bot: Bot, webhook: Webhook) -> None:
-    """Remove our own webhook, beside which nobody can poll; somebody else's stays. Raises whatever the SDK does."""
+    """Remove our own webhook, which makes polling impossible. The webhook of another program stays.
+
+    Raises whatever the SDK does.
+    """
     if (await bot.get_webhook_info()).url == webhook.address:
         await bot.delete_webhook()
 
 
 async def watch(bot: Bot, webhook: Webhook, platform: str, stop: asyncio.Event) -> None:
-    """Until `stop` is set. Raises Superseded when somebody else set another webhook, and whatever the SDK does."""
+    """Until `stop` is set. Raises Superseded when another program set another webhook, and whatever the SDK does."""
     reported = datetime.now(tz=UTC) - timedelta(seconds=1)  # Telegram's moments are whole seconds
     while not await is_set_within(stop, WATCH_SECONDS):
         info = await bot.get_webhook_info()

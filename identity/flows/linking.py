@@ -173,7 +173,7 @@ def repudiate(links: Sequence[AccountLink], *, account: PlatformAccount, pairing
 
 @transaction.atomic
 def disown(*, account: PlatformAccount, link_id: int | None = None) -> bool:
-    """ "That wasn't me": end another account's link of the person, and hide from every agent what was said in it.
+    """ "That wasn't me": end another account's link of the person, and hide its messages from every agent.
 
     `link_id` names the link (also the account's own); without it the newest one of the others is meant. A link that
     has ended lately counts: a stranger may have left, or taken this account out. An account that was taken out within

@@ -97,7 +97,7 @@ def _web(address: str, *, playground: bool) -> WebServer:
             f"The playground would be open to other machines on {host}. Hint: use --web 127.0.0.1:{port} with it."
         )
     is_chosen = bool(address) or settings.ENV.is_set("BOTOS_WEB")
-    # A proxy or a bookmark counts on a port that somebody chose, and on that of real bots.
+    # A proxy or a bookmark counts on a chosen port, and on the port of real bots.
     web = _listen(host, int(port), tries=PORTS_TRIED if playground and not is_chosen else 1)
     if port not in ("0", str(web.port)):
         log.info("port %s is in use, so the pages are on port %d", port, web.port)
@@ -157,7 +157,7 @@ async def _serve(botos: BotOS, played: list[str] | tuple[()], web: WebServer | N
 
 
 def _stop_or_quit(loop: asyncio.AbstractEventLoop, asked_to_stop: asyncio.Event) -> None:
-    """Stop in good order, but not for ever, and at once when asked again. Leases and fences make up for the
+    """Stop in order within a time limit, and at once when asked again. Leases and fences make up for the
     disorder.
     """
     if asked_to_stop.is_set():

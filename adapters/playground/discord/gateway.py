@@ -23,7 +23,7 @@ NOT_AUTHENTICATED, UNKNOWN_OPCODE, UNDECODABLE, REFUSED_TOKEN, TWICE = 4003, 400
 BAD_INTENTS, PRIVILEGED_INTENTS = 4013, 4014
 PRIVILEGED = 1 << 1 | 1 << 8 | 1 << 15  # members, presences, message content
 GUILDS, GUILD_MESSAGES, DIRECT_MESSAGES = 1 << 0, 1 << 9, 1 << 12
-ANY = (1 << 53) - 1  # interactions are told to whoever listens
+ANY = (1 << 53) - 1  # all sessions get interactions
 HEARTBEAT_INTERVAL = 41_250  # ms
 
 Event = tuple[str, object]
@@ -140,7 +140,7 @@ class Gateway:
             return
         session = Session(token_hex(16), intents, pipe)
         live = {key: other for key, other in self._sessions.items() if other.pipe is not None}
-        self._sessions = {**live, session.id: session}  # whoever begins anew does not resume
+        self._sessions = {**live, session.id: session}  # a session that begins again does not resume
         await self._greet(session, *self._welcome(session.id))
 
     async def _resume(self, pipe: Pipe, session_id: object, seq: object) -> None:
@@ -158,7 +158,7 @@ class Gateway:
         await self._flush(session)
 
     async def _flush(self, session: Session) -> None:
-        """Write what was not yet written, in order, whoever else is at it."""
+        """Write what was not yet written, in order, also when several tasks do so."""
         async with session.writing:
             while session.pipe is not None and session.told < len(session.events):
                 name, data = session.events[session.told]

@@ -22,7 +22,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """What a method takes: which token, which arguments of which type, which of them it must have."""
+    """What a method takes: which token, and the names and types of required and optional arguments."""
 
     run: Callable[[Args], Awaitable[Answer]]
     kinds: dict[str, type] = field(default_factory=dict)

@@ -48,7 +48,7 @@ class TelegramServer:
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
-        """End every connection and listen no more. What was said stays."""
+        """End every connection and stop listening. Messages stay."""
         await self.drop_connections()
         if self._runner is not None:
             await self._runner.cleanup()
