@@ -1,4 +1,4 @@
-"""Who is talking: people, their accounts on the platforms, the links between them, and what was done about them."""
+"""The tables of identity: people, accounts, links, handshakes, browsers, and the audit log."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from django.utils.translation import gettext_lazy as _
 from identity.support import clock, keys, platforms
 from identity.support.sanitize import harmless
 
-# Without ":" and not starting with "bot_", so that a person is never mistaken for a stranger's or a legacy key.
+# Without ":" and not starting with "bot_", so that no person's id looks like the key of an account.
 UNIFIED_USER_ID = r"^(?!bot_)[^:\s\x00-\x1f\x7f]+\Z"
 NOT_A_UNIFIED_USER_ID = r"^bot_|:|^$"
 PLATFORM_NAME = platforms.NAME
 
 
 class UnifiedUser(models.Model):
-    """One person, however many accounts they have linked."""
+    """One person, with any number of linked accounts."""
 
     unified_user_id = models.CharField(max_length=150, unique=True, validators=[RegexValidator(UNIFIED_USER_ID)])
     display_name = models.CharField(max_length=150, blank=True)
-    # An operator's choice stays while the person has an account; any other name goes with the account that it is of.
+    # A name that an operator chose stays while the person has an account; any other name leaves with its account.
     is_name_chosen = models.BooleanField(default=False, db_default=False, editable=False)
-    # Where reminders and operators' messages go; counts only while that account is the person's.
+    # The account that gets reminders and operators' messages, while it is the person's.
     preferred = models.ForeignKey(
         "PlatformAccount", null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
     )
@@ -54,15 +54,15 @@ class UnifiedUser(models.Model):
 
 
 class PlatformAccount(models.Model):
-    """One account on one platform. The id is the platform's stable one; the names are labels of the last message."""
+    """One account on one platform, by the platform's stable id. The names are those of its last message."""
 
     platform = models.CharField(max_length=40, validators=[RegexValidator(PLATFORM_NAME)])
     platform_user_id = models.CharField(max_length=190)
     display_name = models.CharField(max_length=150, blank=True)
     username = models.CharField(max_length=150, blank=True)
-    # `/new` puts everything said until then behind: out of the agent's window, still readable.
+    # `/new` resets the context to this moment: earlier messages leave the agent's window, and stay readable.
     window_from = models.DateTimeField(default=clock.EPOCH, editable=False)
-    # To the day: an account that is silent for long may belong to another person by now.
+    # To the day: an account that is silent for long may belong to someone else by now.
     seen_at = models.DateTimeField(default=clock.now, editable=False)
     created_at = models.DateTimeField(default=clock.now, editable=False)
 
@@ -84,20 +84,20 @@ class AccountLinkQuerySet(models.QuerySet["AccountLink"]):
 
 
 class AccountLink(models.Model):
-    """That an account is a person's, from `since` until `ended_at`. Linking adds a row and unlinking ends it."""
+    """The link of an account to a person, from `since` until `ended_at`. Linking adds a row and unlinking ends it."""
 
     account = models.ForeignKey(PlatformAccount, on_delete=models.PROTECT, related_name="links")
     user = models.ForeignKey(UnifiedUser, on_delete=models.PROTECT, related_name="links")
     since = models.DateTimeField(default=clock.now, editable=False)
     ended_at = models.DateTimeField(null=True, blank=True, editable=False)
-    # What the account said before it was linked may be read by the person's other accounts.
+    # The person's other accounts may read what the account said before it was linked.
     shares_past = models.BooleanField(default=False)
-    # "That wasn't me": the messages from this link's time stay out of every agent's window.
+    # "That wasn't me": messages from the time of this link stay out of every agent's window.
     disowned = models.BooleanField(default=False)
     pairing = models.ForeignKey("Pairing", null=True, on_delete=models.SET_NULL, related_name="links")
-    # When the person's accounts are told of this link once more; empty when they have been.
+    # When to remind the person's accounts of this link; empty after the last reminder.
     remind_at = models.DateTimeField(null=True, editable=False)
-    # When to look whether the account has fallen silent; empty until the first look.
+    # When to check whether the account is silent; empty until the first check.
     look_at = models.DateTimeField(null=True, editable=False)
     method = models.CharField(max_length=20, help_text=_("pairing, operator, resolver or import"))
     actor = models.CharField(max_length=150, help_text=_("who made it: an account, an operator, or a program"))
@@ -115,9 +115,9 @@ class AccountLink(models.Model):
         ]
         indexes = [
             models.Index(fields=["user"], condition=Q(ended_at=None), name="live_links_of_a_user"),
-            # history reads it: the messages from such a link's time stay out of the windows
+            # history, which leaves messages from the time of such a link out of the windows
             models.Index(fields=["user"], condition=Q(disowned=True), name="disowned_links_of_a_user"),
-            # link_upkeep
+            # link_maintenance
             models.Index(
                 fields=["remind_at"],
                 condition=Q(ended_at=None, remind_at__isnull=False),
@@ -131,15 +131,14 @@ class AccountLink(models.Model):
 
 
 class Browser(models.Model):
-    """One browser session of the pages: a place where attached accounts read and write, and nobody by itself.
+    """One browser session of the pages, in which attached accounts read and write. It is no account itself.
 
-    It has run out when it was idle or is too old, though `ended_at` may not say so yet (see
-    identity.browsers.sessions).
+    It runs out by idleness or age, which `ended_at` may not show yet (see identity.browsers.sessions).
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=32, blank=True, help_text=_("what it says that it is, made harmless"))
-    # Keyed hash of the address that it came from (see identity.support.client_address); gone an hour after its end.
+    # Keyed hash of its address (see identity.support.client_address); deleted an hour after its end.
     address = models.CharField(max_length=64, blank=True, editable=False)
     created_at = models.DateTimeField(default=clock.now, editable=False)
     seen_at = models.DateTimeField(default=clock.now, editable=False)
@@ -149,7 +148,7 @@ class Browser(models.Model):
         verbose_name = _("browser")
         indexes = [
             models.Index(fields=["address", "created_at"], name="browsers_of_an_address"),
-            # browsers.sessions.end_old
+            # identity.browsers.sessions.end_old
             models.Index(fields=["seen_at"], condition=Q(ended_at=None), name="browsers_that_may_run_out"),
             models.Index(fields=["created_at"], condition=Q(ended_at=None), name="browsers_that_grow_old"),
             models.Index(fields=["ended_at"], condition=Q(address__gt=""), name="browsers_with_an_address"),
@@ -162,7 +161,7 @@ class Browser(models.Model):
 
 
 class BrowserAccount(models.Model):
-    """That an account may be read and written from a browser, since a handshake between the two."""
+    """An attachment: a handshake allows a browser to read and write as an account."""
 
     browser = models.ForeignKey(Browser, on_delete=models.PROTECT, related_name="accounts")
     account = models.ForeignKey(PlatformAccount, on_delete=models.PROTECT, related_name="browsers")
@@ -188,17 +187,16 @@ class BrowserAccount(models.Model):
 
 
 def new_nonce() -> bytes:
-    """Goes into the secrets of one request, so that its id alone derives nothing."""
+    """Return the nonce of one request. Its secrets depend on it, so that its id alone derives nothing."""
     return keys.new_nonce()
 
 
 class Pairing(models.Model):
-    """One handshake that makes a link (see identity.flows.pair_in_chat).
+    """One handshake, which makes a link or attaches an account to a browser (see identity.flows.pair_in_chat).
 
-    Its secrets are derived from `id` and `nonce`, and kept nowhere.
-
-    The initiating side is an account (`/link` in a chat), a browser, or a person (an operator's invitation). The
-    responding side is an account, or a browser where an account initiates. With a browser it attaches and links nobody.
+    Its secrets are derived from `id` and `nonce`, and stored nowhere. The initiating side is an account (`/link` in a
+    chat), a browser, or a person (an operator's invitation). The responding side is an account, or a browser if an
+    account initiates.
     """
 
     class State(models.TextChoices):
@@ -217,7 +215,7 @@ class Pairing(models.Model):
     nonce = models.BinaryField(max_length=16, default=new_nonce, editable=False)
     state = models.CharField(max_length=9, choices=State.choices, default=State.OFFERED)
     initiator = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="offers")
-    # Finds what an account has begun beyond its row, which is another one when it comes back after it was forgotten.
+    # Finds the requests of an account that was forgotten and comes back with another row.
     initiator_hash = models.CharField(max_length=64, blank=True, default="", db_default="", editable=False)
     initiator_browser = models.ForeignKey(Browser, null=True, on_delete=models.PROTECT, related_name="offers")
     person = models.ForeignKey(UnifiedUser, null=True, on_delete=models.PROTECT, related_name="invitations")
@@ -225,11 +223,11 @@ class Pairing(models.Model):
     platform = models.CharField(max_length=40, blank=True, help_text=_("only an account of this platform may take it"))
     responder = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="claims")
     responder_browser = models.ForeignKey(Browser, null=True, on_delete=models.PROTECT, related_name="claims")
-    # For look-up only, and gone when the request ends: NULL, since several empty strings would not be unique.
+    # For look-up only, and NULL when the request ends, since several empty strings would not be unique.
     code_hash = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 - see above
     token_hash = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 - see above
     tries = models.PositiveSmallIntegerField(default=0)
-    # Against whom this request speaks, when it ended badly.
+    # The account against which the end of this request counts.
     strike = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="strikes")
     created_at = models.DateTimeField(default=clock.now, editable=False)
     expires_at = models.DateTimeField(editable=False)  # of the present state
@@ -304,14 +302,14 @@ class Pairing(models.Model):
 
 
 class GuessLimit(models.Model):
-    """How many wrong codes an account or address has tried. A new code never resets it, and other tries do not count.
+    """The wrong codes of one account or address. A new code does not reset them, and attempts of others do not count.
 
-    `guesser` is the keyed hash of an account ("account 3f.."). For browsers, which anyone can have many of, it is the hash
-    of an address ("address 3f..").
+    `guesser`, the attempt key, is the keyed hash of an account ("account 3f.."), or for browsers, of which anyone can
+    have many, that of an address ("address 3f..").
     """
 
     guesser = models.CharField(max_length=80, primary_key=True)
-    # Of the last wrong codes, oldest first, in seconds since 1970: as many as it takes to be locked out.
+    # The times of the last wrong codes, oldest first, in seconds since 1970: at most as many as lock out.
     times = models.JSONField(default=list)
     last_at = models.DateTimeField(default=clock.EPOCH)
     locked_until = models.DateTimeField(default=clock.EPOCH)
@@ -325,7 +323,7 @@ class GuessLimit(models.Model):
 
 
 class LiveEvent(models.Model):
-    """That something changed, for pages that are open now; not what (see identity.live). Kept for an hour."""
+    """A change that open pages hear of: that it happened, not what (see identity.live). Kept for an hour."""
 
     topic = models.CharField(max_length=80)
     kind = models.CharField(max_length=20)
@@ -340,7 +338,7 @@ class LiveEvent(models.Model):
 
 
 class BotProfile(models.Model):
-    """How to find the bot on a platform, as its adapter was told when it connected."""
+    """The name and address of the bot on a platform, which its adapter learns when it connects."""
 
     platform = models.CharField(max_length=40, primary_key=True)
     name = models.CharField(max_length=150, blank=True)
@@ -362,17 +360,16 @@ class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
         raise ValidationError(_("The audit log is never shortened by hand."))
 
     def drop_beyond(self, seconds: float, *, most: int) -> int:
-        """Delete rows that are older, of the `most` oldest. How many there were. For identity.flows.retention alone."""
+        """Delete those of the `most` oldest rows that are older. Returns how many. For flows.retention only."""
         oldest = list(self.order_by("pk").values_list("pk", flat=True)[:most])
         due = self.filter(pk__in=oldest, at__lt=clock.seconds_from_now(-seconds))
         return due._raw_delete(self.db) or 0  # noqa: SLF001 - this class forbids the other one; None is none
 
 
 class AuditEvent(models.Model):
-    """One thing that was done about identity, and by whom. Rows are added and never changed.
+    """One change of identity, and who made it. Rows are added and never changed.
 
-    `account_hash` is keyed (see identity.audit), so that the log outlives a person's wish to be forgotten without
-    naming them.
+    `account_hash` is keyed (see identity.audit), so that the log stays when a person is forgotten, without naming them.
     """
 
     at = models.DateTimeField(default=clock.now, editable=False)
