@@ -545,3 +545,32 @@ def test_it_holds_everybody_once_when_disowning(
 
     assert linking.disown(account=telegram)
     assert held == [{telegram.pk, discord.pk}]
+
+
+def test_it_disowns_the_newest_of_the_others_links_whether_it_has_ended_or_not(
+    telegram: PlatformAccount, discord: PlatformAccount, slack: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    linking.leave(account=discord)
+    linked(telegram, slack)
+    newest = live_link(slack)
+
+    assert linking.disown(account=telegram)
+
+    newest.refresh_from_db()
+    assert newest.disowned
+    assert not AccountLink.objects.get(account=discord).disowned
+
+
+@pytest.mark.parametrize("is_recent", [True, False])
+def test_not_me_disowns_a_link_that_is_recent_and_only_ends_an_older_one(
+    telegram: PlatformAccount, discord: PlatformAccount, is_recent: bool
+) -> None:
+    request = linked(telegram, discord)
+    later(7 * DAY + (-60 if is_recent else 60), AccountLink.objects.all())
+    wrong = live_link(discord)
+
+    assert pair_in_chat.deny(account=telegram, pairing_id=request.pk) == Outcome.DENIED
+
+    wrong.refresh_from_db()
+    assert (wrong.ended_at is not None, wrong.disowned) == (True, is_recent)
