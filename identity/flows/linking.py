@@ -168,7 +168,7 @@ def repudiate(links: Sequence[AccountLink], *, account: PlatformAccount, pairing
     ones only end: a button must not hide months of messages.
     """
     wanted = [link for link in links if link.pairing_id in pairing_ids]
-    return _end_permitted(account, links, wanted, method="undo", mistakes=[one for one in wanted if _is_recent(one)])
+    return _end_permitted(account, links, wanted, method="undo", mistakes=[link for link in wanted if _is_recent(link)])
 
 
 @transaction.atomic

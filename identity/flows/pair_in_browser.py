@@ -112,7 +112,7 @@ def confirm(*, browser: Browser, number: str) -> Outcome:
     complete_pairing.lock_sides(asked)
     if not browser_sessions.hold(browser):
         return Outcome.ENDED
-    pairing = _awaiting_number_from(browser).filter(pk__in=[one.pk for one in asked]).first()
+    pairing = _awaiting_number_from(browser).filter(pk__in=[request.pk for request in asked]).first()
     if pairing is None:
         return Outcome.ENDED if asked else Outcome.NOTHING
     return complete_pairing.try_number(pairing, codes.read_number(number) or "", _how(browser))
@@ -163,7 +163,7 @@ def _how(browser: Browser) -> How:
 
 def linkable(browser: Browser) -> list[tuple[PlatformAccount, PlatformAccount]]:
     """Return the pairs of accounts that `link_these_two` would link now."""
-    accounts = [one.account for one in _together(browser)]
+    accounts = [attachment.account for attachment in _together(browser)]
     pairs = [(one, other) for nth, one in enumerate(accounts) for other in accounts[nth + 1 :]]
     return [(one, other) for one, other in pairs if not policy.forbids_joining(other, one)]
 
@@ -176,12 +176,12 @@ def link_these_two(*, browser: Browser, accounts: Iterable[int]) -> Outcome:
     are not two such accounts of this browser, REFUSED if policy forbids the link.
     """
     named = set(accounts)
-    if len(named) != 2 or named != {one.account_id for one in _together(browser)} & named:
+    if len(named) != 2 or named != {attachment.account_id for attachment in _together(browser)} & named:
         return Outcome.NOTHING
     locks.lock_people(named)
     if not browser_sessions.hold(browser):
         return Outcome.ENDED
-    attached = [one for one in _together(browser) if one.account_id in named]
+    attached = [row for row in _together(browser) if row.account_id in named]
     if len(attached) != 2:
         return Outcome.NOTHING
     sides = [attachment.account for attachment in attached]

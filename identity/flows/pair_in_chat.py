@@ -164,7 +164,7 @@ def confirm(*, account: PlatformAccount, number: str) -> Outcome:
     complete_pairing.lock_sides(asked)
     waiting = list(_awaiting_number_from(account).filter(pk__in=[pairing.pk for pairing in asked]))
     # The number of one of these requests does not count as a wrong one of the others.
-    matching = [one for one in waiting if challenge.matches(number, secrets_of(one).number, tries=one.tries)]
+    matching = [row for row in waiting if challenge.matches(number, secrets_of(row).number, tries=row.tries)]
     how = How("pairing", audit.actor(account), account)
     outcomes = [complete_pairing.try_number(pairing, number, how) for pairing in matching[:1] or waiting]
     if not outcomes:  # the request ended while the number was on its way
