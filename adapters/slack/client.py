@@ -124,8 +124,8 @@ async def post(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
     """Post a message once and return its ts. Raises DeliveryError.
 
     It is sent as plain text, so that what is read is what the history holds. The nonce travels as metadata: a repeat
-    looks for it first, among the messages since it was queued. Where it may not look, or there are too many messages, it
-    says so in the text.
+    looks for it first, among the messages since it was queued. Where it may not look, or there are too many messages,
+    it says so in the text.
     """
     if not message.text.strip():  # the SDK would warn with every send
         raise DeliveryError("slack refuses the message: no_text", permanent=True)
