@@ -39,9 +39,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     if is_short and request.param not in settings.DATABASES["default"]["ENGINE"]:
         pytest.skip(f"the short form runs on the database of the run, which is not {request.param}")
     if request.param == "sqlite":
-        # A short one in memory (tests/settings.py): a process that is killed takes nothing of it along.
-        folder = settings.BOTOS_DATA_DIR if is_short else tmp_path
-        yield databases.sqlite_copy(request.getfixturevalue("migrated_file"), folder)
+        yield databases.sqlite_copy(request.getfixturevalue("migrated_file"), tmp_path)
         return
     with databases.new_postgresql(template=request.getfixturevalue("postgresql_template")) as made:
         yield made
