@@ -304,8 +304,8 @@ class Pairing(models.Model):
 class GuessLimit(models.Model):
     """The wrong codes of one account or address. A new code does not reset them, and attempts of others do not count.
 
-    `guesser`, the attempt key, is the keyed hash of an account ("account 3f.."), or for browsers, of which anyone can
-    have many, that of an address ("address 3f..").
+    `guesser`, the attempt key, is the keyed hash of an account ("account 3f.."), or of an address ("address 3f..")
+    for browsers, as anyone can have many browsers.
     """
 
     guesser = models.CharField(max_length=80, primary_key=True)

@@ -152,7 +152,7 @@ def test_the_doctor_says_where_to_get_a_token_of_ones_own_platform() -> None:
     with override_settings(NOTES_TOKEN="hunter2", NOTES_URL="http://127.0.0.1:1", REDIS_URL=""):
         (found,) = [one for one in diagnostics.findings() if one.about == "notes"]
 
-    assert (found.detail, found.hint) == ("NOTES_TOKEN cannot be right", "copy it from the server's page.")
+    assert (found.detail, found.hint) == ("not valid: NOTES_TOKEN", "copy it from the server's page.")
 
 
 def test_a_token_in_the_place_of_another_is_seen_on_ones_own_platform_too() -> None:
@@ -160,8 +160,8 @@ def test_a_token_in_the_place_of_another_is_seen_on_ones_own_platform_too() -> N
     with override_settings(NOTES_TOKEN="xoxb-1", NOTES_URL="http://127.0.0.1:1"):
         (found,) = [one for one in check_tokens(None) if one.id == "adapters.E001"]
 
-    assert found.msg == "NOTES_TOKEN holds a bot token of Slack (xoxb-)."
-    assert found.hint == "put it into SLACK_BOT_TOKEN, and a token of Notes into NOTES_TOKEN."
+    assert found.msg == "NOTES_TOKEN contains a Slack bot token (xoxb-)."
+    assert found.hint == "put it in SLACK_BOT_TOKEN, and a token of Notes in NOTES_TOKEN."
 
 
 # --- BOTOS_PLATFORMS
@@ -227,7 +227,7 @@ def test_it_reads_the_settings_of_a_platform_of_ones_own() -> None:
     ("given", "sentence"),
     [
         ({"OWN_URL": "own.example.org"}, "E008 OWN_URL is not an address"),
-        ({"OWN_TRANSPORT": "pigeon"}, "E005 OWN_TRANSPORT is none of polling, hook"),
+        ({"OWN_TRANSPORT": "pigeon"}, "E005 OWN_TRANSPORT is not one of polling, hook"),
         ({"OWN_TRANSPORT": "hook"}, "E011 OWN_TRANSPORT=hook needs an address"),
         ({"OWN_TRANSPORT": "hook", "BOTOS_PUBLIC_URL": "https://a.example.org"}, "E012 OWN_SECRET is not eight s."),
     ],
