@@ -87,7 +87,13 @@ def fill() -> None:
             "chat_id": "'chat-' || n",
             "settled_at": _days_ago(1),
         },
-        "identity_browser": {"id": _uuid(), "ended_at": _days_ago(1)},
+        # Each third one is live, so that the indexes of live ones are big.
+        "identity_browser": {
+            "id": _uuid(),
+            "ended_at": f"CASE WHEN n % 3 = 0 THEN NULL ELSE {_days_ago(1)} END",
+            "seen_at": _milliseconds_ago("n"),
+            "created_at": _milliseconds_ago("n"),
+        },
         "identity_pairing": {"id": _uuid(), "ended_at": _days_ago(1)},
         "identity_auditevent": {},
     }
@@ -142,6 +148,12 @@ def _days_ago(days: int) -> str:
     if connection.vendor == "sqlite":
         return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{-days} days')"
     return f"now() - interval '{days} days'"
+
+
+def _milliseconds_ago(count: str) -> str:
+    if connection.vendor == "sqlite":
+        return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '-' || ({count} / 1000.0) || ' seconds')"
+    return f"now() - {count} * interval '1 millisecond'"
 
 
 def _ahead(seconds: str) -> str:
