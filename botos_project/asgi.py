@@ -51,16 +51,16 @@ async def nowhere(scope: Any, receive: Callable[[], Awaitable[Any]], send: Calla
 
 
 class Site(ProtocolTypeRouter):  # type: ignore[misc, unused-ignore]
-    """Pages and sockets. `requests` is how many pages are made at once."""
+    """Pages and sockets. `requests` and `rest` are as in `Ingress`."""
 
-    def __init__(self, requests: int) -> None:
+    def __init__(self, requests: int, rest: float = 0.0) -> None:
         anywhere_else: Any = nowhere
         live = OwnPagesOnly(URLRouter([*websocket_urlpatterns, re_path(r"", anywhere_else)]))
-        super().__init__({"http": Ingress(_pages, requests=requests), "websocket": live})
+        super().__init__({"http": Ingress(_pages, requests=requests, rest=rest), "websocket": live})
 
-    def bounded(self, requests: int) -> Site:
-        """The same site with another number of pages at once."""
-        return Site(requests)
+    def bounded(self, requests: int, rest: float) -> Site:
+        """The same site with other limits."""
+        return Site(requests, rest)
 
 
 _pages = Pages()

@@ -52,10 +52,15 @@ class NotRead(Exception):
 
 
 class Ingress:
-    """Wraps an HTTP application. `requests` is how many pages are made at once."""
+    """Wraps an HTTP application. `requests` is how many pages are made at once.
 
-    def __init__(self, application: Application, *, requests: int) -> None:
+    rest: while all places are taken, each of them stays empty after a request for so many times as long as the request
+    took. In the process of the bots, a flood of pages then leaves them the larger part of the interpreter.
+    """
+
+    def __init__(self, application: Application, *, requests: int, rest: float = 0.0) -> None:
         self._application = application
+        self._rest = rest
         self._pages = asyncio.Semaphore(requests)
         self._allowances = {path: asyncio.Semaphore(places) for path, places in ALLOWANCES.items()}
         self._held = 0  # bytes of bodies
@@ -102,10 +107,15 @@ class Ingress:
                 await places.acquire()
         except TimeoutError:
             raise Refused(503) from None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             yield
         finally:
-            places.release()
+            if places is self._pages and self._rest and places.locked():
+                loop.call_later(self._rest * (loop.time() - began), places.release)
+            else:
+                places.release()
 
 
 def _of_path(path: str, by_beginning: dict[str, Any], default: Any) -> Any:

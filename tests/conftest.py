@@ -73,13 +73,15 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 def migrated_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite file with all tables and no rows of a test, to be copied."""
     path = tmp_path_factory.mktemp("migrated") / "empty.sqlite3"
-    if connection.vendor != "sqlite":
-        migrate(f"sqlite:///{path}", path.parent)
-        return path
-    request.getfixturevalue("django_db_setup")
-    with request.getfixturevalue("django_db_blocker").unblock(), closing(sqlite3.connect(path)) as file:
-        connection.ensure_connection()
-        connection.connection.backup(file)
+    if connection.vendor == "sqlite":
+        request.getfixturevalue("django_db_setup")
+        with request.getfixturevalue("django_db_blocker").unblock(), closing(sqlite3.connect(path)) as file:
+            connection.ensure_connection()
+            # pytest-django makes no tables where no test of the run asks for the database.
+            if connection.introspection.table_names():
+                connection.connection.backup(file)
+                return path
+    migrate(f"sqlite:///{path}", path.parent)
     return path
 
 

@@ -13,7 +13,9 @@ from django.conf import settings
 
 from adapters.runtime.http_connections import BACKLOG, Connection
 
-REQUESTS = 8  # at once, so that the bots in the same process go on
+# So that the bots in the same process go on: pages at once, and in a flood the rest after each, in times of its length
+REQUESTS = 8
+REST = 3.0
 
 
 class WebServer:
@@ -25,7 +27,7 @@ class WebServer:
         site: Any = get_default_application()
         # Access logs would name people's pages; errors are logged by Django.
         config = uvicorn.Config(
-            site.bounded(settings.BOTOS_WEB_REQUESTS or REQUESTS),
+            site.bounded(settings.BOTOS_WEB_REQUESTS or REQUESTS, REST),
             http=Connection,
             backlog=BACKLOG,
             log_config=None,

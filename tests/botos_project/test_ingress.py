@@ -202,6 +202,33 @@ async def test_it_keeps_places_for_platforms_and_supervisors(path: str) -> None:
     assert [one.status for one in await asyncio.gather(*callers)] == [200] * 3
 
 
+class TimedPage(Page):
+    """A page that takes 0.05 s, and notes when each request begins and ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        loop = asyncio.get_running_loop()
+        self.times.append(loop.time())
+        await asyncio.sleep(0.05)
+        await super().__call__(scope, receive, send)
+        self.times.append(loop.time())
+
+
+@pytest.mark.asyncio
+async def test_a_place_rests_while_all_are_taken() -> None:
+    page = TimedPage()
+    application = Ingress(page, requests=1, rest=3.0)
+
+    answers = await asyncio.gather(*(Caller().call(application) for _ in range(2)))
+
+    began, ended, next_began, _ = page.times
+    assert [answer.status for answer in answers] == [200, 200]
+    assert next_began - ended >= 2.9 * (ended - began)
+
+
 @pytest.mark.asyncio
 async def test_it_gives_up_an_answer_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingress, "SEND_SECONDS", 0.01)
