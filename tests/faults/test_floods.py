@@ -124,20 +124,23 @@ def test_it_goes_on_while_strangers_load_pages(site: Site) -> None:
 
 def test_it_goes_on_while_strangers_hold_idle_connections(site: Site) -> None:
     before = len(site.bots.lines)
-    talking = site.people(100, a_second=6.0)
-    asyncio.run(flood.idle(site.port, count=1100, seconds=20))
-    talking.result(timeout=120)
+    talking = site.people(720, a_second=6.0)
+    asyncio.run(flood.idle(site.port, count=1100, seconds=120))
+    talking.result(timeout=300)
     lines = sum(" INFO " not in line for line in site.bots.lines[before:])  # which tell of people's messages
     site.place.quiet()
 
     verdict = site.place.verdict(f"1,100 idle connections, p95 {site.p95():.2f} s, {lines} log lines about them")
-    assert lines < 100
+    assert lines < 200  # in two minutes
     assert verdict.is_clean, verdict
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["announced", "not announced"])
 def test_it_writes_no_huge_body_anywhere(site: Site, tmp_path: Path, announced: bool) -> None:
-    paths = ("/pair/", "/hooks/slack", "/healthz", "/admin/login/", "/no/such/page")
+    paths = (
+        *("/", "/pair/", "/pair/start/", "/me/", "/chat/", "/admin/login/", "/no/such/page"),
+        *("/hooks/telegram", "/hooks/slack", "/healthz"),
+    )
 
     async def all_at_once() -> list[tuple[int, int]]:
         return await asyncio.gather(*(flood.send(site.port, path, BODY, announced=announced) for path in paths))
