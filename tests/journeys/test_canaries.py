@@ -7,12 +7,12 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from django.db import connection
 
+from tests import database_files
 from tests.journeys.redis_server import redis_server
 from tests.journeys.running import PLATFORMS, Bots, Platforms, database_url, environment, person
 from tests.sessions_app.model_server import ModelServer
@@ -71,9 +71,7 @@ def _with(user: str, password: str, url: str) -> str:
 
 def everything_stored() -> str:
     if connection.vendor == "sqlite":
-        path = Path(str(connection.settings_dict["NAME"]))
-        files = [path, *path.parent.glob(f"{path.name}-wal")]
-        return "".join(file.read_bytes().decode("latin-1") for file in files)
+        return database_files.read_all().decode("latin-1")
     with connection.cursor() as cursor:
         rows = []
         for table in connection.introspection.table_names(cursor):

@@ -38,6 +38,7 @@ from sessions_app.privacy import confirmation, forgetting, sqlite_vacuum
 from sessions_app.privacy.forgetting import Answer, Outcome
 from sessions_app.receiving import watermarks
 from sessions_app.turns import lifecycle
+from tests import database_files
 from tests.identity import pairs
 from tests.sessions_app import browsing
 from tests.sessions_app.racing import at_once
@@ -107,9 +108,7 @@ def two() -> None:
 def everything() -> bytes:
     """All bytes that the database has: its files, or a dump."""
     if connection.vendor == "sqlite":
-        name = Path(str(connection.settings_dict["NAME"]))
-        files = (name, name.with_name(name.name + "-wal"))
-        return b"".join(file.read_bytes() for file in files if file.exists())
+        return database_files.read_all()
     these = connection.settings_dict
     command = ["pg_dump", "-h", these["HOST"], "-p", str(these["PORT"] or 5432), "-U", these["USER"], these["NAME"]]
     environment = os.environ | {"PGPASSWORD": these["PASSWORD"] or ""}
