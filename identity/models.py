@@ -363,7 +363,7 @@ class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
         """Delete those of the `most` oldest rows that are older. Returns how many. For flows.retention only."""
         oldest = list(self.order_by("pk").values_list("pk", flat=True)[:most])
         due = self.filter(pk__in=oldest, at__lt=clock.seconds_from_now(-seconds))
-        return due._raw_delete(self.db) or 0  # noqa: SLF001 - this class forbids the other one; None is none
+        return due._raw_delete(self.db) or 0  # noqa: SLF001 - `delete` is forbidden above
 
 
 class AuditEvent(models.Model):

@@ -37,7 +37,7 @@ class Tool:
 MAX_LISTED = 5000
 
 
-class BoundedPaginator(Paginator):  # type: ignore[type-arg]
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic in the stubs alone
     """Counts at most MAX_LISTED rows: counting a whole table means reading it."""
 
     @cached_property

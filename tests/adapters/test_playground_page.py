@@ -127,7 +127,7 @@ def test_it_clears_what_the_played_people_said() -> None:
     assert not watching.is_known(ALICE)
     assert not Conversation.objects.exists()
     assert [model.objects.count() for model in (BotProfile, AuditEvent, LiveEvent)] == [1, 1, 1]
-    assert receiver_leases.renew("key", "owner")  # or the bots would connect anew, and miss what is said meanwhile
+    assert receiver_leases.renew("key", "owner")  # else the bots would reconnect, and miss messages in between
 
 
 @override_settings(**TOKENS)
