@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
 import subprocess
-import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from tests import zygote
 from tests.botos_project.test_settings import KEY, PROJECT
 
 MANUAL = PROJECT / "docs" / "reference" / "configuration-mistakes.md"
@@ -24,6 +24,7 @@ SCRIPT = (
     "import botos_project.setup; from adapters.botos import BotOS; BotOS(platforms=['telegram', 'discord']).run()",
 )
 PAGES = ("-m", "uvicorn", "botos_project.asgi:application")
+PATIENCE = 60.0  # seconds until a program counts as one that started
 
 
 @dataclass
@@ -95,20 +96,18 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]
     (folder / "twice.env").write_text(f"SECRET_KEY={KEY}\nSECRET_KEY=\n")
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         taken = server.getsockname()[1]
-        first = {"program": MIGRATE, "environment": environment(folder, {})}
-        asked = [{"program": one.program, "environment": environment(folder, one.values, taken)} for one in MISTAKES]
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.botos_project.zygote"],
-            input=json.dumps([first, *asked]),
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
-    answers = [(status, _general(text, folder, taken)) for status, text in json.loads(done.stdout)]
-    assert answers[0] == (0, "")
-    return {one.what: answer for one, answer in zip(MISTAKES, answers[1:], strict=True)}
+        assert _told_by(MIGRATE, environment(folder, {})) == (0, "")
+        answers = {one.what: _told_by(one.program, environment(folder, one.values, taken)) for one in MISTAKES}
+    return {what: (status, _general(text, folder, taken)) for what, (status, text) in answers.items()}
+
+
+def _told_by(program: Sequence[str], values: dict[str, str]) -> tuple[int, str]:
+    """The status and what stood on stderr. A program that starts in spite of the mistake is stopped."""
+    try:
+        done = zygote.run(program, environment=values, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return 0, f"it did not end within {PATIENCE:.0f} s"
+    return done.returncode, done.stderr
 
 
 def environment(folder: Path, values: dict[str, str], taken: int = 0) -> dict[str, str]:
