@@ -115,6 +115,7 @@ def run(
             status = process.wait(timeout)
         finally:
             process.kill()
+            process.wait()
         output.seek(0)
         errors.seek(0)
         done = subprocess.CompletedProcess([str(word) for word in program], status, output.read(), errors.read())

@@ -19,7 +19,6 @@ SETTINGS = {
     "BOTOS_TURN_SECONDS": "4",
     "BOTOS_LEASE_SECONDS": "4",
     "BOTOS_DRAIN_SECONDS": "1",
-    "FAULTS_BUSY": "6",
 }
 REMAINS = "SELECT what, platform, count FROM sessions_app_tally WHERE what IN ('left behind', 'interrupted')"
 STATE = "SELECT status, starts, failures FROM sessions_app_inboundevent WHERE text = '{}'"
