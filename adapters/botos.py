@@ -16,7 +16,7 @@ from adapters.aio import in_background
 from adapters.protocols import PlatformAdapter
 from adapters.runtime import health, housekeeping
 from adapters.runtime.bot_inbox import BotInbox
-from adapters.runtime.delivery_worker import Courier
+from adapters.runtime.delivery_worker import DeliveryWorker
 from adapters.runtime.polling_lease import PollingLease
 from adapters.runtime.services import configured_agent, services_of
 from adapters.runtime.supervisor import Health, State, Supervisor
@@ -105,7 +105,7 @@ class Bot:
         address = Address(self.platform, str(chat_id), thread_id)
         await db.call(outbox_queue.queue, address, text, limit=registry.get(self.platform).text_limit)
         if self._botos is not None:
-            self._botos.courier.wake()
+            self._botos.delivery_worker.wake()
 
 
 class BotOS:
@@ -130,10 +130,10 @@ class BotOS:
         self.identity_resolver = identity_resolver
         self._serves = tuple(serves)
         self._workers = settings.BOTOS_WORKERS if workers is None else workers
-        self._doorbell: redis_wakeups.Doorbell | None = None
+        self._notifier: redis_wakeups.Notifier | None = None
         self._bots: dict[str, Bot] = {}
         self._supervisors: dict[str, Supervisor] = {}
-        self.courier = Courier(self._adapters_that_are_up)
+        self.delivery_worker = DeliveryWorker(self._adapters_that_are_up)
         self._stop = asyncio.Event()
         self._stopped = asyncio.Event()
         self._stopped.set()
@@ -196,37 +196,37 @@ class BotOS:
         What is under way then is finished first.
         """
         self._stopped.clear()
-        self._doorbell = redis_wakeups.Doorbell(settings.REDIS_URL) if settings.REDIS_URL else None
+        self._notifier = redis_wakeups.Notifier(settings.REDIS_URL) if settings.REDIS_URL else None
         self.pool = self._build_pool()
         health.watch(self.health)
         try:
             async with counters.kept():
                 await self._serve(self._stop)
         finally:
-            if self._doorbell:
-                await asyncio.to_thread(self._doorbell.close)
+            if self._notifier:
+                await asyncio.to_thread(self._notifier.close)
             self._stop.clear()
             self._stopped.set()
 
     def _build_pool(self) -> TurnPool | redis_wakeups.Elsewhere:
-        if self._doorbell is None:
-            return TurnPool(self._services(), size=self._workers, on_outgoing=self.courier.wake)
+        if self._notifier is None:
+            return TurnPool(self._services(), size=self._workers, on_outgoing=self.delivery_worker.wake)
         if not self._workers:
-            return redis_wakeups.Elsewhere(self._doorbell)
+            return redis_wakeups.Elsewhere(self._notifier)
         return TurnPool(self._services(), size=self._workers, on_outgoing=self._wake_all, is_shared=True)
 
     def _wake_all(self) -> None:
         """Some other process may have the connection."""
-        self.courier.wake()
-        if self._doorbell:
-            self._doorbell.ring_for_couriers()
+        self.delivery_worker.wake()
+        if self._notifier:
+            self._notifier.notify_delivery_workers()
 
     async def _serve(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then end in the order in which messages flow: turns, deliveries, connections."""
         stop_sending, stop_connecting = asyncio.Event(), asyncio.Event()
         for bot in self._bots.values():
             self._supervisors[bot.platform] = Supervisor(
-                bot.platform, bot.build_adapter, lease=bot.lease(), on_change=self.courier.wake
+                bot.platform, bot.build_adapter, lease=bot.lease(), on_change=self.delivery_worker.wake
             )
         async with AsyncExitStack() as ending:  # what is entered first ends last, also where agents end the process
             connections = [
@@ -238,22 +238,22 @@ class BotOS:
             ending.push_async_callback(_disconnect, connections)
             ending.callback(stop_connecting.set)
 
-            sending = asyncio.create_task(self.courier.run(stop_sending))
+            sending = asyncio.create_task(self.delivery_worker.run(stop_sending))
             ending.push_async_callback(lambda: sending)
             ending.callback(stop_sending.set)
 
             ending.push_async_callback(db.drain)
-            await ending.enter_async_context(in_background(housekeeping.keep(self.courier.wake)))
+            await ending.enter_async_context(in_background(housekeeping.keep(self.delivery_worker.wake)))
             await ending.enter_async_context(in_background(health.keep_writing()))
             if settings.REDIS_URL:
                 await ending.enter_async_context(
-                    in_background(redis_wakeups.listen(settings.REDIS_URL, self.courier.wake))
+                    in_background(redis_wakeups.listen(settings.REDIS_URL, self.delivery_worker.wake))
                 )
             ending.enter_context(local_wakeups.answered_by(self.pool.notify, self._wake_all))
             await self.pool.run(stop)
 
     def _inbox_of(self, bot: Bot, supervisor: Supervisor) -> BotInbox:
-        notify, wake = self.pool.notify, self.courier.wake
+        notify, wake = self.pool.notify, self.delivery_worker.wake
         return BotInbox(bot.platform, bot.identity_resolver, supervisor, on_turn=notify, on_outgoing=wake)
 
     def _stop_without(self, connections: list[asyncio.Task[None]]) -> None:

@@ -42,13 +42,13 @@ def take(heard: InboundMessage | MessageEdit | None) -> None:
         if isinstance(heard, MessageEdit):
             inbox.edit(heard)
         elif heard is not None:
-            _ring(inbox.receive(heard, resolver=import_string(settings.BOTOS_RESOLVER)()))
+            _notify(inbox.receive(heard, resolver=import_string(settings.BOTOS_RESOLVER)()))
     except Unacceptable as error:
         log.warning("a message from a webhook was refused: %s", error)
 
 
-def _ring(conversation_id: int | None) -> None:
+def _notify(conversation_id: int | None) -> None:
     if conversation_id is None:
-        local_wakeups.ring_for_couriers()
+        local_wakeups.notify_delivery_workers()
     else:
-        local_wakeups.ring(conversation_id)
+        local_wakeups.notify(conversation_id)

@@ -1,7 +1,7 @@
 """What platforms call: what they tell is stored before they are answered 200, so that they repeat what is not.
 
 A call is known by its secret or its signature; no browser comes here, and no cookie counts. Whether this process runs
-the bots does not matter: what waits is rung for.
+the bots does not matter: workers are notified of what waits.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ RETRY_SECONDS = 1.0  # between attempts to store an outcome
 LAST_CALLS = 4.0  # seconds that running calls have to end when the process stops
 
 
-class Courier:
+class DeliveryWorker:
     """Sends due deliveries through `adapters()`, the adapters that are up, by platform, in order for each address."""
 
     def __init__(self, adapters: Callable[[], Mapping[str, PlatformAdapter]]) -> None:

@@ -58,9 +58,9 @@ class TurnWorker(SimpleWorker):
         loop, stop, is_over = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        doorbell = redis_wakeups.Doorbell(settings.REDIS_URL)
+        notifier = redis_wakeups.Notifier(settings.REDIS_URL)
         services, size = configured_services(), settings.BOTOS_WORKERS
-        pool = TurnPool(services, size=size, on_outgoing=doorbell.ring_for_couriers, is_shared=True)
+        pool = TurnPool(services, size=size, on_outgoing=notifier.notify_delivery_workers, is_shared=True)
         end = partial(loop.call_soon_threadsafe, stop.set)
 
         def notify(conversation_id: int) -> None:
@@ -76,7 +76,7 @@ class TurnWorker(SimpleWorker):
         finally:
             is_over.set()
             await asyncio.to_thread(listener.join, GOODBYE_SECONDS)
-            await asyncio.to_thread(doorbell.close)
+            await asyncio.to_thread(notifier.close)
 
     def _listen(
         self, notify: Callable[[int], object], end: Callable[[], object], is_over: threading.Event, burst: bool

@@ -26,28 +26,28 @@ class _Listener:
 _listeners: list[_Listener] = []
 
 
-def ring(conversation_id: int) -> None:
+def notify(conversation_id: int) -> None:
     """Notify workers that something waits in this conversation, from any thread. Call it after the commit."""
     for listener in _listeners.copy():
         with suppress(RuntimeError):  # that loop is closed
             listener.notify(conversation_id)
     if not _listeners and settings.REDIS_URL:
-        _elsewhere().ring_for(conversation_id)
+        _elsewhere().notify(conversation_id)
 
 
-def ring_for_couriers() -> None:
-    """Notify delivery workers that a delivery was queued. The rest is as with `ring`."""
+def notify_delivery_workers() -> None:
+    """Notify delivery workers that a delivery was queued. The rest is as with `notify`."""
     for listener in _listeners.copy():
         with suppress(RuntimeError):
             listener.send()
     if not _listeners and settings.REDIS_URL:
-        _elsewhere().ring_for_couriers()
+        _elsewhere().notify_delivery_workers()
 
 
 @functools.cache
-def _elsewhere() -> redis_wakeups.Doorbell:
+def _elsewhere() -> redis_wakeups.Notifier:
     """One for the process, created late, as its thread would not survive a fork."""
-    return redis_wakeups.Doorbell(settings.REDIS_URL)
+    return redis_wakeups.Notifier(settings.REDIS_URL)
 
 
 @contextmanager

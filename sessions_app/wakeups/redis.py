@@ -27,8 +27,8 @@ OUTGOING = "botos.outgoing"  # the channel that notifies delivery workers
 CONNECT_SECONDS = 0.2
 ANSWER_SECONDS = 1.0
 REST_SECONDS = 1.0  # before the next attempt, after Redis was out of reach
-UNHEARD_SECONDS = 60  # after which a job that no worker took is dropped
-MAX_RINGING = 10_000  # with so many untaken jobs there is no worker, and more of them only fill Redis
+UNTAKEN_SECONDS = 60  # after which a job that no worker took is dropped
+MAX_WAITING = 10_000  # with so many untaken jobs there is no worker, and more of them only fill Redis
 
 
 def hear(conversation_id: int) -> None:
@@ -36,7 +36,7 @@ def hear(conversation_id: int) -> None:
     raise RuntimeError("only `manage.py rqworker turns` takes these jobs: RQ's own workers have no pool")
 
 
-class Doorbell:
+class Notifier:
     """Sends notifications from any thread without waiting. One thread talks to Redis, and pauses while it is away."""
 
     def __init__(self, url: str) -> None:
@@ -45,41 +45,41 @@ class Doorbell:
         self._conversations: dict[int, None] = {}
         self._is_outgoing = False
         self._lock = threading.Lock()
-        self._rung = threading.Event()
+        self._wake = threading.Event()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="doorbell", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="notifier", daemon=True)
         self._thread.start()
 
-    def ring_for(self, conversation_id: int) -> None:
+    def notify(self, conversation_id: int) -> None:
         """Notify workers that something waits in this conversation. Call it after the commit."""
         with self._lock:
-            if len(self._conversations) < MAX_RINGING:
+            if len(self._conversations) < MAX_WAITING:
                 self._conversations[conversation_id] = None
-        self._rung.set()
+        self._wake.set()
 
-    def ring_for_couriers(self) -> None:
+    def notify_delivery_workers(self) -> None:
         """Notify delivery workers that a delivery was queued."""
         self._is_outgoing = True
-        self._rung.set()
+        self._wake.set()
 
     def close(self) -> None:
         """Send what is left, if Redis is there."""
         self._closed.set()
-        self._rung.set()
+        self._wake.set()
         self._thread.join(CONNECT_SECONDS + ANSWER_SECONDS)
         self._redis.close()
 
     def _work(self) -> None:
         while not self._closed.is_set():
-            self._rung.wait()
-            self._rung.clear()
+            self._wake.wait()
+            self._wake.clear()
             with self._lock:
                 waiting, self._conversations = self._conversations, {}
             is_outgoing, self._is_outgoing = self._is_outgoing, False
             try:
                 if is_outgoing:
                     self._redis.publish(OUTGOING, "")
-                if waiting and self._queue.count < MAX_RINGING:
+                if waiting and self._queue.count < MAX_WAITING:
                     self._queue.enqueue_many([_job_of(conversation_id) for conversation_id in waiting])
             except (RedisError, OSError) as error:
                 log.warning("Redis cannot be reached (%s); sweeps find what waits", type(error).__name__)
@@ -87,7 +87,7 @@ class Doorbell:
 
 
 def _job_of(conversation_id: int) -> Any:
-    return Queue.prepare_data(HEAR, (conversation_id,), ttl=UNHEARD_SECONDS, description="bell")
+    return Queue.prepare_data(HEAR, (conversation_id,), ttl=UNTAKEN_SECONDS, description="wake-up")
 
 
 def connect(url: str) -> Redis:
@@ -99,12 +99,12 @@ def connect(url: str) -> Redis:
 class Elsewhere:
     """Takes the place of a pool where other processes answer: it only notifies them."""
 
-    def __init__(self, doorbell: Doorbell) -> None:
-        self._doorbell = doorbell
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
 
     def notify(self, conversation_id: int) -> None:
         """Notify the workers that something waits in this conversation."""
-        self._doorbell.ring_for(conversation_id)
+        self._notifier.notify(conversation_id)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Wait for `stop`: no turn runs here."""

@@ -109,7 +109,7 @@ def _keep(browser: Browser, account: PlatformAccount, text: str, native_key: str
     if is_secret:
         return Answer.SECRET
     live.announce(live.topics(browsers=[browser.pk]), BROWSER_EVENT)
-    transaction.on_commit(partial(local_wakeups.ring, conversation.pk), robust=True)
+    transaction.on_commit(partial(local_wakeups.notify, conversation.pk), robust=True)
     return Answer.SENT
 
 

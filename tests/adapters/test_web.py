@@ -31,7 +31,7 @@ def test_it_is_a_platform_that_needs_nothing() -> None:
 
 
 def test_it_answers_in_the_browser_at_once(settings: Settings) -> None:
-    """Nobody sweeps: the page rings."""
+    """Nobody sweeps: the page notifies."""
     settings.BOTOS_SWEEP_SECONDS = 60.0
     alice = account("alice")
     page = browser_of(alice)

@@ -41,13 +41,13 @@ def webhook(settings: Any) -> None:
 
 
 @pytest.fixture
-def rung() -> Iterator[list[object]]:
-    """For whom the bell rang: a conversation's id, or "send"."""
-    heard: list[object] = []
-    hearer = local_wakeups._Listener(heard.append, lambda: heard.append("send"))
-    local_wakeups._listeners.append(hearer)
-    yield heard
-    local_wakeups._listeners.remove(hearer)
+def notified() -> Iterator[list[object]]:
+    """What workers were notified of: a conversation's id, or "send"."""
+    notified: list[object] = []
+    listener = local_wakeups._Listener(notified.append, lambda: notified.append("send"))
+    local_wakeups._listeners.append(listener)
+    yield notified
+    local_wakeups._listeners.remove(listener)
 
 
 def call(update: object = UPDATE, *, secret: str | None = SECRET, body: bytes | None = None) -> Any:
@@ -58,7 +58,7 @@ def call(update: object = UPDATE, *, secret: str | None = SECRET, body: bytes | 
     return client.post(PATH, given, content_type="application/json", headers=headers)
 
 
-def test_it_stores_a_message_under_the_key_that_polling_gives_it(rung: list[object]) -> None:
+def test_it_stores_a_message_under_the_key_that_polling_gives_it(notified: list[object]) -> None:
     answer = call()
 
     assert (answer.status_code, answer.content) == (200, b"")
@@ -66,10 +66,10 @@ def test_it_stores_a_message_under_the_key_that_polling_gives_it(rung: list[obje
     polled = parse_update(UPDATE, BotIdentity(BOT["id"], BOT["username"]))
     assert isinstance(polled, InboundMessage)
     assert (event.native_key, event.text) == (polled.native_key, "My cat is Tom.")
-    assert rung == [event.conversation_id]
+    assert notified == [event.conversation_id]
 
 
-def test_it_keeps_one_of_an_update_that_is_told_again(rung: list[object]) -> None:
+def test_it_keeps_one_of_an_update_that_is_told_again(notified: list[object]) -> None:
     assert [call().status_code for _ in range(3)] == [200] * 3
 
     assert InboundEvent.objects.count() == 1
@@ -99,12 +99,12 @@ def test_it_takes_an_edit() -> None:
     assert InboundEvent.objects.get().text == "My cat is Tim."
 
 
-def test_it_decides_pairing_text_at_once_and_has_the_answer_sent(rung: list[object]) -> None:
+def test_it_decides_pairing_text_at_once_and_has_the_answer_sent(notified: list[object]) -> None:
     call({"update_id": 43, "message": MESSAGE | {"text": "/link"}})
 
     assert InboundEvent.objects.get().text == ""
     assert OutboundDelivery.objects.exists()
-    assert rung == ["send"]
+    assert notified == ["send"]
 
 
 @pytest.mark.parametrize("secret", [None, "", "wrong", SECRET[:-1], f"{SECRET}x", SECRET.upper(), "é" * 40])
@@ -214,19 +214,21 @@ def test_it_is_where_telegram_is_told_that_it_is() -> None:
     assert resolve(PATH).func is webhooks.telegram
 
 
-def test_it_rings_through_redis_where_no_bot_runs(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
-    rung: list[object] = []
+def test_it_notifies_through_redis_where_no_bot_runs(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    notified: list[object] = []
     settings.REDIS_URL = "redis://127.0.0.1:9/0"
-    bell = type("Bell", (), {"ring_for": rung.append, "ring_for_couriers": lambda: rung.append("send")})
-    monkeypatch.setattr(local_wakeups, "_elsewhere", lambda: bell)
+    notifier = type(
+        "Notifier", (), {"notify": notified.append, "notify_delivery_workers": lambda: notified.append("send")}
+    )
+    monkeypatch.setattr(local_wakeups, "_elsewhere", lambda: notifier)
 
     call()
     call({"update_id": 43, "message": MESSAGE | {"text": "/link"}})
 
-    assert rung == [InboundEvent.objects.earliest("pk").conversation_id, "send"]
+    assert notified == [InboundEvent.objects.earliest("pk").conversation_id, "send"]
 
 
-def test_it_rings_nowhere_without_redis(settings: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_notifies_nobody_without_redis(settings: Any, caplog: pytest.LogCaptureFixture) -> None:
     settings.REDIS_URL = ""
     caplog.set_level(logging.WARNING)
 

@@ -90,10 +90,10 @@ def test_it_takes_numbers_out_of_the_queue_and_leaves_nothing_there(
         queue = Queue(redis_wakeups.QUEUE, connection=raw, serializer=JSONSerializer)
         queue.enqueue_call("os.getcwd")
         queue.enqueue_call(redis_wakeups.HEAR, ("words",))
-        doorbell = redis_wakeups.Doorbell(own_redis.url)
-        doorbell.ring_for(7)
-        doorbell.ring_for(8)
-        doorbell.close()
+        notifier = redis_wakeups.Notifier(own_redis.url)
+        notifier.notify(7)
+        notifier.notify(8)
+        notifier.close()
         try:
             assert TurnWorker([redis_wakeups.QUEUE], connection=raw).work(burst=True)
         finally:

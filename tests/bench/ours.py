@@ -1,4 +1,4 @@
-"""A turn by BotOS: the calls that an adapter, the pool and the courier make, in their order, one after another."""
+"""A turn by BotOS: the calls of an adapter, the pool and the delivery worker, in their order, one after another."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from django.conf import settings
 
 from adapters.protocols import Inbox
-from adapters.runtime.delivery_worker import Courier
+from adapters.runtime.delivery_worker import DeliveryWorker
 from sessions_app import agents, inbox
 from sessions_app.messages import Agent, OutgoingMessage, Turn
 from sessions_app.models import OutboundDelivery
@@ -142,14 +142,14 @@ def _agent(kind: str, gauge: Gauge, seconds: float) -> Agent:
 async def _serve(agent: Agent, waiting: Collection[int]) -> float:
     """Answer what waits, as `runbots` does. When the last delivery was settled, by `time.perf_counter`."""
     adapter, stop = InstantAdapter(len(waiting)), asyncio.Event()
-    courier = Courier(lambda: {adapter.platform: adapter})
+    worker = DeliveryWorker(lambda: {adapter.platform: adapter})
     service = Service(agent, RESOLVER, adapter.text_limit)
-    pool = TurnPool({adapter.platform: service}, size=settings.BOTOS_WORKERS, on_outgoing=courier.wake)
+    pool = TurnPool({adapter.platform: service}, size=settings.BOTOS_WORKERS, on_outgoing=worker.wake)
     for conversation in waiting:
         pool.notify(conversation)
-    jobs = asyncio.gather(pool.run(stop), courier.run(stop))
+    jobs = asyncio.gather(pool.run(stop), worker.run(stop))
     await adapter.done.wait()
-    await courier._outcomes.join()
+    await worker._outcomes.join()
     ended = time.perf_counter()
     await asyncio.sleep(0.1)  # all is quiet
     stop.set()

@@ -98,17 +98,17 @@ def _crowd(environment: dict[str, str], count: int, agent: str, people: int) -> 
 
 
 def _answered(environment: dict[str, str], people: list[str]) -> float:
-    """Seconds from the first bell until every turn is written and its delivery queued. All is stored before."""
+    """Seconds from the first notification until every turn is written and its delivery queued. All is stored before."""
     messages = [stage.message(who, "telegram", next(_keys)) for who in people]
     waiting = _stored(messages)
-    doorbell = redis_wakeups.Doorbell(environment["REDIS_URL"])
+    notifier = redis_wakeups.Notifier(environment["REDIS_URL"])
     began = time.perf_counter()
     for conversation in waiting:
-        doorbell.ring_for(conversation)
+        notifier.notify(conversation)
     while InboundEvent.objects.filter(done_at=None).exists():
         time.sleep(0.02)
     ended = time.perf_counter()
-    doorbell.close()
+    notifier.close()
     assert OutboundDelivery.objects.exists()
     return ended - began
 

@@ -74,9 +74,9 @@ class Session:
         return PlatformAccount.objects.get(platform=platform, platform_user_id=who)
 
     def deliver(self) -> list[str]:
-        """Send what is in line, as a courier does. What people read."""
+        """Send what is in line, as a delivery worker does. What people read."""
         read = []
-        while taken := outbox_queue.claim(owner="courier", platforms=PLATFORMS):
+        while taken := outbox_queue.claim(owner="worker", platforms=PLATFORMS):
             read += [outbox_queue.outgoing(one).text for one in taken]
             outbox_queue.settle([outbox_queue.Sent(one, f"sent-{one.pk}") for one in taken])
         return read

@@ -76,8 +76,8 @@ def closing_worker(worker: Worker) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("platform", CALLED)
-def test_it_answers_from_another_process_when_the_bell_rings(platforms: Platforms, site: Site, platform: str) -> None:
-    """With sweeps so far apart, only bells can have brought the message there; the code is no turn's answer."""
+def test_it_answers_from_another_process_when_it_is_notified(platforms: Platforms, site: Site, platform: str) -> None:
+    """With sweeps so far apart, only notifications can have brought the message there; the code is no turn's answer."""
     alice = Chat(platforms, platform)
     with redis_server() as own_redis:
         told = {"REDIS_URL": own_redis.url, "BOTOS_SWEEP_SECONDS": "600"}

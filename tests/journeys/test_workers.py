@@ -44,8 +44,8 @@ def _end(worker: Worker) -> None:
         worker.terminate()
 
 
-def test_it_answers_in_a_worker_when_the_bell_rings(platforms: Platforms, own_redis: RedisServer) -> None:
-    """With sweeps so far apart, only bells can have brought the message there, and the answer back."""
+def test_it_answers_in_a_worker_when_it_is_notified(platforms: Platforms, own_redis: RedisServer) -> None:
+    """With sweeps so far apart, only notifications can have brought the message there, and the answer back."""
     alice = person("telegram", 1)
     with apart(platforms, own_redis, BOTOS_SWEEP_SECONDS="600"):
         for number in range(3):
@@ -126,14 +126,14 @@ def test_it_answers_a_hundred_people_at_once_in_one_worker(
     waiting = [receive(f"person-{number}", "hello") for number in range(PEOPLE)]
     given = {"REDIS_URL": own_redis.url, "BOTOS_AGENT": f"tests.journeys.agents.{agent}"}
     worker = Worker(**environment(platforms) | given)
-    doorbell = redis_wakeups.Doorbell(own_redis.url)
+    notifier = redis_wakeups.Notifier(own_redis.url)
     for conversation_id in waiting:
         assert conversation_id
-        doorbell.ring_for(conversation_id)
+        notifier.notify(conversation_id)
     try:
         eventually(lambda: OutboundDelivery.objects.filter(text="You are one of 100.").count() == PEOPLE)
     finally:
-        doorbell.close()
+        notifier.close()
         worker.terminate()
 
 

@@ -123,15 +123,15 @@ def test_it_cannot_be_reached_by_an_adapter() -> None:
 def test_it_tells_open_pages_and_workers(
     django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rung: list[int] = []
-    monkeypatch.setattr(local_wakeups, "ring", rung.append)
+    notified: list[int] = []
+    monkeypatch.setattr(local_wakeups, "notify", notified.append)
     alice = account("alice")
     page = browser_of(alice)
 
     with django_capture_on_commit_callbacks(execute=True):
         write(page, alice, "hello")
 
-    assert rung == [conversation_of(alice).pk]
+    assert notified == [conversation_of(alice).pk]
     assert LiveEvent.objects.filter(topic=f"browser:{page.pk}", kind="messages").count() == 1
 
 

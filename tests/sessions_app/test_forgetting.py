@@ -59,9 +59,9 @@ def asked(who: str = "zaphod", platform: str = "telegram") -> ForgetRequest:
 
 
 def deliver(*platforms: str) -> list[str]:
-    """Send what is in line for these platforms, or all, as a courier does. What people read."""
+    """Send what is in line for these platforms, or all, as a delivery worker does. What people read."""
     read = []
-    while taken := outbox_queue.claim(owner="courier", platforms=platforms or PLATFORMS):
+    while taken := outbox_queue.claim(owner="worker", platforms=platforms or PLATFORMS):
         read += [outbox_queue.outgoing(one).text for one in taken]
         outbox_queue.settle([outbox_queue.Sent(one, f"sent-{one.pk}") for one in taken])
     return read
@@ -308,7 +308,7 @@ def test_it_forgets_nobody_who_could_not_be_warned(two: None) -> None:
 def test_it_forgets_nobody_whose_warning_came_to_nothing(two: None) -> None:
     deliver()
     request = asked()
-    for warning in outbox_queue.claim(owner="courier", platforms=["discord"]):
+    for warning in outbox_queue.claim(owner="worker", platforms=["discord"]):
         outbox_queue.settle([outbox_queue.Failed(warning, "blocked by the user", permanent=True)])
 
     answer = forgetting.confirm(account=account(), number=confirmation.number_of(request))

@@ -30,11 +30,11 @@ def texts(deliveries: Iterable[OutboundDelivery]) -> list[str]:
     return [delivery.text for delivery in deliveries]
 
 
-def claim(owner: str = "courier") -> list[OutboundDelivery]:
+def claim(owner: str = "worker") -> list[OutboundDelivery]:
     return outbox_queue.claim(owner=owner, platforms=PLATFORMS)
 
 
-def claim_one(owner: str = "courier") -> OutboundDelivery:
+def claim_one(owner: str = "worker") -> OutboundDelivery:
     (delivery,) = claim(owner)
     return delivery
 
@@ -218,7 +218,7 @@ def test_it_takes_threads_and_platforms_for_addresses_of_their_own() -> None:
 def test_it_leaves_platforms_alone_that_are_not_up() -> None:
     outbox_queue.queue(ALICE, "one")
 
-    assert outbox_queue.claim(owner="courier", platforms=["slack"]) == []
+    assert outbox_queue.claim(owner="worker", platforms=["slack"]) == []
 
 
 @pytest.mark.django_db
@@ -323,10 +323,10 @@ def test_it_tells_a_repeat_that_a_dead_letter_before_it_was_sent_behind_it() -> 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("late", [Sent, Failed])
-@pytest.mark.parametrize("other", ["courier", "other"])
+@pytest.mark.parametrize("other", ["worker", "other"])
 def test_it_ignores_a_sender_that_comes_late(still: StillClock, late: Callable[..., Sent | Failed], other: str) -> None:
     outbox_queue.queue(ALICE, "one")
-    vanished = claim_one("courier")
+    vanished = claim_one("worker")
     still.move(settings.BOTOS_SEND_SECONDS)
     second = claim_one(other)
 
@@ -467,7 +467,7 @@ def test_it_never_hands_a_delivery_to_two() -> None:
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=work, args=(f"courier-{number}",)) for number in range(4)]
+    threads = [threading.Thread(target=work, args=(f"worker-{number}",)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

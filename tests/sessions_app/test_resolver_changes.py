@@ -160,7 +160,7 @@ def test_its_report_is_of_what_is_forgotten() -> None:
     mine, warned, unwarned = PlatformAccount.objects.order_by("pk")
     request = forgetting.ask(account=mine)
     assert request
-    while taken := outbox_queue.claim(owner="courier", platforms=PLATFORMS):
+    while taken := outbox_queue.claim(owner="worker", platforms=PLATFORMS):
         outbox_queue.settle([outbox_queue.Sent(one, f"sent-{one.pk}") for one in taken])
     before = forget_report.look([mine]).before()
 

@@ -469,7 +469,7 @@ def test_it_forgets_after_the_number_that_the_chat_was_sent(alice: Client, monke
 
 
 def warn_others() -> None:
-    """As a courier does."""
+    """As a delivery worker does."""
     warnings = OutboundDelivery.objects.filter(template="forget_asked")
     assert warnings.update(status="sent", settled_at=clock.now()) == 1
 

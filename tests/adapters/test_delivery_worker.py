@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import OperationalError
 
 from adapters.protocols import DeliveryError, Inbox
-from adapters.runtime.delivery_worker import MAX_PAUSE, Courier, moment
+from adapters.runtime.delivery_worker import MAX_PAUSE, DeliveryWorker, moment
 from identity import notices
 from identity.models import PlatformAccount
 from identity.notices import Template
@@ -54,12 +54,12 @@ class Platform:
 
 
 def deliver(*platforms: Platform, until: threading.Event | None = None) -> None:
-    """Let a courier take what is queued, until each platform was called (or `until` is set), and let it end."""
+    """Let a delivery worker take what is queued, until each platform was called (or `until` is set), and let it end."""
 
     async def scene() -> None:
         stop = asyncio.Event()
-        courier = Courier(lambda: {platform.platform: platform for platform in platforms})
-        running = asyncio.create_task(courier.run(stop))
+        worker = DeliveryWorker(lambda: {platform.platform: platform for platform in platforms})
+        running = asyncio.create_task(worker.run(stop))
         for platform in () if until else platforms:
             await asyncio.wait_for(platform.called.wait(), 10)
         if until:
@@ -145,7 +145,7 @@ def test_it_calls_nothing_a_repeat_that_had_no_words_to_send(monkeypatch: pytest
 
 
 def test_it_does_not_send_again_what_it_could_not_write_down_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The database is away until the lease has run out, and when it is back the courier looks for work at once."""
+    """The database is away until the lease has run out, and when it is back, the worker looks for work at once."""
     outbox_queue.queue(Address("telegram", "1"), "hello")
     still, looked = StillClock().put_in_place(monkeypatch), threading.Event()
     settle, claim, ran_out = (
@@ -179,7 +179,7 @@ def test_it_does_not_send_again_what_it_could_not_write_down_in_time(monkeypatch
 
 @dataclass
 class Standstill:
-    """A courier stands still for a whole lease, right behind its claim. `meanwhile` happens then."""
+    """A delivery worker stands still for a whole lease, right behind its claim. `meanwhile` happens then."""
 
     still: StillClock
     meanwhile: Callable[[], None] = lambda: None
