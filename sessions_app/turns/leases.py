@@ -64,7 +64,7 @@ class Claim:
 class Claimed:
     """The claims that could be had, and the ids of conversations without one.
 
-    busy: the lane is held. again: ask once more. put_off: ask when the suspect's turn has ended.
+    busy: the lane is held. again: ask once more. put_off: ask when the turn with a message that crashed before ends.
     """
 
     claims: tuple[Claim, ...] = ()
@@ -110,12 +110,12 @@ def overdue() -> QuerySet[InboundEvent]:
 
 @transaction.atomic
 def claim(
-    conversation_ids: Collection[int], *, owner: str, platforms: Collection[str], has_suspect: bool = False
+    conversation_ids: Collection[int], *, owner: str, platforms: Collection[str], has_crashed_before: bool = False
 ) -> Claimed:
     """Lease the lanes of these conversations to `owner`, each with the first turn that waits there.
 
-    platforms: those that the caller can answer on. has_suspect: whether the caller works on a suspect already. The
-    starts are counted in this transaction, so that they are on disk before an agent is called.
+    platforms: those that the caller can answer on. has_crashed_before: whether the caller works on a message that
+    crashed before. The starts are counted in this transaction, so that they are on disk before an agent is called.
     """
     asked = _lock_lanes(conversation_ids)
     free = _free_among(asked)
@@ -125,7 +125,7 @@ def claim(
     # Locked until the commit, so that an edit comes either before the words are taken or after.
     locked = waiting.select_related("conversation", "account").select_for_update(of=("self",)).order_by("id")
     events = list(locked[:limit])
-    planned = plan(free, events, is_cut_short=len(events) == limit, has_suspect=has_suspect)
+    planned = plan(free, events, is_cut_short=len(events) == limit, has_crashed_before=has_crashed_before)
     leases = _take({lane: turn[0].conversation for lane, turn in planned.turns.items()}, owner)
     started = [event.pk for lane in leases for event in planned.turns[lane]]
     InboundEvent.objects.filter(pk__in=started).update(starts=F("starts") + 1)
@@ -161,7 +161,7 @@ class Plan:
     """Which lanes to lease.
 
     turns: the events of one turn, by lane. more: lanes where events may wait behind that turn. again: free lanes whose
-    events were cut off. put_off: lanes that wait for the turn of a suspect.
+    events were cut off. put_off: lanes that wait until a turn with a message that crashed before ends.
     """
 
     turns: Mapping[LaneKey, list[InboundEvent]]
@@ -170,20 +170,22 @@ class Plan:
     put_off: Collection[LaneKey]
 
 
-def plan(lanes: Collection[LaneKey], events: Iterable[InboundEvent], *, is_cut_short: bool, has_suspect: bool) -> Plan:
+def plan(
+    lanes: Collection[LaneKey], events: Iterable[InboundEvent], *, is_cut_short: bool, has_crashed_before: bool
+) -> Plan:
     """Decide which of these free lanes to lease, for which turn each.
 
     events: what waits in them, oldest first. is_cut_short: whether there may be more, since the flood of one lane may
-    leave no room for the events of others. At most one turn is a suspect, and none with `has_suspect`: when that turn
-    ends the process, its message is known, and no other is quarantined with it.
+    leave no room for the events of others. At most one turn has a message that crashed before, and none with
+    `has_crashed_before`: when that turn ends the process, its message is known, and no other is quarantined with it.
     """
     lane_of = {pk: lane for lane in lanes for pk in lane.together}
     waiting: dict[LaneKey, list[InboundEvent]] = defaultdict(list)
     for event in events:
         waiting[lane_of[event.conversation_id]].append(event)
     turns = {lane: _first_turn(queue) for lane, queue in waiting.items()}
-    suspects = [lane for lane, turn in turns.items() if _crashed_before(turn[0])]
-    put_off = suspects[0 if has_suspect else 1 :]
+    crashed = [lane for lane, turn in turns.items() if _crashed_before(turn[0])]
+    put_off = crashed[0 if has_crashed_before else 1 :]
     return Plan(
         turns={lane: turn for lane, turn in turns.items() if lane not in put_off},
         more=[lane for lane, queue in waiting.items() if is_cut_short or len(queue) > len(turns[lane])],

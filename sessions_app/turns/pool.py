@@ -72,8 +72,8 @@ class TurnPool:
         self._hints: dict[int, None] = {}  # conversation ids, in order of arrival
         self._asked: Collection[int] = ()  # hints that are being claimed
         self._refused: set[int] = set()  # hints whose lane was held
-        self._put_off: set[int] = set()  # hints that wait for the suspect's turn to end
-        self._suspects: set[int] = set()  # at most one: the turn of a message that may have crashed a process
+        self._put_off: set[int] = set()  # hints that wait until the turn in `_crashed_before` ends
+        self._crashed_before: set[int] = set()  # at most one: the turn of a message that may have crashed a process
         self._wake = asyncio.Event()
         self._turns: set[asyncio.Task[None]] = set()
         self._blameless: list[Claim] = []  # turns that failed for a reason other than their message
@@ -143,11 +143,11 @@ class TurnPool:
                 asked,
                 owner=self.owner,
                 platforms=self._services.keys(),
-                has_suspect=bool(self._suspects),
+                has_crashed_before=bool(self._crashed_before),
             )
         except Exception:
             log.exception("claim lanes failed; the next sweep tries again")
-        self._suspects.update(id(claim) for claim in claimed.claims if claim.crashed_before)
+        self._crashed_before.update(id(claim) for claim in claimed.claims if claim.crashed_before)
         for claim in claimed.claims:
             turn = asyncio.create_task(self._work(claim))
             self._turns.add(turn)
@@ -218,8 +218,8 @@ class TurnPool:
             together.update(claim.lease.together)
         elif claim.more:
             together.add(claim.lease.conversation.pk)
-        if id(claim) in self._suspects:
-            self._suspects.discard(id(claim))
+        if id(claim) in self._crashed_before:
+            self._crashed_before.discard(id(claim))
             together |= self._put_off
             self._put_off.clear()
         for conversation_id in together:

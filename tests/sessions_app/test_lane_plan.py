@@ -11,7 +11,7 @@ from sessions_app.turns import leases
 from sessions_app.turns.leases import LaneKey, Plan
 
 COMMAND = InboundEvent.Kind.COMMAND
-SUSPECT = {"starts": CRASHES_BEFORE_QUARANTINE - 1}
+CRASHED = {"starts": CRASHES_BEFORE_QUARANTINE - 1}
 ALICE, BOB, CAROL = LaneKey(1, (10, 11)), LaneKey(2, (20,)), LaneKey(None, (30,))
 
 
@@ -19,8 +19,8 @@ def event(pk: int, conversation: int, **fields: Any) -> InboundEvent:
     return InboundEvent(**{"pk": pk, "conversation_id": conversation, "account_id": conversation, **fields})
 
 
-def plan(*events: InboundEvent, is_cut_short: bool = False, has_suspect: bool = False) -> Plan:
-    return leases.plan([ALICE, BOB, CAROL], events, is_cut_short=is_cut_short, has_suspect=has_suspect)
+def plan(*events: InboundEvent, is_cut_short: bool = False, has_crashed_before: bool = False) -> Plan:
+    return leases.plan([ALICE, BOB, CAROL], events, is_cut_short=is_cut_short, has_crashed_before=has_crashed_before)
 
 
 def turns(planned: Plan) -> dict[LaneKey, list[int]]:
@@ -60,21 +60,24 @@ def test_it_takes_one_turn_of_each_lane() -> None:
 
 
 @pytest.mark.parametrize(
-    ("has_suspect", "taken", "put_off"), [(False, {BOB: [1], CAROL: [3]}, [ALICE]), (True, {CAROL: [3]}, [BOB, ALICE])]
+    ("has_crashed_before", "taken", "put_off"),
+    [(False, {BOB: [1], CAROL: [3]}, [ALICE]), (True, {CAROL: [3]}, [BOB, ALICE])],
 )
-def test_it_takes_one_suspect_at_a_time(
-    has_suspect: bool, taken: dict[LaneKey, list[int]], put_off: list[LaneKey]
+def test_it_takes_one_message_at_a_time_that_crashed_before(
+    has_crashed_before: bool, taken: dict[LaneKey, list[int]], put_off: list[LaneKey]
 ) -> None:
-    planned = plan(event(1, 20, **SUSPECT), event(2, 10, **SUSPECT), event(3, 30), has_suspect=has_suspect)
+    planned = plan(
+        event(1, 20, **CRASHED), event(2, 10, **CRASHED), event(3, 30), has_crashed_before=has_crashed_before
+    )
 
     assert turns(planned) == taken
     assert list(planned.put_off) == put_off
 
 
-def test_it_suspects_no_message_that_the_agent_has_failed_at() -> None:
+def test_it_puts_off_no_message_that_the_agent_has_failed_at() -> None:
     failed = {"starts": CRASHES_BEFORE_QUARANTINE, "failures": 2}
 
-    assert turns(plan(event(1, 10, **failed), has_suspect=True)) == {ALICE: [1]}
+    assert turns(plan(event(1, 10, **failed), has_crashed_before=True)) == {ALICE: [1]}
 
 
 def test_it_asks_again_for_lanes_whose_events_were_cut_off() -> None:

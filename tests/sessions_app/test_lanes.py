@@ -184,24 +184,24 @@ def crash(*conversations: int) -> None:
     Lane.objects.update(lease_until=clock.EPOCH)
 
 
-def test_it_takes_one_suspect_at_a_time_so_that_a_crash_tells_which_it_was() -> None:
-    poison, innocent, fresh = receive("mallory", "poison"), receive("alice", "a"), receive("bob", "b")
-    crash(poison, innocent)
-    crash(poison, innocent)
+def test_it_takes_one_message_at_a_time_that_crashed_before_so_that_a_crash_tells_which_it_was() -> None:
+    harmful, innocent, fresh = receive("mallory", "harmful"), receive("alice", "a"), receive("bob", "b")
+    crash(harmful, innocent)
+    crash(harmful, innocent)
 
-    claimed = ask(poison, innocent, fresh)
-    others = leases.claim([innocent], owner="test", platforms=PLATFORMS, has_suspect=True)
+    claimed = ask(harmful, innocent, fresh)
+    others = leases.claim([innocent], owner="test", platforms=PLATFORMS, has_crashed_before=True)
 
-    assert said(claimed) == [["poison"], ["b"]]
+    assert said(claimed) == [["harmful"], ["b"]]
     assert [claim.crashed_before for claim in claimed.claims] == [True, False]
     assert (claimed.put_off, claimed.busy, claimed.again) == (frozenset([innocent]), frozenset(), frozenset())
     assert (others.claims, others.put_off) == ((), frozenset([innocent]))
     Lane.objects.update(lease_until=clock.EPOCH)
-    assert lifecycle.should_quarantine(claim(poison))
+    assert lifecycle.should_quarantine(claim(harmful))
     assert not lifecycle.should_quarantine(claim(innocent))
 
 
-def test_it_takes_no_message_for_a_suspect_whose_turns_failed_and_did_not_crash() -> None:
+def test_it_puts_off_no_message_whose_turns_failed_and_did_not_crash() -> None:
     alice, bob = receive("alice", "a"), receive("bob", "b")
     for _ in range(3):
         for conversation in (alice, bob):

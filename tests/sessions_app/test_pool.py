@@ -171,7 +171,7 @@ def test_it_answers_what_came_while_the_lane_was_held() -> None:
     assert list(said) == ["one", "re: one", "two", "three", "re: two\nthree"]
 
 
-def test_it_works_on_one_suspect_at_a_time_and_on_others_meanwhile() -> None:
+def test_it_works_on_one_message_at_a_time_that_crashed_before_and_on_others_meanwhile() -> None:
     people = ["alice", "bob", "carol"]
     crashed = [receive(who, "hello") for who in people]
     InboundEvent.objects.update(starts=CRASHES_BEFORE_QUARANTINE - 1)
@@ -203,7 +203,7 @@ def test_it_works_on_one_suspect_at_a_time_and_on_others_meanwhile() -> None:
             await counted.wait_for(4)
         assert agent.most == 1
 
-    with override_settings(BOTOS_SWEEP_SECONDS=3600):  # the end of one suspect's turn must start the next
+    with override_settings(BOTOS_SWEEP_SECONDS=3600):  # the end of one such turn must start the next
         async_to_sync(scene)()
 
     assert OutboundDelivery.objects.filter(text="hello").count() == 4
