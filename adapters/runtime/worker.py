@@ -109,19 +109,19 @@ class TurnWorker(SimpleWorker):
                 with suppress(DequeueTimeout):
                     taken = Queue.dequeue_any(self.queues, timeout, self.connection, serializer=self.serializer)
                     if taken is not None:
-                        self._hear(*taken, notify)
+                        self._handle(*taken, notify)
                     elif burst:
                         break
         finally:
             self.register_death()  # type: ignore[no-untyped-call]
 
-    def _hear(self, job: Job, queue: Queue, notify: Callable[[int], object]) -> None:
+    def _handle(self, job: Job, queue: Queue, notify: Callable[[int], object]) -> None:
         """Notify the pool of a job's conversation, and delete the job.
 
         Only a number is taken from it, as anyone who can write to Redis can name any function.
         """
         with suppress(DeserializationError, TypeError, ValueError, AttributeError):
-            [conversation_id] = job.args if job.func_name == redis_wakeups.HEAR else [None]
+            [conversation_id] = job.args if job.func_name == redis_wakeups.JOB else [None]
             if isinstance(conversation_id, int):
                 notify(conversation_id)
         with self.connection.pipeline() as pipeline:

@@ -33,7 +33,7 @@ MAX_MOVES = 3  # attempts at one turn, if other turns block the agents' loop
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Hear = Callable[[str], object]
+OnText = Callable[[str], object]
 
 
 class AgentError(Exception):
@@ -60,26 +60,28 @@ class AgentsStandStill(AgentError):
     """Too many threads of agents are blocked. Only a new process helps."""
 
 
-async def ask(agent: Agent, turn: Turn, *, limit: float, heard: Hear | None = None, on_own_loop: bool = False) -> str:
+async def ask(
+    agent: Agent, turn: Turn, *, limit: float, on_text: OnText | None = None, on_own_loop: bool = False
+) -> str:
     """The agent's answer to `turn` as clean text, never blank. The session context is set while the agent runs.
 
-    limit: seconds for the whole answer. heard: called on the caller's loop with the whole answer so far, each time that
-    a streamed one grows. on_own_loop: whether the agent runs on the loop of agents, where it blocks nothing else, or on
-    the caller's. An agent that ignores its cancellation is left behind.
+    limit: seconds for the whole answer. on_text: called on the caller's loop with the whole answer so far, each time
+    that a streamed one grows. on_own_loop: whether the agent runs on the loop of agents, where it blocks nothing else,
+    or on the caller's. An agent that ignores its cancellation is left behind.
 
     Raises an `AgentError`: `AgentTimeout`, `EmptyReply`, `AgentMisconfigured`, `AgentsStandStill` or `AgentFailure`. A
     cancellation of the caller passes through.
     """
     for _ in range(MAX_MOVES):
         with suppress(Displaced):
-            return await _ask(agent, turn, limit, heard, on_own_loop)
+            return await _ask(agent, turn, limit, on_text, on_own_loop)
     raise AgentFailure("other agents keep the loop from turning")
 
 
-async def _ask(agent: Agent, turn: Turn, limit: float, heard: Hear | None, on_own_loop: bool) -> str:
+async def _ask(agent: Agent, turn: Turn, limit: float, on_text: OnText | None, on_own_loop: bool) -> str:
     if _rooms.left.is_full("turns"):
         raise AgentError(f"{MAX_LEFT_BEHIND} turns do not end although they were cancelled; no other is started")
-    hear = _relayed(heard, asyncio.get_running_loop()) if heard else None
+    relay = _relayed(on_text, asyncio.get_running_loop()) if on_text else None
 
     async def reply() -> str:
         token = enter(turn.context)
@@ -87,7 +89,7 @@ async def _ask(agent: Agent, turn: Turn, limit: float, heard: Hear | None, on_ow
             answer: object = agent.reply(turn)
             if inspect.isawaitable(answer):  # an async generator is not
                 answer = await answer
-            return await text_of(answer, hear)
+            return await text_of(answer, relay)
         finally:
             clear_session_context(token)
 
@@ -119,22 +121,22 @@ def _text_or_failure(text: str, error: BaseException | None) -> str:
     raise AgentFailure(type(error).__name__) from error
 
 
-def _relayed(heard: Hear, loop: asyncio.AbstractEventLoop) -> Hear:
-    """A function that calls `heard` on its own loop. Its future is done after the call, so that no calls pile up."""
+def _relayed(on_text: OnText, loop: asyncio.AbstractEventLoop) -> OnText:
+    """A function that calls `on_text` on its own loop. Its future is done after the call, so that no calls pile up."""
 
-    def hear(text: str) -> asyncio.Future[object]:
+    def relay(text: str) -> asyncio.Future[object]:
         here = asyncio.get_running_loop()
-        told: asyncio.Future[object] = here.create_future()
+        handled: asyncio.Future[object] = here.create_future()
 
-        def tell() -> None:
-            settle = _outcome(lambda: heard(text))
+        def handle() -> None:
+            settle = _outcome(lambda: on_text(text))
             with suppress(RuntimeError):  # the agents' loop was abandoned and has ended
-                here.call_soon_threadsafe(lambda: told.done() or settle(told))
+                here.call_soon_threadsafe(lambda: handled.done() or settle(handled))
 
-        loop.call_soon_threadsafe(tell)
-        return told
+        loop.call_soon_threadsafe(handle)
+        return handled
 
-    return hear
+    return relay
 
 
 def left_behind() -> Counter[str]:
@@ -142,12 +144,12 @@ def left_behind() -> Counter[str]:
     return _rooms.left.counts()
 
 
-async def text_of(answer: object, heard: Hear | None = None) -> str:
+async def text_of(answer: object, on_text: OnText | None = None) -> str:
     """The text of a `Reply`, a `str` or an async iterator of `str`, stripped. Raises `EmptyReply` if there is none."""
     if isinstance(answer, Reply):
         answer = answer.text
     if isinstance(answer, AsyncIterator):
-        answer = await _joined(answer, heard)
+        answer = await _joined(answer, on_text)
     if answer is None:
         raise EmptyReply("the agent answered None")
     if not isinstance(answer, str):
@@ -155,7 +157,7 @@ async def text_of(answer: object, heard: Hear | None = None) -> str:
     return _visible(answer)
 
 
-async def _joined(pieces: AsyncIterator[str], heard: Hear | None) -> str:
+async def _joined(pieces: AsyncIterator[str], on_text: OnText | None) -> str:
     """The whole text, up to one character too many. An empty piece counts as one character.
 
     Each piece gives other tasks a turn.
@@ -165,10 +167,10 @@ async def _joined(pieces: AsyncIterator[str], heard: Hear | None) -> str:
         async for piece in pieces:
             whole += piece[:room]
             room -= max(1, len(piece))
-            if heard and piece:
-                told = heard(whole)
-                if inspect.isawaitable(told):
-                    await told
+            if on_text and piece:
+                handled = on_text(whole)
+                if inspect.isawaitable(handled):
+                    await handled
             await asyncio.sleep(0)
             if room <= 0:
                 break

@@ -64,7 +64,7 @@ async def following(claim: Claim) -> AsyncIterator[Callable[[str], None]]:
     draft = _Draft(claim)
     writing = asyncio.create_task(draft.keep_writing())
     try:
-        yield draft.hear
+        yield draft.update
     finally:
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
@@ -76,7 +76,7 @@ class _Draft:
         self._text = ""
         self._is_new = asyncio.Event()
 
-    def hear(self, text: str) -> None:
+    def update(self, text: str) -> None:
         self._text = text
         self._is_new.set()
 

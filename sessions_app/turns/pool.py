@@ -249,9 +249,9 @@ class TurnPool:
             _log(logging.INFO, claim, "answered")
             return
         try:
-            async with drafts.following(claim) if service.streams else nullcontext() as heard:
+            async with drafts.following(claim) if service.streams else nullcontext() as on_text:
                 limit = settings.BOTOS_TURN_SECONDS
-                text = await agents.ask(service.agent, turn, limit=limit, heard=heard, on_own_loop=True)
+                text = await agents.ask(service.agent, turn, limit=limit, on_text=on_text, on_own_loop=True)
         finally:
             await db.drain()  # what the agent mirrored is written before its answer
         await self._writer.finish(Answer(claim, text, service.text_limit))

@@ -22,7 +22,7 @@ from rq.serializers import JSONSerializer
 log = logging.getLogger(__name__)
 
 QUEUE = "turns"
-HEAR = f"{__name__}.hear"
+JOB = f"{__name__}.handle"
 OUTGOING = "botos.outgoing"  # the channel that notifies delivery workers
 CONNECT_SECONDS = 0.2
 ANSWER_SECONDS = 1.0
@@ -31,7 +31,7 @@ UNTAKEN_SECONDS = 60  # after which a job that no worker took is dropped
 MAX_WAITING = 10_000  # with so many untaken jobs there is no worker, and more of them only fill Redis
 
 
-def hear(conversation_id: int) -> None:
+def handle(conversation_id: int) -> None:
     """The function that a job names. The workers of BotOS take the number from the job and never call this."""
     raise RuntimeError("only `manage.py rqworker turns` takes these jobs: RQ's own workers have no pool")
 
@@ -87,7 +87,7 @@ class Notifier:
 
 
 def _job_of(conversation_id: int) -> Any:
-    return Queue.prepare_data(HEAR, (conversation_id,), ttl=UNTAKEN_SECONDS, description="wake-up")
+    return Queue.prepare_data(JOB, (conversation_id,), ttl=UNTAKEN_SECONDS, description="wake-up")
 
 
 def connect(url: str) -> Redis:

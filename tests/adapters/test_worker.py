@@ -89,7 +89,7 @@ def test_it_takes_numbers_out_of_the_queue_and_leaves_nothing_there(
     with Redis.from_url(own_redis.url, decode_responses=True) as client, Redis.from_url(own_redis.url) as raw:
         queue = Queue(redis_wakeups.QUEUE, connection=raw, serializer=JSONSerializer)
         queue.enqueue_call("os.getcwd")
-        queue.enqueue_call(redis_wakeups.HEAR, ("words",))
+        queue.enqueue_call(redis_wakeups.JOB, ("words",))
         notifier = redis_wakeups.Notifier(own_redis.url)
         notifier.notify(7)
         notifier.notify(8)

@@ -111,7 +111,7 @@ def test_it_calls_nothing_that_a_job_names(platforms: Platforms, own_redis: Redi
     queue = Queue(redis_wakeups.QUEUE, connection=own_redis._client, serializer=JSONSerializer)
     with apart(platforms, own_redis) as [worker]:
         queue.enqueue("os._exit", 3)
-        queue.enqueue(redis_wakeups.HEAR, "none", on_success=Callback("os.abort"))
+        queue.enqueue(redis_wakeups.JOB, "none", on_success=Callback("os.abort"))
         eventually(lambda: not queue.count and not own_redis._client.llen(queue.intermediate_queue_key))
         platforms.say("telegram", person("telegram", 1), "hello")
         assert platforms.replies("telegram", person("telegram", 1))

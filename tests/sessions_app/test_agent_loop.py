@@ -153,8 +153,8 @@ assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.asyncio
-async def test_it_tells_what_it_hears_on_the_callers_loop() -> None:
-    heard: list[tuple[str, threading.Thread]] = []
+async def test_it_calls_on_text_on_the_callers_loop() -> None:
+    answers: list[tuple[str, threading.Thread]] = []
 
     async def say() -> AsyncIterator[str]:
         for piece in "abc":
@@ -164,12 +164,12 @@ async def test_it_tells_what_it_hears_on_the_callers_loop() -> None:
         Scripted(lambda turn: say()),
         a_turn("Hi"),
         limit=20,
-        heard=lambda so_far: heard.append((so_far, threading.current_thread())),
+        on_text=lambda so_far: answers.append((so_far, threading.current_thread())),
         on_own_loop=True,
     )
 
     assert text == "abc"
-    assert heard == [(so_far, threading.current_thread()) for so_far in ("a", "ab", "abc")]
+    assert answers == [(so_far, threading.current_thread()) for so_far in ("a", "ab", "abc")]
 
 
 @pytest.mark.asyncio

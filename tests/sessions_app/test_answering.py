@@ -73,12 +73,12 @@ async def without_end(piece: str) -> AsyncIterator[str]:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("piece", ["octarine ", "o" * 10 * MAX_ANSWER])
 async def test_it_stops_a_streamed_answer_that_goes_on_and_on(piece: str) -> None:
-    heard: list[str] = []
+    answers: list[str] = []
 
-    cut = await text_of(without_end(piece), heard.append)
+    cut = await text_of(without_end(piece), answers.append)
 
     assert cut.endswith(f"\n\n{texts.CUT_SHORT}")
-    assert len(heard[-1]) == MAX_ANSWER + 1
+    assert len(answers[-1]) == MAX_ANSWER + 1
 
 
 @pytest.mark.asyncio

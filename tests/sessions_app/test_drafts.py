@@ -241,9 +241,9 @@ def follow(claimed: Claim, *texts: str, write: Callable[..., Any], seconds: floa
     monkeypatch.setattr(drafts, "write", write)
 
     async def scene() -> None:
-        async with drafts.following(claimed) as heard:
+        async with drafts.following(claimed) as update:
             for text in texts:
-                heard(text)
+                update(text)
                 await asyncio.sleep(0.01)
             await asyncio.sleep(seconds)
 
@@ -301,12 +301,12 @@ def test_it_writes_what_can_be_stored(
 
 
 @pytest.mark.asyncio
-async def test_it_hears_the_whole_answer_so_far() -> None:
-    heard: list[str] = []
+async def test_it_is_called_with_the_whole_answer_so_far() -> None:
+    answers: list[str] = []
 
-    text = await agents.ask(Pieces("a", "b", "c"), a_turn("hello"), limit=5, heard=heard.append)
+    text = await agents.ask(Pieces("a", "b", "c"), a_turn("hello"), limit=5, on_text=answers.append)
 
-    assert (text, heard) == ("abc", ["a", "ab", "abc"])
+    assert (text, answers) == ("abc", ["a", "ab", "abc"])
 
 
 class Pieces:
