@@ -113,7 +113,7 @@ class BotOS:
 
     agent: answers wherever a bot has none of its own. platforms: names to make bots for. identity_resolver: for every
     bot that has none. serves: platforms whose waiting messages are answered here although another process connects to
-    them. workers: turns at once, BOTOS_WORKERS unless given; with 0 other processes answer, which are told by Redis.
+    them. workers: turns at once, BOTOS_WORKERS unless given; with 0 other processes answer, notified through Redis.
     """
 
     def __init__(

@@ -36,13 +36,13 @@ def body_of(request: HttpRequest) -> bytes:
     return body
 
 
-def take(heard: InboundMessage | MessageEdit | None) -> None:
-    """Store what was heard, and tell those who work. Durable on return; whatever the database raises means: not."""
+def take(event: InboundMessage | MessageEdit | None) -> None:
+    """Store the event, durably on return, and notify the workers. A database error means that it is not stored."""
     try:
-        if isinstance(heard, MessageEdit):
-            inbox.edit(heard)
-        elif heard is not None:
-            _notify(inbox.receive(heard, resolver=import_string(settings.BOTOS_RESOLVER)()))
+        if isinstance(event, MessageEdit):
+            inbox.edit(event)
+        elif event is not None:
+            _notify(inbox.receive(event, resolver=import_string(settings.BOTOS_RESOLVER)()))
     except Unacceptable as error:
         log.warning("a message from a webhook was refused: %s", error)
 

@@ -37,7 +37,7 @@ def telegram(request: HttpRequest) -> HttpResponse:
     if not constant_time_compare(request.headers.get(SECRET_HEADER, ""), settings.TELEGRAM_WEBHOOK_SECRET):
         return HttpResponseForbidden()
     try:
-        return _answer(_hear(_update_in(body_of(request))))
+        return _answer(_handle(_update_in(body_of(request))))
     except Refused as refused:
         return refused.answer()
     except Exception as error:  # noqa: BLE001 - whatever it is, Telegram will tell of it again
@@ -51,15 +51,15 @@ def _update_in(body: bytes) -> object:
         raise Refused(400, "Not JSON") from None
 
 
-def _hear(update: object) -> InboundMessage | MessageEdit | Press | None:
-    """What the update says. One that cannot be read is none: told again, it would hold up what follows."""
+def _handle(update: object) -> InboundMessage | MessageEdit | Press | None:
+    """What the update says. None if it cannot be read: delivered again, it would hold up what follows."""
     try:
-        heard = parse_update(update, _bot())
+        event = parse_update(update, _bot())
     except MalformedEvent as error:
         log.warning("telegram: an update is skipped: %s", error)
         return None
-    take(heard.message if isinstance(heard, Press) else heard)
-    return heard
+    take(event.message if isinstance(event, Press) else event)
+    return event
 
 
 def _bot() -> BotIdentity:
@@ -70,10 +70,10 @@ def _bot() -> BotIdentity:
     return BotIdentity(int(settings.TELEGRAM_BOT_TOKEN.partition(":")[0]), profile.name.removeprefix("@"))
 
 
-def _answer(heard: object) -> HttpResponse:
+def _answer(event: object) -> HttpResponse:
     """Telegram carries out a method that it finds in the answer."""
-    if isinstance(heard, Press):
-        return JsonResponse({"method": "answerCallbackQuery", "callback_query_id": heard.query_id})
+    if isinstance(event, Press):
+        return JsonResponse({"method": "answerCallbackQuery", "callback_query_id": event.query_id})
     return HttpResponse()
 
 

@@ -1,4 +1,4 @@
-"""One connection to Discord's gateway: hear events in order, store each one, read what a lost session did not tell."""
+"""One connection to Discord's gateway: take events in order, store each one, read back what a lost session missed."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ log = logging.getLogger("adapters.discord.adapter")
 T = TypeVar("T")
 Parser = Callable[[Any], Any]
 # None: a new session began, and Discord did not deliver the messages before it
-Said = InboundMessage | MessageEdit | Interaction
-Heard = Said | None
+Envelope = InboundMessage | MessageEdit | Interaction
+Queued = Envelope | None
 
 FIRST_RETRY, MAX_RETRY = 0.5, 30.0  # seconds between attempts to store a message
 PAGE = 100  # messages of a history
-CLOSING = 5.0  # seconds for the goodbye, and again for storing what was heard before it
-ASIDE = 10.0  # seconds for a call that nobody waits for; an interaction must be answered within 3
+CLOSING = 5.0  # seconds for the goodbye, and again for storing the events before it
+BACKGROUND_SECONDS = 10.0  # seconds for a call that nobody waits for; an interaction must be answered within 3
 AWAY_LIMIT = 60.0  # seconds without a gateway socket, after which the supervisor takes over
 
 
@@ -42,7 +42,7 @@ class Memory:
     """What outlives a connection: events that are not stored yet."""
 
     platform: str
-    heard: deque[Heard] = field(default_factory=deque)
+    events: deque[Queued] = field(default_factory=deque)
 
 
 class _Parsers(dict[str, Parser]):
@@ -53,7 +53,7 @@ class _Parsers(dict[str, Parser]):
 
 
 class Connection:
-    """One run: a client, what it heard in order of arrival, and the only reader of that.
+    """One run: a client, its events in order of arrival, and the only reader of them.
 
     The SDK dispatches each event as a task of its own, in no order, and Discord knows no acknowledgement. Here an event
     is parsed and queued inside the read loop of the socket, and leaves the queue when it is stored.
@@ -66,10 +66,10 @@ class Connection:
         self._news = asyncio.Event()
         self._over = asyncio.Event()
         self._client = new_client()
-        self._beside: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._is_registered = False
         self._is_ready = asyncio.Event()
-        self._backfill: Backfill[Said] | None = None  # of this session's beginning
+        self._backfill: Backfill[Envelope] | None = None  # of this session's beginning
         self._reading: asyncio.Task[None] | None = None
         state = self._client._connection  # noqa: SLF001 - the SDK has no public way to take events as they came
         state.parsers = self._parsers(state.parsers)
@@ -100,11 +100,11 @@ class Connection:
         raise ConnectionError(f"discord: no gateway for {AWAY_LIMIT:.0f} s")
 
     async def _end(self, reader: asyncio.Task[None], others: list[asyncio.Task[Any]]) -> None:
-        """However this is cut short, nothing goes on afterwards, and what was heard stays in its order."""
+        """However this is cut short, nothing goes on afterwards, and the events stay in their order."""
         try:
             await self._leave(reader)
         finally:
-            every = (reader, *others, *self._beside)
+            every = (reader, *others, *self._background)
             for task in every:
                 task.cancel()
             await asyncio.gather(self._halt_reading(), *every, return_exceptions=True)
@@ -118,10 +118,10 @@ class Connection:
         await asyncio.wait([reader], timeout=CLOSING)
 
     def _remember(self) -> None:
-        """What waited for a history stands before what was heard later, and behind that history."""
+        """What waited for a history stands before later events, and behind that history."""
         if self._backfill and not self._backfill.is_complete:
-            self._memory.heard.extendleft(reversed([None, *self._backfill.held()]))
-        if waiting := sum(item is not None for item in self._memory.heard):
+            self._memory.events.extendleft(reversed([None, *self._backfill.held()]))
+        if waiting := sum(item is not None for item in self._memory.events):
             self._warn("%d events wait to be stored by the next run", waiting)
 
     async def _close(self) -> None:
@@ -137,10 +137,10 @@ class Connection:
 
         The SDK calls them inside the read loop of the socket, where a field of the wrong type would end the connection.
         """
-        own = {**sdk, "MESSAGE_CREATE": self._hear_message, "MESSAGE_UPDATE": self._hear_edit}
-        own["INTERACTION_CREATE"] = self._hear_interaction
+        own = {**sdk, "MESSAGE_CREATE": self._handle_message, "MESSAGE_UPDATE": self._handle_edit}
+        own["INTERACTION_CREATE"] = self._handle_interaction
         guarded = _Parsers({event: partial(self._guard, event, parser) for event, parser in own.items()})
-        guarded["READY"] = partial(self._hear_ready, sdk["READY"])
+        guarded["READY"] = partial(self._handle_ready, sdk["READY"])
         return guarded
 
     def _guard(self, event: str, parser: Callable[[object], T], data: object) -> T | None:
@@ -151,36 +151,36 @@ class Connection:
             self._warn("ignored a malformed %s: %s", event, reason)
             return None
 
-    def _hear_ready(self, parser: Parser, data: object) -> None:
+    def _handle_ready(self, parser: Parser, data: object) -> None:
         parser(data)
         self._on_ready(self._client)
         self._inbox.connected(**self._where())
         self._is_ready.set()
-        self._hear(None)
+        self._enqueue(None)
         if not self._is_registered:
             self._is_registered = True
             self._run_in_background(register_commands(self._client), "its commands were not registered")
 
-    def _hear_message(self, data: object) -> None:
+    def _handle_message(self, data: object) -> None:
         message = self._message(data)
         if message is not None:
-            self._hear(
+            self._enqueue(
                 replace(message, chat_name=message.sender.name if message.is_private else self._chat_name(message))
             )
 
-    def _hear_edit(self, data: object) -> None:
+    def _handle_edit(self, data: object) -> None:
         edit = parse_edit(data, self._me(), platform=self._memory.platform)
         if edit is not None:
-            self._hear(edit)
+            self._enqueue(edit)
 
-    def _hear_interaction(self, data: object) -> None:
+    def _handle_interaction(self, data: object) -> None:
         interaction = parse_interaction(data, self._me(), platform=self._memory.platform)
         if interaction is not None:
             named = replace(interaction.message, chat_name=self._chat_name(interaction.message))
-            self._hear(replace(interaction, message=named))
+            self._enqueue(replace(interaction, message=named))
 
-    def _hear(self, item: Heard) -> None:
-        self._memory.heard.append(item)
+    def _enqueue(self, item: Queued) -> None:
+        self._memory.events.append(item)
         self._news.set()
 
     def _message(self, data: object) -> InboundMessage | None:
@@ -199,24 +199,24 @@ class Connection:
         return str(getattr(channel, "name", ""))
 
     async def _store_all(self) -> None:
-        heard = self._memory.heard
-        while heard or not self._over.is_set():
-            while heard:
-                if heard[0] is None and self._over.is_set():
+        events = self._memory.events
+        while events or not self._over.is_set():
+            while events:
+                if events[0] is None and self._over.is_set():
                     return  # what follows must not be stored before what was missed
-                await self._take(heard[0])
-                heard.popleft()
+                await self._take(events[0])
+                events.popleft()
             self._news.clear()
             if not self._over.is_set():
                 await self._news.wait()
 
-    async def _take(self, item: Heard) -> None:
+    async def _take(self, item: Queued) -> None:
         if item is None:
             await self._catch_up()
         elif self._backfill is None or not self._backfill.hold(_chat_of(item), item):
             await self._store(item)
 
-    async def _store(self, item: Said) -> None:
+    async def _store(self, item: Envelope) -> None:
         if isinstance(item, MessageEdit):
             await self._retry_until_stored(partial(self._inbox.edit, item), "an edit was not stored")
         elif isinstance(item, Interaction):
@@ -281,12 +281,12 @@ class Connection:
     def _run_in_background(self, call: Coroutine[Any, Any, None], problem: str) -> None:
         """Make a call that nothing depends on, beside everything else."""
         task = asyncio.create_task(self._attempt(call, problem))
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _attempt(self, call: Coroutine[Any, Any, None], problem: str) -> None:
         try:
-            await asyncio.wait_for(call, ASIDE)
+            await asyncio.wait_for(call, BACKGROUND_SECONDS)
         except Exception as exc:  # noqa: BLE001 - whatever it is, messages come and go without it
             self._warn("%s (%s)", problem, type(exc).__name__)  # its text may hold the address, with a token
 
@@ -294,5 +294,5 @@ class Connection:
         log.warning("%s: %s", self._memory.platform, text % details)
 
 
-def _chat_of(item: Said) -> str:
+def _chat_of(item: Envelope) -> str:
     return (item.message if isinstance(item, Interaction) else item).address.chat_id

@@ -1,4 +1,4 @@
-"""Slack over Socket Mode: what is heard is stored before it is acknowledged."""
+"""Slack over Socket Mode: each event is stored before it is acknowledged."""
 
 from __future__ import annotations
 

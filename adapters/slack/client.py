@@ -53,7 +53,7 @@ PERHAPS_DONE = frozenset(("fatal_error", "internal_error"))
 # Not a member, or no permission to read: posting may still work.
 CANNOT_LOOK = frozenset(("missing_scope", "not_in_channel", "no_permission"))
 
-NEEDED_SCOPES = ("chat:write", "im:history")  # without them nothing is sent, or no private message heard
+NEEDED_SCOPES = ("chat:write", "im:history")  # without them nothing is sent, or no private message received
 
 
 class TokenRefused(DeliveryError):

@@ -95,12 +95,12 @@ class Directory:
         return (str(channel.get("user") or "") if channel.get("is_im") is True else ""), ""
 
 
-async def hear(kind: str, payload: Any, me: Me, directory: Directory) -> InboundMessage | MessageEdit | None:
+async def parse_payload(kind: str, payload: Any, me: Me, directory: Directory) -> InboundMessage | MessageEdit | None:
     """What an event (`events_api`), a pressed button (`interactive`) or a command (`slash_commands`) says, with names.
 
     None for what is no message. Raises MalformedEvent.
     """
     if kind == "slash_commands":
         return await directory.confirmed(parse_command(payload, me))
-    heard = (parse_press if kind == "interactive" else parse_event)(payload, me)
-    return await directory.named(heard) if isinstance(heard, InboundMessage) else heard
+    event = (parse_press if kind == "interactive" else parse_event)(payload, me)
+    return await directory.named(event) if isinstance(event, InboundMessage) else event

@@ -53,8 +53,8 @@ def parse_history(message: object, chat_id: str, me: Me) -> InboundMessage | Non
     """A message in the history of a private chat; None for what no person wrote. Raises MalformedEvent."""
     if not isinstance(message, dict):
         raise MalformedEvent("message is not an object")
-    heard = parse_event({"event": {**message, "channel": chat_id, "channel_type": "im"}}, me)
-    return replace(heard, is_from_history=True) if isinstance(heard, InboundMessage) else None
+    event = parse_event({"event": {**message, "channel": chat_id, "channel_type": "im"}}, me)
+    return replace(event, is_from_history=True) if isinstance(event, InboundMessage) else None
 
 
 def stamp_at(position: int) -> str:
@@ -129,7 +129,7 @@ def escape(text: str) -> str:
 def _message(event: dict[str, Any], me: Me) -> InboundMessage | None:
     words, channel, stamp = _string(event, "text"), _id(event, "channel"), _timestamp(event, "ts")
     is_bot, private = _by_a_bot(event, me), _is_private(event, channel)
-    if _is_unheard(event, me, private=private):
+    if _is_ignored(event, me, private=private):
         return None
     sender = Sender(_optional(event, "bot_id") or _id(event, "user") if is_bot else _author(event, me))
     address = Address(me.platform, channel, _thread(event))
@@ -152,8 +152,8 @@ def _message(event: dict[str, Any], me: Me) -> InboundMessage | None:
 
 def _edit(event: dict[str, Any], me: Me) -> MessageEdit | None:
     message, channel = _object(event, "message"), _id(event, "channel")
-    is_unheard = _is_unheard(message, me, private=_is_private(event, channel))
-    if is_unheard or _optional(message, "subtype") not in POSTED:
+    is_ignored = _is_ignored(message, me, private=_is_private(event, channel))
+    if is_ignored or _optional(message, "subtype") not in POSTED:
         return None
     words = _string(message, "text")
     before = event.get("previous_message")
@@ -168,7 +168,7 @@ def _by_a_bot(message: dict[str, Any], me: Me) -> bool:
     return is_posted or message.get("user") in (me.user_id, "USLACKBOT")
 
 
-def _is_unheard(message: dict[str, Any], me: Me, *, private: bool) -> bool:
+def _is_ignored(message: dict[str, Any], me: Me, *, private: bool) -> bool:
     """What bots post counts only where others read it, and the own posts never do."""
     is_mine = message.get("bot_id") == me.bot_id or message.get("user") == me.user_id
     return _by_a_bot(message, me) and (private or is_mine)

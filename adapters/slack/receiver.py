@@ -19,7 +19,7 @@ from adapters.aio import is_set_within
 from adapters.backfill import Backfill
 from adapters.protocols import Inbox, MalformedEvent
 from adapters.slack.backfill import missed
-from adapters.slack.directory import Directory, hear
+from adapters.slack.directory import Directory, parse_payload
 from adapters.slack.events import Me, parse_history
 from identity.support import backoff
 from sessions_app.messages import InboundMessage, MessageEdit
@@ -31,7 +31,7 @@ FIRST_RETRY, MAX_RETRY = 0.1, 5.0  # seconds between attempts to store
 PLACES = ("channel", "id", "channel_id")  # of the chat's id, in an event, a pressed button and a command
 FINISH_SECONDS = 10.0  # how long the event in hand may take when the bot stops
 
-Told = tuple[SocketModeClient, SocketModeRequest]
+Envelope = tuple[SocketModeClient, SocketModeRequest]
 
 
 class Receiver:
@@ -41,9 +41,9 @@ class Receiver:
         self._inbox = inbox
         self._me = me
         self._directory = directory
-        self._queue: asyncio.Queue[Told | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Envelope | None] = asyncio.Queue()
         self._closing = asyncio.Event()
-        self._backfill: Backfill[Told] = Backfill(me.platform, marks or {}, self._read_missed, self._take)
+        self._backfill: Backfill[Envelope] = Backfill(me.platform, marks or {}, self._read_missed, self._take)
         self._reading: asyncio.Task[None] | None = None
         self.task = asyncio.ensure_future(self._consume())
 
@@ -52,7 +52,7 @@ class Receiver:
         self._queue.put_nowait((client, request))
 
     def catch_up(self) -> None:
-        """Begin to read what was missed. What is told of a chat in `marks` waits from the beginning."""
+        """Begin to read what was missed. What arrives in a chat in `marks` waits from the beginning."""
         self._reading = asyncio.ensure_future(self._backfill.run())
 
     async def finish(self) -> None:
@@ -74,8 +74,8 @@ class Receiver:
             if not self._backfill.hold(_chat_of(envelope[1].payload), envelope):
                 await self._take(envelope)
 
-    async def _take(self, told: Told) -> None:
-        client, request = told
+    async def _take(self, envelope: Envelope) -> None:
+        client, request = envelope
         # Only names and kinds are logged: the text of an exception may repeat a message.
         try:
             is_stored = await self._retry_until_stored(partial(self._store, request), _label(request))
@@ -119,11 +119,11 @@ class Receiver:
                 return False
 
     async def _store(self, request: SocketModeRequest) -> None:
-        heard = await hear(request.type, request.payload, self._me, self._directory)
-        if isinstance(heard, MessageEdit):
-            await self._inbox.edit(heard)
-        elif heard is not None:
-            await self._receive(heard)
+        event = await parse_payload(request.type, request.payload, self._me, self._directory)
+        if isinstance(event, MessageEdit):
+            await self._inbox.edit(event)
+        elif event is not None:
+            await self._receive(event)
 
     async def _receive(self, message: InboundMessage) -> None:
         has_gap = message.address.chat_id in self._backfill.gaps

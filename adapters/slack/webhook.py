@@ -14,7 +14,7 @@ from slack_sdk.signature import SignatureVerifier
 
 from adapters.protocols import MalformedEvent
 from adapters.slack.client import introduce, slack_client
-from adapters.slack.directory import Directory, hear
+from adapters.slack.directory import Directory, parse_payload
 from adapters.slack.events import Me
 from adapters.webhook_calls import Refused, body_of
 from adapters.webhook_calls import take as store
@@ -38,7 +38,7 @@ async def take(request: HttpRequest) -> HttpResponse:
     kind, payload = _read(body, request.content_type or "")
     if kind == "url_verification":
         return HttpResponse(str(payload.get("challenge", "")), content_type="text/plain")
-    await db.call(store, await _heard(kind, payload))
+    await db.call(store, await _event_in(kind, payload))
     return HttpResponse()
 
 
@@ -73,17 +73,17 @@ def _object(text: str | bytes) -> JSON:
     return found
 
 
-async def _heard(kind: str, payload: JSON) -> InboundMessage | MessageEdit | None:
-    """What the payload says. One that cannot be read is none: told again, it would be no better."""
+async def _event_in(kind: str, payload: JSON) -> InboundMessage | MessageEdit | None:
+    """What the payload says. None if it cannot be read: the same payload would be no better a second time."""
     try:
-        heard = await hear(kind, payload, *await _acquainted())
+        event = await parse_payload(kind, payload, *await _acquainted())
     except MalformedEvent as error:
         log.warning("slack: event %s is malformed, dropped: %s", ascii(payload.get("event_id"))[:80], error)
         return None
-    if isinstance(heard, InboundMessage) and heard.position is not None:
+    if isinstance(event, InboundMessage) and event.position is not None:
         # That this one came says nothing about those before it: the chat is known, and its mark stays where it is.
-        return replace(heard, position=0)
-    return heard
+        return replace(event, position=0)
+    return event
 
 
 async def _acquainted() -> tuple[Me, Directory]:

@@ -56,7 +56,7 @@ EMPTY_SECONDS = 1.0  # the least time between two polls that brought nothing, wh
 FIRST_PAUSE, MAX_PAUSE = 0.5, 30.0  # seconds between attempts of a broken poll, doubling
 PATIENCE = 8  # broken polls in a row, about a minute and a half; then the supervisor is told
 CLOSING_SECONDS = 5.0  # for messages that are on their way when the connection ends
-ASIDE_SECONDS = 10.0  # for what nobody waits for; Telegram forgets a pressed button's query after some seconds
+BACKGROUND_SECONDS = 10.0  # for what nobody waits for; Telegram forgets a pressed button's query after some seconds
 WANTED = ["message", "edited_message", "callback_query"]
 TOKEN = re.compile(r"[0-9]+:[A-Za-z0-9_-]+")
 # The request cannot have reached Telegram. Whatever else breaks may have broken after it was carried out.
@@ -168,7 +168,7 @@ class TelegramAdapter:
 
     async def _attempt(self, call: Coroutine[Any, Any, object], problem: str) -> None:
         try:
-            await asyncio.wait_for(call, ASIDE_SECONDS)
+            await asyncio.wait_for(call, BACKGROUND_SECONDS)
         except Exception as error:  # noqa: BLE001 - whatever it is, messages come and go without it
             log.warning("%s: %s: %s", self.platform, problem, self._credentials.masked(error))
 

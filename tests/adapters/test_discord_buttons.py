@@ -223,7 +223,7 @@ async def test_it_hears_on_while_an_answer_hangs(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(connection, "acknowledge", never)
-    for patience in ("ASIDE", "CLOSING"):  # or it would end of these at the latest
+    for patience in ("BACKGROUND_SECONDS", "CLOSING"):  # or it would end of these at the latest
         monkeypatch.setattr(connection, patience, 10 * PATIENCE)
     sent = await run.adapter.send(to(server.private_chat(ALICE), CANCEL))
     await server.press(ALICE, sent, "/cancel")
