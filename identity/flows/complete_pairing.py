@@ -46,7 +46,7 @@ def try_number(pairing: Pairing, number: str, how: How) -> Outcome:
         pairing_requests.record("number_wrong", pairing, actor=how.actor, account=how.account, left=check.left)
         notices.tell(how.account, Template.WRONG_NUMBER, left=check.left)
         return Outcome.WRONG
-    pairing_requests.end(pairing, State.LOCKED, was=[State.CLAIMED], strike=pairing.initiator)
+    pairing_requests.end(pairing, State.LOCKED, was=[State.CLAIMED], against=pairing.initiator)
     pairing_requests.record("locked", pairing, actor=how.actor, account=how.account)
     pairing_requests.tell_both(pairing, Template.LOCKED)
     pairing.strike = pairing.initiator

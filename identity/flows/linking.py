@@ -278,7 +278,7 @@ def established(links: QuerySet[AccountLink]) -> QuerySet[AccountLink]:
     return links.filter(since__lte=clock.seconds_from_now(-limits().new_link_seconds))
 
 
-def may_put_behind(own: AccountLink, other: AccountLink) -> bool:
+def may_reset(own: AccountLink, other: AccountLink) -> bool:
     """Whether one account may reset what an agent remembers of another. Links of the same age may not: one handshake
     may link two strangers, and a reset cannot be undone.
     """

@@ -140,7 +140,7 @@ def _stop_all(browser: Browser, state: str) -> Outcome:
     outcome, actor = Outcome.NOTHING, browser_sessions.actor(browser)
     live = Pairing.objects.filter(_is_party(browser), _is_live()).order_by("pk")
     for pairing in pairing_requests.with_parties(live):
-        if pairing_requests.stop(pairing, state, actor=actor, strikes=state == State.DENIED):
+        if pairing_requests.stop(pairing, state, actor=actor, is_rejection=state == State.DENIED):
             rate_limits.alert(pairing)
             outcome = Outcome(state)
     return outcome

@@ -250,7 +250,7 @@ def deny(*, account: PlatformAccount, pairing_id: uuid.UUID) -> Outcome:
     pairing = _live_of(account).filter(pk=pairing_id).first()
     if pairing is None:
         return _take_back(account, pairing_id, links)
-    return _stop(pairing, State.DENIED, account, strikes=True)
+    return _stop(pairing, State.DENIED, account, is_rejection=True)
 
 
 def _take_back(account: PlatformAccount, pairing_id: uuid.UUID, links: Sequence[AccountLink]) -> Outcome:
@@ -293,8 +293,8 @@ def withdraw(*, pairing: Pairing, operator: str) -> Outcome:
     return Outcome.CANCELLED
 
 
-def _stop(pairing: Pairing, state: str, account: PlatformAccount, *, strikes: bool = False) -> Outcome:
-    if not pairing_requests.stop(pairing, state, actor=audit.actor(account), by=account, strikes=strikes):
+def _stop(pairing: Pairing, state: str, account: PlatformAccount, *, is_rejection: bool = False) -> Outcome:
+    if not pairing_requests.stop(pairing, state, actor=audit.actor(account), by=account, is_rejection=is_rejection):
         return Outcome.NOTHING
     rate_limits.alert(pairing)
     return Outcome(state)

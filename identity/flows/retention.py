@@ -16,7 +16,7 @@ DAY = 86_400
 def forget_old_requests() -> int:
     """Delete requests and browsers that ended long ago; links stay. Returns how many rows.
 
-    They are kept for at least a day, whatever the setting: starts and strikes of a day are counted by them.
+    They are kept for at least a day, whatever the setting: starts and rejections of a day are counted by them.
     """
     old = clock.bound(-max(1, settings.BOTOS_KEEP_PAIRINGS_DAYS) * DAY)
     in_browsers = BrowserAccount.objects.filter(ended_at__lt=old).order_by("ended_at")

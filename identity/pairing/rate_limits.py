@@ -34,7 +34,7 @@ def seconds_until_start(party: PlatformAccount | Browser) -> int:
         starts = Pairing.objects.filter(initiator_browser=party)
         unfinished = starts.exclude(state=Pairing.State.ATTACHED)
         return max(_seconds_to_wait(unfinished, pause), _seconds_to_wait(starts, allowed))
-    if strikes(party) >= these.strikes:
+    if rejections(party) >= these.strikes:
         allowed.append((3600, 1))
     return _seconds_to_wait(_begun_by(party), pause + allowed)
 
@@ -64,7 +64,7 @@ def _seconds_to_wait(starts: QuerySet[Pairing] | QuerySet[Browser], allowed: lis
     return max(0, *(math.ceil(wait.total_seconds()) for wait in waits)) if waits else 0
 
 
-def strikes(account: PlatformAccount) -> int:
+def rejections(account: PlatformAccount) -> int:
     """Return how many others denied a link with the account within a day. Only requests that it started count.
 
     Otherwise anyone could slow it down by giving it a code.
@@ -78,15 +78,15 @@ def _against(account: PlatformAccount) -> QuerySet[Pairing]:
 
 
 def alert(pairing: Pairing) -> None:
-    """Tell the operator once, in both logs, if this request brings its initiator to the limit of strikes."""
-    struck = pairing.strike
-    if struck is None or struck.pk != pairing.initiator_id:
+    """Tell the operator once, in both logs, if this request brings its initiator to the limit of rejections."""
+    account = pairing.strike
+    if account is None or account.pk != pairing.initiator_id:
         return
-    before = _against(struck).exclude(pk=pairing.pk).values("responder").distinct().count()
-    if before < limits().strikes <= strikes(struck):
-        audit.record(kind="pairing_strikes", actor="system", account=struck)
+    before = _against(account).exclude(pk=pairing.pk).values("responder").distinct().count()
+    if before < limits().strikes <= rejections(account):
+        audit.record(kind="pairing_strikes", actor="system", account=account)
         words = "%s tried to link against the will of %d others within a day: it may start once an hour now"
-        log.warning(words, audit.actor(struck), strikes(struck))
+        log.warning(words, audit.actor(account), rejections(account))
 
 
 # --- Wrong codes

@@ -92,10 +92,13 @@ def number_seconds(pairing: Pairing) -> int:
     return limits().invitation_number_seconds if pairing.person_id else limits().number_seconds
 
 
-def end(pairing: Pairing, state: str, *, was: Iterable[str], strike: PlatformAccount | None = None) -> bool:
-    """End a live request. False if its state is no longer one of `was`: another process was first."""
+def end(pairing: Pairing, state: str, *, was: Iterable[str], against: PlatformAccount | None = None) -> bool:
+    """End a live request. False if its state is no longer one of `was`: another process was first.
+
+    against: the account that it counts against.
+    """
     unended = Pairing.objects.filter(pk=pairing.pk, state__in=was, ended_at=None)
-    return unended.update(state=state, ended_at=clock.now(), strike=strike, code_hash=None, token_hash=None) == 1
+    return unended.update(state=state, ended_at=clock.now(), strike=against, code_hash=None, token_hash=None) == 1
 
 
 def end_live(pairing: Pairing, state: str) -> bool:
@@ -112,15 +115,15 @@ def stop(
     *,
     actor: str,
     by: PlatformAccount | None = None,
-    strikes: bool = False,
+    is_rejection: bool = False,
 ) -> bool:
     """Deny or cancel a live request for the account `by`, or for a browser; record it and tell both sides.
 
-    With `strikes` it counts against the account on the other side. False if it had ended.
+    With `is_rejection` it counts against the account on the other side. False if it had ended.
     """
     if not end_live(pairing, state):
         return False
-    if strikes:
+    if is_rejection:
         if by is None:
             pairing.strike = pairing.initiator or pairing.responder
         else:

@@ -353,7 +353,7 @@ def reset_context(conversation: Conversation, *, at: datetime, of_all: bool = Fa
     links = linking.hold_links_of(conversation.account)  # in the order of all locks, before any row changes
     own = next((link for link in links if link.account_id == account_id), None)
     everybody = {account_id, *(link.account_id for link in links)}
-    reset = {account_id, *(link.account_id for link in links if of_all or (own and linking.may_put_behind(own, link)))}
+    reset = {account_id, *(link.account_id for link in links if of_all or (own and linking.may_reset(own, link)))}
     PlatformAccount.objects.filter(pk__in=reset).update(window_from=Greatest("window_from", at))
     return everybody <= reset
 

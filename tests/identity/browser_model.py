@@ -109,7 +109,7 @@ class WithBrowsers(Model):
         for request in mine:
             other = request.responder if request.initiator is session else request.initiator
             if state == "denied" and isinstance(other, Account):
-                request.struck = other
+                request.rejected = other
             self._end(request, state)
         return state if mine else "nothing"
 

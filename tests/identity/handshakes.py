@@ -256,7 +256,7 @@ class Handshakes(RuleBasedStateMachine):
             is_over = row.state in live and row.expires_at <= now  # not swept yet
             assert ("expired" if is_over else row.state) == request.state
             assert row.tries == request.tries <= 3
-            assert (row.strike and _account(row.strike)) == request.struck
+            assert (row.strike and _account(row.strike)) == request.rejected
             assert row.state in live or (row.code_hash, row.token_hash) == (None, None)
 
     @invariant()

@@ -111,7 +111,7 @@ PAGE_DRILLS: dict[str, list[Step]] = {
         ("stop_on_a_page", PHONE, "denied"),
         ("type_on_a_page", LAPTOP, 1, True),
     ],
-    "three strikes on pages": [
+    "three rejections on pages": [
         *[*ENTERED, ("stop_on_a_page", LAPTOP, "denied"), ("wait", 31)],
         *[*ASKED, ("enter_a_code", BOBS, NEWEST), ("stop_on_a_page", BOBS, "denied"), ("wait", 31)],
         *[*ASKED, STOLEN_HERE, ("stop_on_a_page", MALLORYS, "denied"), ("wait", 31)],

@@ -13,7 +13,7 @@ from itertools import count
 
 CODE, NUMBER, HANDSHAKE, TRIES = 600, 300, 900, 3
 GUESSES, GUESS_WINDOW, LOCK, LOCK_AGAIN = 5, 900, 900, 3600
-PAUSE, HOUR, DAY, STARTS_AN_HOUR, STARTS_A_DAY, STRIKES = 30, 3600, 86_400, 5, 20, 3
+PAUSE, HOUR, DAY, STARTS_AN_HOUR, STARTS_A_DAY, REJECTIONS = 30, 3600, 86_400, 5, 20, 3
 LIVE = ("offered", "claimed")
 
 Words = set[str]
@@ -57,7 +57,7 @@ class Request:
     state: str = "offered"
     responder: Party | None = None
     tries: int = 0
-    struck: Account | None = None
+    rejected: Account | None = None
     claimed: float = 0.0
     ended: float = 0.0
 
@@ -154,7 +154,7 @@ class Model:
             return self._finish(request)
         if request.tries < TRIES:
             return {"wrong_number"}
-        request.struck = _account_of(request.initiator)
+        request.rejected = _account_of(request.initiator)
         self._end(request, "locked")
         return {"locked"}
 
@@ -167,7 +167,7 @@ class Model:
     def not_me(self, who: Account, request: Request | None) -> Words:
         if request is None or request.state not in LIVE or who not in (request.initiator, request.responder):
             return self._take_back(who, request)
-        request.struck = _account_of(request.responder if who == request.initiator else request.initiator)
+        request.rejected = _account_of(request.responder if who == request.initiator else request.initiator)
         self._end(request, "denied")
         return {"denied"}
 
@@ -177,7 +177,7 @@ class Model:
         beside = self._came_with(who, request)
         made = [link for link in self._family(who) if link.request in beside]
         if made:
-            words |= self._take_out(who, made, disowns=lambda _, link: self._is_young(link))
+            words |= self._take_out(who, made, disowns=lambda _, link: self._is_recent(link))
         return words or {"nothing_there"}
 
     def _came_with(self, who: Account, request: Request | None) -> list[Request | None]:
@@ -243,7 +243,9 @@ class Model:
         """Whose windows `/new` moves."""
         family = self._family(who)
         own = next((link for link in family if link.account == who), None)
-        return {who} | {link.account for link in family if own and (link.since > own.since or self._is_grown(own))}
+        return {who} | {
+            link.account for link in family if own and (link.since > own.since or self._is_established(own))
+        }
 
     def live_links(self) -> list[Link]:
         return [link for link in self.links if not link.ended]
@@ -258,7 +260,7 @@ class Model:
     def _must_wait(self, who: Party) -> bool:
         mine = [request for request in self.requests if request.initiator == who]
         times = [self.now - request.created for request in mine]
-        an_hour = 1 if self._strikes(who) >= STRIKES else STARTS_AN_HOUR
+        an_hour = 1 if self._rejections(who) >= REJECTIONS else STARTS_AN_HOUR
         is_too_often = any(
             sum(ago < span for ago in times) >= most for span, most in ((HOUR, an_hour), (DAY, STARTS_A_DAY))
         )
@@ -268,8 +270,8 @@ class Model:
         """A page that has attached one account goes on to the next."""
         return request.state == "attached" and not isinstance(request.initiator, Account)
 
-    def _strikes(self, who: Party) -> int:
-        mine = [one for one in self.requests if one.struck == who == one.initiator]
+    def _rejections(self, who: Party) -> int:
+        mine = [one for one in self.requests if one.rejected == who == one.initiator]
         # Anybody has as many browsers as they like: all of them are one.
         return len({_account_of(one.responder) for one in mine if one.ended > self.now - DAY})
 
@@ -347,15 +349,15 @@ class Model:
         """What else ends with a link."""
 
     def _may_end(self, own: Link, other: Link) -> bool:
-        return other is own or other.since >= own.since or self._is_grown(own)
+        return other is own or other.since >= own.since or self._is_established(own)
 
     def _may_disown(self, own: Link, other: Link) -> bool:
-        return other.since >= own.since or self._is_young(other)
+        return other.since >= own.since or self._is_recent(other)
 
-    def _is_young(self, link: Link) -> bool:
+    def _is_recent(self, link: Link) -> bool:
         return link.since > self.now - 7 * DAY
 
-    def _is_grown(self, own: Link) -> bool:
+    def _is_established(self, own: Link) -> bool:
         return own.since + DAY <= self.now
 
     def _family(self, who: Account) -> list[Link]:

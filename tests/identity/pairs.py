@@ -107,9 +107,9 @@ def wrong(request: Pairing, nth: int = 1) -> str:
 def later(seconds: float, *rows: QuerySet[Any]) -> None:
     """For these rows, `seconds` pass."""
     for some in rows:
-        guessers = list(some.values_list("pk", flat=True)) if some.model is GuessLimit else []
+        attempt_keys = list(some.values_list("pk", flat=True)) if some.model is GuessLimit else []
         some.update(**{name: F(name) - timedelta(seconds=seconds) for name in _TIMES[some.model]})
-        for limit in GuessLimit.objects.filter(pk__in=guessers):
+        for limit in GuessLimit.objects.filter(pk__in=attempt_keys):
             limit.times = [at - seconds for at in limit.times]
             limit.save(update_fields=["times"])
 

@@ -189,7 +189,7 @@ def test_it_counts_a_denial_on_the_page_against_the_chat() -> None:
     pair_in_browser.claim(browser=page, secret=code(request), address="home")
 
     assert pair_in_browser.deny(browser=page) == Outcome.DENIED
-    assert rate_limits.strikes(mallory) == 1
+    assert rate_limits.rejections(mallory) == 1
 
 
 def test_it_never_pairs_two_browsers() -> None:

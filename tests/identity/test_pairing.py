@@ -465,14 +465,14 @@ def test_it_takes_no_number_before_the_code_was_used(alice: PlatformAccount) -> 
 # --- deny, cancel, burn, expire
 
 
-@pytest.mark.parametrize(("presses", "struck"), [("discord", "telegram"), ("telegram", "discord")])
-def test_it_denies_with_a_strike_on_the_other_side(told: Told, presses: str, struck: str) -> None:
+@pytest.mark.parametrize(("presses", "rejected"), [("discord", "telegram"), ("telegram", "discord")])
+def test_it_denies_with_a_rejection_of_the_other_side(told: Told, presses: str, rejected: str) -> None:
     request = claimed(account("alice", "discord"), account("alice"))
 
     assert pair_in_chat.deny(account=account("alice", presses), pairing_id=request.pk) == Outcome.DENIED
 
     request.refresh_from_db()
-    assert (request.state, request.strike) == ("denied", account("alice", struck))
+    assert (request.state, request.strike) == ("denied", account("alice", rejected))
     for platform in ("telegram", "discord"):
         assert told.text(account("alice", platform)) == ('Nothing was linked: one of the two accounts said "Not me".')
     assert pair_in_chat.confirm(account=account("alice"), number=number(request)) == Outcome.NOTHING

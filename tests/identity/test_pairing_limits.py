@@ -87,7 +87,7 @@ def test_it_writes_each_wrong_code_down_and_not_the_code(mallory: PlatformAccoun
     assert "BBBBBBBB" not in pairs.dump(AuditEvent)
 
 
-def test_it_locks_a_guesser_after_five_wrong_codes(told: Told, mallory: PlatformAccount) -> None:
+def test_it_locks_an_attempt_key_after_five_wrong_codes(told: Told, mallory: PlatformAccount) -> None:
     assert guess(mallory, 6) == [Outcome.WRONG] * 5 + [Outcome.WAIT]
 
     assert 895 < seconds_locked(mallory) <= 900
@@ -139,7 +139,7 @@ def test_it_counts_them_over_a_lock_that_is_shorter(mallory: PlatformAccount) ->
     assert guess(mallory) == [Outcome.WRONG]
 
 
-def test_it_answers_a_locked_guesser_before_it_looks(told: Told, mallory: PlatformAccount) -> None:
+def test_it_answers_a_locked_attempt_key_before_it_looks(told: Told, mallory: PlatformAccount) -> None:
     request = offered(account("alice"))
     guess(mallory, 5)
     told.to(mallory)
@@ -199,7 +199,7 @@ def test_it_locks_out_nobody_else(mallory: PlatformAccount) -> None:
     claimed(account("alice", "slack"), account("alice"))
 
 
-def test_it_lets_a_locked_guesser_still_start_and_finish(mallory: PlatformAccount) -> None:
+def test_it_lets_a_locked_attempt_key_still_start_and_finish(mallory: PlatformAccount) -> None:
     guess(mallory, 5)
 
     request = claimed(account("mallory", "discord"), mallory)
@@ -308,7 +308,7 @@ def test_it_finds_starts_and_codes_by_index() -> None:
 # --- Strikes
 
 
-def strike(against: PlatformAccount, by: PlatformAccount) -> None:
+def reject(against: PlatformAccount, by: PlatformAccount) -> None:
     request = Pairing.objects.filter(initiator=against, ended_at=None).first() or offered(against)
     assert pair_in_chat.claim(account=by, secret=code(request)) == Outcome.CLAIMED
     pair_in_chat.deny(account=by, pairing_id=request.pk)
@@ -318,7 +318,7 @@ def strike(against: PlatformAccount, by: PlatformAccount) -> None:
 def test_it_slows_down_whoever_is_denied_by_three(told: Told, mallory: PlatformAccount) -> None:
     for who in ("alice", "bob", "charlie"):
         assert not AuditEvent.objects.filter(kind="pairing_strikes").exists()
-        strike(mallory, account(who))
+        reject(mallory, account(who))
 
     assert AuditEvent.objects.filter(kind="pairing_strikes").count() == 1
     assert pair_in_chat.offer(account=mallory) == Outcome.WAIT
@@ -332,7 +332,7 @@ def test_it_warns_the_operator_without_naming_anybody(
     mallory: PlatformAccount, caplog: pytest.LogCaptureFixture
 ) -> None:
     for who in ("alice", "bob", "charlie", "dora"):
-        strike(mallory, account(who))
+        reject(mallory, account(who))
         later(HOUR, Pairing.objects.all())
 
     [warning] = [one for one in caplog.records if one.levelname == "WARNING"]
@@ -344,46 +344,46 @@ def test_it_warns_the_operator_without_naming_anybody(
 
 def test_it_counts_a_responder_once(mallory: PlatformAccount) -> None:
     for _ in range(4):
-        strike(mallory, account("alice"))
+        reject(mallory, account("alice"))
 
-    assert rate_limits.strikes(mallory) == 1
+    assert rate_limits.rejections(mallory) == 1
     offered(mallory)
 
 
-def test_it_counts_no_strikes_for_codes_that_were_handed_to_somebody(mallory: PlatformAccount) -> None:
+def test_it_counts_no_rejections_for_codes_that_were_handed_to_somebody(mallory: PlatformAccount) -> None:
     alice = account("alice")
     for platform in ("discord", "slack", "web", "matrix"):
         request = claimed(alice, account("mallory", platform))
         pair_in_chat.deny(account=account("mallory", platform), pairing_id=request.pk)
 
-    assert rate_limits.strikes(alice) == 0
+    assert rate_limits.rejections(alice) == 0
     assert not AuditEvent.objects.filter(kind="pairing_strikes").exists()
 
 
 def test_it_alerts_the_operator_once_for_each_time_that_it_slows_somebody_down(mallory: PlatformAccount) -> None:
     for who in ("alice", "bob", "charlie", "charlie", "alice", "dora"):
-        strike(mallory, account(who))
+        reject(mallory, account(who))
         later(HOUR, Pairing.objects.all())
 
     assert AuditEvent.objects.filter(kind="pairing_strikes").count() == 1
 
 
-def test_it_forgets_strikes_after_a_day(mallory: PlatformAccount) -> None:
+def test_it_forgets_rejections_after_a_day(mallory: PlatformAccount) -> None:
     for who in ("alice", "bob", "charlie"):
-        strike(mallory, account(who))
+        reject(mallory, account(who))
     everything_later(DAY)
 
-    assert rate_limits.strikes(mallory) == 0
+    assert rate_limits.rejections(mallory) == 0
 
 
 def test_it_counts_a_lock_as_a_strike_and_alerts_the_operator(mallory: PlatformAccount) -> None:
     for who in ("alice", "bob"):
-        strike(mallory, account(who))
+        reject(mallory, account(who))
     request = claimed(account("charlie"), mallory)
     for nth in (1, 2, 3):
         pair_in_chat.confirm(account=mallory, number=pairs.wrong(request, nth))
 
-    assert rate_limits.strikes(mallory) == 3
+    assert rate_limits.rejections(mallory) == 3
     assert AuditEvent.objects.filter(kind="pairing_strikes").count() == 1
 
 
@@ -486,13 +486,13 @@ def test_it_promises_what_its_numbers_say(told: Told, mallory: PlatformAccount) 
     assert "Codes work once, for 20 minutes." in told.text(mallory)
 
 
-def test_it_slows_down_whoever_has_more_strikes_than_it_takes(mallory: PlatformAccount) -> None:
+def test_it_slows_down_who_has_more_rejections_than_it_takes(mallory: PlatformAccount) -> None:
     for who in ("alice", "bob", "charlie", "dora"):
-        strike(mallory, account(who))
+        reject(mallory, account(who))
         later(HOUR, Pairing.objects.all())
 
     offered(mallory)
     later(HOUR - 60, Pairing.objects.all())
 
-    assert rate_limits.strikes(mallory) == 4
+    assert rate_limits.rejections(mallory) == 4
     assert pair_in_chat.offer(account=mallory) == Outcome.WAIT

@@ -221,7 +221,7 @@ def test_many_wrong_numbers_at_once_are_three() -> None:
     assert Counter(outcomes)[Outcome.WRONG] == 2
     assert Counter(outcomes)[Outcome.LOCKED] == 1
     assert (state(request), Pairing.objects.get().tries) == ("locked", 3)
-    assert rate_limits.strikes(telegram) == 1
+    assert rate_limits.rejections(telegram) == 1
 
 
 @pytest.mark.parametrize("stop", ["cancel", "deny", "offer"])

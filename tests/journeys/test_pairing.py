@@ -193,20 +193,20 @@ def _press_cancel(chat: Chat, other: Chat) -> None:
 def _press_not_me(chat: Chat, other: Chat) -> None:
     claimed(chat, other)
     assert (chat.presses("Not me"), other.hears()) == (DENIED, DENIED)
-    assert _struck() == other.person.id
+    assert _rejected() == other.person.id
 
 
 def _press_not_me_as_responder(chat: Chat, other: Chat) -> None:
     number = claimed(other, chat)
     assert (chat.presses("Not me"), other.hears()) == (DENIED, DENIED)
-    assert _struck() == other.person.id
+    assert _rejected() == other.person.id
     assert other.asks(number) not in (DENIED, "Linked.")
 
 
-def _struck() -> str:
+def _rejected() -> str:
     """Against whom the newest request speaks."""
-    strike = Pairing.objects.latest("created_at").strike
-    return strike.platform_user_id if strike else ""
+    account = Pairing.objects.latest("created_at").strike
+    return account.platform_user_id if account else ""
 
 
 def _press_share_and_undo(chat: Chat, other: Chat) -> None:

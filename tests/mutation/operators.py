@@ -105,7 +105,7 @@ class RemoveArgument(Removal):
         return (
             Example("x = a.filter(b, c=1)", "x = a.filter(c=1)"),
             Example("x = a.filter(b, c=1)", "x = a.filter(b)", occurrence=1),
-            Example("x = stop(b, strikes=True)", "x = stop(b)"),
+            Example("x = stop(b, is_rejection=True)", "x = stop(b)"),
             Example("x = Q(c=1)", "x = Q()"),
         )
 

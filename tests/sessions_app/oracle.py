@@ -63,7 +63,7 @@ class Oracle:
         for one in {place, *self._accounts_that_follow(place, now)}:
             self.behind[one] = max(at, self.behind.get(one, at))
 
-    def start_anew_alone(self, place: str, at: datetime) -> None:
+    def reset_context_alone(self, place: str, at: datetime) -> None:
         """Where no resolver is configured, nobody follows."""
         self.behind[place] = max(at, self.behind.get(place, at))
 

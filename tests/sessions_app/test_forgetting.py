@@ -486,7 +486,7 @@ def test_whoever_comes_back_has_been_denied_already(two: None) -> None:
     forget()
     say("zaphod", "hello again", answer="who are you?")
 
-    assert rate_limits.strikes(account()) == limits().strikes
+    assert rate_limits.rejections(account()) == limits().strikes
     assert pair_in_chat.offer(account=account()) == pairing_requests.Outcome.WAIT
 
 

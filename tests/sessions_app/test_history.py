@@ -191,7 +191,7 @@ class Histories(RuleBasedStateMachine):
         alone = next((account for account, one in without_resolver if one == claimed.lease.conversation), "")
         if alone and claimed.head.kind == InboundEvent.Kind.COMMAND:
             lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=None), limit=outbox_queue.TEXT_LIMIT)
-            self.oracle.start_anew_alone(alone, claimed.head.received_at)
+            self.oracle.reset_context_alone(alone, claimed.head.received_at)
             return
         if claimed.head.kind == InboundEvent.Kind.COMMAND:
             lifecycle.answer_command(
@@ -402,7 +402,7 @@ def test_it_lets_a_new_link_put_nothing_behind_for_others(alice: tuple[int, int]
     assert answer.startswith("A new conversation starts here. Accounts that were linked before this one")
 
 
-def test_it_lets_a_link_put_behind_what_was_linked_later(alice: tuple[int, int]) -> None:
+def test_it_lets_a_link_reset_what_was_linked_later(alice: tuple[int, int]) -> None:
     receive("alice", "/new")
     AccountLink.objects.filter(account__platform="discord").update(since=F("since") + timedelta(seconds=1))
     reset_context(alice[0])
