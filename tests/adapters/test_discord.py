@@ -434,14 +434,14 @@ async def test_it_takes_a_message_for_sent_that_the_sdk_cannot_read(
     """Only an answer that names no message leaves open whether it was sent."""
     chat, answer = server.private_chat(ALICE), server.rest._answer
 
-    async def spoilt(request: web.Request, handler: rest.Handler) -> web.Response:
+    async def corrupted(request: web.Request, handler: rest.Handler) -> web.Response:
         response = await answer(request, handler)
         if not request.path.endswith("/messages"):
             return response
         said = json.loads(response.text or "")
         return rest.json_response({"id": said["id"], "author": "new"} if is_named else {})
 
-    monkeypatch.setattr(server.rest, "_answer", spoilt)
+    monkeypatch.setattr(server.rest, "_answer", corrupted)
     if is_named:
         sent = await run.adapter.send(to(chat))
         assert [said.message_id for said in await server.wait_for(1, chat=chat)] == [sent]

@@ -44,7 +44,7 @@ def servers() -> Iterator[Platforms]:
 
 
 @pytest.fixture(autouse=True)
-def town(servers: Platforms, settings: Settings, monkeypatch: pytest.MonkeyPatch, db: None) -> Platforms:
+def platforms(servers: Platforms, settings: Settings, monkeypatch: pytest.MonkeyPatch, db: None) -> Platforms:
     """The settings lead to the local servers, which are well, and whose tokens look like real ones to the doctor.
 
     Some process receives.
@@ -101,15 +101,15 @@ def test_it_compares_the_clock_with_each_platforms(monkeypatch: pytest.MonkeyPat
     assert all("clock" in found[clock]["hint"] for clock in clocks)
 
 
-def test_it_asks_nobody_unless_it_is_told_to(town: Platforms) -> None:
+def test_it_asks_nobody_unless_it_is_told_to(platforms: Platforms) -> None:
     for platform, question in QUESTIONS.items():
-        town.servers[platform].faults.inject(question, status=401)
+        platforms.servers[platform].faults.inject(question, status=401)
     call_command("doctor", stdout=StringIO())
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_it_sees_a_token_that_is_refused(platform: str, town: Platforms) -> None:
-    town.servers[platform].faults.inject(QUESTIONS[platform], status=401)
+def test_it_sees_a_token_that_is_refused(platform: str, platforms: Platforms) -> None:
+    platforms.servers[platform].faults.inject(QUESTIONS[platform], status=401)
     status, found = doctor()
 
     assert status == 1
@@ -118,8 +118,8 @@ def test_it_sees_a_token_that_is_refused(platform: str, town: Platforms) -> None
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_it_sees_an_outage(platform: str, town: Platforms) -> None:
-    town.servers[platform].faults.inject("*", status=503, times=9)
+def test_it_sees_an_outage(platform: str, platforms: Platforms) -> None:
+    platforms.servers[platform].faults.inject("*", status=503, times=9)
     status, found = doctor()
 
     assert status == 1
@@ -142,8 +142,8 @@ def test_it_waits_for_no_platform_longer_than_it_says(
     assert monotonic() - began < 25  # the SDKs alone wait 30 and more
 
 
-def test_it_sees_a_webhook_that_takes_the_messages(town: Platforms) -> None:
-    server = town.servers["telegram"]
+def test_it_sees_a_webhook_that_takes_the_messages(platforms: Platforms) -> None:
+    server = platforms.servers["telegram"]
     assert isinstance(server, FakeTelegram)
     server.api.webhook.url = "https://elsewhere.example/hook"
     try:
@@ -156,8 +156,8 @@ def test_it_sees_a_webhook_that_takes_the_messages(town: Platforms) -> None:
 
 
 @pytest.mark.parametrize("transport", ["polling", "webhook"])
-def test_it_is_content_with_a_webhook_of_its_own(town: Platforms, settings: Settings, transport: str) -> None:
-    server = town.servers["telegram"]
+def test_it_is_content_with_a_webhook_of_its_own(platforms: Platforms, settings: Settings, transport: str) -> None:
+    server = platforms.servers["telegram"]
     assert isinstance(server, FakeTelegram)
     settings.BOTOS_PUBLIC_URL = "https://bots.example.org"
     settings.BOTOS_TELEGRAM_TRANSPORT, settings.TELEGRAM_WEBHOOK_SECRET = transport, "s" * 32
@@ -170,7 +170,7 @@ def test_it_is_content_with_a_webhook_of_its_own(town: Platforms, settings: Sett
     assert status == 0
 
 
-def test_it_needs_no_socket_where_slack_posts(town: Platforms, settings: Settings) -> None:
+def test_it_needs_no_socket_where_slack_posts(platforms: Platforms, settings: Settings) -> None:
     settings.BOTOS_PUBLIC_URL = "https://bots.example.org"
     settings.BOTOS_SLACK_TRANSPORT, settings.SLACK_SIGNING_SECRET, settings.SLACK_APP_TOKEN = (
         "http",
@@ -182,8 +182,8 @@ def test_it_needs_no_socket_where_slack_posts(town: Platforms, settings: Setting
     assert status == 0
 
 
-def test_it_sees_a_scope_that_the_slack_token_lacks(town: Platforms, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = town.servers["slack"]
+def test_it_sees_a_scope_that_the_slack_token_lacks(platforms: Platforms, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = platforms.servers["slack"]
     assert isinstance(server, FakeSlack)
     monkeypatch.setattr(server.api, "scopes", ["im:history"])
     status, found = doctor()
@@ -192,8 +192,8 @@ def test_it_sees_a_scope_that_the_slack_token_lacks(town: Platforms, monkeypatch
     assert "lacks the scopes chat:write" in found["slack online"]["hint"]
 
 
-def test_it_sees_that_the_socket_of_slack_is_refused(town: Platforms) -> None:
-    town.servers["slack"].faults.inject("apps.connections.open", status=401)
+def test_it_sees_that_the_socket_of_slack_is_refused(platforms: Platforms) -> None:
+    platforms.servers["slack"].faults.inject("apps.connections.open", status=401)
 
     assert "SLACK_APP_TOKEN is refused" in doctor()[1]["slack online"]["hint"]
 
@@ -242,14 +242,14 @@ class Model:
 
 
 @pytest.fixture
-def model(town: Platforms, settings: Settings) -> Iterator[tuple[Model, ModelServer]]:
+def model(platforms: Platforms, settings: Settings) -> Iterator[tuple[Model, ModelServer]]:
     server, told = ModelServer(), Model()
     server.answer = told.answer
     context = server.running()
-    town.do(context.__aenter__())
+    platforms.do(context.__aenter__())
     settings.BOTOS_MODEL, settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL = "openai:tiny", KEY, server.base_url
     yield told, server
-    town.do(context.__aexit__(None, None, None))
+    platforms.do(context.__aexit__(None, None, None))
 
 
 def test_it_asks_the_model_once(model: tuple[Model, ModelServer]) -> None:
@@ -278,7 +278,7 @@ def test_it_says_why_the_model_does_not_answer(
     assert KEY not in str(found)
 
 
-def test_it_says_that_the_model_cannot_be_reached(town: Platforms, settings: Settings) -> None:
+def test_it_says_that_the_model_cannot_be_reached(platforms: Platforms, settings: Settings) -> None:
     settings.BOTOS_MODEL, settings.OPENAI_BASE_URL = "openai:tiny", "http://127.0.0.1:1/v1"
     status, found = doctor()
 

@@ -1,8 +1,8 @@
 """A browser as people have one, driving pages that another process serves.
 
 One process and one browser for all tests of a module: starting them takes longer than most of what is looked at. The
-tests keep out of each other's way by bringing somebody else each (`tests.browser.desk`). They look at pages and not at
-the database: Playwright keeps an event loop in this thread, beside which Django would take a second connection.
+tests keep out of each other's way by bringing another visitor each (`tests.browser.visitor`). They look at pages and
+not at the database: Playwright keeps an event loop in this thread, beside which Django would take a second connection.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from django.core.management import call_command
 from playwright.sync_api import Browser, expect, sync_playwright
 from pytest_django import DjangoDbBlocker
 
-from tests.browser.desk import Desk, Site, address_of
+from tests.browser.visitor import Site, Visitor, address_of
 from tests.journeys.running import PATIENCE, Platforms, running
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -74,9 +74,9 @@ def chromium(furnished: Any) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def desk(site: Site, chromium: Browser) -> Iterator[Desk]:
+def visitor(site: Site, chromium: Browser) -> Iterator[Visitor]:
     """Nothing that it shows may make the browser complain: of an error, or of the content security policy."""
-    desk = Desk(chromium, site)
-    yield desk
-    desk.close()
-    assert desk.complaints == []
+    visitor = Visitor(chromium, site)
+    yield visitor
+    visitor.close()
+    assert visitor.complaints == []

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.desk import HASTE, Desk
+from tests.browser.visitor import HASTE, Visitor
 
 pytestmark = pytest.mark.browser
 
@@ -20,8 +20,8 @@ def settings_of_site() -> dict[str, str]:
     return {"BOTOS_PAIRING": HASTE, "BOTOS_AGENT": "tests.journeys.agents.Spelling"}
 
 
-def open_chat(desk: Desk, page: Page | None = None) -> None:
-    page = page or desk.page
+def open_chat(visitor: Visitor, page: Page | None = None) -> None:
+    page = page or visitor.page
     page.goto("/chat/")
     expect(page.locator("#chat-state")).to_have_text("Answers appear automatically.")
 
@@ -39,83 +39,83 @@ def expect_last(page: Page, text: str | re.Pattern[str]) -> None:
     expect(page.locator("#lines li").last.locator(".words")).to_have_text(text)
 
 
-def test_it_knows_in_the_browser_what_it_was_told_in_an_app(desk: Desk) -> None:
-    desk.page.goto("/chat/")
-    desk.look("chat-begin")
-    desk.phone.send("telegram", TOLD, "Got it!")
-    desk.attach("telegram")
-    open_chat(desk)
-    assert TOLD in words(desk.page)
-    second = desk.tab("/chat/")
+def test_it_knows_in_the_browser_what_it_was_told_in_an_app(visitor: Visitor) -> None:
+    visitor.page.goto("/chat/")
+    visitor.look("chat-begin")
+    visitor.phone.send("telegram", TOLD, "Got it!")
+    visitor.attach("telegram")
+    open_chat(visitor)
+    assert TOLD in words(visitor.page)
+    second = visitor.tab("/chat/")
 
-    write(desk.page, ASKED)
+    write(visitor.page, ASKED)
 
-    for tab in (desk.page, second):
+    for tab in (visitor.page, second):
         expect_last(tab, "Octarine.")
         assert words(tab).count(ASKED) == 1
-    expect(desk.page.locator("#lines li").last.locator(".badge")).to_have_text("Web")
-    expect(desk.page.locator("#lines li").first.locator(".badge")).to_have_text("Telegram")
-    assert words(desk.page) == words(second)
-    desk.look("chat-open")
+    expect(visitor.page.locator("#lines li").last.locator(".badge")).to_have_text("Web")
+    expect(visitor.page.locator("#lines li").first.locator(".badge")).to_have_text("Telegram")
+    assert words(visitor.page) == words(second)
+    visitor.look("chat-open")
 
     # Nothing about linking is taken here.
-    write(desk.page, "BCDF-GHJK")
-    expect(desk.page.locator("#problem")).to_contain_text("That is about linking")
-    expect(desk.page.locator("#text")).to_have_value("")
-    desk.look("chat-secret")
+    write(visitor.page, "BCDF-GHJK")
+    expect(visitor.page.locator("#problem")).to_contain_text("That is about linking")
+    expect(visitor.page.locator("#text")).to_have_value("")
+    visitor.look("chat-secret")
 
     # With a keyboard alone.
-    desk.page.locator("#text").press_sequentially("/help")
-    desk.page.keyboard.press("Enter")
-    expect_last(desk.page, re.compile("Write to me and I'll answer"))
-    desk.page.reload()
-    expect_last(desk.page, re.compile("Write to me and I'll answer"))
-    assert words(desk.page).count(ASKED) == 1
+    visitor.page.locator("#text").press_sequentially("/help")
+    visitor.page.keyboard.press("Enter")
+    expect_last(visitor.page, re.compile("Write to me and I'll answer"))
+    visitor.page.reload()
+    expect_last(visitor.page, re.compile("Write to me and I'll answer"))
+    assert words(visitor.page).count(ASKED) == 1
 
 
-def test_it_loses_and_repeats_nothing_when_the_connection_breaks(desk: Desk) -> None:
-    desk.attach("telegram")
-    open_chat(desk)
-    write(desk.page, "My cat is Tom.")
-    expect(desk.page.locator("#lines li.assistant")).not_to_have_count(0)
-    answers = desk.page.locator("#lines li.assistant").count()
+def test_it_loses_and_repeats_nothing_when_the_connection_breaks(visitor: Visitor) -> None:
+    visitor.attach("telegram")
+    open_chat(visitor)
+    write(visitor.page, "My cat is Tom.")
+    expect(visitor.page.locator("#lines li.assistant")).not_to_have_count(0)
+    answers = visitor.page.locator("#lines li.assistant").count()
 
-    desk.expected = OFFLINE
-    desk.context.set_offline(True)
-    expect(desk.page.locator("#chat-state")).to_have_text(re.compile("Offline"))
-    write(desk.page, "My dog is Rex.")
-    expect(desk.page.locator("#chat-state")).to_have_text(re.compile("Not sent yet"))
-    desk.look("chat-offline")
-    desk.context.set_offline(False)
+    visitor.expected = OFFLINE
+    visitor.context.set_offline(True)
+    expect(visitor.page.locator("#chat-state")).to_have_text(re.compile("Offline"))
+    write(visitor.page, "My dog is Rex.")
+    expect(visitor.page.locator("#chat-state")).to_have_text(re.compile("Not sent yet"))
+    visitor.look("chat-offline")
+    visitor.context.set_offline(False)
 
-    expect(desk.page.locator("#lines li.assistant")).to_have_count(answers + 1)
-    expect(desk.page.locator("#chat-state")).to_have_text("Answers appear automatically.")
-    assert words(desk.page).count("My dog is Rex.") == 1
-    before = words(desk.page)
-    desk.page.reload()
-    expect(desk.page.locator("#chat-state")).to_have_text("Answers appear automatically.")
-    assert words(desk.page) == before
+    expect(visitor.page.locator("#lines li.assistant")).to_have_count(answers + 1)
+    expect(visitor.page.locator("#chat-state")).to_have_text("Answers appear automatically.")
+    assert words(visitor.page).count("My dog is Rex.") == 1
+    before = words(visitor.page)
+    visitor.page.reload()
+    expect(visitor.page.locator("#chat-state")).to_have_text("Answers appear automatically.")
+    assert words(visitor.page) == before
 
 
-def test_it_shows_an_answer_while_it_is_made(desk: Desk) -> None:
+def test_it_shows_an_answer_while_it_is_made(visitor: Visitor) -> None:
     """In both tabs, one of which loses the connection meanwhile."""
-    desk.attach("telegram")
-    open_chat(desk)
-    second = desk.tab("/chat/")
+    visitor.attach("telegram")
+    open_chat(visitor)
+    second = visitor.tab("/chat/")
     expect(second.locator("#chat-state")).to_have_text("Answers appear automatically.")
-    desk.expected = OFFLINE
-    write(desk.page, "My snail is Tom.")
+    visitor.expected = OFFLINE
+    write(visitor.page, "My snail is Tom.")
 
-    for tab in (desk.page, second):
+    for tab in (visitor.page, second):
         expect(tab.locator("li.draft .words")).to_have_text(re.compile("^G"))
-    expect(desk.page.locator("#answering")).to_have_text("… is answering")
-    desk.look("chat-draft")
+    expect(visitor.page.locator("#answering")).to_have_text("… is answering")
+    visitor.look("chat-draft")
     second.reload()
-    desk.context.set_offline(True)
-    expect(desk.page.locator("#chat-state")).to_have_text(re.compile("Offline"))
-    desk.context.set_offline(False)
+    visitor.context.set_offline(True)
+    expect(visitor.page.locator("#chat-state")).to_have_text(re.compile("Offline"))
+    visitor.context.set_offline(False)
 
-    for tab in (desk.page, second):
+    for tab in (visitor.page, second):
         expect(tab.locator("li.draft")).to_have_count(0)
         expect_last(tab, re.compile("^Got it!"))
         expect(tab.locator("#answering")).to_have_text("")
@@ -123,23 +123,23 @@ def test_it_shows_an_answer_while_it_is_made(desk: Desk) -> None:
         assert words(tab).count("My snail is Tom.") == 1
 
 
-def test_it_closes_when_somebody_signs_out_elsewhere(desk: Desk) -> None:
-    desk.attach("telegram")
-    open_chat(desk)
-    write(desk.page, "hello")
-    expect(desk.page.locator("#lines li.assistant")).not_to_have_count(0)
+def test_it_closes_when_somebody_signs_out_elsewhere(visitor: Visitor) -> None:
+    visitor.attach("telegram")
+    open_chat(visitor)
+    write(visitor.page, "hello")
+    expect(visitor.page.locator("#lines li.assistant")).not_to_have_count(0)
 
-    desk.phone.send("telegram", "/signout", "Signed out of 1 browser")
+    visitor.phone.send("telegram", "/signout", "Signed out of 1 browser")
 
-    expect(desk.page.locator("#say")).to_have_count(0)
-    assert words(desk.page) == []
-    desk.look("chat-signed-out")
+    expect(visitor.page.locator("#say")).to_have_count(0)
+    assert words(visitor.page) == []
+    visitor.look("chat-signed-out")
 
 
-def test_it_works_without_scripts(desk: Desk) -> None:
-    desk.attach("telegram")
-    plain = desk.another_browser(java_script_enabled=False, storage_state=desk.context.storage_state())
-    page = desk.tab("/chat/", context=plain)
+def test_it_works_without_scripts(visitor: Visitor) -> None:
+    visitor.attach("telegram")
+    plain = visitor.another_browser(java_script_enabled=False, storage_state=visitor.context.storage_state())
+    page = visitor.tab("/chat/", context=plain)
 
     write(page, TOLD)
 

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import APIResponse, Browser, BrowserContext, Page, Request
 
 from tests import pages
-from tests.browser.desk import PICTURES, Site
+from tests.browser.visitor import PICTURES, Site
 
 pytestmark = pytest.mark.browser
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.desk import CODE, HASTE, NUMBER, Desk, Ear, code_in, eventually_in, notice, number_in
+from tests.browser.visitor import CODE, HASTE, NUMBER, Ear, Visitor, code_in, eventually_in, notice, number_in
 
 pytestmark = pytest.mark.browser
 
@@ -26,37 +26,37 @@ MOVED = """() => {
 }"""
 
 
-def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
-    page = desk.page
+def test_it_shows_and_does_what_a_person_may(visitor: Visitor) -> None:
+    page = visitor.page
     page.goto("/me/")
     expect(page.locator("main")).to_contain_text("verify that it's you")
-    desk.look("me-confirm")
-    desk.phone.send("telegram", "My favourite colour is octarine", "Got it")
-    desk.link_two()
+    visitor.look("me-confirm")
+    visitor.phone.send("telegram", "My favourite colour is octarine", "Got it")
+    visitor.link_two()
 
     page.get_by_role("link", name="My page").click()
     expect(page.locator(".cards li")).to_have_count(2)
     expect(page.locator("#live-state")).to_have_text("This page updates automatically.")
     assert abs(page.evaluate(MOVED)) < 1  # pixel, or a click that comes with these words would miss its button
-    desk.phone.send("discord", "What is my favourite colour?", "You have not told me that yet")
+    visitor.phone.send("discord", "What is my favourite colour?", "You have not told me that yet")
     expect(page.locator(".talk .badge.discord").first).to_be_visible()  # by itself
-    desk.phone.send("telegram", "My favourite number is eight.", "Got it", group="-100200300")
+    visitor.phone.send("telegram", "My favourite number is eight.", "Got it", group="-100200300")
     expect(page.get_by_role("link", name="What you wrote in")).to_be_visible()
-    desk.look("me")
+    visitor.look("me")
     page.get_by_role("link", name="What you wrote in").click()
     expect(page.locator(".talk .words")).to_have_text(["My favourite number is eight."])
-    desk.look("me-group")
+    visitor.look("me-group")
     page.goto("/me/")
 
     page.get_by_role("link", name=re.compile("All messages|Telegram account")).last.click()
     expect(page.locator(".talk .badge.telegram").first).to_be_visible()
-    desk.look("me-history")
+    visitor.look("me-history")
     page.goto("/me/")
 
     page.get_by_label("Search your messages").fill("OCTARINE")
     page.keyboard.press("Enter")
     expect(page.locator(".talk .words").last).to_contain_text("octarine")
-    desk.look("me-search")
+    visitor.look("me-search")
 
     page.goto("/me/")
     with page.expect_download() as download:
@@ -67,12 +67,12 @@ def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     page.select_option("#prefer", label="on Discord")
     page.get_by_role("button", name="Save").click()
     expect(notice(page)).to_contain_text("Saved.")
-    desk.phone.send("telegram", "/prefer", "I use Discord")
+    visitor.phone.send("telegram", "/prefer", "I use Discord")
 
     page.goto("/pair/")
     page.get_by_role("button", name="Undo").click()
     expect(notice(page)).to_contain_text("Undone.")
-    desk.link_two()
+    visitor.link_two()
     page.goto("/me/")
     page.get_by_role("button", name="Unlink Discord").click()
     expect(notice(page)).to_contain_text("no longer linked")
@@ -81,52 +81,52 @@ def test_it_shows_and_does_what_a_person_may(desk: Desk) -> None:
     page.get_by_role("button", name="Forget me").click()
     page.get_by_role("button", name="Send a number").click()
     expect(page.locator("#number")).to_be_visible()
-    desk.look("me-forget")
-    page.fill("#number", desk.phone.wait_for("telegram", r"If you want that, type (\d{3} \d{3})"))
+    visitor.look("me-forget")
+    page.fill("#number", visitor.phone.wait_for("telegram", r"If you want that, type (\d{3} \d{3})"))
     page.get_by_role("button", name="Forget me permanently").click()
     expect(notice(page)).to_contain_text(re.compile("Deleted:|goes on by itself"))
-    desk.look("me-forgotten")
+    visitor.look("me-forgotten")
 
-    desk.phone.send("telegram", "/history", "There are no messages here yet")
-
-
-def sign_out(desk: Desk) -> None:
-    desk.page.goto("/me/")
-    desk.page.get_by_role("button", name="Sign out", exact=True).click()
+    visitor.phone.send("telegram", "/history", "There are no messages here yet")
 
 
-def sign_out_in_the_chat(desk: Desk) -> None:
-    desk.phone.send("discord", "/signout", "Signed out of 1 browser")
+def sign_out(visitor: Visitor) -> None:
+    visitor.page.goto("/me/")
+    visitor.page.get_by_role("button", name="Sign out", exact=True).click()
 
 
-def unlink_in_the_other_chat(desk: Desk) -> None:
-    desk.phone.send("telegram", "/unlink discord", "no longer shares this conversation")
+def sign_out_in_the_chat(visitor: Visitor) -> None:
+    visitor.phone.send("discord", "/signout", "Signed out of 1 browser")
+
+
+def unlink_in_the_other_chat(visitor: Visitor) -> None:
+    visitor.phone.send("telegram", "/unlink discord", "no longer shares this conversation")
 
 
 @pytest.mark.parametrize("end", [sign_out, sign_out_in_the_chat, unlink_in_the_other_chat])
-def test_an_open_page_hears_nothing_more(desk: Desk, end: Callable[[Desk], None]) -> None:
-    code = code_in(desk.phone.send("telegram", "/link", CODE))
-    desk.phone.send("telegram", number_in(desk.phone.send("discord", code, NUMBER)), "Linked.")
-    desk.attach("discord")
-    other = desk.tab()
+def test_an_open_page_hears_nothing_more(visitor: Visitor, end: Callable[[Visitor], None]) -> None:
+    code = code_in(visitor.phone.send("telegram", "/link", CODE))
+    visitor.phone.send("telegram", number_in(visitor.phone.send("discord", code, NUMBER)), "Linked.")
+    visitor.attach("discord")
+    other = visitor.tab()
     ear = Ear(other)
     other.goto("/me/")
     expect(other.locator("#live-state")).to_have_text("This page updates automatically.")
-    desk.phone.send("discord", "My favourite colour is octarine.", "Got it!")
+    visitor.phone.send("discord", "My favourite colour is octarine.", "Got it!")
     expect(other.locator(".talk .words").last).to_contain_text("Got it!")
     assert ear.heard_of("messages")
     [socket] = ear.sockets
 
-    end(desk)
+    end(visitor)
 
     expect(other.get_by_role("heading", name="First verify that it's you")).to_be_visible()
     assert "octarine" not in other.content()
     eventually_in(other, socket.is_closed)
     ear.heard.clear()
-    desk.phone.send("discord", "What's my favourite colour?", "ctarine")
+    visitor.phone.send("discord", "What's my favourite colour?", "ctarine")
     if end is unlink_in_the_other_chat:  # it is still a browser, and hears of what it does itself
-        desk.page.goto("/pair/")
-        desk.begin()
+        visitor.page.goto("/pair/")
+        visitor.begin()
         eventually_in(other, lambda: ear.heard_of("pairing"))
     else:
         assert all(one.is_closed() for one in ear.sockets)

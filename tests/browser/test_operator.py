@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from playwright.sync_api import Page, expect
 
 from identity.flows import linking
-from tests.browser.desk import NUMBER, PICTURES, Desk, another_number, number_in
+from tests.browser.visitor import NUMBER, PICTURES, Visitor, another_number, number_in
 
 pytestmark = pytest.mark.browser
 
@@ -27,12 +27,12 @@ def furnished(db: None) -> None:
 
 
 @pytest.fixture
-def admin(desk: Desk) -> Page:
-    desk.page.goto("/admin/")
-    desk.page.fill("#id_username", "carol")
-    desk.page.fill("#id_password", PASSWORD)
-    desk.page.click("input[type=submit]")
-    return desk.page
+def admin(visitor: Visitor) -> Page:
+    visitor.page.goto("/admin/")
+    visitor.page.fill("#id_username", "carol")
+    visitor.page.fill("#id_password", PASSWORD)
+    visitor.page.click("input[type=submit]")
+    return visitor.page
 
 
 def picture(admin: Page, name: str) -> None:
@@ -58,7 +58,7 @@ def wait_for_status(admin: Page, words: str) -> None:
     expect(admin.locator("[data-status]")).to_contain_text(words)
 
 
-def test_it_pairs_two_accounts_of_a_person(desk: Desk, admin: Page) -> None:
+def test_it_pairs_two_accounts_of_a_person(visitor: Visitor, admin: Page) -> None:
     admin.goto("/admin/identity/unifieduser/add/")
     admin.fill("#id_unified_user_id", "bob")
     admin.fill("#id_display_name", "Bob the Builder")
@@ -69,7 +69,7 @@ def test_it_pairs_two_accounts_of_a_person(desk: Desk, admin: Page) -> None:
     # The first account: the operator types the number that Bob reads out.
     code = issue(admin, "telegram")
     picture(admin, "3-issued")
-    number = number_in(desk.phone.send("telegram", code, NUMBER))
+    number = number_in(visitor.phone.send("telegram", code, NUMBER))
     wait_for_status(admin, "sent the code")
     assert code not in admin.content()
     picture(admin, "4-claimed")
@@ -84,11 +84,11 @@ def test_it_pairs_two_accounts_of_a_person(desk: Desk, admin: Page) -> None:
     # The second one: nobody but Bob can finish it, in the chat that he has.
     admin.click("text=Back to the person")
     code = issue(admin, "discord")
-    number = number_in(desk.phone.send("discord", code, NUMBER))
+    number = number_in(visitor.phone.send("discord", code, NUMBER))
     wait_for_status(admin, "must type it in one of these chats")
     assert admin.locator("#id_number").count() == 0
     picture(admin, "6-only-bob")
-    desk.phone.send("telegram", number, r"(?s)Linked\..*share one conversation")
+    visitor.phone.send("telegram", number, r"(?s)Linked\..*share one conversation")
     wait_for_status(admin, "Done")
 
     admin.click("text=Back to the person")

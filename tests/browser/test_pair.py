@@ -7,11 +7,11 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.desk import (
+from tests.browser.visitor import (
     CODE,
     HASTE,
     NUMBER,
-    Desk,
+    Visitor,
     another_number,
     code_in,
     let_pass,
@@ -28,32 +28,32 @@ def settings_of_site() -> dict[str, str]:
     return {"BOTOS_PAIRING": HASTE}
 
 
-def test_it_links_two_apps_from_a_page(desk: Desk) -> None:
-    page = desk.page
+def test_it_links_two_apps_from_a_page(visitor: Visitor) -> None:
+    page = visitor.page
     page.goto("/")
-    desk.look("home")
+    visitor.look("home")
     page.get_by_role("main").get_by_role("button", name="Link my accounts").click()
-    desk.look("pair-begin")
+    visitor.look("pair-begin")
     for platform in ("telegram", "discord"):
-        code = desk.begin()
-        desk.look(f"pair-code-{platform}")
-        number = number_in(desk.phone.send(platform, code, NUMBER))
+        code = visitor.begin()
+        visitor.look(f"pair-code-{platform}")
+        number = number_in(visitor.phone.send(platform, code, NUMBER))
         expect(page.locator("#number")).to_be_visible()
-        desk.look(f"pair-number-{platform}")
-        desk.type_number(number)
+        visitor.look(f"pair-number-{platform}")
+        visitor.type_number(number)
         expect(page.locator(f".cards .badge.{platform}")).to_be_visible()
-    desk.look("pair-two")
+    visitor.look("pair-two")
     page.get_by_role("button", name="Link these two").click()
     expect(notice(page)).to_contain_text("Linked.")
-    desk.look("pair-linked")
+    visitor.look("pair-linked")
     expect(page.locator(".cards li", has_text="Shares one conversation with")).to_have_count(2)
-    desk.phone.send("discord", "/accounts", "These accounts share one conversation")
+    visitor.phone.send("discord", "/accounts", "These accounts share one conversation")
 
     page.get_by_role("button", name="Undo").click()
 
     expect(notice(page)).to_contain_text("Undone.")
     expect(page.locator(".cards")).to_have_count(0)
-    desk.phone.send("discord", "/accounts", "isn't linked to any other")
+    visitor.phone.send("discord", "/accounts", "isn't linked to any other")
 
 
 def enter_code(page: Page, code: str) -> None:
@@ -63,25 +63,25 @@ def enter_code(page: Page, code: str) -> None:
     page.get_by_role("button", name="Continue").click()
 
 
-def test_it_signs_in_with_a_code_that_a_chat_was_given(desk: Desk) -> None:
-    enter_code(desk.page, code_in(desk.phone.send("telegram", "/link", CODE)))
-    expect(desk.page.locator("#step")).to_have_text("Step 2: type this number in the chat")
-    expect(desk.page.locator("section")).to_contain_text('Telegram account "Bob"')
-    desk.look("pair-show")
+def test_it_signs_in_with_a_code_that_a_chat_was_given(visitor: Visitor) -> None:
+    enter_code(visitor.page, code_in(visitor.phone.send("telegram", "/link", CODE)))
+    expect(visitor.page.locator("#step")).to_have_text("Step 2: type this number in the chat")
+    expect(visitor.page.locator("section")).to_contain_text('Telegram account "Bob"')
+    visitor.look("pair-show")
 
-    desk.phone.send("telegram", desk.page.inner_text("#code"), "can now read and write here")
+    visitor.phone.send("telegram", visitor.page.inner_text("#code"), "can now read and write here")
 
-    expect(desk.page.locator(".cards .badge.telegram")).to_be_visible()  # by itself
-    desk.page.get_by_role("link", name="My page").click()
-    expect(desk.page.locator(".cards li")).to_contain_text('Telegram account "Bob"')
+    expect(visitor.page.locator(".cards .badge.telegram")).to_be_visible()  # by itself
+    visitor.page.get_by_role("link", name="My page").click()
+    expect(visitor.page.locator(".cards li")).to_contain_text('Telegram account "Bob"')
 
 
-def same_as_anew(desk: Desk) -> None:
+def same_as_anew(visitor: Visitor) -> None:
     """What stands here is what a page would show that is opened now."""
-    fresh = desk.tab("/pair/")
-    expect(desk.page.locator("#now")).to_have_attribute("data-version", str(version(fresh)))
-    assert desk.page.locator("#now #step").all_inner_texts() == fresh.locator("#now #step").all_inner_texts()
-    assert desk.page.locator("#code").all_inner_texts() == fresh.locator("#code").all_inner_texts()
+    fresh = visitor.tab("/pair/")
+    expect(visitor.page.locator("#now")).to_have_attribute("data-version", str(version(fresh)))
+    assert visitor.page.locator("#now #step").all_inner_texts() == fresh.locator("#now #step").all_inner_texts()
+    assert visitor.page.locator("#code").all_inner_texts() == fresh.locator("#code").all_inner_texts()
     fresh.close()
 
 
@@ -89,27 +89,27 @@ def version(page: Page) -> str | None:
     return page.locator("#now").get_attribute("data-version")
 
 
-def test_the_back_button_shows_nothing_old_and_does_nothing_again(desk: Desk) -> None:
-    page = desk.page
+def test_the_back_button_shows_nothing_old_and_does_nothing_again(visitor: Visitor) -> None:
+    page = visitor.page
     page.goto("/")
     page.goto("/pair/")
-    code = desk.begin()
+    code = visitor.begin()
     page.go_back()
     if page.url.endswith("/pair/"):
-        same_as_anew(desk)
+        same_as_anew(visitor)
     page.goto("/pair/")
     assert page.inner_text("#code") == code
-    number = number_in(desk.phone.send("telegram", code, NUMBER))
+    number = number_in(visitor.phone.send("telegram", code, NUMBER))
     expect(page.locator("#number")).to_be_visible()
-    desk.type_number(another_number(number))
+    visitor.type_number(another_number(number))
     expect(notice(page, "error")).to_contain_text("2 tries left")
     page.go_back()
-    same_as_anew(desk)
+    same_as_anew(visitor)
     assert "2 tries left" in page.inner_text("section")  # no try was used up
-    desk.type_number(number)
+    visitor.type_number(number)
     expect(page.locator(".cards .badge.telegram")).to_be_visible()
     page.go_back()
-    same_as_anew(desk)
+    same_as_anew(visitor)
     assert page.locator("#number").count() == 0
 
     page.get_by_role("button", name="Sign out").click()
@@ -119,66 +119,66 @@ def test_the_back_button_shows_nothing_old_and_does_nothing_again(desk: Desk) ->
     expect(page.locator(".cards .badge.telegram")).to_have_count(0)
 
 
-def test_a_code_runs_out_before_ones_eyes(desk: Desk) -> None:
-    desk.page.goto("/pair/")
-    code = desk.begin()
+def test_a_code_runs_out_before_ones_eyes(visitor: Visitor) -> None:
+    visitor.page.goto("/pair/")
+    code = visitor.begin()
     let_pass(596)
-    desk.page.reload()
+    visitor.page.reload()
 
-    expect(desk.page.locator(".notice")).to_have_text("The last code has expired. Nothing was linked.")
+    expect(visitor.page.locator(".notice")).to_have_text("The last code has expired. Nothing was linked.")
 
-    assert desk.page.get_by_role("button", name="Show me a code").is_visible()
-    desk.phone.send("telegram", code, r"^That code doesn't work\. Codes work once, for 10 minutes\.")
-    desk.look("pair-expired")
+    assert visitor.page.get_by_role("button", name="Show me a code").is_visible()
+    visitor.phone.send("telegram", code, r"^That code doesn't work\. Codes work once, for 10 minutes\.")
+    visitor.look("pair-expired")
 
 
-def test_three_wrong_numbers_end_it(desk: Desk) -> None:
-    desk.page.goto("/pair/")
-    number = number_in(desk.phone.send("telegram", desk.begin(), NUMBER))
-    expect(desk.page.locator("#number")).to_be_visible()
-    storage = desk.context.storage_state()
-    left = desk.tab("/pair/", context=desk.another_browser(java_script_enabled=False, storage_state=storage))
+def test_three_wrong_numbers_end_it(visitor: Visitor) -> None:
+    visitor.page.goto("/pair/")
+    number = number_in(visitor.phone.send("telegram", visitor.begin(), NUMBER))
+    expect(visitor.page.locator("#number")).to_be_visible()
+    storage = visitor.context.storage_state()
+    left = visitor.tab("/pair/", context=visitor.another_browser(java_script_enabled=False, storage_state=storage))
 
     for told in ("2 tries left.", "1 try left."):
-        desk.type_number(another_number(number))
-        expect(notice(desk.page, "error")).to_have_text(f"That's not the right number. {told}")
-        desk.look(f"pair-wrong-{told[0]}")
-    desk.type_number(another_number(number))
+        visitor.type_number(another_number(number))
+        expect(notice(visitor.page, "error")).to_have_text(f"That's not the right number. {told}")
+        visitor.look(f"pair-wrong-{told[0]}")
+    visitor.type_number(another_number(number))
 
-    expect(notice(desk.page, "error")).to_have_text(
+    expect(notice(visitor.page, "error")).to_have_text(
         "Too many wrong numbers, so nothing was linked. You need a new code."
     )
-    assert desk.page.locator("#number").count() == 0
-    desk.look("pair-locked")
+    assert visitor.page.locator("#number").count() == 0
+    visitor.look("pair-locked")
     left.fill("#number", number)  # the right one, in a tab that was left open
     left.get_by_role("button", name="Continue").click()
     expect(left.locator("main")).to_contain_text("Nothing was changed")
     expect(left.locator(".cards")).to_have_count(0)
 
 
-def test_whoever_guesses_codes_is_locked_out(desk: Desk) -> None:
-    code = code_in(desk.phone.send("telegram", "/link", CODE))
+def test_whoever_guesses_codes_is_locked_out(visitor: Visitor) -> None:
+    code = code_in(visitor.phone.send("telegram", "/link", CODE))
     for _ in range(5):
-        enter_code(desk.page, "BBBB-BBBB")
-        expect(notice(desk.page, "error")).to_contain_text("That code doesn't work.")
+        enter_code(visitor.page, "BBBB-BBBB")
+        expect(notice(visitor.page, "error")).to_contain_text("That code doesn't work.")
 
-    enter_code(desk.page, code)  # the right one
+    enter_code(visitor.page, code)  # the right one
 
-    expect(notice(desk.page, "error")).to_have_text("You've tried too often. Try again in 15 minutes.")
-    desk.look("pair-guessed")
+    expect(notice(visitor.page, "error")).to_have_text("You've tried too often. Try again in 15 minutes.")
+    visitor.look("pair-guessed")
     let_pass(901)
-    enter_code(desk.page, code_in(desk.phone.send("telegram", "/link", CODE)))
-    expect(desk.page.locator("#step")).to_have_text("Step 2: type this number in the chat")
+    enter_code(visitor.page, code_in(visitor.phone.send("telegram", "/link", CODE)))
+    expect(visitor.page.locator("#step")).to_have_text("Step 2: type this number in the chat")
 
 
-def test_two_tabs_go_through_it_together(desk: Desk) -> None:
-    one = desk.page
+def test_two_tabs_go_through_it_together(visitor: Visitor) -> None:
+    one = visitor.page
     one.goto("/pair/")
-    other = desk.tab("/pair/")
-    code = desk.begin()
+    other = visitor.tab("/pair/")
+    code = visitor.begin()
     expect(other.locator("#code")).to_have_text(code)
 
-    number = number_in(desk.phone.send("telegram", code, NUMBER))
+    number = number_in(visitor.phone.send("telegram", code, NUMBER))
     for tab in (one, other):
         expect(tab.locator("#number")).to_be_visible()
     other.fill("#number", number)
@@ -189,20 +189,20 @@ def test_two_tabs_go_through_it_together(desk: Desk) -> None:
         expect(tab.locator("#number")).to_have_count(0)
         expect(tab.locator("#live-state")).to_have_text("This page updates automatically.")
     assert version(one) == version(other)
-    desk.begin()
+    visitor.begin()
     expect(other.locator("#code")).to_have_text(one.inner_text("#code"))
     one.get_by_role("button", name="Cancel").click()
     expect(other.locator("#now .notice")).to_have_text("Cancelled. Nothing was linked.")
 
 
-def test_it_is_used_with_a_keyboard_alone(desk: Desk) -> None:
-    page = desk.page
+def test_it_is_used_with_a_keyboard_alone(visitor: Visitor) -> None:
+    page = visitor.page
     page.goto("/")
     press(page, "Link my accounts")
     page.wait_for_url("**/pair/")
     for platform in ("telegram", "discord"):
         press(page, "Show me a code")
-        number = number_in(desk.phone.send(platform, page.inner_text("#code"), NUMBER))
+        number = number_in(visitor.phone.send(platform, page.inner_text("#code"), NUMBER))
         expect(page.locator("#number")).to_be_visible()
         press(page, "Number", key=number[0])
         page.keyboard.type(number[1:])
@@ -220,25 +220,25 @@ def test_it_is_used_with_a_keyboard_alone(desk: Desk) -> None:
     press(page, "Unlink Discord")
     expect(notice(page)).to_contain_text("no longer linked")
     press(page, "Sign out")
-    page.wait_for_url(f"{desk.base}/")
+    page.wait_for_url(f"{visitor.base}/")
 
 
-def test_it_works_without_scripts(desk: Desk) -> None:
-    desk.page = page = desk.tab("/pair/", context=desk.another_browser(java_script_enabled=False))
+def test_it_works_without_scripts(visitor: Visitor) -> None:
+    visitor.page = page = visitor.tab("/pair/", context=visitor.another_browser(java_script_enabled=False))
     assert "Without scripts, this page doesn't update automatically" in page.inner_text("#live-state")
     for platform in ("telegram", "discord"):
-        number = number_in(desk.phone.send(platform, desk.begin(), NUMBER))
+        number = number_in(visitor.phone.send(platform, visitor.begin(), NUMBER))
         page.reload()
-        desk.look(f"pair-plain-{platform}")
-        desk.type_number(number)
+        visitor.look(f"pair-plain-{platform}")
+        visitor.type_number(number)
         expect(page.locator(f".cards .badge.{platform}")).to_be_visible()
     page.get_by_role("button", name="Link these two").click()
     expect(notice(page)).to_contain_text("Linked.")
 
     page.get_by_role("link", name="My page").click()
-    desk.phone.send("telegram", "My favourite colour is octarine.", "Got it!")
+    visitor.phone.send("telegram", "My favourite colour is octarine.", "Got it!")
     page.reload()
     expect(page.locator(".talk .words").last).to_contain_text("Got it!")
-    desk.look("me-plain")
+    visitor.look("me-plain")
     page.get_by_role("button", name="Unlink Discord").click()
     expect(notice(page)).to_contain_text("no longer linked")

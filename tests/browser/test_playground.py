@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.desk import Desk
+from tests.browser.visitor import Visitor
 from tests.journeys.test_playground import NO_TOKENS
 
 pytestmark = pytest.mark.browser
@@ -19,11 +19,11 @@ def settings_of_site() -> dict[str, str]:
 
 
 @pytest.fixture
-def page(desk: Desk) -> Page:
-    desk.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    desk.page.clock.install()  # the newcomer's, so that the tests need not take their time
-    desk.page.goto("/playground/")
-    return desk.page
+def page(visitor: Visitor) -> Page:
+    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visitor.page.clock.install()  # the newcomer's, so that the tests need not take their time
+    visitor.page.goto("/playground/")
+    return visitor.page
 
 
 def write(page: Page, platform: str, text: str) -> None:

@@ -12,8 +12,8 @@ import pytest
 from django.conf import settings
 
 from tests.faults import databases
-from tests.faults.arena import ROW, Arena, arena
 from tests.faults.databases import Database
+from tests.faults.fault_cluster import ROW, FaultCluster, fault_cluster
 from tests.faults.processes import Crew
 from tests.journeys.redis_server import RedisServer, redis_server
 
@@ -54,9 +54,9 @@ def seed() -> int:
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, database: Database, tmp_path: Path, seed: int) -> Iterator[Arena]:
+def place(request: pytest.FixtureRequest, database: Database, tmp_path: Path, seed: int) -> Iterator[FaultCluster]:
     """Servers and a database, ready for processes and people."""
-    with arena(database, tmp_path, seed) as made:
+    with fault_cluster(database, tmp_path, seed) as made:
         yield made
         made.note(request.node)
 
@@ -68,7 +68,7 @@ def own_redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def crew(request: pytest.FixtureRequest, place: Arena, own_redis: RedisServer) -> Iterator[Crew]:
+def crew(request: pytest.FixtureRequest, place: FaultCluster, own_redis: RedisServer) -> Iterator[Crew]:
     """Four workers, two for a short test, and bots that leave the answers to them."""
     shared = {"REDIS_URL": own_redis.url, "BOTOS_SWEEP_SECONDS": "2", "FAULTS_STARTS": str(place.folder / "starts")}
     place.start(arguments=("--workers", "0"), **shared)

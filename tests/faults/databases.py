@@ -1,4 +1,4 @@
-"""The databases under test, read and spoilt by plain SQL: a file, and one of its own on a PostgreSQL server."""
+"""The databases under test, read and corrupted by plain SQL: a file, and one of its own on a PostgreSQL server."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from time import monotonic, time
 
 from adapters.playground.server import Person, Said
 from tests.faults.judge import Message
-from tests.faults.town import Town
+from tests.faults.population import Population
 from tests.journeys.running import PLATFORMS, person
 
 PATIENCE = 5.0  # seconds that a person waits for an answer before going on
@@ -31,19 +31,19 @@ class Account:
     lane: str
 
 
-def crowd(town: Town, lanes: int, *, linked: int = 0) -> list[Account]:
+def crowd(population: Population, lanes: int, *, linked: int = 0) -> list[Account]:
     """Accounts in so many lanes, by turns on each platform; in the first `linked` lanes one on every platform."""
     accounts = []
     for number in range(lanes):
         platforms = PLATFORMS if number < linked else (PLATFORMS[number % len(PLATFORMS)],)
-        accounts += [account(town, platform, number) for platform in platforms]
+        accounts += [account(population, platform, number) for platform in platforms]
     return accounts
 
 
-def account(town: Town, platform: str, number: int) -> Account:
+def account(population: Population, platform: str, number: int) -> Account:
     """The account of the person with this number."""
     who = person(platform, number, "Alice")
-    return Account(platform, who, town.servers[platform].private_chat(who), f"lane-{number}")
+    return Account(platform, who, population.servers[platform].private_chat(who), f"lane-{number}")
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Load:
     copies: how often each message is told beyond the first time. a_second: at most so many messages, 0 for no limit.
     """
 
-    town: Town
+    population: Population
     accounts: Sequence[Account]
     count: int
     seed: int
@@ -71,7 +71,7 @@ class Load:
         self._progress = threading.Condition()
         self._answers: dict[int, asyncio.Event] = {}
         self._began: dict[int, float] = {}
-        self.town.listeners.append(self._hear)
+        self.population.listeners.append(self._note_reply)
 
     async def run(self) -> None:
         """Let everybody write."""
@@ -92,7 +92,7 @@ class Load:
             await self._keep_pace()
             message = await self._say(dice.choice(accounts), next(self._numbers))
             for _copy in range(self.copies + (dice.random() < self.again)):
-                await self.town.servers[message.platform].redeliver(message.id)
+                await self.population.servers[message.platform].redeliver(message.id)
             if dice.random() < self.waits:
                 await self.answer_to(message.number)
 
@@ -106,7 +106,7 @@ class Load:
         self._answers[number] = asyncio.Event()
         self._began[number] = monotonic()
         said_at = time()
-        message_id = await self.town.servers[by.platform].say(by.person, f"m{number:05d}")
+        message_id = await self.population.servers[by.platform].say(by.person, f"m{number:05d}")
         message = Message(number, by.platform, by.person.id, by.chat, by.lane, said_at, message_id)
         with self._progress:
             self.said.append(message)
@@ -118,7 +118,7 @@ class Load:
             await asyncio.wait_for(self._answers[number].wait(), within)
         return self._answers[number].is_set()
 
-    def _hear(self, _platform: str, said: Said) -> None:
+    def _note_reply(self, _platform: str, said: Said) -> None:
         for number in map(int, re.findall(r"\bm(\d{5})\b", said.text)):
             if number in self._answers and not self._answers[number].is_set():
                 self._answers[number].set()
@@ -134,7 +134,7 @@ class Load:
         numbers = []
         for place, platform in enumerate(PLATFORMS):
             numbers.append(FAREWELL + 10 * round_ + place)
-            await self._say(account(self.town, platform, numbers[-1]), numbers[-1])
+            await self._say(account(self.population, platform, numbers[-1]), numbers[-1])
         return all([await self.answer_to(number, within) for number in numbers])
 
 

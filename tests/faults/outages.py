@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from html import unescape
 from http.client import HTTPConnection
 
-from tests.faults.arena import Arena
+from tests.faults.fault_cluster import FaultCluster
 from tests.faults.processes import TOGETHER, Process
 from tests.journeys.running import PROJECT, Worker, person
 
@@ -23,7 +23,7 @@ METRICS = "only-for-fault-tests"
 class Sight:
     """Bots with pages and, with Redis, a worker that answers; and what of them can be seen."""
 
-    place: Arena
+    place: FaultCluster
     redis_url: str = ""
     changed: dict[str, str] = field(default_factory=dict)  # settings
 
@@ -86,12 +86,12 @@ class Sight:
 
     def say(self, platform: str, text: str) -> None:
         """Alice writes to the bot."""
-        self.place.town.do(self.place.town.servers[platform].say(person(platform, 1), text))
+        self.place.population.do(self.place.population.servers[platform].say(person(platform, 1), text))
 
     def heard(self, platform: str) -> list[str]:
         """What the bot said to Alice."""
-        chat = self.place.town.servers[platform].private_chat(person(platform, 1))
-        return self.place.town.replies().get((platform, chat), [])
+        chat = self.place.population.servers[platform].private_chat(person(platform, 1))
+        return self.place.population.replies().get((platform, chat), [])
 
 
 def _read(text: str) -> str:

@@ -17,7 +17,7 @@ TOGETHER = (PLATFORMS,)
 class Process(Bots):
     """`runbots`, through the wrapper that can spoil it."""
 
-    program = ("-m", "tests.faults.spoilt")
+    program = ("-m", "tests.faults.corrupted_inputs")
 
     def __init__(self, platforms: Sequence[str], environment: Mapping[str, str], arguments: Sequence[str] = ()) -> None:
         self.platforms = tuple(platforms)
@@ -71,14 +71,14 @@ class Fleet:
         self._all: list[Process] = []
         self.processes = [self._start(platforms) for platforms in parts]
 
-    def _start(self, platforms: Sequence[str], **spoilt: str) -> Process:
-        process = Process(platforms, self.environment | spoilt, self.arguments)
+    def _start(self, platforms: Sequence[str], **faults: str) -> Process:
+        process = Process(platforms, self.environment | faults, self.arguments)
         self._all.append(process)
         return process
 
-    def add(self, platforms: Sequence[str], **spoilt: str) -> Process:
+    def add(self, platforms: Sequence[str], **faults: str) -> Process:
         """One more, with these variables besides."""
-        self.processes.append(self._start(platforms, **spoilt))
+        self.processes.append(self._start(platforms, **faults))
         return self.processes[-1]
 
     def wait_until_up(self) -> None:
@@ -102,9 +102,9 @@ class Fleet:
                 self.replace(place)
                 self.kills += 1
 
-    def replace(self, place: int, **spoilt: str) -> Process:
+    def replace(self, place: int, **faults: str) -> Process:
         """A new process in the place of one that has ended, with these variables besides."""
-        self.processes[place] = self._start(self.processes[place].platforms, **spoilt)
+        self.processes[place] = self._start(self.processes[place].platforms, **faults)
         return self.processes[place]
 
     def close(self) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.arena import Arena, until
 from tests.faults.bad_agents import HARM
+from tests.faults.fault_cluster import FaultCluster, until
 from tests.faults.load import account
 from tests.faults.processes import TOGETHER
 
@@ -25,16 +25,16 @@ STATE = "SELECT status, starts, failures FROM sessions_app_inboundevent WHERE te
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_it_holds_up_nobody_else(place: Arena, harm: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_holds_up_nobody_else(place: FaultCluster, harm: str, capsys: pytest.CaptureFixture[str]) -> None:
     [process] = place.start(TOGETHER, **SETTINGS).processes
     load = place.people(20, 120, waits=1.0, a_second=15.0)
-    mallory = account(place.town, "telegram", 9999)
-    talking = place.town.start(load.run())
+    mallory = account(place.population, "telegram", 9999)
+    talking = place.population.start(load.run())
     load.reached(10)
-    place.town.do(place.town.telegram.say(mallory.person, harm))
+    place.population.do(place.population.telegram.say(mallory.person, harm))
 
     def told() -> list[str]:
-        return [said.text for said in list(place.town.telegram.said) if said.chat_id == mallory.chat][1:]
+        return [said.text for said in list(place.population.telegram.said) if said.chat_id == mallory.chat][1:]
 
     talking.result(timeout=60)
     until(told, 30, "nobody told the person who asked for harm")

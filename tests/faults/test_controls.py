@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from tests.faults.arena import Arena, until
+from tests.faults.fault_cluster import FaultCluster, until
 from tests.faults.processes import TOGETHER, Process
 
 pytestmark = pytest.mark.faults
@@ -24,10 +24,10 @@ KEY = {
 }
 
 
-def test_it_reports_loss_when_messages_are_acknowledged_before_they_are_stored(place: Arena) -> None:
+def test_it_reports_loss_when_messages_are_acknowledged_before_they_are_stored(place: FaultCluster) -> None:
     load = place.people(12, 120)
     fleet = place.start(FAULTS_WITHOUT="commit-before-ack")
-    talking = place.town.start(load.run())
+    talking = place.population.start(load.run())
     for moment in (30, 60, 90):
         load.reached(moment)
         for number in range(len(fleet.processes)):
@@ -38,11 +38,11 @@ def test_it_reports_loss_when_messages_are_acknowledged_before_they_are_stored(p
     assert place.verdict("R-03 ack before commit").lost
 
 
-def test_it_reports_duplicates_without_the_unique_key(place: Arena) -> None:
+def test_it_reports_duplicates_without_the_unique_key(place: FaultCluster) -> None:
     place.database.execute(KEY[place.database.name])
     load = place.people(12, 60, again=0.5)
     place.start(TOGETHER)
-    place.town.do(load.run(), 60)
+    place.population.do(load.run(), 60)
     place.quiet()
 
     verdict = place.verdict("R-03 no unique key")
@@ -54,7 +54,7 @@ GUARDS = ["", "fence", "end-check", "fence end-check", "fence end-check entry-ke
 
 
 @pytest.mark.parametrize("without", GUARDS)
-def test_it_reports_a_turn_that_is_written_by_who_has_lost_its_lane(place: Arena, without: str) -> None:
+def test_it_reports_a_turn_that_is_written_by_who_has_lost_its_lane(place: FaultCluster, without: str) -> None:
     """A process stalls when the agent has answered, and goes on when another has answered in its stead.
 
     Three guards keep its answer out: the lane's fence, that the event has ended, and that its entries are unique. Each
@@ -62,9 +62,9 @@ def test_it_reports_a_turn_that_is_written_by_who_has_lost_its_lane(place: Arena
     """
     if "entry-key" in without:
         place.database.execute("DROP INDEX event_has_one_entry_a_role")
-    spoilt = {"FAULTS_WITHOUT": without.replace("entry-key", ""), "FAULTS_STALL": "after-agent:1"}
+    faults = {"FAULTS_WITHOUT": without.replace("entry-key", ""), "FAULTS_STALL": "after-agent:1"}
     place.people(1, 0)
-    stalled = stall_one_that_answers(place, **spoilt)
+    stalled = stall_one_that_answers(place, **faults)
     until(lambda: not place.database.count(WAITING), 30, "nobody takes the lane over")
     stalled.go_on()
     if without == GUARDS[-1]:
@@ -77,17 +77,17 @@ def test_it_reports_a_turn_that_is_written_by_who_has_lost_its_lane(place: Arena
     assert verdict.is_clean is (without != GUARDS[-1]), verdict
 
 
-def stall_one_that_answers(place: Arena, **spoilt: str) -> Process:
+def stall_one_that_answers(place: FaultCluster, **faults: str) -> Process:
     """Restart one process so that it stalls, and write to it until it does. Others may be quicker to answer.
 
     One message at a time: it must not hold a lock for the next when it stalls.
     """
     fleet = place.start()
     fleet.processes[0].kill()
-    stalling = fleet.replace(0, **spoilt)
+    stalling = fleet.replace(0, **faults)
     stalling.wait_until_up()
     for number in range(100):
-        place.town.do(place.load.say(number))
+        place.population.do(place.load.say(number))
         answered = partial(place.database.count, ANSWERED)
         until(lambda: stalling.is_stalled() or answered() > number, 30, "nobody answers")  # noqa: B023 - called here
         if stalling.is_stalled():

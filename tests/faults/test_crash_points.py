@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.arena import Arena
+from tests.faults.corrupted_inputs import CRASHED, POINTS
+from tests.faults.fault_cluster import FaultCluster
 from tests.faults.processes import TOGETHER
-from tests.faults.spoilt import CRASHED, POINTS
 
 pytestmark = pytest.mark.faults
 
@@ -15,11 +15,11 @@ MESSAGES = 300  # more than are said while the processes come and go
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_it_loses_nothing_when_a_process_ends_at_the_point(place: Arena, point: str) -> None:
+def test_it_loses_nothing_when_a_process_ends_at_the_point(place: FaultCluster, point: str) -> None:
     load = place.people(9, MESSAGES)
     fleet = place.start(TOGETHER)
     fleet.processes[0].kill()
-    talking = place.town.start(load.run())
+    talking = place.population.start(load.run())
     for _ in range(HITS):
         crashing = fleet.replace(0, FAULTS_CRASH=f"{point}:{place.dice.randint(1, 5)}")
         assert crashing.ended(within=60) == CRASHED

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.faults import flood
-from tests.faults.arena import Arena, until
+from tests.faults.fault_cluster import FaultCluster, until
 from tests.faults.processes import TOGETHER, Process
 
 pytestmark = pytest.mark.faults
@@ -30,11 +30,11 @@ IN_USE = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database
 class Site:
     """Bots with pages in one process with few file handles, and people who write to them. Slack calls."""
 
-    def __init__(self, place: Arena, temporary: Path) -> None:
+    def __init__(self, place: FaultCluster, temporary: Path) -> None:
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
             self.port: int = free.getsockname()[1]
         self.place = place
-        http = place.town.slack.http
+        http = place.population.slack.http
         http.url = f"http://127.0.0.1:{self.port}/hooks/slack"
         http._repeat_after = (0.1, 1, 2, 4, 8, 16, 32)  # Slack itself repeats for six minutes
         given = {
@@ -52,7 +52,7 @@ class Site:
     def people(self, count: int, a_second: float) -> Future[Any]:
         """So many messages to all three platforms, begun."""
         load = self.place.people(30, count, waits=0.0, a_second=a_second)
-        return self.place.town.start(load.run())
+        return self.place.population.start(load.run())
 
     def connections(self) -> int:
         """Of PostgreSQL, which the process holds; of SQLite, its handles of the file."""
@@ -88,7 +88,7 @@ def _leads_to(handle: Path, ending: str) -> bool:
 
 
 @pytest.fixture
-def site(place: Arena, tmp_path: Path) -> Iterator[Site]:
+def site(place: FaultCluster, tmp_path: Path) -> Iterator[Site]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, before[1]), before[1]))
     temporary = tmp_path / "temporary"
@@ -112,7 +112,7 @@ def test_it_goes_on_while_strangers_load_pages(site: Site) -> None:
     is_sqlite = site.place.database.name == "sqlite"  # of which each thread of the bots keeps its own connection
     until(lambda: is_sqlite or site.connections() <= 10, 60, "connections stay open")
 
-    refused = sum(one != 200 for one in site.place.town.slack.http.statuses)
+    refused = sum(one != 200 for one in site.place.population.slack.http.statuses)
     verdict = site.place.verdict(
         f"1,000 pages in {took:.0f} s {dict(statuses)}, 200 after {again:.1f} s, p95 {site.p95():.2f} s,"
         f" connections {max(connections)} then {site.connections()}, webhooks refused {refused}"

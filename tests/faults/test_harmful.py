@@ -8,7 +8,7 @@ from statistics import quantiles
 import pytest
 
 from tests.faults.agents import POISON
-from tests.faults.arena import Arena, until
+from tests.faults.fault_cluster import FaultCluster, until
 from tests.faults.load import Load, account
 from tests.faults.processes import Crew, Fleet
 
@@ -25,24 +25,24 @@ def p95(load: Load, since: int, until_: int) -> float:
     return quantiles(waits, n=20)[-1]
 
 
-def test_it_puts_a_message_aside_that_ends_processes(place: Arena) -> None:
+def test_it_puts_a_message_aside_that_ends_processes(place: FaultCluster) -> None:
     fleet = place.start()
     judge(place, fleet, "R-11 poison")
     assert fleet.kills == 3
 
 
-def test_it_puts_a_message_aside_that_ends_workers(place: Arena, crew: Crew) -> None:
+def test_it_puts_a_message_aside_that_ends_workers(place: FaultCluster, crew: Crew) -> None:
     judge(place, crew, "R-11 poison, 4 workers")
     assert (crew.kills, place.fleet.kills) == (3, 0)
 
 
-def judge(place: Arena, those: Fleet | Crew, name: str) -> None:
+def judge(place: FaultCluster, those: Fleet | Crew, name: str) -> None:
     """One of many people writes something that ends whoever answers it. It is put aside; nothing else is lost."""
     load = place.people(200, 1200, waits=1.0, a_second=8.0)
-    talking = place.town.start(load.run())
+    talking = place.population.start(load.run())
     load.reached(600)
-    mallory = account(place.town, "telegram", 9999)
-    place.town.do(place.town.telegram.say(mallory.person, POISON))
+    mallory = account(place.population, "telegram", 9999)
+    place.population.do(place.population.telegram.say(mallory.person, POISON))
 
     def is_over() -> bool:
         those.replace_ended()
@@ -53,7 +53,7 @@ def judge(place: Arena, those: Fleet | Crew, name: str) -> None:
     talking.result(timeout=300)
     place.quiet(bring_back=False)
 
-    words = [said.text for said in place.town.telegram.said if said.chat_id == mallory.chat]
+    words = [said.text for said in place.population.telegram.said if said.chat_id == mallory.chat]
     assert words[0] == POISON
     assert "set it aside" in words[-1]
     before, during = p95(load, 0, 600), p95(load, 600, healed)
@@ -62,11 +62,11 @@ def judge(place: Arena, those: Fleet | Crew, name: str) -> None:
     assert verdict.is_clean, verdict
 
 
-def test_it_keeps_and_answers_what_is_said_while_the_agent_is_down(place: Arena, tmp_path: Path) -> None:
+def test_it_keeps_and_answers_what_is_said_while_the_agent_is_down(place: FaultCluster, tmp_path: Path) -> None:
     down = tmp_path / "down"
     load = place.people(15, 300)
     place.start(FAULTS_AGENT_DOWN=str(down))
-    talking = place.town.start(load.run())
+    talking = place.population.start(load.run())
     load.reached(100)
     down.touch()
     load.reached(130)
@@ -75,7 +75,7 @@ def test_it_keeps_and_answers_what_is_said_while_the_agent_is_down(place: Arena,
     talking.result(timeout=300)
     place.quiet()
 
-    told = [text for texts in place.town.replies().values() for text in texts if "'m trying again" in text]
+    told = [text for texts in place.population.replies().values() for text in texts if "'m trying again" in text]
     assert len(told) >= 5
     verdict = place.verdict("R-13 agent down")
     assert verdict.is_clean, verdict

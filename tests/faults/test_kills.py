@@ -6,17 +6,19 @@ import os
 
 import pytest
 
-from tests.faults.arena import Arena
+from tests.faults.fault_cluster import FaultCluster
 from tests.faults.load import moments
 
 STORM = {"limited": 0.03, "broken": 0.01, "unanswered": 0.01}
 
 
-def kill_while_people_write(place: Arena, *, messages: int, lanes: int, kills: int, a_second: float = 0.0) -> None:
+def kill_while_people_write(
+    place: FaultCluster, *, messages: int, lanes: int, kills: int, a_second: float = 0.0
+) -> None:
     load = place.people(lanes, messages, linked=lanes // 5, a_second=a_second)
     fleet = place.start()
-    place.town.storm(**STORM)
-    talking = place.town.start(load.run())
+    place.population.storm(**STORM)
+    talking = place.population.start(load.run())
     for moment in moments(place.dice, kills, messages):
         load.reached(moment)
         fleet.kill(fleet.any(place.dice))
@@ -25,7 +27,7 @@ def kill_while_people_write(place: Arena, *, messages: int, lanes: int, kills: i
 
 
 @pytest.mark.journey
-def test_it_loses_nothing_when_processes_are_killed(place: Arena) -> None:
+def test_it_loses_nothing_when_processes_are_killed(place: FaultCluster) -> None:
     kill_while_people_write(place, messages=500, lanes=20, kills=5)
 
     verdict = place.verdict("R-01 short")
@@ -33,7 +35,7 @@ def test_it_loses_nothing_when_processes_are_killed(place: Arena) -> None:
 
 
 @pytest.mark.faults
-def test_it_loses_nothing_when_processes_are_killed_a_hundred_times(place: Arena) -> None:
+def test_it_loses_nothing_when_processes_are_killed_a_hundred_times(place: FaultCluster) -> None:
     size = {"messages": 10_000, "lanes": 200, "kills": 100}
     size |= {name: int(os.environ.get(f"FAULTS_{name.upper()}", given)) for name, given in size.items()}
     kill_while_people_write(

@@ -8,7 +8,7 @@ from time import monotonic
 import pytest
 
 from tests.fakes.faults import Fault, FaultPlan
-from tests.faults.arena import Arena
+from tests.faults.fault_cluster import FaultCluster
 
 pytestmark = pytest.mark.faults
 
@@ -34,15 +34,15 @@ class Limited(FaultPlan):
         return Fault(method, status=429, retry_after=PAUSE) if monotonic() < self.lifts_at else None
 
 
-def test_it_asks_once_in_a_pause_that_the_platform_named(place: Arena) -> None:
+def test_it_asks_once_in_a_pause_that_the_platform_named(place: FaultCluster) -> None:
     load = place.people(1, 0)
     place.start()
-    limited = place.town.telegram.faults = Limited()
+    limited = place.population.telegram.faults = Limited()
     for number in range(10):
-        place.town.do(load.say(number))
-    place.town.do(load.answer_to(9, 120), 130)
+        place.population.do(load.say(number))
+    place.population.do(load.answer_to(9, 120), 130)
     while_limited = [at for at in limited.calls if at < limited.lifts_at]
-    place.town.telegram.faults = FaultPlan()
+    place.population.telegram.faults = FaultPlan()
     place.quiet()
 
     assert all(later - earlier > PAUSE - TOLERANCE for earlier, later in pairwise(while_limited))

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.faults.arena import Arena
+from tests.faults.fault_cluster import FaultCluster
 from tests.faults.load import Load, moments
 from tests.journeys.running import PROJECT
-from tests.sessions_app.oracle import Link, Oracle, Said
+from tests.sessions_app.reference_model import Entry, Link, ReferenceModel
 
 pytestmark = pytest.mark.faults
 
@@ -31,10 +31,10 @@ LINKS = """
 """
 
 
-def test_it_shows_each_account_what_its_links_allow(place: Arena) -> None:
+def test_it_shows_each_account_what_its_links_allow(place: FaultCluster) -> None:
     load = place.people(LANES, MESSAGES)
     fleet = place.start()
-    talking = place.town.start(load.run())
+    talking = place.population.start(load.run())
     linking = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.linker"],
         stdin=subprocess.PIPE,
@@ -59,7 +59,7 @@ def test_it_shows_each_account_what_its_links_allow(place: Arena) -> None:
     assert windows(place) == expected(place)
 
 
-def change(place: Arena, load: Load) -> str:
+def change(place: FaultCluster, load: Load) -> str:
     """Some account becomes one of five people's, or nobody's."""
     one = place.dice.choice(load.accounts)
     if place.dice.random() < 0.6:
@@ -67,7 +67,7 @@ def change(place: Arena, load: Load) -> str:
     return f"unlink {one.platform} {one.person.id}"
 
 
-def windows(place: Arena) -> dict[str, list[str]]:
+def windows(place: FaultCluster) -> dict[str, list[str]]:
     """What an agent would be shown now, by account."""
     command = [sys.executable, "-m", "tests.faults.windows", str(WINDOW)]
     environment = os.environ | place.environment()
@@ -76,15 +76,15 @@ def windows(place: Arena) -> dict[str, list[str]]:
     return found
 
 
-def expected(place: Arena) -> dict[str, list[str]]:
+def expected(place: FaultCluster) -> dict[str, list[str]]:
     """The same by the rule, from the rows."""
-    oracle = Oracle(frozenset())
+    reference = ReferenceModel(frozenset())
     for platform, user, text, said_at, written_at in place.database.rows(ENTRIES):
-        oracle.said.append(Said(f"{platform}:{user}", text, _moment(said_at), _moment(written_at)))
+        reference.entries.append(Entry(f"{platform}:{user}", text, _moment(said_at), _moment(written_at)))
     for platform, user, person, since, ended in place.database.rows(LINKS):
-        oracle.links.append(Link(f"{platform}:{user}", person, _moment(since), ended and _moment(ended)))
-    accounts = {said.place for said in oracle.said}
-    return {one: oracle.window(one, WINDOW) for one in accounts}
+        reference.links.append(Link(f"{platform}:{user}", person, _moment(since), ended and _moment(ended)))
+    accounts = {entry.place for entry in reference.entries}
+    return {one: reference.window(one, WINDOW) for one in accounts}
 
 
 def _moment(stored: Any) -> datetime:

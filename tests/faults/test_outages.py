@@ -14,8 +14,8 @@ from time import sleep
 import pytest
 
 from tests.faults import databases
-from tests.faults.arena import Arena, arena, until
 from tests.faults.cluster import Cluster, binaries, cluster
+from tests.faults.fault_cluster import FaultCluster, fault_cluster, until
 from tests.faults.outages import Sight
 from tests.journeys.redis_server import RedisServer, redis_server
 from tests.journeys.running import PROJECT
@@ -45,15 +45,15 @@ def own_cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def sight(own_cluster: Cluster, own_redis: RedisServer, tmp_path: Path, seed: int) -> Iterator[Sight]:
     """Bots, pages and a worker, on servers that may be stopped."""
-    with arena(own_cluster.database(tmp_path), tmp_path, seed) as place:
+    with fault_cluster(own_cluster.database(tmp_path), tmp_path, seed) as place:
         made = Sight(place, own_redis.url)
         yield made
         made.close()
 
 
 @pytest.fixture
-def file_place(migrated_file: Path, tmp_path: Path, seed: int) -> Iterator[Arena]:
-    with arena(databases.sqlite_copy(migrated_file, tmp_path), tmp_path, seed) as made:
+def file_place(migrated_file: Path, tmp_path: Path, seed: int) -> Iterator[FaultCluster]:
+    with fault_cluster(databases.sqlite_copy(migrated_file, tmp_path), tmp_path, seed) as made:
         yield made
 
 
@@ -84,9 +84,9 @@ def test_nothing_is_seen_where_nothing_is_down(sight: Sight) -> None:
 
 def test_a_platform_is_down(sight: Sight) -> None:
     answered(sight, "slack", "hello")
-    town = sight.place.town
-    town.slack.faults.outage = True
-    town.do(town.slack.drop_connections())
+    population = sight.place.population
+    population.slack.faults.outage = True
+    population.do(population.slack.drop_connections())
     answered(sight, "telegram", "and the others?")
     logged(sight, "Failed to retrieve WSS URL")
 
@@ -96,12 +96,12 @@ def test_a_platform_is_down(sight: Sight) -> None:
     told('botos_adapter_up{platform="slack"} 0', sight.numbers()[1])
     told("slack: restarting (ConnectionError: slack: ...), again in ... s", sight.lines())
 
-    town.slack.faults.outage = False
+    population.slack.faults.outage = False
     until(lambda: sight.get("/readyz")[0] == 200, 120, "it does not come back")
     answered(sight, "slack", "back again")
 
 
-def test_a_token_is_refused(file_place: Arena) -> None:
+def test_a_token_is_refused(file_place: FaultCluster) -> None:
     sight = Sight(file_place, changed={"SLACK_BOT_TOKEN": "xoxb-1-wrong"})
     logged(sight, "slack: needs configuration")
     logged(sight, "telegram: up")
@@ -151,7 +151,7 @@ def test_postgresql_is_down(sight: Sight, own_cluster: Cluster) -> None:
     assert sight.get("/pair/")[0] == 200
 
 
-def test_the_disk_is_full(file_place: Arena) -> None:
+def test_the_disk_is_full(file_place: FaultCluster) -> None:
     sight = Sight(file_place)
     answered(sight, "telegram", "hello")
     resource.prlimit(sight.bots.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
@@ -185,7 +185,7 @@ def test_all_workers_are_down(sight: Sight) -> None:
     told("botos_lanes_waiting 1", sight.numbers()[1])
 
 
-def test_the_agent_is_down(file_place: Arena) -> None:
+def test_the_agent_is_down(file_place: FaultCluster) -> None:
     down = file_place.folder / "down"
     down.touch()
     sight = Sight(file_place, changed={"FAULTS_AGENT_DOWN": str(down)})

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.faults.arena import Arena
+from tests.faults.fault_cluster import FaultCluster
 from tests.faults.judge import Message
 from tests.journeys.webhooks import SECRET, Pages, free_port
 
 pytestmark = pytest.mark.faults
 
 
-def test_it_keeps_one_of_each_message_that_is_told_three_times(place: Arena) -> None:
+def test_it_keeps_one_of_each_message_that_is_told_three_times(place: FaultCluster) -> None:
     load = place.people(30, 600, linked=6, copies=2, again=0.0)
     place.start()
-    place.town.do(load.run(), 300)
+    place.population.do(load.run(), 300)
     place.quiet()
 
     verdict = place.verdict("R-04 told 3 times")
@@ -29,7 +29,7 @@ def test_it_keeps_one_of_each_message_that_is_told_three_times(place: Arena) -> 
 BACK = "UPDATE sessions_app_watermark SET position = 0"
 
 
-def test_it_keeps_one_of_each_message_that_comes_by_polling_webhook_and_backfill(place: Arena) -> None:
+def test_it_keeps_one_of_each_message_that_comes_by_polling_webhook_and_backfill(place: FaultCluster) -> None:
     """Processes that poll and have sockets, and beside them pages that are called with the same; then all marks of
     private chats are put back, so that new processes read everything in the histories again.
     """
@@ -37,7 +37,7 @@ def test_it_keeps_one_of_each_message_that_comes_by_polling_webhook_and_backfill
     place.start(BOTOS_POLLER_SECONDS="30")  # nobody stands by, and reading all histories at once is work
     caller = Beside(place)
     try:
-        place.town.do(load.run(), 300)
+        place.population.do(load.run(), 300)
         caller.call_with(load.said)
     finally:
         caller.close()
@@ -56,9 +56,9 @@ def test_it_keeps_one_of_each_message_that_comes_by_polling_webhook_and_backfill
 class Beside:
     """A process of pages, which is called with what the bots hear in another way."""
 
-    def __init__(self, place: Arena) -> None:
+    def __init__(self, place: FaultCluster) -> None:
         self.statuses: list[int] = []
-        self._town = place.town
+        self._town = place.population
         self._port = free_port()
         where = {"BOTOS_PUBLIC_URL": self._url(""), "BOTOS_TELEGRAM_TRANSPORT": "webhook"}
         secrets = {"TELEGRAM_WEBHOOK_SECRET": SECRET, "BOTOS_SLACK_TRANSPORT": "http"}

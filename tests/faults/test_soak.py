@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.faults.arena import Arena
+from tests.faults.fault_cluster import FaultCluster
 from tests.faults.processes import TOGETHER
 
 pytestmark = pytest.mark.faults
@@ -16,12 +16,12 @@ A_SECOND = 20
 MAX_GROWTH = 0.1
 
 
-def test_it_goes_on_and_on(place: Arena) -> None:
+def test_it_goes_on_and_on(place: FaultCluster) -> None:
     count = SECONDS * A_SECOND
     load = place.people(60, count, linked=10, a_second=A_SECOND)
     [process] = place.start(TOGETHER).processes
-    place.town.storm(limited=0.03, broken=0.01, unanswered=0.01)
-    talking = place.town.start(load.run())
+    place.population.storm(limited=0.03, broken=0.01, unanswered=0.01)
+    talking = place.population.start(load.run())
     load.reached(count // 3, within=SECONDS)
     warm = process.memory()
     talking.result(timeout=SECONDS + 300)

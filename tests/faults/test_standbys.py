@@ -7,7 +7,7 @@ from time import monotonic
 
 import pytest
 
-from tests.faults.arena import Arena, until
+from tests.faults.fault_cluster import FaultCluster, until
 from tests.faults.processes import TOGETHER, Fleet
 from tests.journeys.running import PLATFORMS
 
@@ -38,12 +38,12 @@ class Rivals(Fleet):
                 self.processes[place].wait_for_line(rf"{platform}: what was missed in \d+ private chats is read")
 
 
-def take_over(place: Arena, *, kills: int, lease: float, messages: int, pace: float) -> float:
+def take_over(place: FaultCluster, *, kills: int, lease: float, messages: int, pace: float) -> float:
     """The longest time until another one was connected to all that the killed one was, in seconds."""
     load = place.people(9, messages, a_second=pace)
     rivals = place.fleet = Rivals(place.environment() | {"BOTOS_POLLER_SECONDS": str(lease)}, TOGETHER * 3)
     rivals.wait_until_up()
-    talking = place.town.start(load.run())
+    talking = place.population.start(load.run())
     longest = 0.0
     for number in range(kills):
         load.reached((number + 1) * messages // (kills + 1), within=messages / pace + 60)
@@ -57,30 +57,30 @@ def take_over(place: Arena, *, kills: int, lease: float, messages: int, pace: fl
     return longest
 
 
-def judge(place: Arena, name: str, longest: float) -> None:
+def judge(place: FaultCluster, name: str, longest: float) -> None:
     verdict = place.verdict(f"{name}, takeover {longest:.1f} s")
     assert verdict.is_clean, verdict
-    assert place.town.telegram.api.updates.conflicts == 0
+    assert place.population.telegram.api.updates.conflicts == 0
 
 
 @pytest.mark.journey
-def test_another_one_receives_when_one_is_killed(place: Arena) -> None:
+def test_another_one_receives_when_one_is_killed(place: FaultCluster) -> None:
     judge(place, "R-09 short", take_over(place, kills=1, lease=2.0, messages=20, pace=6.0))
 
 
 @pytest.mark.faults
-def test_another_one_receives_when_one_is_killed_ten_times(place: Arena) -> None:
+def test_another_one_receives_when_one_is_killed_ten_times(place: FaultCluster) -> None:
     longest = take_over(place, kills=10, lease=30.0, messages=700, pace=2.0)
     judge(place, "R-09", longest)
     assert longest <= 30.0 + 5
 
 
 @pytest.mark.faults
-def test_one_that_stood_still_does_not_disturb_its_successor(place: Arena) -> None:
+def test_one_that_stood_still_does_not_disturb_its_successor(place: FaultCluster) -> None:
     load = place.people(9, 200, a_second=10.0)
     rivals = place.fleet = Rivals(place.environment() | {"BOTOS_POLLER_SECONDS": "3"}, TOGETHER * 3)
     rivals.wait_until_up()
-    talking = place.town.start(load.run())
+    talking = place.population.start(load.run())
     for number in range(3):
         load.reached((number + 1) * 40)
         holder = rivals.wait_for_holder()
@@ -91,4 +91,4 @@ def test_one_that_stood_still_does_not_disturb_its_successor(place: Arena) -> No
     verdict = place.verdict("R-09 stood still")
     assert verdict.is_clean, verdict
     # Its last poll was under way when its successor's first ended it.
-    assert place.town.telegram.api.updates.conflicts <= 3
+    assert place.population.telegram.api.updates.conflicts <= 3

@@ -6,7 +6,7 @@ from time import monotonic
 
 import pytest
 
-from tests.faults.arena import LEASE, Arena
+from tests.faults.fault_cluster import LEASE, FaultCluster
 from tests.faults.load import moments
 
 pytestmark = pytest.mark.faults
@@ -16,10 +16,10 @@ RESTARTS = 50
 MAX_STOP = 30.0  # seconds
 
 
-def test_it_loses_nothing_when_processes_stand_still_for_longer_than_a_lease(place: Arena) -> None:
+def test_it_loses_nothing_when_processes_stand_still_for_longer_than_a_lease(place: FaultCluster) -> None:
     load = place.people(30, 1000)
     fleet = place.start()
-    talking = place.town.start(load.run())
+    talking = place.population.start(load.run())
     for moment in moments(place.dice, STALLS, 1000):
         load.reached(moment)
         place.stall(fleet.any(place.dice), LEASE * 1.5)
@@ -30,10 +30,10 @@ def test_it_loses_nothing_when_processes_stand_still_for_longer_than_a_lease(pla
     assert verdict.is_clean, verdict
 
 
-def test_it_loses_nothing_when_processes_are_restarted_one_after_the_other(place: Arena) -> None:
+def test_it_loses_nothing_when_processes_are_restarted_one_after_the_other(place: FaultCluster) -> None:
     load = place.people(30, 1500, linked=5)
     fleet = place.start()
-    talking = place.town.start(load.run())
+    talking = place.population.start(load.run())
     longest = 0.0
     for number, moment in enumerate(moments(place.dice, RESTARTS, 1500)):
         load.reached(moment)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests import zygote
-from tests.faults.arena import Arena
 from tests.faults.databases import Database, new_postgresql, settings, sqlite_file
+from tests.faults.fault_cluster import FaultCluster
 
 ADDED = "ALTER TABLE sessions_app_inboundevent ADD COLUMN added varchar(40) DEFAULT '' NOT NULL"
 BROKEN = {
@@ -31,7 +31,7 @@ BROKEN = {
 }
 
 
-def dump(place: Arena, file: Path) -> None:
+def dump(place: FaultCluster, file: Path) -> None:
     if place.database.name == "sqlite":
         environment = os.environ | settings(place.database.url, place.folder)
         zygote.run(["manage.py", "backup", file], environment=environment, check=True)
@@ -48,11 +48,11 @@ def check(restored: Database) -> None:
 
 
 @pytest.mark.journey
-def test_it_restores_a_backup_that_was_made_during_load(place: Arena) -> None:
+def test_it_restores_a_backup_that_was_made_during_load(place: FaultCluster) -> None:
     """The restored one goes on where the backup was made, and the people with it."""
     load = place.people(10, 60)
     fleet = place.start()
-    talking = place.town.start(load.run())
+    talking = place.population.start(load.run())
     load.reached(30)
     file = place.folder / "backup"
     dump(place, file)
@@ -70,20 +70,20 @@ def test_it_restores_a_backup_that_was_made_during_load(place: Arena) -> None:
         _goes_on(place, restored)
 
 
-def _goes_on(place: Arena, restored: Database) -> None:
+def _goes_on(place: FaultCluster, restored: Database) -> None:
     """What waited in the backup is answered now, and new messages are."""
     place.database = replace(restored)
     place.start()
-    assert place.town.do(place.load.farewell(round_=1), 60)
+    assert place.population.do(place.load.farewell(round_=1), 60)
     check(restored)
 
 
 @pytest.mark.journey
-def test_it_goes_on_under_a_migration_that_adds_a_column(place: Arena) -> None:
+def test_it_goes_on_under_a_migration_that_adds_a_column(place: FaultCluster) -> None:
     """Old processes neither read nor write the new column; its default is the database's."""
     load = place.people(10, 60)
     place.start()
-    talking = place.town.start(load.run())
+    talking = place.population.start(load.run())
     load.reached(30)
     place.database.execute(ADDED)
     talking.result(timeout=120)

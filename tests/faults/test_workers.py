@@ -7,7 +7,7 @@ from time import sleep
 
 import pytest
 
-from tests.faults.arena import Arena
+from tests.faults.fault_cluster import FaultCluster
 from tests.faults.load import moments
 from tests.faults.processes import Crew
 from tests.journeys.redis_server import RedisServer
@@ -15,28 +15,28 @@ from tests.journeys.redis_server import RedisServer
 AWAY = 2.0  # seconds that Redis is gone
 
 
-def write_all_at_once(place: Arena, crew: Crew, *, lanes: int, messages: int) -> None:
-    place.town.do(place.people(lanes, messages, linked=lanes // 5, waits=0.2).run(), 600)
+def write_all_at_once(place: FaultCluster, crew: Crew, *, lanes: int, messages: int) -> None:
+    place.population.do(place.people(lanes, messages, linked=lanes // 5, waits=0.2).run(), 600)
     place.quiet()
     verdict = place.verdict(f"{len(crew.workers)} workers, {lanes} lanes")
     assert verdict.is_clean, verdict
 
 
 @pytest.mark.journey
-def test_it_keeps_one_persons_messages_in_order_whoever_answers(place: Arena, crew: Crew) -> None:
+def test_it_keeps_one_persons_messages_in_order_whoever_answers(place: FaultCluster, crew: Crew) -> None:
     write_all_at_once(place, crew, lanes=1, messages=40)
 
 
 @pytest.mark.faults
-def test_it_loses_nothing_of_two_hundred_people(place: Arena, crew: Crew) -> None:
+def test_it_loses_nothing_of_two_hundred_people(place: FaultCluster, crew: Crew) -> None:
     write_all_at_once(place, crew, lanes=200, messages=2000)
 
 
 def lose_redis(
-    place: Arena, own_redis: RedisServer, *, messages: int, times: int, a_second: float, share: float = 0.99
+    place: FaultCluster, own_redis: RedisServer, *, messages: int, times: int, a_second: float, share: float = 0.99
 ) -> None:
     load = place.people(60, messages, waits=1.0, a_second=a_second)
-    talking = place.town.start(load.run())
+    talking = place.population.start(load.run())
     for number, moment in enumerate(moments(place.dice, times, messages)):
         load.reached(moment)
         if number % 2:
@@ -52,7 +52,7 @@ def lose_redis(
     assert verdict.is_clean, verdict
 
 
-def start_delay(place: Arena, share: float) -> float:
+def start_delay(place: FaultCluster, share: float) -> float:
     """Seconds from the saying of a message until an agent is asked, which so large a share of them stays below."""
     lines = Path(place.folder / "starts").read_text(encoding="utf-8").splitlines()
     started: dict[int, float] = {}
@@ -63,10 +63,10 @@ def start_delay(place: Arena, share: float) -> float:
 
 
 @pytest.mark.journey
-def test_it_goes_on_when_redis_is_lost(place: Arena, crew: Crew, own_redis: RedisServer) -> None:
+def test_it_goes_on_when_redis_is_lost(place: FaultCluster, crew: Crew, own_redis: RedisServer) -> None:
     lose_redis(place, own_redis, messages=60, times=2, a_second=25, share=0.95)
 
 
 @pytest.mark.faults
-def test_it_goes_on_when_redis_is_lost_five_times(place: Arena, crew: Crew, own_redis: RedisServer) -> None:
+def test_it_goes_on_when_redis_is_lost_five_times(place: FaultCluster, crew: Crew, own_redis: RedisServer) -> None:
     lose_redis(place, own_redis, messages=5000, times=5, a_second=15)

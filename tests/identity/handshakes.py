@@ -2,7 +2,7 @@
 
 Every text goes the whole way, through inbox.receive. Whoever acts may send any code that was ever issued: all are
 taken to be leaked. A number is known to the one who was shown it; a person carries it to the own other side, or, if the
-play says so, is talked into giving it away (then links between owners are what the model says, and no more).
+run says so, is talked into giving it away (then links between owners are what the model says, and no more).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ requests = st.integers(min_value=0, max_value=5)
 
 
 class Handshakes(RuleBasedStateMachine):
-    """One play. The database must be empty at its start and be emptied at its end."""
+    """One run. The database must be empty at its start and be emptied at its end."""
 
     relays = False
 
@@ -284,7 +284,7 @@ class Handshakes(RuleBasedStateMachine):
                 assert not re.search(rf"({'|'.join(set(OWNERS) - {owner})}) says", line.text)
 
     def check_all(self) -> None:
-        """All invariants, for plays with a script."""
+        """All invariants, for scenarios."""
         self.links_are_the_models()
         self.nobody_is_linked_to_somebody_else()
         self.a_person_has_one_account_on_each_platform()
@@ -319,7 +319,7 @@ def _families() -> set[frozenset[Account]]:
 
 
 class Everything:
-    """All rows, and the rules of who may read what, entry by entry: the oracle of the windows."""
+    """All rows, and the rules of who may read what, entry by entry: the reference model of the windows."""
 
     def __init__(self) -> None:
         self.links = list(AccountLink.objects.all())

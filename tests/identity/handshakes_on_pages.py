@@ -1,4 +1,4 @@
-"""The same plays with browsers: alice has two on her tables, bob and mallory have one each.
+"""The same runs with browsers: alice has two on her tables, bob and mallory have one each.
 
 What a page does is one call, as the view makes it. A page that was left open keeps its session when that is over.
 """
@@ -23,7 +23,7 @@ platforms = st.sampled_from(PLATFORMS)
 
 
 class OnPages(Handshakes):
-    """One play."""
+    """One run."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from identity import audit
 from identity.flows import pair_in_browser, pair_in_chat
 from identity.models import AuditEvent, Browser, Pairing, UnifiedUser
 from identity.support import clock
-from tests.identity.desk import account, chief, claimed, invited, linked, person, spelled, url
+from tests.identity.operator_pages import account, chief, claimed, invited, linked, person, spelled, url
 from tests.journeys.running import PROJECT
 
 pytestmark = pytest.mark.django_db

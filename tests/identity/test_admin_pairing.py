@@ -16,7 +16,7 @@ from identity.models import AccountLink, AuditEvent, BotProfile, Pairing, Unifie
 from identity.pairing import requests as pairing_requests
 from identity.pairing.secrets import secrets_of
 from identity.support import clock
-from tests.identity.desk import (
+from tests.identity.operator_pages import (
     account,
     another_number,
     chief,

@@ -20,7 +20,7 @@ from identity.operators import NewPerson
 from identity.pairing import requests as pairing_requests
 from identity.pairing.secrets import secrets_of
 from identity.web import csv_files
-from tests.identity.desk import account, linked, operator, person, spelled, url
+from tests.identity.operator_pages import account, linked, operator, person, spelled, url
 
 pytestmark = pytest.mark.django_db
 

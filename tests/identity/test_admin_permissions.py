@@ -11,7 +11,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from identity.models import AccountLink, AuditEvent, Pairing, UnifiedUser
-from tests.identity.desk import (
+from tests.identity.operator_pages import (
     account,
     all_permissions,
     chief,

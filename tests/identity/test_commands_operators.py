@@ -17,7 +17,7 @@ from identity.flows import pair_in_chat
 from identity.models import AccountLink, AuditEvent, BotProfile, Pairing, UnifiedUser
 from identity.pairing.secrets import secrets_of
 from tests import zygote
-from tests.identity.desk import account, another_number, claimed, invited, linked, number_of, person, spelled
+from tests.identity.operator_pages import account, another_number, claimed, invited, linked, number_of, person, spelled
 
 pytestmark = pytest.mark.django_db
 

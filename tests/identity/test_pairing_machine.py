@@ -9,15 +9,15 @@ from django.db import transaction
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.identity.drills import DRILLS, run
 from tests.identity.handshakes import Handshakes, Relayed
 from tests.identity.handshakes_on_pages import OnPages, RelayedOnPages
-from tests.identity.page_drills import PAGE_DRILLS
+from tests.identity.page_scenarios import PAGE_SCENARIOS
+from tests.identity.scenarios import SCENARIOS, run
 
-ALL_DRILLS = DRILLS | PAGE_DRILLS
+ALL_SCENARIOS = SCENARIOS | PAGE_SCENARIOS
 pytestmark = pytest.mark.django_db
 
-PLAYS = {
+RANDOM_RUNS = {
     Handshakes: "codes leak",
     Relayed: "numbers leak, too",
     OnPages: "codes leak, with browsers",
@@ -26,8 +26,8 @@ PLAYS = {
 FULL = int(os.environ.get("BOTOS_EXAMPLES", "200"))
 
 
-def play(machine: type[Handshakes], *, examples: int, steps: int, shrink: bool = True) -> None:
-    """Run the machine, each play in a transaction of its own that is undone."""
+def run_at_random(machine: type[Handshakes], *, examples: int, steps: int, shrink: bool = True) -> None:
+    """Run the machine, each run in a transaction of its own that is undone."""
 
     class Undone(machine):  # type: ignore[valid-type, misc]
         def __init__(self) -> None:
@@ -56,23 +56,23 @@ def play(machine: type[Handshakes], *, examples: int, steps: int, shrink: bool =
     )
 
 
-@pytest.mark.parametrize("machine", PLAYS, ids=PLAYS.values())
+@pytest.mark.parametrize("machine", RANDOM_RUNS, ids=RANDOM_RUNS.values())
 def test_it_does_what_the_model_does(machine: type[Handshakes]) -> None:
-    play(machine, examples=2, steps=25)
+    run_at_random(machine, examples=2, steps=25)
 
 
-@pytest.mark.parametrize("drill", ALL_DRILLS)
-def test_it_does_what_the_model_does_in(drill: str) -> None:
-    run(OnPages(), ALL_DRILLS[drill])
+@pytest.mark.parametrize("scenario", ALL_SCENARIOS)
+def test_it_does_what_the_model_does_in(scenario: str) -> None:
+    run(OnPages(), ALL_SCENARIOS[scenario])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machine", PLAYS, ids=PLAYS.values())
+@pytest.mark.parametrize("machine", RANDOM_RUNS, ids=RANDOM_RUNS.values())
 def test_it_does_what_the_model_does_over_a_few_plays(machine: type[Handshakes]) -> None:
-    play(machine, examples=20, steps=25)
+    run_at_random(machine, examples=20, steps=25)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("machine", PLAYS, ids=PLAYS.values())
+@pytest.mark.parametrize("machine", RANDOM_RUNS, ids=RANDOM_RUNS.values())
 def test_it_does_what_the_model_does_over_many_plays(machine: type[Handshakes]) -> None:
-    play(machine, examples=FULL, steps=50)
+    run_at_random(machine, examples=FULL, steps=50)

@@ -36,7 +36,7 @@ from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Outbou
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.turns import leases, lifecycle
 from tests.sessions_app.moments import StillClock
-from tests.sessions_app.oracle import Oracle
+from tests.sessions_app.reference_model import ReferenceModel
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say, texts
 
 pytestmark = pytest.mark.django_db
@@ -54,7 +54,7 @@ moves = st.sampled_from([1.0, 1.0, 0.0, 86_400.0])  # sometimes two things happe
 
 
 class Histories(RuleBasedStateMachine):
-    """Four accounts, two groups and two people do as they like; each window is always what the oracle says."""
+    """Four accounts, two groups and two people do as they like; each window is always what the reference says."""
 
     still: StillClock
 
@@ -62,7 +62,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.example = transaction.atomic()
         self.example.__enter__()
-        self.oracle = Oracle(frozenset(GROUPS))
+        self.reference = ReferenceModel(frozenset(GROUPS))
         self.conversations: dict[str, Conversation] = {}
         self.without_resolver: dict[str, Conversation] = {}
         self.count = 0
@@ -111,7 +111,7 @@ class Histories(RuleBasedStateMachine):
         words = self._words()
         manager = BotSessionManager(platform, identity_resolver=DATABASE)
         if mirror_to_session(manager, who, words, "cron"):
-            self.oracle.say(account, words, self.still.now)
+            self.reference.say(account, words, self.still.now)
             self.conversations[account] = Conversation.objects.get(account__platform=platform, key=account)
 
     @rule(account=accounts, person=people, move=moves)
@@ -119,24 +119,24 @@ class Histories(RuleBasedStateMachine):
         self.still.move(move)
         platform, who = account.split(":")
         linking.link(platform=platform, platform_user_id=who, unified_user_id=person, method="pairing", actor="test")
-        self.oracle.link(account, person, self.still.now)
+        self.reference.link(account, person, self.still.now)
 
-    @precondition(lambda self: any(link.ended is None for link in self.oracle.links))
+    @precondition(lambda self: any(link.ended is None for link in self.reference.links))
     @rule(data=st.data(), move=moves, disown=st.booleans())
     def is_unlinked(self, data: st.DataObject, move: float, disown: bool) -> None:
         account = data.draw(st.sampled_from(self._linked()))
         self.still.move(move)
         platform, who = account.split(":")
         assert linking.unlink(platform=platform, platform_user_id=who, actor="test", disown=disown)
-        self.oracle.unlink(account, self.still.now, disown=disown)
+        self.reference.unlink(account, self.still.now, disown=disown)
 
-    @precondition(lambda self: any(link.ended is None for link in self.oracle.links))
+    @precondition(lambda self: any(link.ended is None for link in self.reference.links))
     @rule(data=st.data())
     def shares_its_past(self, data: st.DataObject) -> None:
         account = data.draw(st.sampled_from(self._linked()))
         platform, who = account.split(":")
         linking.share_past(account=PlatformAccount.objects.get(platform=platform, platform_user_id=who), actor="test")
-        self.oracle.share_past(account)
+        self.reference.share_past(account)
 
     @rule(account=accounts, name=st.sampled_from([*PEOPLE, "ann", "cyd"]), move=moves)
     def is_renamed(self, account: str, name: str, move: float) -> None:
@@ -147,11 +147,11 @@ class Histories(RuleBasedStateMachine):
     def every_window_is_what_the_oracle_says(self) -> None:
         for place, conversation in self.conversations.items():
             for limit in (3, 100):
-                assert _words(window.window_for(conversation, limit=limit)) == self.oracle.window(place, limit)
-                assert _words(window.readable(conversation, limit=limit)) == self.oracle.readable(place, limit)
-            assert _paged(conversation) == self.oracle.readable(place, 10_000)
+                assert _words(window.window_for(conversation, limit=limit)) == self.reference.window(place, limit)
+                assert _words(window.readable(conversation, limit=limit)) == self.reference.readable(place, limit)
+            assert _paged(conversation) == self.reference.readable(place, 10_000)
             known = {*self.conversations, *self.without_resolver}
-            listed = self.oracle.places(place, known)
+            listed = self.reference.places(place, known)
             assert self._listed(conversation) == {one: sorted(words) for one, words in listed.items()}
 
     def _listed(self, conversation: Conversation) -> dict[str, list[str]]:
@@ -168,7 +168,7 @@ class Histories(RuleBasedStateMachine):
         return f"words {self.count}"
 
     def _linked(self) -> list[str]:
-        return [link.account for link in self.oracle.links if link.ended is None]
+        return [link.account for link in self.reference.links if link.ended is None]
 
     def _hear(self, account: str, words: str, move: float, group: str = "", name: str = "") -> None:
         self.still.move(move)
@@ -191,19 +191,19 @@ class Histories(RuleBasedStateMachine):
         alone = next((account for account, one in without_resolver if one == claimed.lease.conversation), "")
         if alone and claimed.head.kind == InboundEvent.Kind.COMMAND:
             lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=None), limit=outbox_queue.TEXT_LIMIT)
-            self.oracle.reset_context_alone(alone, claimed.head.received_at)
+            self.reference.reset_context_alone(alone, claimed.head.received_at)
             return
         if claimed.head.kind == InboundEvent.Kind.COMMAND:
             lifecycle.answer_command(
                 claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT
             )
-            self.oracle.reset_context(served, claimed.head.received_at, now=self.still.now)
+            self.reference.reset_context(served, claimed.head.received_at, now=self.still.now)
             return
         served, answer = alone or served, self._words()
         lifecycle.finish(claimed, answer, limit=outbox_queue.TEXT_LIMIT)
         for event in claimed.events:
-            self.oracle.say(served, event.text, event.received_at)
-        self.oracle.say(served, answer, claimed.events[-1].received_at, written=self.still.now)
+            self.reference.say(served, event.text, event.received_at)
+        self.reference.say(served, answer, claimed.events[-1].received_at, written=self.still.now)
 
 
 def _paged(conversation: Conversation, *, only: int | None = None) -> list[str]:

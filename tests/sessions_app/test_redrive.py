@@ -21,7 +21,7 @@ from sessions_app.messages import Address, MessageEdit
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent, Lane, OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.turns import lifecycle
-from tests.identity.desk import operator
+from tests.identity.operator_pages import operator
 from tests.sessions_app.racing import at_once
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, receive, say, texts
 

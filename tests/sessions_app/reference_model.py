@@ -1,4 +1,4 @@
-"""Who may read what, said a second time: over plain lists, in the words of the rule, without the code it judges."""
+"""Who may read what: the rule a second time, over plain lists, without the code that it judges."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Entry:
     """One entry. `place` is the account whose private chat it was said in, whether a resolver was configured then or
     not, or the name of a group. An answer is `written` later than it is said `at`.
     """
@@ -32,16 +32,16 @@ class Link:
 
 
 @dataclass
-class Oracle:
+class ReferenceModel:
     """Everything that was said and done, in order. Places that are not in `groups` are accounts."""
 
     groups: frozenset[str]
-    said: list[Said] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
     behind: dict[str, datetime] = field(default_factory=dict)
 
     def say(self, place: str, text: str, at: datetime, *, written: datetime | None = None) -> None:
-        self.said.append(Said(place, text, at, written or at))
+        self.entries.append(Entry(place, text, at, written or at))
 
     def link(self, account: str, person: str, at: datetime) -> None:
         live = self.live(account)
@@ -71,41 +71,41 @@ class Oracle:
         return next((link for link in self.links if link.account == account and link.ended is None), None)
 
     def readable(self, place: str, limit: int) -> list[str]:
-        return _newest([said for said in self.said if self._may_be_read(place, said)], limit)
+        return _newest([entry for entry in self.entries if self._may_be_read(place, entry)], limit)
 
     def places(self, place: str, known: Iterable[str]) -> dict[str, list[str]]:
         """The conversations that may be read, and what of each."""
         mine = self.live(place)
         listed = [one for one in known if one == place or self._are_one(mine, self.live(one))]
-        visible = [said for said in self.said if self._may_be_read(place, said)]
-        return {one: _newest([said for said in visible if said.place == one], 10_000) for one in listed}
+        visible = [entry for entry in self.entries if self._may_be_read(place, entry)]
+        return {one: _newest([entry for entry in visible if entry.place == one], 10_000) for one in listed}
 
     def _are_one(self, mine: Link | None, theirs: Link | None) -> bool:
         return mine is not None and theirs is not None and mine.person == theirs.person
 
     def window(self, place: str, limit: int) -> list[str]:
         bound = self.behind.get(place)
-        in_view = [said for said in self.said if self._may_be_read(place, said) and not self._is_disowned(said)]
-        return _newest([said for said in in_view if bound is None or said.at > bound], limit)
+        in_view = [entry for entry in self.entries if self._may_be_read(place, entry) and not self._is_disowned(entry)]
+        return _newest([entry for entry in in_view if bound is None or entry.at > bound], limit)
 
-    def _may_be_read(self, place: str, said: Said) -> bool:
-        if said.place == place:
+    def _may_be_read(self, place: str, entry: Entry) -> bool:
+        if entry.place == place:
             return True
-        if place in self.groups or said.place in self.groups:
+        if place in self.groups or entry.place in self.groups:
             return False
-        mine, theirs = self.live(place), self.live(said.place)
+        mine, theirs = self.live(place), self.live(entry.place)
         if mine is None or theirs is None or mine.person != theirs.person:
             return False
-        return theirs.shares_past or (said.at > mine.since and said.at > theirs.since)
+        return theirs.shares_past or (entry.at > mine.since and entry.at > theirs.since)
 
-    def _is_disowned(self, said: Said) -> bool:
+    def _is_disowned(self, entry: Entry) -> bool:
         """Whether it was said by anybody of a person while a link of that person lived that was disowned, or answered
         then.
         """
-        theirs = [link for link in self.links if link.account == said.place]
+        theirs = [link for link in self.links if link.account == entry.place]
         wrong = [link for link in self.links if link.disowned]
         return any(
-            _was_on_the_way(said, max(mine.since, other.since), min(filter(None, (mine.ended, other.ended))))
+            _was_on_the_way(entry, max(mine.since, other.since), min(filter(None, (mine.ended, other.ended))))
             for mine in theirs
             for other in wrong
             if mine.person == other.person
@@ -118,11 +118,11 @@ class Oracle:
         return [one.account for one in theirs if mine and (one.since >= mine.since or now - mine.since >= DAY)]
 
 
-def _was_on_the_way(said: Said, since: datetime, until: datetime) -> bool:
+def _was_on_the_way(entry: Entry, since: datetime, until: datetime) -> bool:
     """Whether it was said, written, or neither yet answered nor yet to be said within the span."""
-    return since < until and said.at <= until and said.written > since
+    return since < until and entry.at <= until and entry.written > since
 
 
-def _newest(said: list[Said], limit: int) -> list[str]:
-    in_order = sorted(said, key=lambda one: one.at)  # keeps the order of writing where moments are equal
+def _newest(entries: list[Entry], limit: int) -> list[str]:
+    in_order = sorted(entries, key=lambda entry: entry.at)  # keeps the order of writing where moments are equal
     return [one.text for one in in_order[-limit:]]

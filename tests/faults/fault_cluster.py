@@ -17,8 +17,8 @@ from tests import zygote
 from tests.faults.databases import Database, settings
 from tests.faults.judge import Verdict, judge, numbers_in
 from tests.faults.load import Load, crowd
+from tests.faults.population import Population
 from tests.faults.processes import APART, Fleet
-from tests.faults.town import Town
 
 ROW = "faults row"  # what pytest knows it by
 LEASE = 2.0  # seconds, of a lane and of a delivery
@@ -34,13 +34,13 @@ PUT_ASIDE = "SELECT text FROM sessions_app_inboundevent WHERE status = 'quaranti
 
 
 @dataclass
-class Arena:
+class FaultCluster:
     """What a test works with. `row` is its line in the table at the end."""
 
     database: Database
     folder: Path
     seed: int
-    town: Town
+    population: Population
     row: dict[str, Any] = field(default_factory=dict)
     fleet: Fleet = field(init=False)
     load: Load = field(init=False)
@@ -71,13 +71,13 @@ class Arena:
             "BOTOS_SWEEP_SECONDS": "0.5",
             "BOTOS_SEND_SECONDS": str(LEASE),
             "BOTOS_POLLER_SECONDS": str(2 * LEASE),
-            **self.town.environment(),
+            **self.population.environment(),
         }
 
     def people(self, lanes: int, count: int, *, linked: int = 0, **how: Any) -> Load:
         """A load of `count` messages; the accounts of the first `linked` lanes are linked first."""
-        accounts = crowd(self.town, lanes, linked=linked)
-        self.load = Load(self.town, accounts, count, self.seed, **how)
+        accounts = crowd(self.population, lanes, linked=linked)
+        self.load = Load(self.population, accounts, count, self.seed, **how)
         shared = [one for one in accounts if int(one.lane.removeprefix("lane-")) < linked]
         self.links([f"link {one.platform} {one.person.id} {one.lane}" for one in shared])
         return self.load
@@ -106,10 +106,10 @@ class Arena:
 
         What was put aside, since kills happened to meet it three times, is brought back as an operator would.
         """
-        self.town.calm()
+        self.population.calm()
         self.fleet.wait_until_up()
         self._idle(within)
-        self.town.do(self.load.farewell(), within)
+        self.population.do(self.load.farewell(), within)
         self._idle(within)
         put_aside = self.database.rows(PUT_ASIDE) if bring_back else []
         self.aside |= {number for (text,) in put_aside for number in numbers_in(text)}
@@ -123,7 +123,7 @@ class Arena:
             until(lambda: self._is_idle() or self.database.count(DONE) > done, within, "it stands still")  # noqa: B023 - called here
 
     def _is_idle(self) -> bool:
-        return self.town.is_told() and not self.database.count(IDLE)
+        return self.population.is_told() and not self.database.count(IDLE)
 
     def note(self, test: pytest.Item) -> None:
         """Hand the row over, for the table."""
@@ -132,7 +132,7 @@ class Arena:
 
     def verdict(self, name: str) -> Verdict:
         """Judge, and keep the row for the table."""
-        found = judge(self.load.said, self.town.replies(), self.database.rows, aside=self.aside)
+        found = judge(self.load.said, self.population.replies(), self.database.rows, aside=self.aside)
         self.row |= {
             "id": name,
             "database": self.database.name,
@@ -158,13 +158,13 @@ def until(holds: Callable[[], object], within: float, otherwise: str) -> None:
 
 
 @contextmanager
-def arena(database: Database, folder: Path, seed: int) -> Iterator[Arena]:
+def fault_cluster(database: Database, folder: Path, seed: int) -> Iterator[FaultCluster]:
     """Everything is gone at the end, also what was stalled."""
-    town = Town(seed)
-    place = Arena(database, folder, seed, town)
+    population = Population(seed)
+    place = FaultCluster(database, folder, seed, population)
     try:
         yield place
     finally:
         if hasattr(place, "fleet"):
             place.fleet.close()
-        town.close()
+        population.close()

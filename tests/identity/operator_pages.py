@@ -1,4 +1,4 @@
-"""An operator at work: signed in, with exactly the permissions that a test is about."""
+"""The pages of an operator who is signed in with exactly the permissions that a test is about."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody at a desk: a browser in which the pages are open, in any number of tabs, and a phone with the three apps."""
+"""A visitor of the pages: a browser with any number of tabs, and a phone with the three apps."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Phone:
         return str(eventually(lambda: re.findall(pattern, "\n".join(self.said(platform)))[-1:])[0])
 
 
-class Desk:
+class Visitor:
     def __init__(self, browser: Browser, site: Site) -> None:
         self.browser, self.base, self.phone = browser, site.base, Phone(site.platforms)
         self.complaints: list[str] = []

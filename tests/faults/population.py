@@ -22,19 +22,19 @@ SENDS = {"telegram": "sendMessage", "discord": "POST /channels/messages", "slack
 class Ledger(list[Said]):
     """Takes the place of a server's `said`: knows the moments, and tells of what the bot says."""
 
-    def __init__(self, hear: Callable[[Said], None]) -> None:
+    def __init__(self, on_reply: Callable[[Said], None]) -> None:
         super().__init__()
         self.moments: list[float] = []
-        self._hear = hear
+        self._on_reply = on_reply
 
     def append(self, said: Said) -> None:
         super().append(said)
         self.moments.append(time())
         if said.author_id == "bot":
-            self._hear(said)
+            self._on_reply(said)
 
 
-class Town:
+class Population:
     """The local servers, on an event loop in a thread of their own. `listeners` are called there."""
 
     def __init__(self, seed: int) -> None:
@@ -53,11 +53,11 @@ class Town:
             self.do(server.start())
 
     def _ledger(self, platform: str) -> Ledger:
-        def hear(said: Said) -> None:
+        def on_reply(said: Said) -> None:
             for listener in self.listeners:
                 listener(platform, said)
 
-        return Ledger(hear)
+        return Ledger(on_reply)
 
     def close(self) -> None:
         """Stop the servers, then the loop."""

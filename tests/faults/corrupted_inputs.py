@@ -110,11 +110,11 @@ def before(owner: Any, name: str, harm: Harm) -> None:
     function = getattr(owner, name)
 
     @functools.wraps(function)
-    def spoilt(*args: Any, **kwargs: Any) -> Any:
+    def faulty(*args: Any, **kwargs: Any) -> Any:
         harm()
         return function(*args, **kwargs)
 
-    setattr(owner, name, spoilt)
+    setattr(owner, name, faulty)
 
 
 def after(owner: Any, name: str, harm: Harm) -> None:
@@ -122,25 +122,25 @@ def after(owner: Any, name: str, harm: Harm) -> None:
     function = getattr(owner, name)
 
     @functools.wraps(function)
-    def spoilt(*args: Any, **kwargs: Any) -> Any:
+    def faulty(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
         if result != []:
             harm()
         return result
 
-    setattr(owner, name, spoilt)
+    setattr(owner, name, faulty)
 
 
 def after_awaiting(owner: Any, name: str, harm: Harm) -> None:
     function = getattr(owner, name)
 
     @functools.wraps(function)
-    async def spoilt(*args: Any, **kwargs: Any) -> Any:
+    async def faulty(*args: Any, **kwargs: Any) -> Any:
         result = await function(*args, **kwargs)
         harm()
         return result
 
-    setattr(owner, name, spoilt)
+    setattr(owner, name, faulty)
 
 
 def in_receive(harm: Harm) -> None:

@@ -1,8 +1,9 @@
-"""The scripted plays in which browsers take part: see drills.py."""
+"""The scenarios in which browsers take part: see scenarios.py."""
 
 from __future__ import annotations
 
-from tests.identity.drills import (
+from tests.identity.handshakes_on_pages import PAGES
+from tests.identity.scenarios import (
     ASKED,
     BOB,
     CLAIMED,
@@ -18,7 +19,6 @@ from tests.identity.drills import (
     WRONG,
     Step,
 )
-from tests.identity.handshakes_on_pages import PAGES
 
 LAPTOP, PHONE, BOBS, MALLORYS = PAGES
 
@@ -36,7 +36,7 @@ LINKED: list[Step] = [*BOTH, LINK]
 TWO_PAGES: list[Step] = [*BOTH, ("attach_an_own_account", PHONE, "telegram")]
 
 
-PAGE_DRILLS: dict[str, list[Step]] = {
+PAGE_SCENARIOS: dict[str, list[Step]] = {
     "a page shows, a chat sends": [*SENT, RIGHT_HERE],
     "a page shows, a chat types": [*SENT, ("type_a_number", TELEGRAM, NEWEST, True), RIGHT_HERE],
     "another app types for a page": [

@@ -1,5 +1,5 @@
-"""Plays with a script: each goes where one rule decides, in the real code and in the model, with every invariant after
-every step. What random plays find once in an hour is found here each time.
+"""Scenarios: each goes where one rule decides, in the real code and in the model, and checks every invariant after each
+step. What random runs find once in an hour is found here each time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def said(*who: Account) -> list[Step]:
     return [("say_something", one, "") for one in who]
 
 
-DRILLS: dict[str, list[Step]] = {
+SCENARIOS: dict[str, list[Step]] = {
     "three wrong numbers": [*CLAIMED, WRONG, WRONG, WRONG, RIGHT],
     "two wrong numbers and the right one": [*CLAIMED, WRONG, WRONG, RIGHT],
     "the number on the wrong side": [*CLAIMED, ("type_a_number", DISCORD, NEWEST, True), RIGHT],
