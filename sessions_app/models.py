@@ -51,7 +51,7 @@ class Conversation(models.Model):
 
 
 class Lane(models.Model):
-    """The lease of a conversation's turns: one holder at a time, until `lease_until`, under a fence that only grows.
+    """The turn lease of a conversation: one holder at a time, until `lease_until`, under a fence that only grows.
 
     A person's turns are serial, as `leases.claim` leases nothing while one of the person's conversations is leased.
     """
@@ -66,7 +66,7 @@ class Lane(models.Model):
         verbose_name = _("lane")
 
     def __str__(self) -> str:
-        return f"lane of {self.conversation_id}"
+        return f"turn lease of {self.conversation_id}"
 
 
 class PollerLease(models.Model):

@@ -10,7 +10,7 @@ IDENTITY_UNKNOWN = _(
 TRYING_AGAIN = _("I couldn't answer that just now. I saved your message and I'm trying again.")
 GAVE_UP = _("I still couldn't answer that. I saved your message: send /retry later and I'll try again.")
 CUT_SHORT = _("[This answer got too long, so I cut it off here.]")
-PUT_ASIDE = _(
+QUARANTINED = _(
     "I was interrupted several times while working on that message, so I set it aside. I saved it: ask me something "
     "else, or send /retry."
 )

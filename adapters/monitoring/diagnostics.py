@@ -208,9 +208,9 @@ def _database() -> Iterable[Finding]:
 
 def _work() -> Iterable[Finding]:
     # Only leases that an event waits for: nobody takes over a lease without one, such as that of a killed program.
-    lanes = Lane.objects.filter(pk__in=InboundEvent.objects.filter(done_at=None).values("conversation"))
-    held = lanes.filter(lease_until__gt=clock.now())
-    expired = lanes.exclude(owner="").filter(lease_until__lte=clock.now())
+    turn_leases = Lane.objects.filter(pk__in=InboundEvent.objects.filter(done_at=None).values("conversation"))
+    held = turn_leases.filter(lease_until__gt=clock.now())
+    expired = turn_leases.exclude(owner="").filter(lease_until__lte=clock.now())
     hint = "no worker is taking over. Is one running?" if expired.exists() else ""
     holders = held.values("owner").distinct().count()
     yield Finding("leases", f"{held.count()} held by {holders} workers, {expired.count()} expired", hint)

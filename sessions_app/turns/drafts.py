@@ -45,8 +45,8 @@ def settle(event_ids: Collection[int]) -> None:
 def write(claim: Claim, text: str) -> bool:
     """Show `text` as the answer so far. False, without a change, if the lease was lost."""
     lease, head = claim.lease, claim.head
-    lane = Lane.objects.filter(pk=lease.conversation.pk, owner=lease.owner, fence=lease.fence)
-    if not lane.select_for_update(no_key=True).exists():
+    turn_lease = Lane.objects.filter(pk=lease.conversation.pk, owner=lease.owner, fence=lease.fence)
+    if not turn_lease.select_for_update(no_key=True).exists():
         return False
     said_at = claim.events[-1].received_at  # the time that the reply gets: the page shows both as one line
     if not of_events([head.pk]).update(text=text, created_at=said_at):

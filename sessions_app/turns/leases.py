@@ -83,8 +83,8 @@ def waiting(platforms: Collection[str], *, longer_than: float = 0.0) -> list[int
     longer_than: seconds that the event has waited at least. This is a hint: `claim` decides whether a lane can be had.
     """
     # A subquery for each waiting event: for a join, PostgreSQL expects most lanes to be held, and reads all of them.
-    lane = Lane.objects.filter(pk=OuterRef("conversation_id"))
-    free_from = Subquery(lane.values(free_from=Greatest("lease_until", "not_before")))
+    turn_lease = Lane.objects.filter(pk=OuterRef("conversation_id"))
+    free_from = Subquery(turn_lease.values(free_from=Greatest("lease_until", "not_before")))
     waits = InboundEvent.objects.filter(done_at=None, platform__in=platforms).order_by("id")
     events = waits.annotate(free_from=free_from).filter(free_from__lte=clock.now())
     if longer_than:

@@ -187,7 +187,7 @@ def quarantine(claim: Claim) -> None:
     """Quarantine the claimed message and tell the person. Its text stays in the event. Raises LeaseLost."""
     _give_back([claim.lease])
     _end([claim], Status.QUARANTINED)
-    outbox_queue.queue(_address(claim), _own_words(claim, texts.PUT_ASIDE), event=claim.head)
+    outbox_queue.queue(_address(claim), _own_words(claim, texts.QUARANTINED), event=claim.head)
 
 
 def _own_words(claim: Claim, text: object) -> str:

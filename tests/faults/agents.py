@@ -10,7 +10,7 @@ from time import time
 from sessions_app.messages import Reply, Turn
 
 THINKING = float(os.environ.get("FAULTS_THINKING", "0.05"))  # seconds
-POISON = "poison"
+HARMFUL = "poison"
 STARTS = os.environ.get("FAULTS_STARTS", "")  # a file that is told when it was asked what
 DOWN = os.environ.get("FAULTS_AGENT_DOWN", "")  # while this file exists, it fails
 
@@ -24,7 +24,7 @@ class Parrot:
         if STARTS:
             await asyncio.to_thread(_note, turn.text)
         await asyncio.sleep(THINKING)
-        if POISON in turn.text:
+        if HARMFUL in turn.text:
             os._exit(1)
         return Reply(turn.text)
 

@@ -30,7 +30,7 @@ DONE = """
     SELECT (SELECT COUNT(*) FROM sessions_app_inboundevent) + (SELECT COUNT(done_at) FROM sessions_app_inboundevent)
          + (SELECT COUNT(settled_at) FROM sessions_app_outbounddelivery)
 """
-PUT_ASIDE = "SELECT text FROM sessions_app_inboundevent WHERE status = 'quarantined'"
+QUARANTINED = "SELECT text FROM sessions_app_inboundevent WHERE status = 'quarantined'"
 
 
 @dataclass
@@ -104,16 +104,16 @@ class FaultCluster:
 
         within: seconds in which at least something of it must get done.
 
-        What was put aside, since kills happened to meet it three times, is brought back as an operator would.
+        What was quarantined, since kills happened to meet it three times, is brought back as an operator would.
         """
         self.population.calm()
         self.fleet.wait_until_up()
         self._idle(within)
         self.population.do(self.load.farewell(), within)
         self._idle(within)
-        put_aside = self.database.rows(PUT_ASIDE) if bring_back else []
-        self.aside |= {number for (text,) in put_aside for number in numbers_in(text)}
-        if put_aside:
+        quarantined = self.database.rows(QUARANTINED) if bring_back else []
+        self.aside |= {number for (text,) in quarantined for number in numbers_in(text)}
+        if quarantined:
             assert self.manage("events", "redrive", "--all").wait(60) == 0
             self._idle(within)
 

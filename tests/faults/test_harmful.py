@@ -7,7 +7,7 @@ from statistics import quantiles
 
 import pytest
 
-from tests.faults.agents import POISON
+from tests.faults.agents import HARMFUL
 from tests.faults.fault_cluster import FaultCluster, until
 from tests.faults.load import Load, account
 from tests.faults.processes import Crew, Fleet
@@ -37,24 +37,24 @@ def test_it_puts_a_message_aside_that_ends_workers(place: FaultCluster, crew: Cr
 
 
 def judge(place: FaultCluster, those: Fleet | Crew, name: str) -> None:
-    """One of many people writes something that ends whoever answers it. It is put aside; nothing else is lost."""
+    """One of many people writes something that ends whoever answers it. It is quarantined; nothing else is lost."""
     load = place.people(200, 1200, waits=1.0, a_second=8.0)
     talking = place.population.start(load.run())
     load.reached(600)
     mallory = account(place.population, "telegram", 9999)
-    place.population.do(place.population.telegram.say(mallory.person, POISON))
+    place.population.do(place.population.telegram.say(mallory.person, HARMFUL))
 
     def is_over() -> bool:
         those.replace_ended()
         return place.database.count(QUARANTINED) > 0
 
-    until(is_over, 300, "the message was not put aside")
+    until(is_over, 300, "the message was not quarantined")
     healed = len(load.said)
     talking.result(timeout=300)
     place.quiet(bring_back=False)
 
     words = [said.text for said in place.population.telegram.said if said.chat_id == mallory.chat]
-    assert words[0] == POISON
+    assert words[0] == HARMFUL
     assert "set it aside" in words[-1]
     before, during = p95(load, 0, 600), p95(load, 600, healed)
     verdict = place.verdict(f"{name}, p95 {before:.2f} -> {during:.2f} s")

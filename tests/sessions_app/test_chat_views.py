@@ -173,7 +173,7 @@ def test_it_shows_commands_and_what_the_bot_itself_says(client: Client, page: Br
     assert answer.startswith("Write to me and I&#x27;ll answer.")
 
 
-def test_it_shows_what_was_put_aside(client: Client, page: Browser, alice: PlatformAccount) -> None:
+def test_it_shows_what_was_quarantined(client: Client, page: Browser, alice: PlatformAccount) -> None:
     write(page, alice, "poison")
     lifecycle.quarantine(claim(alice))
 

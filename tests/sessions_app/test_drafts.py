@@ -113,7 +113,7 @@ def test_it_makes_way_when_the_agent_is_given_up(claimed: Claim) -> None:
     assert answers()[0].startswith("I still couldn't answer that.")
 
 
-def test_it_makes_way_when_the_message_is_put_aside(claimed: Claim) -> None:
+def test_it_makes_way_when_the_message_is_quarantined(claimed: Claim) -> None:
     drafts.write(claimed, "Oct")
     lifecycle.quarantine(claimed)
 

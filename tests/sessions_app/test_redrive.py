@@ -46,7 +46,7 @@ def give_up(who: str, text: str, **place: Any) -> int:
     return conversation
 
 
-def put_aside(who: str, text: str) -> int:
+def quarantine(who: str, text: str) -> int:
     conversation = receive(who, text)
     InboundEvent.objects.filter(text=text).update(starts=CRASHES_BEFORE_QUARANTINE)
     lifecycle.quarantine(claim(conversation))
@@ -167,7 +167,7 @@ def test_it_keeps_what_a_message_was_edited_to() -> None:
 
 
 def test_it_gives_an_operator_three_tries_and_a_person_one() -> None:
-    conversation = put_aside("alice", "poison")
+    conversation = quarantine("alice", "poison")
     assert dead_letters.event(InboundEvent.objects.get(text="poison").pk, operator="carol")
     assert InboundEvent.objects.get(text="poison").starts == 0
     lifecycle.quarantine(claim(conversation))

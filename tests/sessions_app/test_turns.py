@@ -176,9 +176,9 @@ def test_it_names_commands_in_its_own_words_as_they_are_typed_there() -> None:
     lifecycle.quarantine(claim(receive("alice", "and now?", platform="slack")))
     lifecycle.finish(claim(receive("alice", "again", platform="slack")), "it is in /etc", limit=2000)
 
-    _, gave_up, put_aside, answered = OutboundDelivery.objects.order_by("id").values_list("text", flat=True)
+    _, gave_up, quarantined, answered = OutboundDelivery.objects.order_by("id").values_list("text", flat=True)
     assert "send !retry later" in gave_up
-    assert put_aside.endswith("or send !retry.")
+    assert quarantined.endswith("or send !retry.")
     assert answered == "it is in /etc"
 
 
