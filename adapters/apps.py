@@ -11,7 +11,7 @@ from identity.support import platforms
 
 log = logging.getLogger(__name__)
 
-# Commands without a warning about unknown settings: the first runs just before runbots, the second lists them itself.
+# Commands without a warning about names of settings: the first runs just before runbots, the second lists them itself.
 WITHOUT_WARNING = {"bootstrap", "doctor"}
 
 
@@ -25,5 +25,5 @@ class AdaptersConfig(AppConfig):
         register(checks.check_tokens)
         if WITHOUT_WARNING.intersection(sys.argv[1:2]):
             return
-        for sentence in settings.ENV.unknown():
+        for sentence in filter(None, [settings.ENV.outdated(), *settings.ENV.unknown()]):
             log.warning("%s", sentence)

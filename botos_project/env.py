@@ -24,40 +24,78 @@ class BadSetting(ImproperlyConfigured):
 # Read by the modules that they are about, which work without Django.
 ELSEWHERE = frozenset({"BOTOS_ENV_FILE", "PRAISONAI_IDENTITY_PATH"})
 
+# Old names of settings with the new ones. This release is the last that reads the old names.
+RENAMED: dict[str, str] = {}
+
 
 class Environment:
     """Typed answers about one set of variables. A variable that is empty counts as not set.
 
-    `listed` are the names that stand in `.env`. `asked` remembers every name, so that a test can hold the documents
-    against it, and `secret_names` those that hold secrets; `secrets` remembers every secret value, so that the logs can
-    leave it out.
+    `listed` are the names that stand in `.env`, and `renamed` has the new name of each old one. `asked` remembers every
+    name, so that a test can hold the documents against it, and `secret_names` those that hold secrets; `secrets`
+    remembers every secret value, so that the logs can leave it out.
     """
 
-    def __init__(self, values: Mapping[str, str], listed: Iterable[str] = ()) -> None:
-        self._values = values
-        self._listed = set(listed)
+    def __init__(
+        self, values: Mapping[str, str], listed: Iterable[str] = (), renamed: Mapping[str, str] = RENAMED
+    ) -> None:
+        self._values = dict(values)
+        self._written = {name for name in values if name.startswith("BOTOS_")} | set(listed)
         self.secret_names: set[str] = set()
         self.asked: set[str] = set()
         self.secrets: set[str] = set()
+        self._new_names: dict[str, str] = {}  # by old name
+        self._read: dict[str, str] = {}  # the new name by the old one that gave its value
+        self._ignored: dict[str, str] = {}  # by an old name with another value: the name whose value counts
+        for old, new in renamed.items():
+            self._read_old_name(old, new)
+
+    def _read_old_name(self, old: str, new: str) -> None:
+        """Take the value of an old name, or its file, as that of the new one. Anything under the new name wins."""
+        forms = {old: new, f"{old}_FILE": f"{new}_FILE"}
+        winner = next((name for name in forms.values() if self.is_set(name)), "")
+        for old_form in filter(self.is_set, forms):
+            value = self._values.pop(old_form)
+            if not winner:
+                self._values[forms[old_form]] = value
+                self._read[old_form] = forms[old_form]
+            elif value.strip() != self._values.get(forms[old_form], "").strip():
+                self._ignored[old_form] = winner
+        self._new_names |= forms
 
     def is_set(self, name: str) -> bool:
         """Whether the setting has a value of its own."""
         return bool(self._values.get(name, "").strip())
 
     def unknown(self) -> list[str]:
-        """A sentence for each BOTOS_ name that nothing asked for, and for each name in `.env` that is nearly known.
+        """A sentence for each name without effect, to be asked for when all settings are read.
 
-        Other names in `.env` may be those of an agent of one's own.
+        These are BOTOS_ names that nothing asked for, names in `.env` that are nearly known (others may be those of an
+        agent of one's own), and old names whose new names have another value.
         """
-        known = self.asked | {f"{name}_FILE" for name in self.secret_names} | ELSEWHERE
+        known = self._known()
         sentences = []
-        for name in sorted({name for name in self._values if name.startswith("BOTOS_")} | self._listed):
+        for name in sorted(self._written):
             near = [] if name in known else difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.8)
-            if near:
-                sentences.append(f"{name} is not a setting of BotOS. Hint: did you mean {near[0]}?")
+            if name in known and name in self._ignored:
+                sentences.append(f"{name} has no effect: {self._ignored[name]} is set, too. Hint: delete {name}.")
+            elif near:
+                sentences.append(f"{name} is not a setting of BotOS. Hint: did you mean {known[near[0]]}?")
             elif name not in known and name.startswith("BOTOS_"):
                 sentences.append(f"{name} is not a setting of BotOS. Hint: .env.example lists them all.")
         return sentences
+
+    def outdated(self) -> str:
+        """A sentence about the old names that gave values, to be asked for when all settings are read; or nothing."""
+        known = self._known()
+        renamed = ", ".join(f"{old} is now {new}" for old, new in sorted(self._read.items()) if old in known)
+        hint = "rename them: the next release ignores the old names."
+        return f"Settings have new names: {renamed}. Hint: {hint}" if renamed else ""
+
+    def _known(self) -> dict[str, str]:
+        """Every name that may be written, old ones too, with its name of today."""
+        today = self.asked | {f"{name}_FILE" for name in self.secret_names} | ELSEWHERE
+        return {name: name for name in today} | {old: new for old, new in self._new_names.items() if new in today}
 
     def text(self, name: str, default: str = "") -> str:
         self.asked.add(name)

@@ -86,6 +86,8 @@ def _configuration() -> Iterable[Finding]:
         yield Finding("configuration", problem, hint)
     if not warnings and not unknown:
         yield Finding("configuration", "valid")
+    if outdated := settings.ENV.outdated():
+        yield Finding("names of settings", outdated)  # no problem yet: this release reads them
 
 
 def _platforms() -> Iterable[Finding]:

@@ -110,6 +110,15 @@ def test_it_names_a_setting_that_is_misspelt(monkeypatch: pytest.MonkeyPatch) ->
     assert found["configuration"]["hint"] == "did you mean BOTOS_WEB?"
 
 
+def test_it_names_a_setting_with_a_new_name_and_takes_it_for_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(django_settings, "ENV", Environment({"BOTOS_OLD": "x"}, renamed={"BOTOS_OLD": "BOTOS_WEB"}))
+    django_settings.ENV.text("BOTOS_WEB")
+    status, found, _ = doctor()
+
+    assert status == 0
+    assert found["names of settings"]["detail"] == django_settings.ENV.outdated() != ""
+
+
 def test_it_sees_that_redis_is_away() -> None:
     status, found, printed = doctor(REDIS_URL="redis://:hunter2@127.0.0.1:9/0")
 

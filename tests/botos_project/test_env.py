@@ -366,6 +366,67 @@ def test_it_names_the_setting_that_a_misspelt_one_is_nearest_to() -> None:
     ]
 
 
+# --- names that settings had before
+
+RENAMED = {"BOTOS_OLD": "BOTOS_NEW", "BOTOS_FORMER_SECRET": "BOTOS_SECRET"}
+
+
+def renamed(**values: str) -> Environment:
+    """An environment that was asked for a setting and a secret with new names."""
+    env = Environment(values, values, RENAMED)
+    env.text("BOTOS_NEW")
+    env.secret("BOTOS_SECRET")
+    return env
+
+
+def test_it_reads_old_names_and_says_so_once(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("hunter2\n")
+    env = renamed(BOTOS_OLD="1", BOTOS_FORMER_SECRET_FILE=str(tmp_path / "key"))
+
+    assert (env.text("BOTOS_NEW"), env.secret("BOTOS_SECRET")) == ("1", "hunter2")
+    assert env.is_set("BOTOS_NEW")
+    assert "hunter2" in env.secrets
+    assert env.outdated() == (
+        "Settings have new names: BOTOS_FORMER_SECRET_FILE is now BOTOS_SECRET_FILE, BOTOS_OLD is now BOTOS_NEW. "
+        "Hint: rename them: the next release ignores the old names."
+    )
+    assert env.unknown() == []
+
+
+@pytest.mark.parametrize("old", ["BOTOS_FORMER_SECRET", "BOTOS_FORMER_SECRET_FILE"])
+@pytest.mark.parametrize("form", ["BOTOS_SECRET", "BOTOS_SECRET_FILE"])
+def test_a_new_name_wins_and_another_value_under_the_old_one_is_named(tmp_path: Path, form: str, old: str) -> None:
+    (tmp_path / "key").write_text("new")
+    value = str(tmp_path / "key") if form.endswith("_FILE") else "new"
+    env = renamed(**{form: value, old: "other"})
+
+    assert env.secret("BOTOS_SECRET") == "new"
+    assert env.unknown() == [f"{old} has no effect: {form} is set, too. Hint: delete {old}."]
+    assert env.outdated() == ""
+
+
+def test_it_is_quiet_about_an_old_name_that_is_empty_or_says_the_same() -> None:
+    same, empty = renamed(BOTOS_NEW="1", BOTOS_OLD=" 1 "), renamed(BOTOS_NEW="", BOTOS_OLD=" ")
+
+    assert (same.text("BOTOS_NEW"), empty.text("BOTOS_NEW", "default")) == ("1", "default")
+    assert [*same.unknown(), *empty.unknown(), same.outdated(), empty.outdated()] == ["", ""]
+
+
+def test_an_empty_new_name_lets_the_old_one_speak() -> None:
+    """As compose files pass every name on, whether it is set or not."""
+    assert renamed(BOTOS_NEW="", BOTOS_OLD="1").text("BOTOS_NEW") == "1"
+
+
+def test_it_leads_from_a_misspelt_old_name_to_the_new_one() -> None:
+    env = renamed(BOTOS_OLDD="1", BOTOS_OLD_FILE="/dev/null")
+
+    assert env.unknown() == [
+        "BOTOS_OLDD is not a setting of BotOS. Hint: did you mean BOTOS_NEW?",
+        "BOTOS_OLD_FILE is not a setting of BotOS. Hint: .env.example lists them all.",
+    ]
+    assert env.outdated() == ""
+
+
 def test_make_run_warns_once_of_a_misspelt_setting(tmp_path: Path) -> None:
     """A platform that does not exist ends the bots before they start."""
     recipe = re.search(r"(?m)^run:.*\n((?:\t.+\n)+)", (PROJECT / "Makefile").read_text(encoding="utf-8"))
