@@ -32,7 +32,7 @@ BOTOS_PUBLIC_URL = ENV.address("BOTOS_PUBLIC_URL", example="https://bots.example
 _public = urlsplit(BOTOS_PUBLIC_URL)
 BOTOS_HTTPS = ENV.boolean("BOTOS_HTTPS", default=_public.scheme == "https")
 BOTOS_WEB = ENV.listening("BOTOS_WEB", "127.0.0.1:8000")
-BOTOS_PROXIES = ENV.count("BOTOS_PROXIES", 0)
+BOTOS_TRUSTED_PROXIES = ENV.count("BOTOS_TRUSTED_PROXIES", 0)
 BOTOS_WEB_REQUESTS = ENV.count("BOTOS_WEB_REQUESTS", 0)  # 0: 8 beside the bots, 20 in a process of their own
 
 ALLOWED_HOSTS = ENV.hosts("ALLOWED_HOSTS", f"localhost,127.0.0.1,[::1],{_public.hostname or ''}")
@@ -62,7 +62,7 @@ transports.check(BOTOS_PLATFORMS, _of_platforms | {"BOTOS_PUBLIC_URL": BOTOS_PUB
 
 BOTOS_AGENT = ENV.text("BOTOS_AGENT")
 BOTOS_MODEL = ENV.text("BOTOS_MODEL")
-BOTOS_NOTICE = ENV.text("BOTOS_NOTICE")
+BOTOS_PRIVACY_NOTICE = ENV.text("BOTOS_PRIVACY_NOTICE")
 BOTOS_INSTRUCTIONS = ENV.text("BOTOS_INSTRUCTIONS", "Be helpful.")
 OPENAI_API_KEY = ENV.secret("OPENAI_API_KEY")
 OPENAI_BASE_URL = ENV.address("OPENAI_BASE_URL")
@@ -76,7 +76,7 @@ BOTOS_PAIRING = dict(pair.partition("=")[::2] for pair in ENV.words("BOTOS_PAIRI
 BOTOS_TURN_SECONDS = ENV.seconds("BOTOS_TURN_SECONDS", 120)
 BOTOS_LEASE_SECONDS = ENV.seconds("BOTOS_LEASE_SECONDS", 30)
 BOTOS_SEND_SECONDS = ENV.seconds("BOTOS_SEND_SECONDS", 30)
-BOTOS_POLLER_SECONDS = ENV.seconds("BOTOS_POLLER_SECONDS", 30)
+BOTOS_RECEIVER_LEASE_SECONDS = ENV.seconds("BOTOS_RECEIVER_LEASE_SECONDS", 30)
 BOTOS_SWEEP_SECONDS = ENV.seconds("BOTOS_SWEEP_SECONDS", 2)
 BOTOS_DRAIN_SECONDS = ENV.seconds("BOTOS_DRAIN_SECONDS", 20)
 BOTOS_WINDOW = ENV.integer("BOTOS_WINDOW", 100)
@@ -86,17 +86,17 @@ BOTOS_WORKERS = ENV.integer(
 
 # --- How long things are kept, in days
 
-BOTOS_KEEP_EVENTS_DAYS = ENV.days("BOTOS_KEEP_EVENTS_DAYS", 7)
-BOTOS_KEEP_KEYS_DAYS = ENV.days("BOTOS_KEEP_KEYS_DAYS", 30)
-if BOTOS_KEEP_KEYS_DAYS < 3:
+BOTOS_RETENTION_EVENTS_DAYS = ENV.days("BOTOS_RETENTION_EVENTS_DAYS", 7)
+BOTOS_RETENTION_KEYS_DAYS = ENV.days("BOTOS_RETENTION_KEYS_DAYS", 30)
+if BOTOS_RETENTION_KEYS_DAYS < 3:
     problem = (
-        "BOTOS_KEEP_KEYS_DAYS is below 3: after a restart, BotOS would answer messages of the last two days again."
+        "BOTOS_RETENTION_KEYS_DAYS is below 3: after a restart, BotOS would answer messages of the last two days again."
     )
-    raise BadSetting("E014", problem, hint="write BOTOS_KEEP_KEYS_DAYS=30.")
-BOTOS_KEEP_DELIVERIES_DAYS = ENV.days("BOTOS_KEEP_DELIVERIES_DAYS", 30)
-BOTOS_KEEP_PAIRINGS_DAYS = ENV.days("BOTOS_KEEP_PAIRINGS_DAYS", 30)
-BOTOS_KEEP_AUDIT_DAYS = ENV.days("BOTOS_KEEP_AUDIT_DAYS", 400)
-BOTOS_KEEP_HISTORY_DAYS = ENV.days("BOTOS_KEEP_HISTORY_DAYS", 0)
+    raise BadSetting("E014", problem, hint="write BOTOS_RETENTION_KEYS_DAYS=30.")
+BOTOS_RETENTION_DELIVERIES_DAYS = ENV.days("BOTOS_RETENTION_DELIVERIES_DAYS", 30)
+BOTOS_RETENTION_PAIRINGS_DAYS = ENV.days("BOTOS_RETENTION_PAIRINGS_DAYS", 30)
+BOTOS_RETENTION_AUDIT_DAYS = ENV.days("BOTOS_RETENTION_AUDIT_DAYS", 400)
+BOTOS_RETENTION_HISTORY_DAYS = ENV.days("BOTOS_RETENTION_HISTORY_DAYS", 0)
 
 # --- The application
 
@@ -224,7 +224,7 @@ X_FRAME_OPTIONS = "DENY"
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = BOTOS_HTTPS
 # Only a proxy of ours can be believed about it, and it must say it each time, so that nobody else's word gets through.
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BOTOS_PROXIES else None
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BOTOS_TRUSTED_PROXIES else None
 SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz)$"]  # asked by a supervisor on this machine, without TLS
 SECURE_HSTS_SECONDS = 31_536_000 if BOTOS_HTTPS else 0
 # HSTS for subdomains and for browsers' preload lists would bind hosts that are not BotOS's to decide about.

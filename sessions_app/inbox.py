@@ -107,7 +107,7 @@ def _store(message: InboundMessage, intent: Intent, resolver: Resolves | None) -
 def _send_privacy_notice(address: Address, *, is_available: bool) -> None:
     """Queue the notice that precedes every other message in a private chat."""
     standard = f"{texts.WHAT_IS_KEPT} {texts.WHAT_ABOUT_IT}" if is_available else texts.WHAT_IS_KEPT
-    text = settings.BOTOS_NOTICE or labels.with_commands(str(standard), on=address.platform)
+    text = settings.BOTOS_PRIVACY_NOTICE or labels.with_commands(str(standard), on=address.platform)
     if text.lower() != "off":
         outbox_queue.queue(address, text)
 

@@ -25,7 +25,7 @@ def holders() -> dict[str, str]:
 
 def take(key: str, owner: str) -> bool:
     """Take the lease, if it is free. Of several owners at once, one succeeds."""
-    until = clock.seconds_from_now(settings.BOTOS_POLLER_SECONDS)
+    until = clock.seconds_from_now(settings.BOTOS_RECEIVER_LEASE_SECONDS)
     free = Q(owner=owner) | Q(lease_until__lte=clock.now())
     if PollerLease.objects.filter(free, key=key).update(owner=owner, lease_until=until):
         return True
@@ -38,7 +38,7 @@ def take(key: str, owner: str) -> bool:
 
 def renew(key: str, owner: str) -> bool:
     """Extend the lease. False if another owner has it."""
-    until = clock.seconds_from_now(settings.BOTOS_POLLER_SECONDS)
+    until = clock.seconds_from_now(settings.BOTOS_RECEIVER_LEASE_SECONDS)
     return PollerLease.objects.filter(key=key, owner=owner).update(lease_until=until) > 0
 
 

@@ -9,8 +9,10 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from botos_project.env import RENAMED
+
 _example = (Path(__file__).resolve().parent.parent / ".env.example").read_text(encoding="utf-8")
-for _name in re.findall(r"^#? ?([A-Z][A-Z_]+)=", _example, re.MULTILINE):
+for _name in [*re.findall(r"^#? ?([A-Z][A-Z_]+)=", _example, re.MULTILINE), *RENAMED]:
     os.environ.pop(_name, None)
     os.environ.pop(f"{_name}_FILE", None)
 
@@ -34,7 +36,7 @@ os.environ.update(
     BOTOS_DATA_DIR=str(_folder),
     SECRET_KEY="only-for-tests-and-therefore-not-a-secret-at-all-but-long",
     DATABASE_URL=os.environ.get("TEST_DATABASE_URL", ""),
-    BOTOS_NOTICE="off",  # what people are told once would stand before whatever a test looks at
+    BOTOS_PRIVACY_NOTICE="off",  # what people are told once would stand before whatever a test looks at
     REDIS_URL=_redis_of_this_worker(os.environ["TEST_REDIS_URL"]) if os.environ.get("TEST_REDIS_URL") else "",
 )
 

@@ -281,7 +281,7 @@ def _stops_early(sql: str, index: str | None = None) -> bool:
 
 
 @pytest.mark.django_db
-@override_settings(BOTOS_KEEP_HISTORY_DAYS=365)
+@override_settings(BOTOS_RETENTION_HISTORY_DAYS=365)
 def test_every_statement_reads_what_it_needs() -> None:
     fill()
     with captured() as statements:

@@ -164,7 +164,7 @@ def test_every_text_of_the_chats_is_translated(pseudo: None) -> None:
 
 @pytest.mark.django_db
 def test_every_answer_to_a_command_is_translated(pseudo: None, settings: Any) -> None:
-    settings.BOTOS_NOTICE = ""
+    settings.BOTOS_PRIVACY_NOTICE = ""
     say("alice", "octarine", answer="indeed")
     for command in command_registry.menu():
         for text in (f"/{command.name}", f"/{command.name} octarine"):

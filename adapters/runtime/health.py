@@ -102,7 +102,7 @@ def given_up() -> int:
 async def keep_writing() -> None:
     """Write a row three times in the life of a lease, until cancelled: a database may answer but accept no writes."""
     global _written  # noqa: PLW0603 - a process runs one BotOS
-    seconds = settings.BOTOS_POLLER_SECONDS / 3
+    seconds = settings.BOTOS_RECEIVER_LEASE_SECONDS / 3
     _written = monotonic()
     try:
         while True:
@@ -178,7 +178,11 @@ def reasons_against() -> list[str]:
     longest_call, unwritten = db.longest_wait(), seconds_unwritten()
     return [
         *down,
-        *([f"nothing could be written for {unwritten:.0f} s"] if unwritten >= settings.BOTOS_POLLER_SECONDS else []),
+        *(
+            [f"nothing could be written for {unwritten:.0f} s"]
+            if unwritten >= settings.BOTOS_RECEIVER_LEASE_SECONDS
+            else []
+        ),
         *([f"messages wait for {lag:.0f} s"] if lag >= MAX_LAG else []),
         *(f"{MAX_LEFT_BEHIND} {kind} of agents do not end: start this process again" for kind in full),
         *([f"this process waits for the database for {longest_call:.0f} s"] if longest_call >= MAX_CALL else []),

@@ -1,7 +1,7 @@
 """Receives for a bot only while this process holds the lease on its token.
 
-A lease of BOTOS_POLLER_SECONDS is renewed three times in its life. A process that could not renew it for two thirds of
-it stops by the monotonic clock, even without the database, and has ended before a standby may take over.
+A lease of BOTOS_RECEIVER_LEASE_SECONDS is renewed three times in its life. A process that could not renew it for two
+thirds of it stops by the monotonic clock, even without the database, and has ended before a standby may take over.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PollingLease:
             await _first_of(working, stop, fence)
             is_lost = fence.is_set() and not stop.is_set()
             fence.set()
-            await asyncio.wait({working}, timeout=settings.BOTOS_POLLER_SECONDS / 4 if is_lost else None)
+            await asyncio.wait({working}, timeout=settings.BOTOS_RECEIVER_LEASE_SECONDS / 4 if is_lost else None)
         finally:
             for task in (keeping, working):
                 task.cancel()
@@ -80,12 +80,12 @@ class PollingLease:
             if is_ours is False and not is_known:
                 is_known = True
                 on_wait()
-            await is_set_within(stop, settings.BOTOS_POLLER_SECONDS / 15)
+            await is_set_within(stop, settings.BOTOS_RECEIVER_LEASE_SECONDS / 15)
         return False
 
     async def _keep(self, fence: Fence) -> None:
         while not fence.is_set():
-            await asyncio.sleep(settings.BOTOS_POLLER_SECONDS / 3)
+            await asyncio.sleep(settings.BOTOS_RECEIVER_LEASE_SECONDS / 3)
             if await self._ask(receiver_leases.renew, fence) is False:
                 fence.set()
 
@@ -101,7 +101,7 @@ class PollingLease:
             return None
         self._is_answered = True
         if is_ours:
-            fence.deadline = began + settings.BOTOS_POLLER_SECONDS * 2 / 3
+            fence.deadline = began + settings.BOTOS_RECEIVER_LEASE_SECONDS * 2 / 3
         return is_ours
 
 

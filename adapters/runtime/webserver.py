@@ -34,7 +34,7 @@ class WebServer:
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=5,
-            proxy_headers=False,  # BOTOS_PROXIES says whom to believe about addresses; uvicorn believes all of loopback
+            proxy_headers=False,  # uvicorn would believe all of loopback about addresses (see BOTOS_TRUSTED_PROXIES)
             ws_max_size=64 * 1024,
         )
         self._server = _Server(config)

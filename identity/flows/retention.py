@@ -18,7 +18,7 @@ def forget_old_requests() -> int:
 
     They are kept for at least a day, whatever the setting: starts and rejections of a day are counted by them.
     """
-    old = clock.bound(-max(1, settings.BOTOS_KEEP_PAIRINGS_DAYS) * DAY)
+    old = clock.bound(-max(1, settings.BOTOS_RETENTION_PAIRINGS_DAYS) * DAY)
     in_browsers = BrowserAccount.objects.filter(ended_at__lt=old).order_by("ended_at")
     gone = portions.delete("forgetting accounts in browsers", in_browsers)
     is_attached = Exists(BrowserAccount.objects.filter(pairing=OuterRef("pk")))
@@ -40,4 +40,4 @@ def forget_sessions() -> int:
 
 def forget_old_audit() -> int:
     """Delete audit rows that are too old. Nothing else deletes any. Returns how many."""
-    return AuditEvent.objects.drop_beyond(settings.BOTOS_KEEP_AUDIT_DAYS * DAY, most=portions.AT_ONCE)
+    return AuditEvent.objects.drop_beyond(settings.BOTOS_RETENTION_AUDIT_DAYS * DAY, most=portions.AT_ONCE)

@@ -32,10 +32,10 @@ def hashes_of(meta: dict[str, Any]) -> list[str]:
 def client_address(meta: dict[str, Any]) -> str:
     """Return the address that the outermost of our own proxies saw.
 
-    Each proxy adds the address of its client at the right end. With BOTOS_PROXIES of them, the entry so many from the
-    right is reliable, and everything left of it is made up by the client.
+    Each proxy adds the address of its client at the right end. With BOTOS_TRUSTED_PROXIES of them, the entry so many
+    from the right is reliable, and everything left of it is made up by the client.
     """
     nearest = str(meta.get("REMOTE_ADDR") or "")
     forwarded = [entry.strip() for entry in str(meta.get("HTTP_X_FORWARDED_FOR", "")).split(",") if entry.strip()]
-    proxies: int = settings.BOTOS_PROXIES
+    proxies: int = settings.BOTOS_TRUSTED_PROXIES
     return forwarded[-proxies] if proxies and len(forwarded) >= proxies else nearest

@@ -44,7 +44,7 @@ class Leases:
 
 @pytest.fixture(autouse=True)
 def leases(monkeypatch: pytest.MonkeyPatch, settings: Any, db: None) -> Leases:
-    settings.BOTOS_POLLER_SECONDS = LEASE
+    settings.BOTOS_RECEIVER_LEASE_SECONDS = LEASE
     made = Leases()
     for name in ("take", "renew", "release"):
         monkeypatch.setattr(receiver_leases, name, getattr(made, name))

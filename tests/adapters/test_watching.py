@@ -81,10 +81,10 @@ def test_it_is_not_ready_when_its_own_database_thread_stands_still(
 def test_it_is_not_ready_when_nothing_could_be_written_for_longer_than_a_lease(
     client: Client, monkeypatch: pytest.MonkeyPatch, settings: LazySettings
 ) -> None:
-    monkeypatch.setattr(health, "_written", monotonic() - settings.BOTOS_POLLER_SECONDS + 5)
+    monkeypatch.setattr(health, "_written", monotonic() - settings.BOTOS_RECEIVER_LEASE_SECONDS + 5)
     assert client.get("/readyz").status_code == 200
 
-    monkeypatch.setattr(health, "_written", monotonic() - settings.BOTOS_POLLER_SECONDS - 5)
+    monkeypatch.setattr(health, "_written", monotonic() - settings.BOTOS_RECEIVER_LEASE_SECONDS - 5)
     assert "nothing could be written for" in client.get("/readyz").json()["reasons"][0]
 
 

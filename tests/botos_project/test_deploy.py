@@ -21,6 +21,7 @@ from django.utils.module_loading import import_string
 from packaging.requirements import Requirement
 
 from adapters.runtime.http_connections import BACKLOG, Connection
+from botos_project.env import RENAMED
 from sessions_app.commands import registry as command_registry
 from tests.botos_project.test_settings import PROJECT
 
@@ -39,7 +40,7 @@ def test_it_has_all_parts() -> None:
 def test_it_gives_each_part_what_it_needs(name: str) -> None:
     part = OURS[name]
 
-    assert {key.removesuffix("_FILE") for key in part["environment"]} <= settings.ENV.asked
+    assert {key.removesuffix("_FILE") for key in part["environment"]} <= settings.ENV.asked | RENAMED.keys()
     files = {value.rpartition("/")[2] for key, value in part["environment"].items() if key.endswith("_FILE")}
     assert files == set(part["secrets"]) <= COMPOSE["secrets"].keys()
     assert part["command"][0] == "python"  # and no shell, which would keep the stop signal to itself
@@ -53,6 +54,16 @@ def test_it_passes_on_what_differs_between_two_machines() -> None:
 
     assert settings.ENV.secret_names - {"SECRET_KEY_FALLBACKS"} <= passed  # that one is set for a day
     assert {"BOTOS_TELEGRAM_TRANSPORT", "BOTOS_SLACK_TRANSPORT", "ALLOWED_HOSTS", "OPENAI_BASE_URL"} <= passed
+
+
+def test_it_passes_on_old_names_which_a_default_under_the_new_name_would_hide() -> None:
+    passed = COMPOSE["x-botos"]["environment"]
+    renamed = {old: new for old, new in RENAMED.items() if new in passed}
+
+    assert set(renamed) == {"BOTOS_NOTICE", "BOTOS_PROXIES"}
+    assert {name: passed[name] for pair in renamed.items() for name in pair} == {
+        name: f"${{{name}:-}}" for pair in renamed.items() for name in pair
+    }
 
 
 def test_it_opens_no_port_to_others() -> None:

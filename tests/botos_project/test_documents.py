@@ -19,6 +19,7 @@ from django.core.management import get_commands
 
 from adapters.botos import BotOS
 from adapters.monitoring import metrics
+from botos_project.env import RENAMED
 from identity.resolvers import FileIdentityResolver
 from sessions_app.commands import handlers
 from sessions_app.commands import registry as command_registry
@@ -68,6 +69,12 @@ def test_it_shows_the_same_defaults_in_the_reference() -> None:
     explained = dict(re.findall(r"(?m)^\| `([A-Z][A-Z_]+)` \| `(.+?)` \|", SETTINGS))
 
     assert explained == shown
+
+
+def test_it_lists_every_old_name_with_the_new_one() -> None:
+    assert dict(re.findall(r"(?m)^- `(\w+)` is now `(\w+)`\.$", SETTINGS)) == RENAMED
+    assert set(RENAMED.values()) <= settings.ENV.asked
+    assert not set(RENAMED) & read_in_the_code()
 
 
 def test_it_names_every_secret_as_one() -> None:
@@ -148,7 +155,7 @@ def test_it_names_no_variable_that_nothing_reads(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     named = re.findall(r"\bBOTOS_[A-Z_]+", text) + re.findall(r"`([A-Z]+_[A-Z_]+)[`=]", text)
 
-    assert {name.removesuffix("_FILE") for name in named} <= read_in_the_code() | {"BOTOS_ENV"}
+    assert {name.removesuffix("_FILE") for name in named} <= read_in_the_code() | {"BOTOS_ENV"} | RENAMED.keys()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))

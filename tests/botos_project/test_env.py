@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from botos_project import databases, dotenv
 from botos_project.env import BadSetting, Environment
+from tests import zygote
 from tests.botos_project.test_settings import PROJECT
 
 # --- the file
@@ -448,6 +449,17 @@ def test_make_run_warns_once_of_a_misspelt_setting(tmp_path: Path) -> None:
     assert [one.returncode for one in done] == [0, 0, 2], [one.stderr for one in done]
     assert ["BOTOS_WOKERS is not a setting" in one.stderr for one in done] == [False, False, True]
     assert done[-1].stderr.count("BOTOS_WOKERS") == 1
+
+
+def test_runbots_warns_once_of_old_names(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BOTOS_NOTICE=off\n", encoding="utf-8")
+    values = {"BOTOS_ENV_FILE": str(tmp_path / ".env"), "SECRET_KEY": "k" * 50, "BOTOS_PROXIES": "1"}
+    program = ["manage.py", "runbots", "--platforms", "icq"]
+    done = zygote.run(program, environment={"PATH": os.environ["PATH"], "BOTOS_DATA_DIR": str(tmp_path), **values})
+
+    [line] = [line for line in done.stderr.splitlines() if "BOTOS_" in line and "Hint: set" not in line]
+    assert "BOTOS_NOTICE is now BOTOS_PRIVACY_NOTICE, BOTOS_PROXIES is now BOTOS_TRUSTED_PROXIES. Hint: " in line
+    assert " WARNING " in line
 
 
 def test_the_doctor_names_a_misspelt_setting_once(tmp_path: Path) -> None:

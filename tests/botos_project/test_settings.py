@@ -18,7 +18,7 @@ from django.db import connection, connections, transaction
 from django.test import Client
 
 from adapters import backfill
-from botos_project.env import BadSetting
+from botos_project.env import RENAMED, BadSetting
 from tests import zygote
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -78,10 +78,28 @@ def test_it_refuses_an_older_key_that_is_easy_to_guess(key: str) -> None:
 
 
 def test_it_knows_what_it_received_for_longer_than_it_reads_back() -> None:
-    assert load(BOTOS_KEEP_KEYS_DAYS="3")["BOTOS_KEEP_KEYS_DAYS"] * timedelta(days=1) > backfill.HORIZON
+    assert load(BOTOS_RETENTION_KEYS_DAYS="3")["BOTOS_RETENTION_KEYS_DAYS"] * timedelta(days=1) > backfill.HORIZON
 
-    with pytest.raises(BadSetting, match=r"botos\.E014 .* Hint: write BOTOS_KEEP_KEYS_DAYS=30"):
-        load(BOTOS_KEEP_KEYS_DAYS="2")
+    with pytest.raises(BadSetting, match=r"botos\.E014 .* Hint: write BOTOS_RETENTION_KEYS_DAYS=30"):
+        load(BOTOS_RETENTION_KEYS_DAYS="2")
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+@pytest.mark.parametrize("place", ["environment", "file"])
+def test_it_reads_each_setting_by_its_old_name(tmp_path: Path, old: str, new: str, place: str) -> None:
+    (tmp_path / ".env").write_text(f"{old}=17\n", encoding="utf-8")
+    given = {old: "17"} if place == "environment" else {"BOTOS_ENV_FILE": str(tmp_path / ".env")}
+    found, usual = load(**given), load()
+
+    assert str(found[new]) in {"17", "17.0"}
+    assert found["ENV"].outdated().startswith(f"Settings have new names: {old} is now {new}. ")
+    assert found["ENV"].unknown() == usual["ENV"].unknown() == []
+    assert usual["ENV"].outdated() == ""
+
+
+def test_a_proxy_is_believed_by_the_old_name_of_its_setting() -> None:
+    assert load(BOTOS_PROXIES="1")["SECURE_PROXY_SSL_HEADER"] == ("HTTP_X_FORWARDED_PROTO", "https")
+    assert load(BOTOS_PROXIES="1", BOTOS_TRUSTED_PROXIES="0")["SECURE_PROXY_SSL_HEADER"] is None
 
 
 def test_it_keeps_its_data_where_it_is_told() -> None:

@@ -70,7 +70,7 @@ class FaultCluster:
             "BOTOS_LEASE_SECONDS": str(LEASE),
             "BOTOS_SWEEP_SECONDS": "0.5",
             "BOTOS_SEND_SECONDS": str(LEASE),
-            "BOTOS_POLLER_SECONDS": str(2 * LEASE),
+            "BOTOS_RECEIVER_LEASE_SECONDS": str(2 * LEASE),
             **self.population.environment(),
         }
 

@@ -34,7 +34,7 @@ class Sight:
             "BOTOS_METRICS_TOKEN": METRICS,
             "REDIS_URL": self.redis_url,
             "BOTOS_SWEEP_SECONDS": "2",
-            "BOTOS_POLLER_SECONDS": "9",
+            "BOTOS_RECEIVER_LEASE_SECONDS": "9",
         }
         self.environment = os.environ | self.place.environment() | given | self.changed
         arguments = ["--web", f"127.0.0.1:{self.port}", *(["--workers", "0"] if self.redis_url else [])]

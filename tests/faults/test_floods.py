@@ -40,7 +40,7 @@ class Site:
         given = {
             "BOTOS_PUBLIC_URL": f"http://127.0.0.1:{self.port}",
             "BOTOS_SLACK_TRANSPORT": "http",
-            "BOTOS_POLLER_SECONDS": "9",
+            "BOTOS_RECEIVER_LEASE_SECONDS": "9",
             "TMPDIR": str(temporary),
         }
         fleet = place.begin(TOGETHER, arguments=("--web", f"127.0.0.1:{self.port}"), **given)

@@ -34,7 +34,7 @@ def test_it_keeps_one_of_each_message_that_comes_by_polling_webhook_and_backfill
     private chats are put back, so that new processes read everything in the histories again.
     """
     load = place.people(15, 150, linked=3, copies=1, again=0.0)
-    place.start(BOTOS_POLLER_SECONDS="30")  # nobody stands by, and reading all histories at once is work
+    place.start(BOTOS_RECEIVER_LEASE_SECONDS="30")  # nobody stands by, and reading all histories at once is work
     caller = Beside(place)
     try:
         place.population.do(load.run(), 300)

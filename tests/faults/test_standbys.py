@@ -41,7 +41,7 @@ class Rivals(Fleet):
 def take_over(place: FaultCluster, *, kills: int, lease: float, messages: int, pace: float) -> float:
     """The longest time until another one was connected to all that the killed one was, in seconds."""
     load = place.people(9, messages, a_second=pace)
-    rivals = place.fleet = Rivals(place.environment() | {"BOTOS_POLLER_SECONDS": str(lease)}, TOGETHER * 3)
+    rivals = place.fleet = Rivals(place.environment() | {"BOTOS_RECEIVER_LEASE_SECONDS": str(lease)}, TOGETHER * 3)
     rivals.wait_until_up()
     talking = place.population.start(load.run())
     longest = 0.0
@@ -78,7 +78,7 @@ def test_another_one_receives_when_one_is_killed_ten_times(place: FaultCluster) 
 @pytest.mark.faults
 def test_one_that_stood_still_does_not_disturb_its_successor(place: FaultCluster) -> None:
     load = place.people(9, 200, a_second=10.0)
-    rivals = place.fleet = Rivals(place.environment() | {"BOTOS_POLLER_SECONDS": "3"}, TOGETHER * 3)
+    rivals = place.fleet = Rivals(place.environment() | {"BOTOS_RECEIVER_LEASE_SECONDS": "3"}, TOGETHER * 3)
     rivals.wait_until_up()
     talking = place.population.start(load.run())
     for number in range(3):

@@ -11,13 +11,13 @@ FORWARDED = {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "6.6.6.6, 203.0
 
 @pytest.mark.parametrize(("proxies", "expected"), [(0, "127.0.0.1"), (1, "10.0.0.2"), (2, "203.0.113.9")])
 def test_it_believes_so_many_proxies_and_no_client(settings: Settings, proxies: int, expected: str) -> None:
-    settings.BOTOS_PROXIES = proxies
+    settings.BOTOS_TRUSTED_PROXIES = proxies
 
     assert client_address(FORWARDED) == expected
 
 
 def test_it_takes_the_nearest_where_a_proxy_said_nothing(settings: Settings) -> None:
-    settings.BOTOS_PROXIES = 1
+    settings.BOTOS_TRUSTED_PROXIES = 1
 
     assert client_address({"REMOTE_ADDR": "192.0.2.1"}) == "192.0.2.1"
 

@@ -100,7 +100,7 @@ def test_a_forged_proof_counts_for_nothing(root: User) -> None:
 
 
 def test_it_looks_for_the_address_behind_proxies(root: User, settings: object) -> None:
-    settings.BOTOS_PROXIES = 1  # type: ignore[attr-defined]  # pytest-django's wrapper takes any setting
+    settings.BOTOS_TRUSTED_PROXIES = 1  # type: ignore[attr-defined]  # pytest-django's wrapper takes any setting
     fields = {"username": "root", "password": "wrong"}
     for number in range(MOST):
         said = f"10.0.0.{number}, 198.51.100.7"

@@ -27,7 +27,7 @@ T = TypeVar("T")
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PLATFORMS = ("telegram", "discord", "slack")
 PATIENCE = 120.0  # seconds until something that must happen counts as never, on a machine that does much else
-TO_BE_KILLED = {"BOTOS_POLLER_SECONDS": "3"}  # who comes after a killed process waits for the end of its lease
+TO_BE_KILLED = {"BOTOS_RECEIVER_LEASE_SECONDS": "3"}  # who comes after a killed process waits for the end of its lease
 
 
 class Platforms:

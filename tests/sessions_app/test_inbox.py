@@ -289,7 +289,7 @@ def test_it_stores_all_that_a_new_account_sends_at_once_twice_over() -> None:
 
 @pytest.mark.parametrize(("platform", "command"), [("telegram", "/forget"), ("slack", "!forget")])
 def test_it_says_once_what_it_keeps(settings: LazySettings, platform: str, command: str) -> None:
-    settings.BOTOS_NOTICE = ""
+    settings.BOTOS_PRIVACY_NOTICE = ""
     receive("alice", "here?", platform=platform, group="pub")
     receive("alice", "hello", platform=platform)
     receive("alice", "hello again", platform=platform)
@@ -303,7 +303,7 @@ def test_it_says_once_what_it_keeps(settings: LazySettings, platform: str, comma
     ("notice", "said"), [("Ours: see our /privacy page.", ["Ours: see our /privacy page."]), ("Off", [])]
 )
 def test_it_says_what_the_operator_wants_said(settings: LazySettings, notice: str, said: list[str]) -> None:
-    settings.BOTOS_NOTICE = notice
+    settings.BOTOS_PRIVACY_NOTICE = notice
     inbox.receive(message("alice", "/link", platform="slack"), resolver=DATABASE)
 
     queued = list(OutboundDelivery.objects.order_by("pk").values_list("text", flat=True))
@@ -311,7 +311,7 @@ def test_it_says_what_the_operator_wants_said(settings: LazySettings, notice: st
 
 
 def test_it_promises_nothing_where_another_resolver_decides_who_is_who(settings: LazySettings) -> None:
-    settings.BOTOS_NOTICE = ""
+    settings.BOTOS_PRIVACY_NOTICE = ""
     for text in ("hello", "/forget"):
         inbox.receive(message("alice", text), resolver=InMemoryIdentityResolver())
 

@@ -166,7 +166,7 @@ def test_it_reaches_a_person_of_another_resolver_who_has_never_written() -> None
 
 def test_it_opens_no_chat_that_nobody_has_written_in(settings: Any) -> None:
     """There is nowhere to send to, and the notice about what is kept is still to come."""
-    settings.BOTOS_NOTICE = "This is kept."
+    settings.BOTOS_PRIVACY_NOTICE = "This is kept."
     link("telegram", "8")
     manager = BotSessionManager("telegram", identity_resolver=DATABASE)
     mirror_to_session(manager, "alice", "Welcome.")

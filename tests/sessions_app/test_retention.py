@@ -85,7 +85,7 @@ def test_it_forgets_deliveries_after_a_month() -> None:
 
 @pytest.mark.parametrize(("days", "left"), [(0, 4), (10, 2)])
 def test_it_keeps_history_for_ever_unless_it_is_told(settings: LazySettings, days: int, left: int) -> None:
-    settings.BOTOS_KEEP_HISTORY_DAYS = days
+    settings.BOTOS_RETENTION_HISTORY_DAYS = days
     say("alice", "old", answer="ok")
     HistoryEntry.objects.update(said_at=ago(10.1))
     say("alice", "new", answer="ok")
@@ -127,7 +127,7 @@ def test_it_keeps_the_request_of_a_link_that_may_still_be_undone() -> None:
 
 
 def test_it_keeps_requests_for_as_long_as_they_are_counted(settings: LazySettings) -> None:
-    settings.BOTOS_KEEP_PAIRINGS_DAYS = 0
+    settings.BOTOS_RETENTION_PAIRINGS_DAYS = 0
     say("alice", "hello", answer="ok")
     for days in (1.1, 0.9):
         times = {"expires_at": ago(days), "last_at": ago(days), "ended_at": ago(days)}
@@ -183,7 +183,7 @@ def test_it_finds_what_is_due_by_an_index(duty: Callable[[], int], index: str) -
 def test_it_looks_at_some_rows_at_a_time(
     duty: Callable[[], int], settings: LazySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings.BOTOS_KEEP_HISTORY_DAYS = 1
+    settings.BOTOS_RETENTION_HISTORY_DAYS = 1
     monkeypatch.setattr(retention, "AT_ONCE", 2)
     for number in range(2):
         say("alice", f"{number}", answer="ok")
