@@ -7,19 +7,19 @@ processes share. A killed process loses its last seconds.
 from __future__ import annotations
 
 import asyncio
+import collections
 import threading
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from django.db.models import F
 
 from sessions_app import db, duties
-from sessions_app.models import Tally
+from sessions_app.models import Counter
 
 WRITE_SECONDS = 5.0
 
-_counts: Counter[tuple[str, str]] = Counter()  # not written yet
+_counts: collections.Counter[tuple[str, str]] = collections.Counter()  # not written yet
 _lock = threading.Lock()
 
 
@@ -31,7 +31,7 @@ def up(what: str, platform: str = "") -> None:
 
 def written(what: str) -> dict[str, int]:
     """The count of all processes, by platform."""
-    return dict(Tally.objects.filter(what=what).order_by("platform").values_list("platform", "count"))
+    return dict(Counter.objects.filter(what=what).order_by("platform").values_list("platform", "count"))
 
 
 def write() -> None:
@@ -49,9 +49,9 @@ def write() -> None:
 
 
 def _add(what: str, platform: str, count: int) -> None:
-    rows = Tally.objects.filter(what=what, platform=platform)
+    rows = Counter.objects.filter(what=what, platform=platform)
     if not rows.update(count=F("count") + count):
-        _, is_first = Tally.objects.get_or_create(what=what, platform=platform, defaults={"count": count})
+        _, is_first = Counter.objects.get_or_create(what=what, platform=platform, defaults={"count": count})
         if not is_first:  # another process was quicker
             rows.update(count=F("count") + count)
 

@@ -69,7 +69,7 @@ class Lane(models.Model):
         return f"turn lease of {self.conversation_id}"
 
 
-class PollerLease(models.Model):
+class ReceiverLease(models.Model):
     """The lease for receiving as a bot: one process at a time. key: made from the token by `receiver_leases.key_of`."""
 
     key = models.CharField(max_length=64, primary_key=True)
@@ -77,10 +77,11 @@ class PollerLease(models.Model):
     lease_until = models.DateTimeField(default=clock.EPOCH)
 
     class Meta:
-        verbose_name = _("poller")
+        db_table = "sessions_app_pollerlease"
+        verbose_name = _("receiver lease")
 
     def __str__(self) -> str:
-        return f"poller {self.key[:8]}"
+        return f"receiver lease {self.key[:8]}"
 
 
 class InboundEvent(models.Model):
@@ -344,7 +345,7 @@ class ForgottenEvent(models.Model):
         return self.key_hash[:8]
 
 
-class Tally(models.Model):
+class Counter(models.Model):
     """A counter of all processes together; see counters.py."""
 
     what = models.CharField(max_length=30)
@@ -352,8 +353,8 @@ class Tally(models.Model):
     count = models.PositiveBigIntegerField(default=0, db_default=0)
 
     class Meta:
-        verbose_name = _("tally")
-        verbose_name_plural = _("tallies")
+        db_table = "sessions_app_tally"
+        verbose_name = _("counter")
         constraints = [models.UniqueConstraint(fields=["what", "platform"], name="tally_is_kept_once")]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""The numbers of `vitals` and `tally` as Prometheus reads them."""
+"""The numbers of `health` and `counters` as Prometheus reads them."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from identity.models import PlatformAccount
 
 # The bots are still there and still receive, the log of what was done is kept for its time, and open pages must not
 # hear an id twice.
-_KEPT = {"identity.botprofile", "sessions_app.pollerlease", "identity.auditevent", "identity.liveevent"}
+_KEPT = {"identity.botprofile", "sessions_app.receiverlease", "identity.auditevent", "identity.liveevent"}
 
 
 class NotOurs(Exception):

@@ -21,7 +21,7 @@ from identity.models import PlatformAccount
 from identity.support import clock
 from sessions_app import counters, receiver_leases
 from sessions_app.messages import Address
-from sessions_app.models import ForgetRequest, InboundEvent, Lane, OutboundDelivery, PollerLease
+from sessions_app.models import ForgetRequest, InboundEvent, Lane, OutboundDelivery, ReceiverLease
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.privacy import confirmation, forgetting
 from tests.sessions_app.talk import receive, say
@@ -180,7 +180,7 @@ def test_it_says_who_receives() -> None:
 
 @pytest.mark.parametrize("was_taken", [True, False])
 def test_it_sees_that_nobody_receives(was_taken: bool) -> None:
-    lease = PollerLease.objects.filter(key=receiver_leases.key_of(GOOD["DISCORD_BOT_TOKEN"]))
+    lease = ReceiverLease.objects.filter(key=receiver_leases.key_of(GOOD["DISCORD_BOT_TOKEN"]))
     if was_taken:
         lease.update(lease_until=clock.seconds_from_now(-1))
     else:
@@ -193,7 +193,7 @@ def test_it_sees_that_nobody_receives(was_taken: bool) -> None:
 
 
 def test_it_misses_nobody_where_the_platform_calls() -> None:
-    PollerLease.objects.all().delete()
+    ReceiverLease.objects.all().delete()
     called = {"BOTOS_TELEGRAM_TRANSPORT": "webhook", "TELEGRAM_WEBHOOK_SECRET": "s" * 32, "DISCORD_BOT_TOKEN": ""}
     status, found, _ = doctor(**called, BOTOS_SLACK_TRANSPORT="http", SLACK_SIGNING_SECRET="s" * 32)
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Group, Permission, User
+from django.contrib.contenttypes.models import ContentType
+from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+
+from sessions_app import counters, receiver_leases
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -68,6 +74,68 @@ def test_processes_of_the_version_before_still_begin_requests(migrate: Migrate) 
     begun = model("identity", "Pairing").objects.create(initiator=alice, expires_at=NOON, last_at=NOON)
 
     assert pairings.get(pk=begun.pk).initiator_hash == ""
+
+
+RENAMED = {"pollerlease": "receiverlease", "tally": "counter"}
+ACTIONS = ("add", "change", "delete", "view")
+
+
+def codenames() -> set[str]:
+    """Of the permissions for the renamed models, by their old and new names."""
+    kinds = ContentType.objects.filter(app_label="sessions_app", model__in=[*RENAMED, *RENAMED.values()])
+    return set(Permission.objects.filter(content_type__in=kinds).values_list("codename", flat=True))
+
+
+def test_operators_keep_their_permissions_for_renamed_models(migrate: Migrate) -> None:
+    """By the command: it is what renames content types, and adds the permissions that are missing."""
+    ContentType.objects.clear_cache()
+    call_command("migrate", "sessions_app", "0015_indexes_of_what_is_due", verbosity=0)
+    assert codenames() == {f"{action}_{name}" for action in ACTIONS for name in RENAMED}
+    operator = User.objects.create(username="operator")
+    support = Group.objects.create(name="support")
+    operator.groups.add(support)
+    operator.user_permissions.add(Permission.objects.get(codename="view_pollerlease"))
+    support.permissions.add(Permission.objects.get(codename="change_tally"))
+
+    call_command("migrate", "sessions_app", "0016_model_names", verbosity=0)
+
+    assert codenames() == {f"{action}_{name}" for action in ACTIONS for name in RENAMED.values()}
+    assert User.objects.get().get_all_permissions() == {
+        "sessions_app.view_receiverlease",
+        "sessions_app.change_counter",
+    }
+    assert Permission.objects.get(codename="view_receiverlease").name == "Can view receiver lease"
+
+    call_command("migrate", "sessions_app", "0015_indexes_of_what_is_due", verbosity=0)
+
+    assert User.objects.get().get_all_permissions() == {"sessions_app.view_pollerlease", "sessions_app.change_tally"}
+
+
+def test_processes_of_the_version_before_go_on_with_renamed_models(migrate: Migrate) -> None:
+    model = migrate("sessions_app", "0015_indexes_of_what_is_due")
+    leases, tallies = model("sessions_app", "PollerLease").objects, model("sessions_app", "Tally").objects
+    counters._counts.clear()
+    leases.create(key="telegram", owner="old", lease_until=NOON.replace(year=2999))
+    migrate("sessions_app", "0016_model_names")
+
+    assert not receiver_leases.take("telegram", "new")
+    leases.filter(key="telegram").update(lease_until=NOON.replace(year=2001))
+    assert receiver_leases.take("telegram", "new")
+    assert leases.get(key="telegram").owner == "new"
+    tallies.create(what="turns", platform="slack", count=2)
+    counters.up("turns", "slack")
+    counters.write()
+
+    assert counters.written("turns") == dict(tallies.values_list("platform", "count")) == {"slack": 3}
+
+
+@pytest.mark.parametrize("name", ["0016_model_names"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_rename_changes_no_table(name: str, backwards: bool) -> None:
+    out = StringIO()
+    call_command("sqlmigrate", "sessions_app", name, backwards=backwards, stdout=out)
+
+    assert [line for line in out.getvalue().splitlines() if not line.startswith("--")] == ["BEGIN;", "COMMIT;"]
 
 
 def test_it_dates_replies_by_the_end_of_their_message(migrate: Migrate) -> None:

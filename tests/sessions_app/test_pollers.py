@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 
 from sessions_app import receiver_leases
-from sessions_app.models import PollerLease
+from sessions_app.models import ReceiverLease
 from tests.sessions_app.racing import at_once
 
 pytestmark = pytest.mark.django_db
@@ -15,7 +15,7 @@ KEY = receiver_leases.key_of("123:secret")
 
 
 def run_out() -> None:
-    PollerLease.objects.update(lease_until="2001-01-01T00:00Z")
+    ReceiverLease.objects.update(lease_until="2001-01-01T00:00Z")
 
 
 def test_one_receives_and_another_does_not() -> None:
@@ -45,7 +45,7 @@ def test_another_takes_over_what_ran_out_or_was_given_back() -> None:
 def test_the_token_is_nowhere() -> None:
     receiver_leases.take(KEY, "first")
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT * FROM {PollerLease._meta.db_table}")
+        cursor.execute(f"SELECT * FROM {ReceiverLease._meta.db_table}")
         assert "secret" not in repr(cursor.fetchall())
 
 
