@@ -79,7 +79,7 @@ def _tell(request: HttpRequest, text: str, done: int) -> None:
 @admin.register(OutboundDelivery)
 class DeliveryAdmin(RedriveAdmin):
     noun, given_up = "delivery", dead_letters.DELIVERIES
-    fields = ("platform", "chat_id", "thread_id", "status", "attempts", "may_be_repeat", "reason", "created_at")
+    fields = ("platform", "chat_id", "thread_id", "status", "attempts", "possibly_sent", "reason", "created_at")
     list_display = ("created_at", "platform", "chat_id", "status", "attempts", "reason")
     list_filter = (DeadFilter, PlatformFilter)
     search_fields = ("=chat_id", "reason")

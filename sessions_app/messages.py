@@ -124,10 +124,10 @@ class OutgoingMessage:
     """One delivery as an adapter sends it, at most the platform's limit long.
 
     nonce: at most 25 characters, the same for all attempts. buttons, copy (the text of a copy button): shown where the
-    platform has them. may_be_repeat: an earlier attempt may have reached the platform; the adapter looks for it where
+    platform has them. possibly_sent: an earlier attempt may have reached the platform; the adapter looks for it where
     that is possible, and marks the text elsewhere.
 
-    For a possible repeat, queued_at: when the delivery was queued, and waited: how many seconds ago, both by the
+    If it was possibly sent, queued_at: when the delivery was queued, and waited: how many seconds ago, both by the
     database's clock. follows: the platform's id of the last message before that, if known. others: the ids of other
     messages that were sent there since.
     """
@@ -135,13 +135,18 @@ class OutgoingMessage:
     address: Address
     text: str
     nonce: str
-    may_be_repeat: bool = False
+    possibly_sent: bool = False
     queued_at: datetime | None = None
     waited: float = 0.0
     follows: str = ""
     others: frozenset[str] = frozenset()
     buttons: tuple[Button, ...] = ()
     copy: str = ""
+
+    @property
+    def may_be_repeat(self) -> bool:
+        """The old name of `possibly_sent`, which other people's adapters may still read in this release."""
+        return self.possibly_sent
 
 
 class Agent(Protocol):

@@ -246,7 +246,8 @@ class OutboundDelivery(models.Model):
     entry = models.ForeignKey(HistoryEntry, null=True, on_delete=models.SET_NULL, related_name="deliveries")
     status = models.CharField(max_length=8, choices=Status.choices, default=Status.PENDING)
     attempts = models.PositiveSmallIntegerField(default=0)
-    may_be_repeat = models.BooleanField(default=False)  # an attempt ended without an answer
+    # An attempt ended without an answer.
+    possibly_sent = models.BooleanField(default=False, db_column="may_be_repeat")
     owner = models.CharField(max_length=40, blank=True)
     lease_until = models.DateTimeField(default=clock.EPOCH)
     not_before = models.DateTimeField(default=clock.EPOCH)

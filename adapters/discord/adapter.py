@@ -140,12 +140,12 @@ class DiscordAdapter:
             self._paused_until = time.monotonic() + exc.retry_after
         failure = delivery_error(exc)
         # Failing to look up an earlier attempt leaves open whether it arrived.
-        failure.ambiguous = failure.ambiguous or (message.may_be_repeat and not failure.permanent)
+        failure.ambiguous = failure.ambiguous or (message.possibly_sent and not failure.permanent)
         return failure
 
 
 def _is_beyond_nonce(message: OutgoingMessage) -> bool:
-    return message.may_be_repeat and (message.queued_at is None or message.waited > NONCE_SECONDS)
+    return message.possibly_sent and (message.queued_at is None or message.waited > NONCE_SECONDS)
 
 
 def _may_be(old: discord.Message, message: OutgoingMessage) -> bool:

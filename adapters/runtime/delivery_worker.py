@@ -92,7 +92,7 @@ class DeliveryWorker:
     async def _send(self, adapter: PlatformAdapter, delivery: OutboundDelivery, since: float) -> None:
         """Send a delivery that was claimed after the moment `since`."""
         try:
-            needs_database = delivery.template or delivery.may_be_repeat
+            needs_database = delivery.template or delivery.possibly_sent
             outgoing = outbox_queue.outgoing
             message = await db.call(outgoing, delivery) if needs_database else outgoing(delivery)
         except Exception as error:  # noqa: BLE001 - nothing was sent, so it is sent later

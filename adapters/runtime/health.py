@@ -71,7 +71,7 @@ def backlog() -> Backlog:
     """What waits now: overdue messages, and unsettled deliveries."""
     messages = leases.overdue().aggregate(oldest=Min("received_at"), lanes=Count("conversation", distinct=True))
     unsettled = OutboundDelivery.objects.filter(settled_at=None)
-    ambiguous = Count("pk", filter=Q(may_be_repeat=True))
+    ambiguous = Count("pk", filter=Q(possibly_sent=True))
     deliveries = unsettled.aggregate(oldest=Min("created_at"), count=Count("pk"), ambiguous=ambiguous)
     now = clock.read()
     return Backlog(

@@ -129,7 +129,7 @@ async def post(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
     """
     if not message.text.strip():  # the SDK would warn with every send
         raise DeliveryError("slack refuses the message: no_text", permanent=True)
-    before = await _sent_before(web, me, message) if message.may_be_repeat else ""
+    before = await _sent_before(web, me, message) if message.possibly_sent else ""
     if before:
         return before
     text = message.text + (REPEAT if before is None else "")

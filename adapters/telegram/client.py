@@ -46,7 +46,7 @@ async def send_text(bot: Bot, message: OutgoingMessage) -> str:
     text = storable(message.text)
     form = {
         "chat_id": _numeric(message.address.chat_id),
-        "text": marked(text, MAX_TEXT) if message.may_be_repeat else text,
+        "text": marked(text, MAX_TEXT) if message.possibly_sent else text,
         "message_thread_id": _numeric(message.address.thread_id) if message.address.thread_id else None,
         "link_preview_options": LinkPreviewOptions(is_disabled=True),
         "reply_markup": _keyboard(message),

@@ -117,26 +117,26 @@ def claim(
 ) -> list[OutboundDelivery]:
     """Lease up to `limit` due deliveries to `owner`, except those with the ids `besides`.
 
-    A delivery whose last sender vanished may be a repeat.
+    A delivery whose last sender vanished was possibly sent.
     """
     free = due(platforms).exclude(pk__in=besides).select_related("account")
     taken = list(free.select_for_update(skip_locked=True, of=("self",))[:limit])
     for delivery in taken:
-        delivery.may_be_repeat = delivery.may_be_repeat or delivery.status == Status.SENDING
+        delivery.possibly_sent = delivery.possibly_sent or delivery.status == Status.SENDING
         delivery.owner, delivery.attempts = owner, delivery.attempts + 1
     ids = [delivery.pk for delivery in taken]
-    repeats = [delivery.pk for delivery in taken if delivery.may_be_repeat]
+    possibly_sent = [delivery.pk for delivery in taken if delivery.possibly_sent]
     until = clock.seconds_from_now(settings.BOTOS_SEND_SECONDS)
     OutboundDelivery.objects.filter(pk__in=ids).update(
         status=Status.SENDING, owner=owner, lease_until=until, attempts=F("attempts") + 1
     )
-    if repeats:
-        OutboundDelivery.objects.filter(pk__in=repeats).update(may_be_repeat=True)
+    if possibly_sent:
+        OutboundDelivery.objects.filter(pk__in=possibly_sent).update(possibly_sent=True)
     return taken
 
 
 def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
-    """The message that an adapter sends for a delivery. It reads the database for notices and possible repeats."""
+    """The message that an adapter sends for a delivery. Notices and what was possibly sent need the database."""
     address = Address(delivery.platform, delivery.chat_id, delivery.thread_id)
     if delivery.account is None:
         notice = Notice(delivery.text)
@@ -144,11 +144,11 @@ def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
         notice = render(delivery.account, delivery.subject)
     else:
         notice = wording.render(Template(delivery.template), delivery.account, delivery.subject)
-    known = _known_of_repeat(delivery) if delivery.may_be_repeat else {}
+    known = _known_of_earlier_attempt(delivery) if delivery.possibly_sent else {}
     return OutgoingMessage(address, notice.text, delivery.nonce, buttons=notice.buttons, copy=notice.copy, **known)
 
 
-def _known_of_repeat(delivery: OutboundDelivery) -> dict[str, Any]:
+def _known_of_earlier_attempt(delivery: OutboundDelivery) -> dict[str, Any]:
     """The fields of `OutgoingMessage` that help to find an earlier attempt."""
     place = {"platform": delivery.platform, "chat_id": delivery.chat_id, "thread_id": delivery.thread_id}
     sent = OutboundDelivery.objects.filter(**place, status=Status.SENT)
@@ -157,7 +157,7 @@ def _known_of_repeat(delivery: OutboundDelivery) -> dict[str, Any]:
     before, follows = earlier.values_list("pk", "message_id").first() or (0, "")
     around = sent.filter(pk__gt=before, settled_at__gt=delivery.created_at)
     return {
-        "may_be_repeat": True,
+        "possibly_sent": True,
         "queued_at": delivery.created_at,
         "waited": (clock.read() - delivery.created_at).total_seconds(),
         "follows": follows,
@@ -196,14 +196,14 @@ def _store(outcomes: Iterable[Sent | Failed]) -> None:
 
 def _store_failure(leased: QuerySet[OutboundDelivery], failed: Failed) -> None:
     reason = failed.reason[:300]
-    may_be_repeat = failed.delivery.may_be_repeat or failed.ambiguous
+    possibly_sent = failed.delivery.possibly_sent or failed.ambiguous
     too_old = leased.filter(created_at__lte=clock.seconds_from_now(-GIVE_UP_AFTER.total_seconds()))
     if failed.permanent or (failed.delivery.attempts >= MAX_ATTEMPTS and too_old.exists()):
-        leased.update(status=Status.DEAD, reason=reason, settled_at=clock.now(), may_be_repeat=may_be_repeat)
+        leased.update(status=Status.DEAD, reason=reason, settled_at=clock.now(), possibly_sent=possibly_sent)
         return
     wait = backoff(failed.delivery.attempts) if failed.retry_after is None else failed.retry_after
     next_time = clock.seconds_from_now(wait)
-    leased.update(status=Status.PENDING, not_before=next_time, reason=reason, may_be_repeat=may_be_repeat)
+    leased.update(status=Status.PENDING, not_before=next_time, reason=reason, possibly_sent=possibly_sent)
 
 
 def backoff(attempts: int) -> float:

@@ -46,7 +46,7 @@ class Platform:
 
     async def send(self, message: OutgoingMessage) -> Any:
         self.sent.append(message.text)
-        self.marked.append(message.may_be_repeat)
+        self.marked.append(message.possibly_sent)
         self.called.set()
         if isinstance(self.answer, Exception):
             raise self.answer

@@ -67,7 +67,7 @@ def adapter_for(server: FakeDiscord, *, token: str = "", platform: str = "discor
 
 
 def to(chat: str, text: str = "Good morning", *, nonce: str = "n1", repeat: bool = False) -> OutgoingMessage:
-    return OutgoingMessage(Address("discord", chat), text, nonce=nonce, may_be_repeat=repeat)
+    return OutgoingMessage(Address("discord", chat), text, nonce=nonce, possibly_sent=repeat)
 
 
 async def refused(run: Run, message: OutgoingMessage) -> DeliveryError:

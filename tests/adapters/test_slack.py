@@ -91,8 +91,8 @@ def adapter_for(server: FakeSlack, **changes: str) -> SlackAdapter:
     return SlackAdapter(**{**tokens, **changes})
 
 
-def to(chat: str, text: str, *, thread: str = "", nonce: str = "n-1", may_be_repeat: bool = False) -> OutgoingMessage:
-    return OutgoingMessage(Address("slack", chat, thread), text, nonce, may_be_repeat)
+def to(chat: str, text: str, *, thread: str = "", nonce: str = "n-1", possibly_sent: bool = False) -> OutgoingMessage:
+    return OutgoingMessage(Address("slack", chat, thread), text, nonce, possibly_sent)
 
 
 def written(words: str, /, **changes: Any) -> dict[str, Any]:
@@ -666,13 +666,13 @@ async def test_it_sends_into_a_thread(run: Run, server: FakeSlack) -> None:
     assert said.thread_id == parent
 
 
-@pytest.mark.parametrize(("may_be_repeat", "mark"), [(False, ""), (True, REPEAT)])
+@pytest.mark.parametrize(("possibly_sent", "mark"), [(False, ""), (True, REPEAT)])
 async def test_it_sends_the_longest_text_however_much_is_escaped(
-    run: Run, server: FakeSlack, may_be_repeat: bool, mark: str
+    run: Run, server: FakeSlack, possibly_sent: bool, mark: str
 ) -> None:
     server.api.hidden[server.workspace.channel(ROOM).id] = "missing_scope"
     longest = "&" * run.adapter.text_limit
-    await run.adapter.send(to(ROOM, longest, may_be_repeat=may_be_repeat))
+    await run.adapter.send(to(ROOM, longest, possibly_sent=possibly_sent))
     [said] = await server.wait_for(1, chat=ROOM)
     assert said.text == longest + mark
 
@@ -759,7 +759,7 @@ async def test_it_finds_an_earlier_attempt_by_its_nonce(run: Run, server: FakeSl
     server.faults.inject("chat.postMessage", lose_response=True)
     await refused(run, to(chat, "once", thread=thread, nonce="n-7"))
     await run.adapter.send(to(chat, "another", thread=thread, nonce="n-8"))
-    ts = await run.adapter.send(to(chat, "once", thread=thread, nonce="n-7", may_be_repeat=True))
+    ts = await run.adapter.send(to(chat, "once", thread=thread, nonce="n-7", possibly_sent=True))
     said = await server.wait_for(2, chat=chat)
     assert [(one.message_id == ts, one.text) for one in said] == [(True, "once"), (False, "another")]
 
@@ -767,7 +767,7 @@ async def test_it_finds_an_earlier_attempt_by_its_nonce(run: Run, server: FakeSl
 async def test_it_sends_a_repeat_that_did_not_get_through(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     await run.adapter.send(to(chat, "other", nonce="n-1"))
-    await run.adapter.send(to(chat, "again", nonce="n-2", may_be_repeat=True))
+    await run.adapter.send(to(chat, "again", nonce="n-2", possibly_sent=True))
     assert [said.text for said in await server.wait_for(2, chat=chat)] == ["other", "again"]
 
 
@@ -776,13 +776,13 @@ async def test_it_looks_on_the_next_pages(run: Run, server: FakeSlack) -> None:
     ts = await run.adapter.send(to(chat, "once", nonce="n-7"))
     for number in range(250):
         await server.say(ALICE, f"{number}")
-    assert await run.adapter.send(to(chat, "once", nonce="n-7", may_be_repeat=True)) == ts
+    assert await run.adapter.send(to(chat, "once", nonce="n-7", possibly_sent=True)) == ts
 
 
 async def test_it_looks_as_far_back_as_the_message_is_old(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     ts = await run.adapter.send(to(chat, "once", nonce="n-7"))
-    repeat = replace(to(chat, "once", nonce="n-7", may_be_repeat=True), waited=60 * 3600.0)
+    repeat = replace(to(chat, "once", nonce="n-7", possibly_sent=True), waited=60 * 3600.0)
     with time_machine.travel(datetime.now(tz=UTC) + timedelta(hours=60)):
         assert await run.adapter.send(repeat) == ts
 
@@ -795,7 +795,7 @@ async def test_it_marks_a_repeat_where_there_is_too_much_to_look_through(
     await run.adapter.send(to(chat, "once", nonce="n-7"))
     for number in range(200):
         await server.say(ALICE, f"{number}")
-    await run.adapter.send(to(chat, "once", nonce="n-7", may_be_repeat=True))
+    await run.adapter.send(to(chat, "once", nonce="n-7", possibly_sent=True))
     assert [said.text for said in await server.wait_for(2, chat=chat)] == ["once", "once" + REPEAT]
 
 
@@ -804,20 +804,20 @@ async def test_it_is_not_fooled_by_a_nonce_of_another_app(run: Run, server: Fake
     metadata = {"event_type": "botos_delivery", "event_payload": {"id": "n-7"}}
     forged = {"text": "mine", "user": MALLORY.id, "bot_id": "B9OTHER", "metadata": metadata}
     await server.workspace.write(channel, forged, author=MALLORY.id)
-    await run.adapter.send(to(ROOM, "ours", nonce="n-7", may_be_repeat=True))
+    await run.adapter.send(to(ROOM, "ours", nonce="n-7", possibly_sent=True))
     assert [said.text for said in await server.wait_for(1, chat=ROOM)] == ["ours"]
 
 
 async def test_it_stays_unsure_when_it_cannot_look(run: Run, server: FakeSlack) -> None:
     chat = server.private_chat(ALICE)
     server.faults.inject("conversations.history", status=429, retry_after=3)
-    error = await refused(run, to(chat, "hello", may_be_repeat=True))
+    error = await refused(run, to(chat, "hello", possibly_sent=True))
     assert (error.retry_after, error.ambiguous, server.said) == (3.0, True, [])
 
 
 async def test_it_marks_a_repeat_where_it_may_not_look(run: Run, server: FakeSlack) -> None:
     server.api.hidden[server.workspace.channel(ROOM).id] = "missing_scope"
-    await run.adapter.send(to(ROOM, "hello", may_be_repeat=True))
+    await run.adapter.send(to(ROOM, "hello", possibly_sent=True))
     assert [said.text for said in await server.wait_for(1, chat=ROOM)] == ["hello" + REPEAT]
 
 

@@ -66,7 +66,7 @@ def adapter_for(server: FakeTelegram, webhook: Webhook | None = None, **changed:
 
 
 def to(chat: str, text: str = "Good morning", *, thread: str = "", repeat: bool = False) -> OutgoingMessage:
-    return OutgoingMessage(Address("telegram", chat, thread), text, nonce="n1", may_be_repeat=repeat)
+    return OutgoingMessage(Address("telegram", chat, thread), text, nonce="n1", possibly_sent=repeat)
 
 
 def everything_in(error: BaseException) -> str:

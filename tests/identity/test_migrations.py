@@ -129,7 +129,18 @@ def test_processes_of_the_version_before_go_on_with_renamed_models(migrate: Migr
     assert counters.written("turns") == dict(tallies.values_list("platform", "count")) == {"slack": 3}
 
 
-@pytest.mark.parametrize("name", ["0016_model_names"])
+def test_processes_of_the_version_before_go_on_with_what_was_possibly_sent(migrate: Migrate) -> None:
+    old = migrate("sessions_app", "0016_model_names")("sessions_app", "OutboundDelivery").objects
+    old.create(platform="telegram", chat_id="1", nonce="1", may_be_repeat=True)
+    new = migrate("sessions_app", "0017_possibly_sent")("sessions_app", "OutboundDelivery").objects
+    old.create(platform="telegram", chat_id="2", nonce="2", may_be_repeat=True)
+    new.create(platform="telegram", chat_id="3", nonce="3", possibly_sent=True)
+
+    assert list(new.filter(possibly_sent=True).order_by("nonce").values_list("nonce", flat=True)) == ["1", "2", "3"]
+    assert old.filter(may_be_repeat=True).count() == 3
+
+
+@pytest.mark.parametrize("name", ["0016_model_names", "0017_possibly_sent"])
 @pytest.mark.parametrize("backwards", [False, True])
 def test_a_rename_changes_no_table(name: str, backwards: bool) -> None:
     out = StringIO()

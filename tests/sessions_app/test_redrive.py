@@ -78,7 +78,7 @@ def test_it_sends_a_dead_letter_again_under_its_nonce() -> None:
 
     assert dead_letters.delivery(pk, operator="carol")
     (taken,) = outbox_queue.claim(owner="test", platforms=PLATFORMS)
-    assert (taken.pk, taken.nonce, taken.attempts, taken.may_be_repeat) == (pk, before.nonce, 1, False)
+    assert (taken.pk, taken.nonce, taken.attempts, taken.possibly_sent) == (pk, before.nonce, 1, False)
     audited = AuditEvent.objects.get()
     assert (audited.kind, audited.actor, audited.details) == ("delivery_redriven", "carol", {"delivery": pk})
 

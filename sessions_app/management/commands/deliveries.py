@@ -32,6 +32,6 @@ class Command(GivenUpCommand):
     def more(self, delivery: OutboundDelivery) -> Row:
         return {
             "thread_id": delivery.thread_id,
-            "may_be_repeat": delivery.may_be_repeat,
+            "possibly_sent": delivery.possibly_sent,
             "settled_at": delivery.settled_at,
         }
