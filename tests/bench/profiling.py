@@ -12,7 +12,7 @@ from tests.bench.stage import Person, Stage, enter
 
 _PROJECT = Path(__file__).resolve().parents[2]
 _OWN = tuple(str(_PROJECT / app) for app in ("identity", "sessions_app"))
-_MOST = 25
+_MAX_FUNCTIONS = 25
 _TURNS = 200
 
 
@@ -33,7 +33,10 @@ def _table(profile: cProfile.Profile, title: str, *, column: int, own: bool) -> 
     stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     found = [(where, *times) for where, times in stats.items() if not own or where[0].startswith(_OWN)]
     found.sort(key=lambda row: row[1 + column], reverse=True)
-    rows = [(_name(row[0]), row[2] / _TURNS, row[3] / _TURNS * 1000, row[4] / _TURNS * 1000) for row in found[:_MOST]]
+    rows = [
+        (_name(row[0]), row[2] / _TURNS, row[3] / _TURNS * 1000, row[4] / _TURNS * 1000)
+        for row in found[:_MAX_FUNCTIONS]
+    ]
     tables.show(f"{title}: per turn, under the profiler", ("function", "calls", "own ms", "all ms"), rows)
 
 

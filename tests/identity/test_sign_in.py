@@ -17,7 +17,7 @@ from tests.sessions_app.racing import at_once
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-MOST = sign_in.ADDRESS[1]
+MAX_TRIES = sign_in.ADDRESS[1]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def enter(client: Client, password: str, *, name: str = "root", address: str = "
 
 
 def lock_out(address: str = "192.0.2.1", name: str = "root") -> None:
-    for _ in range(MOST):
+    for _ in range(MAX_TRIES):
         assert enter(Client(), "wrong", name=name, address=address) == 200
 
 
@@ -54,7 +54,7 @@ def test_it_lets_an_address_try_again_later(root: User) -> None:
 
 
 def test_it_counts_no_right_password(root: User) -> None:
-    for _ in range(MOST + 2):
+    for _ in range(MAX_TRIES + 2):
         assert enter(Client(), "right") == 302
 
 
@@ -69,7 +69,7 @@ def test_it_limits_a_name_over_all_addresses(root: User, monkeypatch: pytest.Mon
 
 
 def test_a_browser_that_signed_in_before_is_not_kept_out_by_others(root: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sign_in, "NAME", (3600, MOST))
+    monkeypatch.setattr(sign_in, "NAME", (3600, MAX_TRIES))
     client = Client()
     assert enter(client, "right") == 302
     client.post(reverse("admin:logout"))
@@ -102,7 +102,7 @@ def test_a_forged_proof_counts_for_nothing(root: User) -> None:
 def test_it_looks_for_the_address_behind_proxies(root: User, settings: object) -> None:
     settings.BOTOS_TRUSTED_PROXIES = 1  # type: ignore[attr-defined]  # pytest-django's wrapper takes any setting
     fields = {"username": "root", "password": "wrong"}
-    for number in range(MOST):
+    for number in range(MAX_TRIES):
         said = f"10.0.0.{number}, 198.51.100.7"
         Client().post(reverse("admin:login"), fields, HTTP_X_FORWARDED_FOR=said, REMOTE_ADDR="127.0.0.1")
 
@@ -146,7 +146,7 @@ def test_it_limits_the_old_password_of_a_password_change(root: User) -> None:
 def test_many_tries_at_once_get_no_more_than_the_limit(root: User) -> None:
     request = RequestFactory().post("/admin/login/")
 
-    tried, raised = at_once(*[lambda: sign_in.begin(request, "root").wait] * (MOST + 6))
+    tried, raised = at_once(*[lambda: sign_in.begin(request, "root").wait] * (MAX_TRIES + 6))
 
     assert not raised
-    assert tried.count(0) == MOST
+    assert tried.count(0) == MAX_TRIES
