@@ -72,7 +72,7 @@ def fill() -> None:
     """Copy the one row that each big table has, so that what is kept is long done and still within its time."""
     say("filler", "hello", answer="ok")
     OutboundDelivery.objects.update(status="sent", settled_at="2026-01-01T00:00Z")
-    audit.record(kind="link_made", actor="test")
+    audit.record(kind="linked", actor="test")
     browser = Browser.objects.create(ended_at=clock.now())
     Pairing.objects.create(
         initiator_browser=browser, state="expired", expires_at=clock.now(), last_at=clock.now(), ended_at=clock.now()

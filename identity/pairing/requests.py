@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import cast
 
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Least
@@ -215,9 +216,8 @@ def record(
     kind: str, pairing: Pairing, *, actor: str, account: PlatformAccount | None = None, **details: str | int | None
 ) -> None:
     """Write the audit row of a step, and announce the step to open pages."""
-    audit.record(
-        kind=f"pairing_{kind}", actor=actor, account=account, user=pairing.person, request=pairing.pk.hex, **details
-    )
+    step = cast(audit.Kind, f"pairing_{kind}")
+    audit.record(kind=step, actor=actor, account=account, user=pairing.person, request=pairing.pk.hex, **details)
     accounts = (pairing.initiator_id, pairing.responder_id)
     browsers = (pairing.initiator_browser_id, pairing.responder_browser_id)
     live.announce(live.topics(accounts=accounts, browsers=browsers), "pairing")

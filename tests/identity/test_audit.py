@@ -33,7 +33,7 @@ def test_it_records_who_did_what_to_whom(telegram: PlatformAccount, alice: Unifi
 
 @pytest.mark.django_db
 def test_it_records_what_concerns_nobody() -> None:
-    event = audit.record(kind="swept", actor="sweeper")
+    event = audit.record(kind="unlinked", actor="sweeper")
 
     assert (event.account_hash, event.unified_user_id, event.details) == ("", "", {})
 

@@ -138,7 +138,7 @@ def test_it_keeps_requests_for_as_long_as_they_are_counted(settings: LazySetting
 
 def test_it_forgets_audit_rows_beyond_their_time_alone() -> None:
     for days in (401, 399):
-        row = audit.record(kind="tested", actor="test", days=days)
+        row = audit.record(kind="linked", actor="test", days=days)
         super(type(AuditEvent.objects.all()), AuditEvent.objects.filter(pk=row.pk)).update(at=ago(days))
 
     assert identity_retention.forget_old_audit() == 1
