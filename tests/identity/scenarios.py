@@ -194,6 +194,7 @@ SCENARIOS: dict[str, list[Step]] = {
         ("wait", 86_413),
         ("reset_context", SLACK),
     ],
+    "a new conversation of an older link": [*ALL_PAIRED, *said(SLACK), ("reset_context", TELEGRAM)],
     "groups apart": [*PAIRED, ("say_something", TELEGRAM, "friends"), *said(TELEGRAM, DISCORD)],
 }
 

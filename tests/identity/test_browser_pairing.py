@@ -434,6 +434,23 @@ def test_it_is_fresh_for_a_quarter_of_an_hour_and_longer_while_in_use() -> None:
     assert browser_sessions.attached(page) == [alice]
 
 
+def test_a_browser_in_use_keeps_no_other_one_alive() -> None:
+    page, other, alice = browser(), browser("elsewhere"), account("alice")
+    attached(page)
+    attached(other, "bob")
+    pairs.later(800, BrowserAccount.objects.all(), Browser.objects.all())
+    other.refresh_from_db()
+    seen_at = other.seen_at
+
+    browser_sessions.touch(page)
+
+    pairs.later(200, BrowserAccount.objects.all())
+    assert browser_sessions.readable(page) == [alice]
+    assert browser_sessions.readable(other) == []
+    other.refresh_from_db()
+    assert other.seen_at == seen_at
+
+
 def test_it_is_not_fresh_for_more_than_eight_hours() -> None:
     page = browser()
     attached(page)
