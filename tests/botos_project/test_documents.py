@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -154,6 +155,15 @@ def test_it_names_modules_that_exist(path: Path) -> None:
     made_up = {name for name in named if "matrix" in name}  # the platform that a guide adds
 
     assert [name for name in sorted(named - made_up) if not (PROJECT / name).exists()] == []
+
+
+def test_it_walks_through_functions_that_exist() -> None:
+    walk = (PROJECT / "docs/explanation/walk.md").read_text(encoding="utf-8")
+    steps = re.findall(r"(?m)^\| `([\w/]+)\.py` \| `([\w.]+)` \|", walk)
+
+    assert len(steps) == sum(line.startswith("| `") for line in walk.splitlines())
+    for path, name in steps:
+        assert callable(attrgetter(name)(importlib.import_module(path.replace("/", ".")))), (path, name)
 
 
 @pytest.mark.parametrize("app", APPS)
