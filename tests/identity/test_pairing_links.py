@@ -487,6 +487,21 @@ def test_it_disowns_no_link_that_ended_long_ago_or_was_somebody_elses(
     assert not AccountLink.objects.filter(disowned=True).exists()
 
 
+def test_it_disowns_no_link_that_had_ended_before_ones_own_began(
+    telegram: PlatformAccount, discord: PlatformAccount, slack: PlatformAccount
+) -> None:
+    linked(telegram, discord)
+    former = live_link(discord)
+    linking.leave(account=discord)
+    linked(telegram, slack)
+    later(DAY, AccountLink.objects.all())
+
+    assert not linking.disown(account=slack, link_id=former.pk)
+
+    former.refresh_from_db()
+    assert not former.disowned
+
+
 def test_it_lets_a_new_link_disown_no_older_one_that_has_ended(
     told: Told, telegram: PlatformAccount, discord: PlatformAccount
 ) -> None:
