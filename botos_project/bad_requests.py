@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.http.multipartparser import MultiPartParserError
 from django.utils.deprecation import MiddlewareMixin
 
-from botos_project import ingress
+from botos_project import failures
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ class BadRequestMiddleware(MiddlewareMixin):
             is_readable = all("\0" not in text for text in fields)
         except UNREADABLE as error:
             log.warning("a request to %s cannot be read: %s", ascii(request.path), type(error).__name__)
-            return ingress.page(400, request)
+            return failures.refused(400, request)
         if is_readable:
             return None
         log.warning("a request to %s cannot be read: NUL in a field", ascii(request.path))
-        return ingress.page(400, request)
+        return failures.refused(400, request)

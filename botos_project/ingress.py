@@ -6,19 +6,15 @@ Applied before Django sees a request, which would write its body to disk and giv
 from __future__ import annotations
 
 import asyncio
-import http
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from io import BytesIO
 from typing import Any
 
-from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.template.loader import render_to_string
-from django.utils.module_loading import import_string
 
 from adapters.runtime.http_connections import ABORT
+from botos_project import failures
 
 Send = Callable[[Any], Awaitable[None]]
 Receive = Callable[[], Awaitable[Any]]
@@ -32,11 +28,8 @@ MAX_BODIES = 32 * MIB  # of all requests together, held in memory
 BODY_SECONDS = 20.0
 WAIT_SECONDS = 5.0  # for a free place
 SEND_SECONDS = 30.0  # for a part of an answer that nobody reads
-RETRY_SECONDS = "5"
 # How many at once by the beginning of the path, so that pages keep neither the platforms nor a supervisor waiting.
 ALLOWANCES = {"/hooks/": 4, "/healthz": 4, "/readyz": 1, "/metrics": 1}
-
-_TEMPLATES = {400: "400.html", 408: "408.html", 413: "413.html", 503: "busy.html"}
 
 
 class Refused(Exception):
@@ -173,25 +166,8 @@ async def _abort(scope: Any, receive: Receive) -> None:
 async def _answer(status: int, scope: Any, send: Send) -> None:
     """Our page with the headers that every page has, without a thread or the database."""
     request = ASGIRequest(scope | {"query_string": b""}, BytesIO())  # a query may hold bytes that cannot be decoded
-    response = page(status, request)
+    response = failures.refused(status, request)
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in response.items()]
     headers.append((b"content-length", str(len(response.content)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.content})
-
-
-def page(status: int, request: HttpRequest) -> HttpResponse:
-    """The page of a refused request."""
-    response = HttpResponse(render_to_string(_TEMPLATES[status]), status=status, reason=http.HTTPStatus(status).phrase)
-    if status == 503:
-        response["Retry-After"] = RETRY_SECONDS
-    for name in reversed(settings.SECURITY_MIDDLEWARE):
-        response = _secured(import_string(name), request, response)
-    return response
-
-
-def _secured(middleware: Any, request: HttpRequest, response: HttpResponse) -> Any:
-    def respond(_: HttpRequest) -> HttpResponseBase:
-        return response
-
-    return middleware(respond).process_response(request, response)
