@@ -11,10 +11,12 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 
-from sessions_app.wakeups import redis as redis_wakeups
+if TYPE_CHECKING:
+    from sessions_app.wakeups.redis import Notifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,11 @@ def notify_delivery_workers() -> None:
 
 
 @functools.cache
-def _elsewhere() -> redis_wakeups.Notifier:
+def _elsewhere() -> Notifier:
     """One for the process, created late, as its thread would not survive a fork."""
-    return redis_wakeups.Notifier(settings.REDIS_URL)
+    from sessions_app.wakeups.redis import Notifier  # with the libraries for Redis, only where it is used
+
+    return Notifier(settings.REDIS_URL)
 
 
 @contextmanager
