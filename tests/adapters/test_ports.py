@@ -9,6 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
 from adapters.management.commands import runbots
+from adapters.runtime import webserver
 from botos_project.env import Environment
 
 
@@ -25,7 +26,7 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def _server(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
-    monkeypatch.setattr(runbots, "WebServer", Server)
+    monkeypatch.setattr(webserver, "WebServer", Server)
     settings.ENV = Environment({})
 
 

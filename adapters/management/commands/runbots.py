@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 from argparse import ArgumentParser
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -22,9 +22,11 @@ from adapters import registry
 from adapters.botos import BotOS
 from adapters.runtime import health
 from adapters.runtime.services import configured_agent
-from adapters.runtime.webserver import WebServer
 from identity.resolvers import Resolves
 from sessions_app.messages import BROWSER
+
+if TYPE_CHECKING:
+    from adapters.runtime.webserver import WebServer
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,8 @@ def _web(address: str, *, playground: bool) -> WebServer:
 
 def _listen(host: str, port: int, *, tries: int) -> WebServer:
     """On the first free port of so many."""
+    from adapters.runtime.webserver import WebServer  # only processes with pages need it
+
     last = port + tries - 1
     for candidate in range(port, last + 1):
         try:
