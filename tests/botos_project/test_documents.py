@@ -64,7 +64,7 @@ def test_it_shows_the_same_defaults_in_the_reference() -> None:
 def test_it_lists_every_old_name_with_the_new_one() -> None:
     assert dict(re.findall(r"(?m)^- `(\w+)` is now `(\w+)`\.$", SETTINGS)) == RENAMED
     assert set(RENAMED.values()) <= settings.ENV.asked
-    assert not set(RENAMED) & read_in_the_code()
+    assert not set(RENAMED) & READ
 
 
 def test_it_names_every_secret_as_one() -> None:
