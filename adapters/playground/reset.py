@@ -48,5 +48,5 @@ def clear() -> None:
 
 def _tables() -> list[str]:
     """Of everything that BotOS keeps, less what stays."""
-    models = [model._meta for app in ("identity", "sessions_app") for model in apps.get_app_config(app).get_models()]  # noqa: SLF001
+    models = [model._meta for app in ("identity", "sessions_app") for model in apps.get_app_config(app).get_models()]
     return [model.db_table for model in models if model.label_lower not in _KEPT]

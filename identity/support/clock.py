@@ -15,20 +15,24 @@ from django.db.models import DateTimeField, Func
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)  # before everything: "no bound", "no lease"
 
 
-def _moment(seconds: float) -> tuple[str, Any]:
-    """Return the SQL of the moment so many seconds from now, and its one parameter."""
-    ahead = timedelta(seconds=seconds)
-    if connection.vendor == "postgresql":
-        return "CLOCK_TIMESTAMP() + %s", ahead  # unlike NOW(), it moves in a transaction
-    return "%s", connection.ops.adapt_datetimefield_value(datetime.now(tz=UTC) + ahead)
+class Moment(Func):
+    """The moment `seconds` from now by the database's clock, as an expression for `filter`, `update` and `create`.
 
+    once: it is read once in a statement.
+    """
 
-class _Moment(Func):
     output_field = DateTimeField()
 
     def __init__(self, seconds: float, *, once: bool = False) -> None:
         super().__init__()
-        self._seconds, self._once = seconds, once
+        self.seconds, self._once = seconds, once
+
+    def statement(self) -> tuple[str, Any]:
+        """Return the moment for plain SQL: an expression with one `%s`, and its value."""
+        ahead = timedelta(seconds=self.seconds)
+        if connection.vendor == "postgresql":
+            return "CLOCK_TIMESTAMP() + %s", ahead  # unlike NOW(), it moves in a transaction
+        return "%s", connection.ops.adapt_datetimefield_value(datetime.now(tz=UTC) + ahead)
 
     def as_sql(
         self,
@@ -39,26 +43,26 @@ class _Moment(Func):
         arg_joiner: str | None = None,
         **extra: Any,
     ) -> Any:
-        statement, value = _moment(self._seconds)
+        statement, value = self.statement()
         return f"(SELECT {statement})" if self._once else statement, [value]
 
 
-def now() -> Func:
+def now() -> Moment:
     """Return the present moment, as an expression for `filter`, `update` and `create`."""
-    return _Moment(0.0)
+    return Moment(0.0)
 
 
-def seconds_from_now(seconds: float) -> Func:
+def seconds_from_now(seconds: float) -> Moment:
     """Return the moment `seconds` ahead (or behind, if negative), as an expression."""
-    return _Moment(seconds)
+    return Moment(seconds)
 
 
-def bound(seconds: float = 0.0) -> Func:
+def bound(seconds: float = 0.0) -> Moment:
     """Return the moment `seconds` ahead (or behind), read once in a statement, so that an index finds due rows.
 
     PostgreSQL calls `clock_timestamp()` for each row, and would read the whole index that it is compared with.
     """
-    return _Moment(seconds, once=True)
+    return Moment(seconds, once=True)
 
 
 def read() -> datetime:

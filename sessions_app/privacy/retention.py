@@ -58,7 +58,7 @@ def forget_history() -> int:
 def _delete(rows: QuerySet[Any], since: str, days: int) -> int:
     """Delete the oldest rows whose column `since` is more than `days` ago, but none that changed meanwhile."""
     due = rows.filter(**{f"{since}__lt": _ago(days)}).order_by(since)
-    return portions.delete(f"forgetting old {rows.model._meta.verbose_name_plural}", due, most=AT_ONCE)  # noqa: SLF001
+    return portions.delete(f"forgetting old {rows.model._meta.verbose_name_plural}", due, most=AT_ONCE)
 
 
 def _ago(days: int) -> Any:

@@ -12,17 +12,94 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from django.conf import settings
-from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery
+from django.db import connection, transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Greatest
 
-from identity.links import locks
 from identity.models import PlatformAccount
 from identity.support import clock
+from sessions_app import sql
 from sessions_app.history import conversations
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, Conversation, InboundEvent, Lane
 
 MAX_IN_A_TURN = 20
+
+# Every message runs these, so they are plain SQL. The lane of a conversation: with a person, all conversations of the
+# accounts that are linked to the person; else those of its own account. An account has up to two, one of them from the
+# time when no resolver was configured.
+_OWNER = """COALESCE(c.account_id, (
+    SELECT a.id FROM identity_platformaccount a
+    WHERE a.platform = c.platform AND a.platform_user_id = SUBSTR(c.key, LENGTH(c.platform) + 6)
+      AND c.key = 'bot_' || a.platform || '_' || a.platform_user_id))"""
+_LANES = """
+WITH asked AS (
+    SELECT c.id, {owner} AS account_id FROM sessions_app_conversation c WHERE {asked}
+),
+owned AS (
+    SELECT asked.id, asked.account_id, l.user_id
+    FROM asked LEFT JOIN identity_accountlink l ON l.account_id = asked.account_id AND l.ended_at IS NULL
+),
+accounts AS (
+    SELECT owned.id, owned.account_id FROM owned WHERE owned.user_id IS NULL
+    UNION ALL
+    SELECT owned.id, l.account_id
+    FROM owned JOIN identity_accountlink l ON l.user_id = owned.user_id AND l.ended_at IS NULL
+),
+members AS (
+    SELECT owned.id AS asked, owned.id FROM owned
+    UNION
+    SELECT accounts.id, c.id FROM accounts JOIN sessions_app_conversation c ON c.account_id = accounts.account_id
+    UNION
+    SELECT accounts.id, c.id FROM accounts JOIN identity_platformaccount a ON a.id = accounts.account_id
+    JOIN sessions_app_conversation c ON c.kind = 'dm' AND c.account_id IS NULL AND c.platform = a.platform
+        AND c.key = 'bot_' || a.platform || '_' || a.platform_user_id
+)
+SELECT owned.id, owned.user_id, u.unified_user_id, lane.conversation_id,
+       lane.lease_until > {now} OR lane.not_before > {now}
+FROM owned JOIN members ON members.asked = owned.id JOIN sessions_app_lane lane ON lane.conversation_id = members.id
+LEFT JOIN identity_unifieduser u ON u.id = owned.user_id
+"""
+_LOCK_ACCOUNTS = """
+SELECT account.id FROM identity_platformaccount account
+WHERE account.id IN (SELECT {owner} FROM sessions_app_conversation c WHERE {asked})
+ORDER BY account.id FOR NO KEY UPDATE
+"""
+_LOCK_PEOPLE = """
+SELECT u.id FROM identity_unifieduser u
+WHERE u.id IN (SELECT l.user_id FROM identity_accountlink l WHERE l.account_id = ANY(%s) AND l.ended_at IS NULL)
+ORDER BY u.id FOR NO KEY UPDATE
+"""
+# Locked until the commit, so that an edit comes either before the words are taken or after.
+_WAITING = f"""
+SELECT {sql.columns(InboundEvent, "e")}, {sql.columns(Conversation, "c")}, {sql.columns(PlatformAccount, "a")}
+FROM sessions_app_inboundevent e
+JOIN sessions_app_conversation c ON c.id = e.conversation_id JOIN identity_platformaccount a ON a.id = e.account_id
+WHERE {{members}} AND {{platforms}} AND e.done_at IS NULL
+ORDER BY e.id LIMIT %s {{locking}}
+"""  # noqa: S608 - names of our own
+# Of several processes that try at once, one locks all rows of a lane. It waits for no row: a process that ends a turn
+# there may wait for events that this transaction has locked. The lease is on one row of the lane. An earlier holder of
+# another row must not write any more: the fence is that of the whole lane.
+_TAKE = """
+WITH wanted (lane, id, is_leased) AS (VALUES {rows}),
+free AS (
+    SELECT wanted.lane, wanted.id, wanted.is_leased
+    FROM wanted JOIN sessions_app_lane lane ON lane.conversation_id = wanted.id
+    WHERE lane.lease_until <= {now} AND lane.not_before <= {now} {locking}
+),
+taken AS (
+    SELECT wanted.lane FROM wanted LEFT JOIN free ON free.id = wanted.id
+    GROUP BY wanted.lane HAVING COUNT(free.id) = COUNT(wanted.id)
+)
+UPDATE sessions_app_lane
+SET fence = fence + 1, owner = CASE free.is_leased WHEN 1 THEN %s ELSE '' END,
+    lease_until = CASE free.is_leased WHEN 1 THEN {until} ELSE %s END
+FROM free
+WHERE sessions_app_lane.conversation_id = free.id AND free.lane IN (SELECT lane FROM taken)
+  AND (free.is_leased = 1 OR sessions_app_lane.owner <> '')
+RETURNING sessions_app_lane.conversation_id, sessions_app_lane.fence
+"""
+_START = "UPDATE sessions_app_inboundevent SET starts = starts + 1 WHERE {started}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +111,7 @@ class Lease:
     conversation: Conversation
     user_id: int | None  # of the person that the conversation's account is linked to
     together: tuple[int, ...]  # ids of all conversations of the person
+    person: str | None = None  # the person's unified id
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +195,16 @@ def claim(
     platforms: those that the caller can answer on. has_crashed_before: whether the caller works on a message that
     crashed before. The starts are counted in this transaction, so that they are on disk before an agent is called.
     """
-    asked = _lock_lanes(conversation_ids)
-    free = _free_among(asked)
+    asked, held = _lock_lanes(conversation_ids)
+    free = [lane for lane in asked if lane not in held]
     limit = (MAX_IN_A_TURN + 1) * len(free)
-    members = [pk for lane in free for pk in lane.together]
-    waiting = InboundEvent.objects.filter(conversation__in=members, done_at=None, platform__in=platforms)
-    # Locked until the commit, so that an edit comes either before the words are taken or after.
-    locked = waiting.select_related("conversation", "account").select_for_update(of=("self",)).order_by("id")
-    events = list(locked[:limit])
+    events = _waiting_in([pk for lane in free for pk in lane.together], platforms, limit)
     planned = plan(free, events, is_cut_short=len(events) == limit, has_crashed_before=has_crashed_before)
     leases = _take({lane: turn[0].conversation for lane, turn in planned.turns.items()}, owner)
-    started = [event.pk for lane in leases for event in planned.turns[lane]]
-    InboundEvent.objects.filter(pk__in=started).update(starts=F("starts") + 1)
-    busy = (asked.keys() - free) | (planned.turns.keys() - leases.keys())
+    if started := [event.pk for lane in leases for event in planned.turns[lane]]:
+        condition, values = sql.among("id", started)
+        sql.run(_START.format(started=condition), values)
+    busy = held | (planned.turns.keys() - leases.keys())
     return Claimed(
         tuple(Claim(lease, tuple(planned.turns[lane]), lane in planned.more) for lane, lease in leases.items()),
         busy=frozenset(pk for lane in busy for pk in asked[lane]),
@@ -141,8 +216,8 @@ def claim(
 @transaction.atomic
 def hold(conversation: Conversation, *, owner: str) -> Lease:
     """Lease the lane that a conversation is in now, for a turn without an event. Raises Busy."""
-    free = _free_among(_lock_lanes([conversation.pk]))
-    leases = _take(dict.fromkeys(free, conversation), owner)
+    asked, held = _lock_lanes([conversation.pk])
+    leases = _take({lane: conversation for lane in asked if lane not in held}, owner)
     if not leases:
         raise Busy
     return next(iter(leases.values()))
@@ -154,6 +229,7 @@ class LaneKey:
 
     user_id: int | None
     together: tuple[int, ...]
+    person: str | None = None  # the unified id of the person
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,53 +295,66 @@ def _place(event: InboundEvent) -> tuple[object, ...]:
     return (event.conversation_id, event.account_id, event.chat_id, event.thread_id)
 
 
-def _lock_lanes(conversation_ids: Collection[int]) -> dict[LaneKey, list[int]]:
-    """The lanes of these conversations, each with those of the ids that are in it. A deleted conversation is in none.
+def _lock_lanes(conversation_ids: Collection[int]) -> tuple[dict[LaneKey, list[int]], set[LaneKey]]:
+    """The lanes of these conversations, each with those of the ids that are in it, and which lanes are not free.
 
-    Locks accounts and people in the order that linking uses, so that no link changes until the commit.
+    Locks accounts and people in the order that linking uses, so that no link changes until the commit and nobody else
+    leases these lanes. A deleted conversation is in no lane.
     """
-    places = conversations.places_of(conversation_ids)
-    accounts = {pk: account_id for pk, (account_id, _) in places.items()}
-    people = locks.lock_people(filter(None, accounts.values()))
-    together_by_person = conversations.of_people(people.values())
+    condition, ids = sql.among("c.id", conversation_ids)
+    if connection.features.has_select_for_update and ids:
+        accounts = [pk for (pk,) in sql.run(_LOCK_ACCOUNTS.format(owner=_OWNER, asked=condition), ids)]
+        sql.run(_LOCK_PEOPLE, [accounts])
+    now, value = clock.now().statement()
+    rows = sql.run(_LANES.format(owner=_OWNER, asked=condition, now=now), [*ids, value, value]) if ids else []
+    together: dict[int, list[int]] = defaultdict(list)
+    for asked, _, _, member, _ in rows:
+        together[asked].append(member)
+    keys = {row[0]: LaneKey(row[1], tuple(sorted(together[row[0]])), row[2]) for row in rows}
     lanes: dict[LaneKey, list[int]] = defaultdict(list)
-    for pk in filter(accounts.__contains__, conversation_ids):
-        account_id = accounts[pk]
-        user_id = people.get(account_id) if account_id else None
-        lanes[LaneKey(user_id, places[pk][1] if user_id is None else together_by_person[user_id])].append(pk)
-    return lanes
+    for pk in filter(keys.__contains__, conversation_ids):
+        lanes[keys[pk]].append(pk)
+    return lanes, {keys[asked] for asked, _, _, _, is_held in rows if is_held}
 
 
-def _free_among(lanes: Iterable[LaneKey]) -> list[LaneKey]:
-    """The lanes without a conversation that is held or backing off. Nobody else leases a lane of a locked person."""
-    now = clock.now()
-    lanes = list(lanes)
-    rows = Lane.objects.filter(pk__in=[pk for lane in lanes for pk in lane.together])
-    held = set(rows.filter(Q(lease_until__gt=now) | Q(not_before__gt=now)).values_list("pk", flat=True))
-    return [lane for lane in lanes if held.isdisjoint(lane.together)]
+def _waiting_in(conversation_ids: Collection[int], platforms: Collection[str], limit: int) -> list[InboundEvent]:
+    """The oldest waiting events in these conversations, at most `limit`, each with its conversation and account."""
+    if not conversation_ids or not platforms:
+        return []
+    members, ids = sql.among("e.conversation_id", conversation_ids)
+    on, names = sql.among("e.platform", platforms)
+    statement = _WAITING.format(members=members, platforms=on, locking=sql.locking("FOR UPDATE OF e"))
+    events = []
+    for row in sql.run(statement, [*ids, *names, limit]):
+        event, event.conversation, event.account = sql.load(row, InboundEvent, Conversation, PlatformAccount)
+        events.append(event)
+    return events
 
 
 def _take(wanted: Mapping[LaneKey, Conversation], owner: str) -> dict[LaneKey, Lease]:
-    """Lease one conversation of each of these free lanes to `owner`. Return the leases that could be had.
-
-    Of several processes that try at once, one locks all rows of a lane. It waits for no row: a process that ends a turn
-    there may wait for events that this transaction has locked.
-    """
-    now = clock.now()
-    rows = Lane.objects.filter(pk__in={pk for lane in wanted for pk in lane.together}).order_by("pk")
-    free = rows.filter(lease_until__lte=now, not_before__lte=now).select_for_update(skip_locked=True)
-    fences = dict(free.values_list("pk", "fence"))
-    taken = {lane: conversation for lane, conversation in wanted.items() if fences.keys() >= {*lane.together}}
-    leased = [conversation.pk for conversation in taken.values()]
-    until = clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS)
-    Lane.objects.filter(pk__in=leased).update(owner=owner, fence=F("fence") + 1, lease_until=until)
-    # An earlier holder of another row of these lanes must not write any more: the fence is that of the whole lane.
-    others = {pk for lane in taken for pk in lane.together}.difference(leased)
-    stale = Lane.objects.filter(pk__in=others).exclude(owner="")
-    stale.update(owner="", fence=F("fence") + 1, lease_until=clock.EPOCH)
+    """Lease one conversation of each of these free lanes to `owner`. Return the leases that could be had."""
+    rows = [
+        value
+        for number, (lane, conversation) in enumerate(wanted.items())
+        for pk in lane.together
+        for value in (number, pk, int(pk == conversation.pk))
+    ]
+    if not rows:
+        return {}
+    now, moment = clock.now().statement()
+    until, end = clock.seconds_from_now(settings.BOTOS_LEASE_SECONDS).statement()
+    statement = _TAKE.format(
+        rows=", ".join(["(%s, %s, %s)"] * (len(rows) // 3)),
+        now=now,
+        until=until,
+        locking=sql.locking("FOR UPDATE OF lane SKIP LOCKED"),
+    )
+    values = [*rows, moment, moment, owner, end, sql.moment(clock.EPOCH)]
+    fences = dict(sql.run(statement, values))
     return {
-        lane: Lease(owner, fences[conversation.pk] + 1, conversation, lane.user_id, lane.together)
-        for lane, conversation in taken.items()
+        lane: Lease(owner, fences[conversation.pk], conversation, lane.user_id, lane.together, lane.person)
+        for lane, conversation in wanted.items()
+        if conversation.pk in fences
     }
 
 

@@ -45,8 +45,8 @@ def without_fence() -> None:
     from sessions_app.models import Lane
     from sessions_app.turns import lifecycle
 
-    def give_back(leases: Any, *, wait: float = 0.0) -> None:
-        Lane.objects.filter(pk__in=[lease.conversation.pk for lease in leases]).update(
+    def give_back(held: Any, *, wait: float = 0.0) -> None:
+        Lane.objects.filter(pk__in=[lease.conversation.pk for lease in held]).update(
             owner="", lease_until=clock.EPOCH, not_before=clock.seconds_from_now(wait)
         )
 
@@ -73,7 +73,7 @@ def without_database_clock() -> None:
 
     from identity.support import clock
 
-    clock._moment = lambda seconds: ("%s", datetime.now(tz=UTC) + timedelta(seconds=seconds))
+    clock.Moment.statement = lambda self: ("%s", datetime.now(tz=UTC) + timedelta(seconds=self.seconds))  # type: ignore[method-assign]
     clock.read = lambda: datetime.now(tz=UTC)
 
 

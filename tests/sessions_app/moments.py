@@ -23,9 +23,9 @@ class StillClock:
         self.now += timedelta(seconds=seconds)
 
     def put_in_place(self, patch: pytest.MonkeyPatch) -> StillClock:
-        patch.setattr(clock, "_moment", self._moment)
+        patch.setattr("identity.support.clock.Moment.statement", lambda moment: self._statement(moment.seconds))
         patch.setattr(clock, "read", lambda: self.now)
         return self
 
-    def _moment(self, seconds: float) -> tuple[str, Any]:
+    def _statement(self, seconds: float) -> tuple[str, Any]:
         return "%s", connection.ops.adapt_datetimefield_value(self.now + timedelta(seconds=seconds))

@@ -172,9 +172,10 @@ def test_it_asks_the_same_number_of_questions_for_one_lane_as_for_many(
         link(f"{number}", "telegram", person=f"person-{number}")
         link(f"{number}", "discord", person=f"person-{number}")
     asked = [receive(f"{number}", "hello") for number in range(10)]
-    with django_assert_num_queries(13):
+    statements = 8 if connection.vendor == "postgresql" else 6  # with BEGIN and COMMIT
+    with django_assert_num_queries(statements):
         assert len(ask(asked[0]).claims) == 1
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(statements):
         assert len(ask(*asked[1:]).claims) == 9
 
 
