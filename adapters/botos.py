@@ -217,12 +217,23 @@ class BotOS:
 
     def _build_pool(self) -> TurnPool | Elsewhere:
         if self._notifier is None:
-            return TurnPool(self._services(), size=self._workers, on_outgoing=self.delivery_worker.wake)
+            return TurnPool(
+                self._services(),
+                size=self._workers,
+                on_outgoing=self.delivery_worker.wake,
+                sending=self.delivery_worker,
+            )
         if not self._workers:
             from sessions_app.wakeups.redis import Elsewhere
 
             return Elsewhere(self._notifier)
-        return TurnPool(self._services(), size=self._workers, on_outgoing=self._wake_all, is_shared=True)
+        return TurnPool(
+            self._services(),
+            size=self._workers,
+            on_outgoing=self._wake_all,
+            sending=self.delivery_worker,
+            is_shared=True,
+        )
 
     def _wake_all(self) -> None:
         """Some other process may have the connection."""

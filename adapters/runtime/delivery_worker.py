@@ -7,7 +7,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from django.conf import settings
@@ -18,13 +18,14 @@ from identity.support.text import storable
 from sessions_app import counters, db, duties
 from sessions_app.models import OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
-from sessions_app.outbox.queue import Failed, Sent
+from sessions_app.outbox.queue import Failed, Outcome, Sender, Sent, Unsent
 
 log = logging.getLogger(__name__)
 
 CALL_SHARE = 5 / 6  # of a delivery's lease, so that a call has ended before another process may start one
 MIN_PAUSE, MAX_PAUSE = 0.5, 86_400.0  # seconds that a platform may ask to wait
 RETRY_SECONDS = 1.0  # between attempts to store an outcome
+MAX_CALLS = 100  # under way, from which on answers wait to be claimed
 LAST_CALLS = 4.0  # seconds that running calls have to end when the process stops
 
 
@@ -36,7 +37,8 @@ class DeliveryWorker:
         self._adapters = adapters
         self._wake = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
-        self._outcomes: asyncio.Queue[Sent | Failed] = asyncio.Queue()
+        self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
+        self._is_running = False
         self._in_hand: set[int] = set()  # ids of deliveries, from the claim until their outcome is stored
 
     def wake(self) -> None:
@@ -46,11 +48,35 @@ class DeliveryWorker:
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop` is set; then wait for the running calls and store their outcomes."""
         settling = asyncio.create_task(self._settle())
+        self._is_running = True
         await self._claim_until(stop)
+        self._is_running = False
         if self._calls:  # a call that takes longer counts as interrupted, as after a crash
             await asyncio.wait(self._calls, timeout=LAST_CALLS)
         await self._outcomes.join()
         settling.cancel()
+
+    def sender(self) -> Sender | None:
+        """Return who sends answers as soon as they are stored; None if nobody can, or too many calls are under way."""
+        platforms = frozenset(self._adapters())
+        if not self._is_running or not platforms or len(self._calls) >= MAX_CALLS:
+            return None
+        return Sender(self.owner, platforms, moment())
+
+    def take(self, deliveries: Iterable[OutboundDelivery], sender: Sender) -> None:
+        """Send deliveries that were stored as taken by this worker. Give those back whose adapter is gone."""
+        adapters = self._adapters()
+        for delivery in deliveries:
+            self._in_hand.add(delivery.pk)
+            if self._is_running and delivery.platform in adapters:
+                self._start(adapters[delivery.platform], delivery, sender.since)
+            else:
+                self._outcomes.put_nowait(Unsent(delivery))
+
+    def _start(self, adapter: PlatformAdapter, delivery: OutboundDelivery, since: float) -> None:
+        call = asyncio.create_task(self._send(adapter, delivery, since))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
 
     async def _claim_until(self, stop: asyncio.Event) -> None:
         """Claim and send until `stop` is set. Nobody cancels it, as a claimed delivery would count as possibly sent."""
@@ -79,9 +105,7 @@ class DeliveryWorker:
             due = await db.call(outbox_queue.claim, owner=self.owner, platforms=platforms, besides=besides)
         for delivery in due:
             self._in_hand.add(delivery.pk)
-            call = asyncio.create_task(self._send(adapters[delivery.platform], delivery, since))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
+            self._start(adapters[delivery.platform], delivery, since)
         # Where other processes answer, a delivery may wait for two sweeps: theirs for the message, and this one.
         sweep = float(settings.BOTOS_SWEEP_SECONDS / (2 if settings.REDIS_URL else 1))
         if due or not adapters:
@@ -122,17 +146,18 @@ class DeliveryWorker:
             outcomes = [await self._outcomes.get()]
             while not self._outcomes.empty():
                 outcomes.append(self._outcomes.get_nowait())
-            while True:  # until they are stored: without its outcome, a message would be sent again
+            may_be_due: bool | None = None
+            while may_be_due is None:  # until they are stored: without its outcome, a message would be sent again
                 try:
-                    await db.call(outbox_queue.settle, outcomes)
-                    break
+                    may_be_due = await db.call(outbox_queue.settle, outcomes)
                 except Exception:
                     log.exception("store outcomes of %d deliveries failed; trying again", len(outcomes))
                     await asyncio.sleep(RETRY_SECONDS)
             self._in_hand.difference_update(outcome.delivery.pk for outcome in outcomes)
             for _ in outcomes:
                 self._outcomes.task_done()
-            self.wake()  # the next deliveries of the same addresses are due now
+            if may_be_due:  # the next deliveries of the same addresses
+                self.wake()
 
 
 def moment() -> float:

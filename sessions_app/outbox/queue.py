@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.db import transaction
@@ -19,8 +19,9 @@ from identity.notices import Template
 from identity.support import clock
 from identity.support.backoff import seconds
 from identity.wording import Notice
+from sessions_app import sql
 from sessions_app.messages import Address, OutgoingMessage
-from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery, new_nonce
 from sessions_app.outbox.splitting import split
 
 Status = OutboundDelivery.Status
@@ -32,6 +33,18 @@ FIRST_BACKOFF = 1.0
 MAX_BACKOFF = 300.0
 TEXT_LIMIT = 2000  # UTF-16 code units, where a platform does not say
 
+
+# Every message runs these, so they are plain SQL.
+_OPEN_AT = """
+SELECT platform, chat_id, thread_id, status = 'drafting'
+FROM sessions_app_outbounddelivery
+WHERE settled_at IS NULL AND (platform, chat_id, thread_id) IN (VALUES {places})
+GROUP BY platform, chat_id, thread_id, status = 'drafting'
+"""
+_SENT = """
+UPDATE sessions_app_outbounddelivery SET status = 'sent', reason = '', message_id = %s, settled_at = {now}
+WHERE id = %s AND owner = %s AND attempts = %s AND status = 'sending'
+"""
 
 Renderer = Callable[[PlatformAccount, Mapping[str, Any]], Notice]
 _renderers: dict[str, Renderer] = {}
@@ -62,6 +75,54 @@ class Failed:
     gone: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """The delivery was taken, and no call was made."""
+
+    delivery: OutboundDelivery
+
+
+Outcome = Sent | Failed | Unsent
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends deliveries at once: `owner`, on these platforms. since: a moment before the deliveries are taken."""
+
+    owner: str
+    platforms: Collection[str]
+    since: float
+
+
+class SendsAtOnce(Protocol):
+    """Sends deliveries that the transaction which queues them takes for it."""
+
+    def sender(self) -> Sender | None:
+        """Return who would send now; None if nobody can."""
+
+    def take(self, deliveries: Iterable[OutboundDelivery], sender: Sender) -> None:
+        """Send these deliveries, which were taken for `sender`. What cannot be sent now is given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to `event`, in history under the primary key `entry`. limit: as in `parts`."""
+
+    address: Address
+    text: str
+    limit: int
+    event: InboundEvent
+    entry: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """taken: deliveries that their sender must send now, or give back as Unsent. waits: whether others are due."""
+
+    taken: Sequence[OutboundDelivery] = ()
+    waits: bool = False
+
+
 def queue(
     address: Address, text: object, *, limit: int = TEXT_LIMIT, event: InboundEvent | None = None, nonce: str = ""
 ) -> None:
@@ -83,6 +144,70 @@ def parts(
 def add(deliveries: Iterable[OutboundDelivery]) -> None:
     """Queue deliveries."""
     OutboundDelivery.objects.bulk_create(deliveries, AT_ONCE)
+
+
+def add_replies(replies: Sequence[Reply], *, sender: Sender | None = None) -> Queued:
+    """Queue replies, and delete their drafts. The first part of each is taken for the sender.
+
+    It is not taken where anything else waits at the address, or is being sent there.
+    """
+    events = [reply.event.pk for reply in replies]
+    addresses = {reply.address for reply in replies}
+    busy, has_drafts = _open_at(addresses) if sender else (addresses, True)
+    if has_drafts:
+        OutboundDelivery.objects.filter(event__in=events, status=Status.DRAFTING).delete()
+    rows: list[dict[str, Any]] = []
+    taken: list[int] = []
+    for reply in replies:
+        for text in split(reply.text, reply.limit):
+            if sender and reply.address not in busy and reply.address.platform in sender.platforms:
+                taken.append(len(rows))
+                rows.append(_row(reply, text, sender.owner))
+            else:
+                rows.append(_row(reply, text))
+            busy.add(reply.address)
+    keys = sql.insert(OutboundDelivery, rows)
+    return Queued([_taken(keys[number], rows[number]) for number in taken], waits=len(taken) < len(rows))
+
+
+def _open_at(addresses: Collection[Address]) -> tuple[set[Address], bool]:
+    """Which of these addresses have deliveries to be sent, and whether any has drafts."""
+    if not addresses:
+        return set(), False
+    places = [(address.platform, address.chat_id, address.thread_id) for address in addresses]
+    rows = ", ".join(["(%s, %s, %s)"] * len(places))
+    found = sql.run(_OPEN_AT.format(places=rows), [value for place in places for value in place])
+    return {Address(*place) for *place, is_draft in found if not is_draft}, any(row[-1] for row in found)
+
+
+def _row(reply: Reply, text: str, owner: str = "") -> dict[str, Any]:
+    """The columns of a delivery: of one that `owner` sends now, or of one that waits."""
+    return {
+        "platform": reply.address.platform,
+        "chat_id": reply.address.chat_id,
+        "thread_id": reply.address.thread_id,
+        "text": text,
+        "template": "",
+        "subject": "{}",
+        "nonce": new_nonce(),
+        "event_id": reply.event.pk,
+        "entry_id": reply.entry,
+        "status": Status.SENDING if owner else Status.PENDING,
+        "attempts": int(bool(owner)),
+        "may_be_repeat": False,
+        "owner": owner,
+        "lease_until": clock.seconds_from_now(settings.BOTOS_SEND_SECONDS) if owner else clock.EPOCH,
+        "not_before": clock.EPOCH,
+        "message_id": "",
+        "reason": "",
+        "created_at": clock.now(),
+    }
+
+
+def _taken(key: int, row: Mapping[str, Any]) -> OutboundDelivery:
+    """What a sender needs to know of a row."""
+    known = ("platform", "chat_id", "thread_id", "text", "nonce", "event_id", "entry_id", "status", "attempts", "owner")
+    return OutboundDelivery(pk=key, **{name: row[name] for name in known})
 
 
 def queue_notice(account: PlatformAccount, template: str, subject: Mapping[str, Any]) -> None:
@@ -137,7 +262,7 @@ def claim(
 
 def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
     """The message that an adapter sends for a delivery. Notices and what was possibly sent need the database."""
-    address = Address(delivery.platform, delivery.chat_id, delivery.thread_id)
+    address = _address(delivery)
     if delivery.account is None:
         notice = Notice(delivery.text)
     elif render := _renderers.get(delivery.template):
@@ -146,6 +271,10 @@ def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
         notice = wording.render(Template(delivery.template), delivery.account, delivery.subject)
     known = _known_of_earlier_attempt(delivery) if delivery.possibly_sent else {}
     return OutgoingMessage(address, notice.text, delivery.nonce, buttons=notice.buttons, copy=notice.copy, **known)
+
+
+def _address(delivery: OutboundDelivery) -> Address:
+    return Address(delivery.platform, delivery.chat_id, delivery.thread_id)
 
 
 def _known_of_earlier_attempt(delivery: OutboundDelivery) -> dict[str, Any]:
@@ -165,11 +294,12 @@ def _known_of_earlier_attempt(delivery: OutboundDelivery) -> dict[str, Any]:
     }
 
 
-def settle(outcomes: Collection[Sent | Failed]) -> None:
+def settle(outcomes: Collection[Outcome]) -> bool:
     """Store the outcomes of claimed deliveries, except those that another process has taken over.
 
-    Accounts that are gone come first, each in a transaction of its own, as ending a link takes locks in its own order.
-    If the process crashes in between, the delivery is sent again, and the platform reports the same again.
+    Return whether other deliveries may be due now. Accounts that are gone come first, each in a transaction of its own,
+    as ending a link takes locks in its own order. If the process crashes in between, the delivery is sent again, and
+    the platform reports the same again.
     """
     private = Conversation.objects.filter(kind=Conversation.Kind.DM, account__isnull=False).select_related("account")
     for outcome in outcomes:
@@ -179,19 +309,34 @@ def settle(outcomes: Collection[Sent | Failed]) -> None:
             if chat is not None and chat.account is not None:
                 link_maintenance.account_is_gone(account=chat.account)
     _store(outcomes)
+    if not all(isinstance(outcome, Sent) for outcome in outcomes):
+        return True
+    # After the commit: what is queued later is looked for by the one who queues it.
+    busy, _ = _open_at({_address(outcome.delivery) for outcome in outcomes})
+    return bool(busy)
 
 
 @transaction.atomic
-def _store(outcomes: Iterable[Sent | Failed]) -> None:
+def _store(outcomes: Iterable[Outcome]) -> None:
+    now, moment = clock.now().statement()
+    sent = [
+        (outcome.message_id[:190], moment, outcome.delivery.pk, outcome.delivery.owner, outcome.delivery.attempts)
+        for outcome in outcomes
+        if isinstance(outcome, Sent)
+    ]
+    if sent:
+        sql.run_many(_SENT.format(now=now), sent)
     for outcome in outcomes:
+        if isinstance(outcome, Sent):
+            continue
         delivery = outcome.delivery
         leased = OutboundDelivery.objects.filter(
             pk=delivery.pk, owner=delivery.owner, attempts=delivery.attempts, status=Status.SENDING
         )
-        if isinstance(outcome, Sent):
-            leased.update(status=Status.SENT, message_id=outcome.message_id[:190], settled_at=clock.now(), reason="")
-        else:
+        if isinstance(outcome, Failed):
             _store_failure(leased, outcome)
+        else:
+            leased.update(status=Status.PENDING, attempts=F("attempts") - 1, owner="", lease_until=clock.EPOCH)
 
 
 def _store_failure(leased: QuerySet[OutboundDelivery], failed: Failed) -> None:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import reduce
-from operator import or_
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, QuerySet
 
 from identity import labels
 from identity.resolvers import Resolves, resolve_with
 from identity.support import clock
-from sessions_app import texts
+from sessions_app import sql, texts
 from sessions_app.commands import registry as command_registry
 from sessions_app.commands.registry import Invocation
 from sessions_app.context import SessionContext
-from sessions_app.history import window
+from sessions_app.history import conversations, window
 from sessions_app.messages import Address, Turn
-from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent, Lane
+from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent
 from sessions_app.outbox import queue as outbox_queue
-from sessions_app.turns import drafts
-from sessions_app.turns.leases import Claim, Lease
+from sessions_app.turns import drafts, leases
+from sessions_app.turns.leases import Claim, Claimed, Lease
 
 Role, Source, Status = HistoryEntry.Role, HistoryEntry.Source, InboundEvent.Status
 RETRY_AFTER = (1.0, 5.0, 30.0)  # seconds, after each failure of the agent
@@ -33,8 +33,44 @@ UNRELATED = 2  # other conversations with crashes that show another reason
 LOOKED_BACK = 500  # messages that are searched for them
 
 
+_GIVE_BACK = """
+UPDATE sessions_app_lane SET owner = '', lease_until = %s, not_before = {until}
+WHERE conversation_id = %s AND owner = %s AND fence = %s
+"""
+# In the order of ids, as every transaction that holds several events locks them.
+_END = """
+WITH held AS (
+    SELECT e.id FROM sessions_app_inboundevent e WHERE {events} AND e.done_at IS NULL ORDER BY e.id {locking}
+)
+UPDATE sessions_app_inboundevent SET status = %s, done_at = {now}
+WHERE id IN (SELECT id FROM held) RETURNING id, edited
+"""
+
+
 class LeaseLost(Exception):
     """The lease ran out and another process has the lane. Nothing is written."""
+
+
+def start(
+    conversation_ids: Collection[int],
+    *,
+    owner: str,
+    resolvers: Mapping[str, Resolves | None],
+    has_crashed_before: bool = False,
+) -> tuple[Claimed, list[Turn | Exception | None]]:
+    """Claim these conversations as `leases.claim` does, and begin a turn for each claim.
+
+    resolvers: by platform. In place of a turn that cannot begin stands the error, and None where the message should be
+    quarantined first.
+    """
+    claimed = leases.claim(conversation_ids, owner=owner, platforms=resolvers, has_crashed_before=has_crashed_before)
+    turns: list[Turn | Exception | None] = []
+    for claim in claimed.claims:
+        try:
+            turns.append(None if should_quarantine(claim) else begin(claim, resolver=resolvers[claim.head.platform]))
+        except Exception as error:  # noqa: BLE001 - raised by the claim's own turn
+            turns.append(error)
+    return claimed, turns
 
 
 def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
@@ -43,6 +79,8 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
     is_stranger = claim.lease.conversation.account_id is not None and claim.lease.user_id is None
     if resolver is None or is_stranger:
         person = str(account)
+    elif claim.lease.person is not None and conversations.is_computed(resolver):
+        person = claim.lease.person
     else:
         person = resolve_with(resolver, account.platform, account.platform_user_id)
     context = SessionContext(
@@ -75,6 +113,7 @@ def answer_command(claim: Claim, turn: Turn, *, limit: int) -> None:
     text = command_registry.answer(Invocation(claim.head, claim.account, conversation, turn.context))
     _give_back([claim.lease])
     _end([claim], Status.DONE)
+    drafts.settle([claim.head.pk])
     outbox_queue.queue(_address(claim), text, limit=limit, event=claim.head)
 
 
@@ -84,24 +123,25 @@ def finish(claim: Claim, text: str, *, limit: int) -> None:
 
 
 @transaction.atomic
-def finish_together(answers: Collection[Answer], status: str = Status.DONE) -> None:
+def finish_together(
+    answers: Collection[Answer], status: str = Status.DONE, *, sender: outbox_queue.Sender | None = None
+) -> outbox_queue.Queued:
     """End the events of these turns, store questions and answers in history, and queue the replies, all or nothing.
 
-    Raises LeaseLost if one of the leases was lost.
+    sender: who sends the beginnings of the replies at once. Raises LeaseLost if one of the leases was lost.
     """
     claims = [answer.claim for answer in answers]
     _give_back([claim.lease for claim in claims])
     edits = _end(claims, status)
-    replies = [_reply(answer) for answer in answers]
     questions = [_question(claim, event, edits[event.pk]) for claim in claims for event in claim.events]
-    HistoryEntry.objects.bulk_create([*questions, *replies])
+    keys = sql.insert(HistoryEntry, [*questions, *map(_reply, answers)])
     window.announce([claim.lease.conversation for claim in claims], [claim.head.account_id for claim in claims])
-    outbox_queue.add(
-        row
-        for answer, reply in zip(answers, replies, strict=True)
-        for row in outbox_queue.parts(
-            _address(answer.claim), answer.text, limit=answer.limit, event=answer.claim.head, entry=reply
-        )
+    return outbox_queue.add_replies(
+        [
+            outbox_queue.Reply(_address(answer.claim), answer.text, answer.limit, answer.claim.head, entry)
+            for answer, entry in zip(answers, keys[len(questions) :], strict=True)
+        ],
+        sender=sender,
     )
 
 
@@ -187,6 +227,7 @@ def quarantine(claim: Claim) -> None:
     """Quarantine the claimed message and tell the person. Its text stays in the event. Raises LeaseLost."""
     _give_back([claim.lease])
     _end([claim], Status.QUARANTINED)
+    drafts.settle([claim.head.pk])
     outbox_queue.queue(_address(claim), _own_words(claim, texts.QUARANTINED), event=claim.head)
 
 
@@ -194,21 +235,26 @@ def _own_words(claim: Claim, text: object) -> str:
     return labels.with_commands(str(text), on=claim.head.platform)
 
 
-def _give_back(leases: Collection[Lease], *, wait: float = 0.0) -> None:
+def _give_back(held: Collection[Lease], *, wait: float = 0.0) -> None:
     """Free the lanes. The same statement checks the fence, so a lost lease raises LeaseLost."""
-    ours = [Q(pk=lease.conversation.pk, owner=lease.owner, fence=lease.fence) for lease in leases]
-    until = clock.seconds_from_now(wait)
-    freed = Lane.objects.filter(reduce(or_, ours)).update(owner="", lease_until=clock.EPOCH, not_before=until)
-    if freed != len(leases):
+    until, moment = clock.seconds_from_now(wait).statement()
+    end = sql.moment(clock.EPOCH)
+    ours = [(end, moment, lease.conversation.pk, lease.owner, lease.fence) for lease in held]
+    if sql.run_many(_GIVE_BACK.format(until=until), ours) != len(held):
         raise LeaseLost
 
 
 def _end(claims: Collection[Claim], status: str) -> dict[int, str]:
-    """End all events of these turns. Return by id the text that each was edited to meanwhile."""
-    drafts.settle([claim.head.pk for claim in claims])
-    events = _events(claims)
-    edits = dict(events.select_for_update().order_by("pk").values_list("pk", "edited"))
-    if events.update(status=status, done_at=clock.now()) != sum(len(claim.events) for claim in claims):
+    """End all events of these turns. Return by id the text that each was edited to meanwhile.
+
+    Their drafts are deleted with what takes their place.
+    """
+    events = [event.pk for claim in claims for event in claim.events]
+    now, moment = clock.now().statement()
+    condition, ids = sql.among("e.id", events)
+    statement = _END.format(events=condition, now=now, locking=sql.locking("FOR UPDATE"))
+    edits = dict(sql.run(statement, [*ids, status, moment]))
+    if len(edits) != len(events):
         raise LeaseLost  # another process has ended one of the events
     return edits
 
@@ -217,29 +263,41 @@ def _events(claims: Collection[Claim]) -> QuerySet[InboundEvent]:
     return InboundEvent.objects.filter(pk__in=[event.pk for claim in claims for event in claim.events], done_at=None)
 
 
-def _question(claim: Claim, event: InboundEvent, edited: str) -> HistoryEntry:
-    return window.entry(
-        claim.lease.conversation,
-        author=claim.account,
-        event=event,
-        role=Role.USER,
-        source=Source.MESSAGE,
-        text=event.text,
-        metadata={"edited": edited} if edited else {},
-        platform=event.platform,
-        chat_id=event.chat_id,
-        thread_id=event.thread_id,
-        message_id=event.message_id,
-        said_at=event.received_at,
-    )
+def _question(claim: Claim, event: InboundEvent, edited: str) -> dict[str, Any]:
+    return _entry(claim, event, event, role=Role.USER, source=Source.MESSAGE, text=event.text) | {
+        "metadata": json.dumps({"edited": edited} if edited else {}),
+        "message_id": event.message_id,
+        "written_at": event.received_at,
+    }
 
 
-def _reply(answer: Answer) -> HistoryEntry:
-    claim = answer.claim
-    last = claim.events[-1]
-    place = {"platform": last.platform, "chat_id": last.chat_id, "thread_id": last.thread_id}
-    reply = {"role": Role.ASSISTANT, "source": Source.REPLY, "text": answer.text, "said_at": last.received_at}
-    return window.entry(claim.lease.conversation, author=claim.account, event=claim.head, **place, **reply)
+def _reply(answer: Answer) -> dict[str, Any]:
+    """The entry of a reply. It is dated as its question, and only a reply is written later than it is dated."""
+    last = answer.claim.events[-1]
+    about = {"role": Role.ASSISTANT, "source": Source.REPLY, "text": answer.text}
+    return _entry(answer.claim, answer.claim.head, last, **about)
+
+
+def _entry(
+    claim: Claim, event: InboundEvent, place: InboundEvent, *, role: str, source: str, text: str
+) -> dict[str, Any]:
+    """The columns of an entry about `event`, at the place and time of `place`."""
+    return {
+        "conversation_id": claim.lease.conversation.pk,
+        "author_id": claim.account.pk,
+        "event_id": event.pk,
+        "role": role,
+        "source": source,
+        "source_label": "",
+        "text": text,
+        "metadata": "{}",
+        "platform": place.platform,
+        "chat_id": place.chat_id,
+        "thread_id": place.thread_id,
+        "message_id": "",
+        "said_at": place.received_at,
+        "written_at": clock.now(),
+    }
 
 
 def _address(claim: Claim) -> Address:

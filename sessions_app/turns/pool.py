@@ -17,9 +17,9 @@ from identity.resolvers import IdentityUnavailable, Resolves
 from identity.support.db_errors import is_away, sqlstate
 from sessions_app import agents, counters, db, duties
 from sessions_app.agents import loop as agent_loop
-from sessions_app.messages import Agent
+from sessions_app.messages import Agent, Turn
 from sessions_app.models import InboundEvent
-from sessions_app.outbox.queue import TEXT_LIMIT
+from sessions_app.outbox.queue import TEXT_LIMIT, SendsAtOnce
 from sessions_app.turns import drafts, leases, lifecycle
 from sessions_app.turns.batch_writer import Writer
 from sessions_app.turns.leases import Claim
@@ -49,7 +49,9 @@ class Service:
 
 
 class TurnPool:
-    """Runs up to `size` turns at once for the platforms in `services`, and calls `on_outgoing` for queued deliveries.
+    """Runs up to `size` turns at once for the platforms in `services`.
+
+    Answers are handed to `sending`, where it can send them at once. `on_outgoing` is called for deliveries that wait.
 
     `notify` names a conversation where something waits. A sweep finds the others: those of another process, and those
     to be tried again. is_shared: other processes work too, and may be notified while the lane is held here.
@@ -61,6 +63,7 @@ class TurnPool:
         *,
         size: int,
         on_outgoing: Callable[[], None],
+        sending: SendsAtOnce | None = None,
         is_shared: bool = False,
     ) -> None:
         self.owner = secrets.token_hex(8)
@@ -78,7 +81,7 @@ class TurnPool:
         self._turns: set[asyncio.Task[None]] = set()
         self._blameless: list[Claim] = []  # turns that failed for a reason other than their message
         self._losses: Counter[int] = Counter()  # failed turns by message, which may be the cause
-        self._writer = Writer()
+        self._writer = Writer(on_outgoing=on_outgoing, sending=sending)
         self._claiming: asyncio.Task[None] | None = None
         self._leases: dict[int, leases.Lease] = {}  # of the running turns
         self._is_stopping = False
@@ -113,6 +116,7 @@ class TurnPool:
             for turn in self._turns:
                 turn.cancel()
             await asyncio.gather(*self._turns, return_exceptions=True)
+            await self._writer.join()
         finally:
             keeping.cancel()
         if self._is_hopeless.is_set():
@@ -136,22 +140,24 @@ class TurnPool:
     async def _claim(self, asked: Collection[int]) -> None:
         """Lease lanes, and start a turn for each lease."""
         claimed = leases.Claimed()
+        turns: list[Turn | Exception | None] = []
         try:
             await self._uncount()
-            claimed = await db.call(
-                leases.claim,
+            resolvers = {platform: service.resolver for platform, service in self._services.items()}
+            claimed, turns = await db.call(
+                lifecycle.start,
                 asked,
                 owner=self.owner,
-                platforms=self._services.keys(),
+                resolvers=resolvers,
                 has_crashed_before=bool(self._crashed_before),
             )
         except Exception:
             log.exception("claim lanes failed; the next sweep tries again")
         self._crashed_before.update(id(claim) for claim in claimed.claims if claim.crashed_before)
-        for claim in claimed.claims:
-            turn = asyncio.create_task(self._work(claim))
-            self._turns.add(turn)
-            turn.add_done_callback(self._end)
+        for claim, turn in zip(claimed.claims, turns, strict=True):
+            work = asyncio.create_task(self._work(claim, turn))
+            self._turns.add(work)
+            work.add_done_callback(self._end)
         for _ in range(len(asked) - len(claimed.claims)):
             self._slots.release()
         self._asked = ()
@@ -164,10 +170,10 @@ class TurnPool:
         self._turns.discard(turn)
         self._slots.release()
 
-    async def _work(self, claim: Claim) -> None:
+    async def _work(self, claim: Claim, turn: Turn | Exception | None) -> None:
         self._leases[id(claim)] = claim.lease
         try:
-            await self._answer(claim)
+            await self._answer(claim, turn)
             self._losses.pop(claim.head.pk, None)
         except asyncio.CancelledError:
             # The start stays counted if something else cancels the turn, such as the agent.
@@ -225,27 +231,31 @@ class TurnPool:
         for conversation_id in together:
             self.notify(conversation_id)
 
-    async def _answer(self, claim: Claim) -> None:
-        service = self._services[claim.head.platform]
+    async def _answer(self, claim: Claim, turn: Turn | Exception | None) -> None:
         try:
-            await self._take_turn(claim, service)
+            await self._take_turn(claim, turn)
         except agents.AgentsStandStill:
             raise
         except (agents.AgentError, IdentityUnavailable) as error:
             _log(logging.WARNING, claim, f"not answered: {type(error).__name__}: {error}")
             counters.up("failures", claim.head.platform)
             await db.call(lifecycle.fail, claim)
-        self._on_outgoing()
+            self._on_outgoing()
 
-    async def _take_turn(self, claim: Claim, service: Service) -> None:
+    async def _take_turn(self, claim: Claim, begun: Turn | Exception | None) -> None:
+        service = self._services[claim.head.platform]
         if lifecycle.should_quarantine(claim) and not await db.call(lifecycle.has_unrelated_crashes, claim):
             times = claim.head.starts - claim.head.failures
             _log(logging.ERROR, claim, f"quarantined: processes ended {times} times while they worked on it")
             await db.call(lifecycle.quarantine, claim)
+            self._on_outgoing()
             return
-        turn = await db.call(lifecycle.begin, claim, resolver=service.resolver)
+        if isinstance(begun, Exception):
+            raise begun
+        turn = await db.call(lifecycle.begin, claim, resolver=service.resolver) if begun is None else begun
         if claim.head.kind == InboundEvent.Kind.COMMAND:
             await db.call(lifecycle.answer_command, claim, turn, limit=service.text_limit)
+            self._on_outgoing()
             _log(logging.INFO, claim, "answered")
             return
         try:

@@ -110,10 +110,10 @@ def test_it_writes_an_outcome_that_could_not_be_written_at_first(monkeypatch: py
     outbox_queue.queue(Address("telegram", "1"), "hello")
     settle, failures = outbox_queue.settle, iter([True, False])
 
-    def once_broken(outcomes: Any) -> None:
+    def once_broken(outcomes: Any) -> bool:
         if next(failures, False):
             raise RuntimeError("the database is away")
-        settle(outcomes)
+        return settle(outcomes)
 
     monkeypatch.setattr("sessions_app.outbox.queue.settle", once_broken)
     monkeypatch.setattr("adapters.runtime.delivery_worker.RETRY_SECONDS", 0.01)
@@ -154,11 +154,11 @@ def test_it_does_not_send_again_what_it_could_not_write_down_in_time(monkeypatch
         still.now + timedelta(seconds=settings.BOTOS_SEND_SECONDS),
     )
 
-    def settle_later(outcomes: Any) -> None:
+    def settle_later(outcomes: Any) -> bool:
         still.now = ran_out
         if not looked.is_set():
             raise RuntimeError("the database is away")
-        settle(outcomes)
+        return settle(outcomes)
 
     def claim_and_tell(**asked: Any) -> list[OutboundDelivery]:
         claimed = claim(**asked)

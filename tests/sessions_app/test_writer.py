@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -24,9 +25,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     asked: list[int] = []
     really = lifecycle.finish_together
 
-    def finish_together(answers: Collection[Answer]) -> None:
+    def finish_together(answers: Collection[Answer], *, sender: Any) -> Any:
         asked.append(len(answers))
-        really(answers)
+        return really(answers, sender=sender)
 
     monkeypatch.setattr("sessions_app.turns.lifecycle.finish_together", finish_together)
     return asked
@@ -40,7 +41,7 @@ def write(answers: Sequence[Answer]) -> list[BaseException | None]:
     """What came of each, when all are to be written at once."""
 
     async def all_at_once() -> list[BaseException | None]:
-        writer = Writer()
+        writer = Writer(on_outgoing=lambda: None)
         return await asyncio.gather(*(writer.finish(answer) for answer in answers), return_exceptions=True)
 
     return async_to_sync(all_at_once)()
@@ -80,10 +81,10 @@ def test_it_tells_each_of_a_dead_database_and_goes_on_afterwards(monkeypatch: py
     outage = [DatabaseError("gone")] * 3
     really = lifecycle.finish_together
 
-    def finish_together(answers: Collection[Answer]) -> None:
+    def finish_together(answers: Collection[Answer], *, sender: Any) -> Any:
         if outage:
             raise outage.pop()
-        really(answers)
+        return really(answers, sender=sender)
 
     monkeypatch.setattr("sessions_app.turns.lifecycle.finish_together", finish_together)
     assert [type(outcome) for outcome in write(answers)] == [DatabaseError, DatabaseError]
@@ -95,7 +96,7 @@ def test_it_goes_on_after_it_had_nothing_to_do(batches: list[int]) -> None:
     alice, bob = answered("alice", "bob")
 
     async def one_after_the_other() -> None:
-        writer = Writer()
+        writer = Writer(on_outgoing=lambda: None)
         for answer in (alice, bob):
             await asyncio.wait_for(writer.finish(answer), 20)
             await asyncio.sleep(0)
@@ -110,7 +111,7 @@ def test_it_leaves_out_what_nobody_waits_for_any_more(batches: list[int]) -> Non
     alice, bob, carol = answered("alice", "bob", "carol")
 
     async def give_up_on_bob() -> None:
-        writer = Writer()
+        writer = Writer(on_outgoing=lambda: None)
         jobs = [asyncio.create_task(writer.finish(answer)) for answer in (alice, bob, carol)]
         await asyncio.sleep(0)
         jobs[1].cancel()
@@ -128,7 +129,7 @@ def test_it_writes_nothing_when_nobody_waits_any_more(batches: list[int]) -> Non
     (alice,) = answered("alice")
 
     async def give_up() -> None:
-        job = asyncio.create_task(Writer().finish(alice))
+        job = asyncio.create_task(Writer(on_outgoing=lambda: None).finish(alice))
         await asyncio.sleep(0)
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
@@ -143,15 +144,15 @@ def test_it_tells_the_others_when_one_gives_up_while_it_writes(monkeypatch: pyte
     answers, writing, given_up = answered("alice", "bob", "carol"), threading.Event(), threading.Event()
     really = lifecycle.finish_together
 
-    def finish_together(answers: Collection[Answer]) -> None:
+    def finish_together(answers: Collection[Answer], *, sender: Any) -> Any:
         writing.set()
         assert given_up.wait(20)
-        really(answers)
+        return really(answers, sender=sender)
 
     monkeypatch.setattr("sessions_app.turns.lifecycle.finish_together", finish_together)
 
     async def give_up_on_bob() -> list[object]:
-        writer = Writer()
+        writer = Writer(on_outgoing=lambda: None)
         jobs = [asyncio.create_task(writer.finish(answer)) for answer in answers]
         await asyncio.to_thread(writing.wait, 20)
         jobs[1].cancel()
