@@ -224,7 +224,7 @@ def prefer(*, account: PlatformAccount, preferred: PlatformAccount | None) -> bo
 
 
 def _disown_ended(link: AccountLink, account: PlatformAccount) -> bool:
-    AccountLink.objects.filter(pk=link.pk, ended_at__isnull=False).update(disowned=True)
+    AccountLink.objects.filter(pk=link.pk).update(disowned=True)
     audit.record(kind="disowned", actor=audit.actor(account), account=link.account, user=link.user, link=link.pk)
     recipients = {recipient.pk: recipient for recipient in (account, *accounts_of(link.user))}
     _announce(recipients.values())

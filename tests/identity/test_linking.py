@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import pairwise
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import IntegrityError, connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 
 from identity import audit
@@ -188,6 +188,14 @@ def test_it_disowns_only_the_link_that_lived() -> None:
     first.refresh_from_db()
     second.refresh_from_db()
     assert (first.disowned, second.disowned) == (False, True)
+
+
+@pytest.mark.django_db
+def test_the_database_keeps_a_live_link_from_being_disowned() -> None:
+    link()
+
+    with pytest.raises(IntegrityError, match="link_disowned_has_ended"), transaction.atomic():
+        AccountLink.objects.update(disowned=True)
 
 
 @pytest.mark.django_db
