@@ -482,7 +482,7 @@ def test_it_disowns_no_link_that_ended_long_ago_or_was_somebody_elses(
     linking.leave(account=discord)
 
     assert not linking.disown(account=account("mallory", "slack"), link_id=wrong.pk)
-    AccountLink.objects.filter(pk=wrong.pk).update(ended_at=F("ended_at") - timedelta(days=7))
+    later(7 * DAY, AccountLink.objects.all())
     assert not linking.disown(account=telegram, link_id=wrong.pk)
     assert not AccountLink.objects.filter(disowned=True).exists()
 
