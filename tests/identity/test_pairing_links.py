@@ -487,6 +487,21 @@ def test_it_disowns_no_link_that_ended_long_ago_or_was_somebody_elses(
     assert not AccountLink.objects.filter(disowned=True).exists()
 
 
+def test_it_disowns_no_link_of_another_person_that_has_ended(
+    telegram: PlatformAccount, discord: PlatformAccount
+) -> None:
+    bob = account("bob")
+    linked(bob, account("bob", "discord"))
+    linked(telegram, discord)
+    foreign = live_link(discord)
+    linking.leave(account=discord)
+
+    assert not linking.disown(account=bob, link_id=foreign.pk)
+
+    foreign.refresh_from_db()
+    assert not foreign.disowned
+
+
 def test_it_disowns_no_link_that_had_ended_before_ones_own_began(
     telegram: PlatformAccount, discord: PlatformAccount, slack: PlatformAccount
 ) -> None:
