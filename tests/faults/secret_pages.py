@@ -31,7 +31,7 @@ class Talks(Protocol):
 
     cookies: list[str]
 
-    def hear(self, who: str, text: str, platform: str) -> None: ...
+    def receive(self, who: str, text: str, platform: str) -> None: ...
     def note(self, request: Pairing) -> Pairing: ...
     def account(self, who: str, platform: str) -> PlatformAccount: ...
     def deliver(self) -> list[str]: ...
@@ -80,7 +80,7 @@ def play(session: Talks, who: str, here: str, there: str) -> None:
     """Both accounts come into a browser, each in one of the two ways, with every slip on it; then they are linked."""
     page, other = Page(session), Page(session)
     for platform in (here, there):
-        session.hear(who, "hello", platform)
+        session.receive(who, "hello", platform)
     _show(session, page, who, here)
     _enter(session, page, who, there)
     ours = [session.account(who, platform).pk for platform in (here, there)]
@@ -90,7 +90,7 @@ def play(session: Talks, who: str, here: str, there: str) -> None:
     _leave_half_way(session, other, who, there)
     page.post("pair-undo", pairing=pairs.live_link(session.account(who, there)).pairing_id)
     page.post("sign-out")
-    session.hear(who, "/signout", here)
+    session.receive(who, "/signout", here)
 
 
 def _show(session: Talks, page: Page, who: str, platform: str) -> None:
@@ -98,10 +98,10 @@ def _show(session: Talks, page: Page, who: str, platform: str) -> None:
     secrets = secrets_of(request)
     page.post("pair-code", code=codes.shown_code(secrets.code))  # its own
     page.post("pair-number", number=codes.shown_code(secrets.code))
-    session.hear(who, f"/start {secrets.token}", platform)
+    session.receive(who, f"/start {secrets.token}", platform)
     session.deliver()
-    session.hear(who, codes.shown_number(secrets.number), platform)  # belongs on the page
-    session.hear(who, f"it says {secrets.number}", platform)
+    session.receive(who, codes.shown_number(secrets.number), platform)  # belongs on the page
+    session.receive(who, f"it says {secrets.number}", platform)
     page.post("pair-number", number=pairs.wrong(request))
     page.post("pair-code", code=codes.shown_number(secrets.number))
     page.post("pair-number", number=codes.shown_number(secrets.number))
@@ -110,13 +110,13 @@ def _show(session: Talks, page: Page, who: str, platform: str) -> None:
 
 def _enter(session: Talks, page: Page, who: str, platform: str) -> None:
     pairs.later(31, Pairing.objects.all())
-    session.hear(who, "/link", platform)
+    session.receive(who, "/link", platform)
     request = session.note(Pairing.objects.get(initiator=session.account(who, platform), state="offered"))
     secrets = secrets_of(request)
     page.post("pair-code", code=secrets.code.lower())
     page.post("pair-number", number=secrets.number)  # belongs in the chat
-    session.hear(who, pairs.wrong(request), platform)
-    session.hear(who, codes.shown_number(secrets.number), platform)
+    session.receive(who, pairs.wrong(request), platform)
+    session.receive(who, codes.shown_number(secrets.number), platform)
     page.post("pair-code", code=secrets.code)  # used
 
 
@@ -127,14 +127,14 @@ def _write(session: Talks, page: Page, who: str, platform: str) -> None:
     page.post("chat-say", account=account.pk, key="1", text="we are one in the browser")
     page.post("chat-say", account=account.pk, key="2", text=f"is it {codes.shown_code(waiting.code)}?")
     page.post("chat-say", account=account.pk, key="3", text=f"https://t.me/bot?start={waiting.token}")
-    session.hear(who, codes.shown_code(waiting.code), platform)
+    session.receive(who, codes.shown_code(waiting.code), platform)
     page.post("chat-say", account=account.pk, key="4", text=f"the number is {waiting.number}")
     page.post("pair-not-me")
 
 
 def _leave_half_way(session: Talks, page: Page, who: str, platform: str) -> None:
     request = page.shows()
-    session.hear(who, codes.shown_code(secrets_of(request).code), platform)
+    session.receive(who, codes.shown_code(secrets_of(request).code), platform)
     page.post("pair-cancel")
     page.post("pair-number", number=secrets_of(request).number)  # too late
     page.shows()

@@ -52,7 +52,7 @@ class Session:
         self.shown: set[str] = set()
         self.cookies: list[str] = []  # and all headers that browsers were sent
 
-    def hear(self, who: str, text: str, platform: str, *, group: str = "", firsthand: bool = True) -> None:
+    def receive(self, who: str, text: str, platform: str, *, group: str = "", firsthand: bool = True) -> None:
         said = replace(message(who, text, platform=platform, group=group), is_firsthand=firsthand)
         waits = inbox.receive(said, resolver=DATABASE)
         if waits is not None:
@@ -62,7 +62,7 @@ class Session:
     def request(self, who: str, platform: str) -> Pairing:
         """A new code, after any pause that it takes."""
         pairs.everything_later(3601)
-        self.hear(who, "/link", platform)
+        self.receive(who, "/link", platform)
         return self.note(Pairing.objects.get(initiator=self.account(who, platform), state="offered"))
 
     def note(self, request: Pairing) -> Pairing:
@@ -90,45 +90,47 @@ def shown(request: Pairing) -> tuple[str, str, str]:
 def play(session: Session, who: str, here: str, there: str) -> None:
     """Everything that can go right and wrong between two accounts."""
     for platform in (here, there):
-        session.hear(who, "hello", platform)
+        session.receive(who, "hello", platform)
     code, token, number = shown(session.request(who, here))
-    session.hear(who, code, here)  # the own code
-    session.hear("mallory", f"look, {code}", there, group="friends")  # burned
+    session.receive(who, code, here)  # the own code
+    session.receive("mallory", f"look, {code}", there, group="friends")  # burned
     for text in (code, f"is it {code}?", f"/link {code}", f"/start {token}", f"https://t.me/bot?start={token}"):
-        session.hear(who, text, there)
+        session.receive(who, text, there)
 
     code, token, number = shown(session.request(who, here))
-    session.hear(who, f"Forwarded: {code}", there, firsthand=False)
-    session.hear(who, code.lower().replace("-", " "), there)
+    session.receive(who, f"Forwarded: {code}", there, firsthand=False)
+    session.receive(who, code.lower().replace("-", " "), there)
     session.deliver()
     for text in (number, f"it says {number}", number.replace(" ", "")):
-        session.hear(who, text, there)
-    session.hear(who, number, there, group="friends")
-    session.hear(who, f"it is {number}", here)
+        session.receive(who, text, there)
+    session.receive(who, number, there, group="friends")
+    session.receive(who, f"it is {number}", here)
     wrong = codes.shown_number(f"{(int(number.replace(' ', '')) + 1) % 10**6:06d}")
-    session.hear(who, wrong, here)
-    session.hear(who, "/cancel", here)
+    session.receive(who, wrong, here)
+    session.receive(who, "/cancel", here)
     for text in (number, f"I meant {number}"):  # too late
-        session.hear(who, text, here)
-        session.hear(who, text, there)
-    session.hear(who, code, there)  # used
-    session.hear(who, f"look, {code}", there, group="friends")  # dead, and still nobody's business
+        session.receive(who, text, here)
+        session.receive(who, text, there)
+    session.receive(who, code, there)  # used
+    session.receive(who, f"look, {code}", there, group="friends")  # dead, and still nobody's business
 
     code, token, number = shown(session.request(who, here))
-    session.hear(who, f"/start {token}", there)
+    session.receive(who, f"/start {token}", there)
     session.deliver()
-    session.hear(who, number, here)
-    session.hear(who, f"what was {number} for?", here)
-    session.hear(who, "we are one now", there)
-    session.hear(who, "/share", here)
-    session.hear(who, "/accounts", here)
-    session.hear(who, f"/undo {AccountLink.objects.live().filter(account__platform_user_id=who)[0].pairing_id}", here)
+    session.receive(who, number, here)
+    session.receive(who, f"what was {number} for?", here)
+    session.receive(who, "we are one now", there)
+    session.receive(who, "/share", here)
+    session.receive(who, "/accounts", here)
+    session.receive(
+        who, f"/undo {AccountLink.objects.live().filter(account__platform_user_id=who)[0].pairing_id}", here
+    )
 
 
 def edit(session: Session, who: str, platform: str) -> None:
     """A message that becomes a code afterwards."""
     code, token, _ = shown(session.request(who, platform))
-    session.hear(who, "wait", platform)
+    session.receive(who, "wait", platform)
     last = InboundEvent.objects.filter(account=session.account(who, platform)).latest("pk")
     for text in (code, f"here: {code}", f"https://t.me/bot?start={token}"):
         inbox.edit(MessageEdit(Address(platform, last.chat_id), last.message_id, text))
@@ -137,11 +139,11 @@ def edit(session: Session, who: str, platform: str) -> None:
 def invite(session: Session, who: str, platform: str) -> None:
     person = UnifiedUser.objects.create(unified_user_id=f"{who}-invited")
     request = session.note(pair_in_chat.invite(person=person, operator="root"))
-    session.hear(f"{who}-new", shown(request)[0], platform)
+    session.receive(f"{who}-new", shown(request)[0], platform)
     pair_in_chat.confirm_as_operator(pairing=request, number=pairs.wrong(request), operator="root")
     pair_in_chat.confirm_as_operator(pairing=request, number=pairs.number(request), operator="root")
     again = session.note(pair_in_chat.invite(person=person, operator="root"))
-    session.hear(f"{who}-new", shown(again)[0], platform)
+    session.receive(f"{who}-new", shown(again)[0], platform)
     link_maintenance.suspend(user=person, operator="root")
 
 
@@ -149,8 +151,8 @@ def guess(session: Session, platform: str) -> None:
     """Wrong codes, and a right one while locked."""
     code, _, _ = shown(session.request("mallory", "telegram"))
     for nth in range(6):
-        session.hear("mallory-2", "".join("BCDFGH"[nth] * 4 for _ in range(2)), platform)
-    session.hear("mallory-2", code, platform)
+        session.receive("mallory-2", "".join("BCDFGH"[nth] * 4 for _ in range(2)), platform)
+    session.receive("mallory-2", code, platform)
 
 
 def everything_in_the_database() -> str:

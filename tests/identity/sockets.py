@@ -33,7 +33,7 @@ class Socket(ApplicationCommunicator):
     async def say(self, text: str) -> None:
         await self.send_input({"type": "websocket.receive", "text": text})  # type: ignore[no-untyped-call]
 
-    async def hear(self) -> dict[str, Any]:
+    async def receive_json(self) -> dict[str, Any]:
         said: dict[str, Any] = json.loads((await self.output())["text"])
         return said
 

@@ -209,7 +209,7 @@ class Page:
 async def connected(page: Page) -> AsyncIterator[Socket]:
     socket = page.socket()
     assert await socket.connect()
-    assert await socket.hear() == {"ready": True}
+    assert await socket.receive_json() == {"ready": True}
     await socket.say('{"after": 0}')
     await asyncio.sleep(0.1)
     yield socket
@@ -236,7 +236,7 @@ async def test_it_pushes_that_something_changed_and_not_what() -> None:
         await in_database(live.announce)("account:77", "messages")
         await in_database(live.announce)(page.topic, "pairing")
 
-        [said] = (await socket.hear())["events"]
+        [said] = (await socket.receive_json())["events"]
 
     assert {**said, "id": 0} == {"id": 0, "topic": page.topic, "kind": "pairing"}
 
@@ -248,7 +248,7 @@ async def test_it_tells_many_at_once() -> None:
         await in_database(LiveEvent.objects.bulk_create)(rows)
         live.wake()
 
-        told = [(await socket.hear())["events"] for _ in range(3)]
+        told = [(await socket.receive_json())["events"] for _ in range(3)]
 
     assert [len(events) for events in told] == [consumers.MAX_IN_ONE, consumers.MAX_IN_ONE, 1]
     assert [event["kind"] for events in told for event in events] == many
@@ -282,7 +282,7 @@ async def test_it_hears_of_accounts_that_share_the_conversation_and_of_no_others
         await in_database(live.announce)(f"account:{stranger}", "messages")
         await in_database(live.announce)(f"account:{discord}", "messages")
 
-        [said] = (await socket.hear())["events"]
+        [said] = (await socket.receive_json())["events"]
 
     assert said["topic"] == f"account:{discord}"
 
@@ -355,7 +355,7 @@ async def test_it_closes_for_a_page_that_never_asked_for_anything() -> None:
     page = await in_database(Page)()
     socket = page.socket()
     assert await socket.connect()
-    assert await socket.hear() == {"ready": True}
+    assert await socket.receive_json() == {"ready": True}
     await in_database(browser_sessions.sign_out)(page.browser)
 
     assert await socket.output() == {"type": "websocket.close", "code": 4403}

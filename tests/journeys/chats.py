@@ -11,12 +11,12 @@ from tests.journeys.running import PATIENCE, Platforms, person
 
 
 class Chat:
-    """The private chat of one person on one platform. `heard` is what the bot said there and was read already."""
+    """The private chat of one person on one platform. `replies` is what the bot said there and was read already."""
 
     def __init__(self, platforms: Platforms, platform: str, number: int = 1, name: str = "Alice") -> None:
         self.platform = platform
         self.person = person(platform, number, name)
-        self.heard: list[Said] = []
+        self.replies: list[Said] = []
         self.waits: list[float] = []  # seconds from each `asks` to its answer
         self._platforms = platforms
         self._server: Any = platforms.servers[platform]
@@ -30,9 +30,9 @@ class Chat:
     def hears(self) -> str:
         """The next thing that the bot says here."""
         chat = self._server.private_chat(self.person)
-        said = self._platforms.do(self._server.wait_for(len(self.heard) + 1, chat=chat, timeout=PATIENCE))
-        self.heard.append(said[len(self.heard)])
-        return self.heard[-1].text
+        said = self._platforms.do(self._server.wait_for(len(self.replies) + 1, chat=chat, timeout=PATIENCE))
+        self.replies.append(said[len(self.replies)])
+        return self.replies[-1].text
 
     def asks(self, text: str) -> str:
         """Type something, and wait for the answer."""
@@ -44,7 +44,7 @@ class Chat:
 
     def press(self, label: str, *, under: str = "") -> None:
         """Press the button with this label, under what was said last, or last began with `under`."""
-        said = next(said for said in reversed(self.heard) if said.text.startswith(under))
+        said = next(said for said in reversed(self.replies) if said.text.startswith(under))
         [button] = [button for button in said.buttons if button.label == label]
         self._platforms.do(self._server.press(self.person, said.message_id, button.command))
 
@@ -60,7 +60,7 @@ class Chat:
     @property
     def labels(self) -> list[str]:
         """Of the buttons under what was said last."""
-        return [button.label for button in self.heard[-1].buttons]
+        return [button.label for button in self.replies[-1].buttons]
 
 
 def code_in(text: str) -> str:

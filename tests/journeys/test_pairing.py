@@ -124,7 +124,7 @@ def _offer(initiator: Chat) -> None:
 
 
 def _number(initiator: Chat, responder: Chat) -> None:
-    code = code_in(initiator.heard[-1].text)
+    code = code_in(initiator.replies[-1].text)
     text = responder.asks(code.lower().replace("-", " "))
     number = number_in(text)
     expected = (
@@ -141,7 +141,7 @@ def _number(initiator: Chat, responder: Chat) -> None:
 
 def _linked(initiator: Chat, responder: Chat) -> None:
     told = "Linked. From now on these chats share one conversation. Earlier messages stay separate."
-    assert initiator.asks(number_in(responder.heard[-1].text)) == told
+    assert initiator.asks(number_in(responder.replies[-1].text)) == told
     assert responder.hears() == told
     for side in (initiator, responder):
         assert side.labels == ["Share my earlier messages from this app", "Undo"]
@@ -157,7 +157,7 @@ def test_it_takes_what_is_chosen_from_the_menu(platforms: Platforms, bots: Bots)
     discord.hears()
     assert (discord.asks(number)[:8], slack.hears()[:8]) == ("Linked. ", "Linked. ")
     number = claimed(slack, telegram)
-    assert f"It would share the conversation with these too: {named(discord)}." in slack.heard[-1].text
+    assert f"It would share the conversation with these too: {named(discord)}." in slack.replies[-1].text
     slack.asks(number)
 
     assert AccountLink.objects.live().count() == 3
@@ -267,7 +267,7 @@ def _expired(initiator: Chat, responder: Chat) -> None:
 
 def _used(initiator: Chat, responder: Chat) -> None:
     number = claimed(initiator, responder)
-    assert responder.asks(code_in(initiator.heard[0].text)) == no_code(responder)
+    assert responder.asks(code_in(initiator.replies[0].text)) == no_code(responder)
     _newest().update(expires_at=clock.seconds_from_now(-1))
     assert "Linked" not in initiator.asks(number)
 
@@ -275,7 +275,7 @@ def _used(initiator: Chat, responder: Chat) -> None:
 def _foreign(mallory: Chat, responder: Chat) -> None:
     """Somebody else's code opens nothing: it says whose it is, and the number is with whoever was talked into it."""
     claimed(mallory, responder)
-    assert responder.heard[-1].text.startswith(f"{named(mallory)} wants to share one conversation with this ")
+    assert responder.replies[-1].text.startswith(f"{named(mallory)} wants to share one conversation with this ")
     assert (responder.presses("Not me"), mallory.hears()) == (DENIED, DENIED)
 
 

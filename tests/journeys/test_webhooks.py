@@ -53,8 +53,8 @@ def test_it_hears_buttons_and_takes_note_of_them(platforms: Platforms, site: Sit
     with one_process(platforms, site):
         alice.asks("/link")
         label = alice.labels[-1]
-        button = next(one for one in alice.heard[-1].buttons if one.label == label)
-        pressed = platforms.do(server.press(alice.person, alice.heard[-1].message_id, button.command))
+        button = next(one for one in alice.replies[-1].buttons if one.label == label)
+        pressed = platforms.do(server.press(alice.person, alice.replies[-1].message_id, button.command))
         alice.hears()
         platforms.do(server.answered(pressed))  # type: ignore[attr-defined]
 

@@ -73,12 +73,12 @@ class Histories(RuleBasedStateMachine):
 
     @rule(account=accounts, move=moves)
     def says(self, account: str, move: float) -> None:
-        self._hear(account, self._words(), move)
+        self._receive(account, self._words(), move)
         self._serve(account)
 
     @rule(account=accounts, move=moves)
     def is_heard_and_not_answered_yet(self, account: str, move: float) -> None:
-        self._hear(account, self._words(), move)
+        self._receive(account, self._words(), move)
 
     @rule(account=accounts)
     def is_answered(self, account: str) -> None:
@@ -86,7 +86,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(account=accounts, move=moves)
     def says_new(self, account: str, move: float) -> None:
-        self._hear(account, "/new", move)
+        self._receive(account, "/new", move)
         self._serve(account)
 
     @rule(account=accounts, move=moves, words=st.sampled_from(["", "", "/new"]))
@@ -101,7 +101,7 @@ class Histories(RuleBasedStateMachine):
     def says_in_a_group(self, account: str, move: float, words: str) -> None:
         platform, _ = account.split(":")
         group = next(group for group in GROUPS if group.startswith(platform))
-        self._hear(account, words or self._words(), move, group)
+        self._receive(account, words or self._words(), move, group)
         self._serve(group)
 
     @rule(account=accounts, move=moves)
@@ -140,7 +140,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(account=accounts, name=st.sampled_from([*PEOPLE, "ann", "cyd"]), move=moves)
     def is_renamed(self, account: str, name: str, move: float) -> None:
-        self._hear(account, self._words(), move, name=name)
+        self._receive(account, self._words(), move, name=name)
         self._serve(account)
 
     @invariant()
@@ -170,7 +170,7 @@ class Histories(RuleBasedStateMachine):
     def _linked(self) -> list[str]:
         return [link.account for link in self.reference.links if link.ended is None]
 
-    def _hear(self, account: str, words: str, move: float, group: str = "", name: str = "") -> None:
+    def _receive(self, account: str, words: str, move: float, group: str = "", name: str = "") -> None:
         self.still.move(move)
         platform, who = account.split(":")
         said = message(who, words, platform=platform, group=group.strip("/").rpartition("/")[2])

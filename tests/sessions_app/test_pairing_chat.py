@@ -25,7 +25,7 @@ from tests.sessions_app.talk import DATABASE, message, say, texts
 pytestmark = pytest.mark.django_db
 
 
-def hear(who: str, text: str, *, platform: str = "telegram") -> None:
+def receive(who: str, text: str, *, platform: str = "telegram") -> None:
     inbox.receive(message(who, text, platform=platform), resolver=DATABASE)
 
 
@@ -47,9 +47,9 @@ def number_of(text: str) -> str:
 
 
 def pair(initiator: str = "telegram", responder: str = "discord") -> None:
-    hear("alice", "/link", platform=initiator)
-    hear("alice", code_of(told("alice", initiator)), platform=responder)
-    hear("alice", number_of(told("alice", responder)), platform=initiator)
+    receive("alice", "/link", platform=initiator)
+    receive("alice", code_of(told("alice", initiator)), platform=responder)
+    receive("alice", number_of(told("alice", responder)), platform=initiator)
 
 
 def test_it_links_two_accounts_by_a_code_and_a_number() -> None:
@@ -83,8 +83,8 @@ def test_it_stores_no_word_of_it() -> None:
 def test_it_tells_names_on_discord_without_mark_up() -> None:
     pair("telegram", "discord")
     for command in ("/link", "/accounts", "/share", "/unlink"):
-        hear("alice", command)
-    hear("alice", "/forget", platform="discord")
+        receive("alice", command)
+    receive("alice", "/forget", platform="discord")
     PlatformAccount.objects.update(display_name="[482](https://x)", username="<@1> **a**")
 
     told_there = OutboundDelivery.objects.filter(account__platform="discord")
@@ -98,30 +98,30 @@ def test_it_tells_names_on_discord_without_mark_up() -> None:
 
 
 def test_it_takes_six_digits_for_a_message_when_nobody_waits_for_a_number() -> None:
-    hear("alice", "482 913")
+    receive("alice", "482 913")
 
     assert InboundEvent.objects.get().text == "482 913"
 
 
 def test_it_keeps_no_code_or_number_that_a_message_is_edited_to() -> None:
-    hear("alice", "/link")
+    receive("alice", "/link")
     code = code_of(told("alice"))
     inbox.receive(message("alice", "hello", platform="discord"), resolver=DATABASE)
-    heard = InboundEvent.objects.get(text="hello")
-    hear("alice", code, platform="discord")
+    event = InboundEvent.objects.get(text="hello")
+    receive("alice", code, platform="discord")
     number = number_of(told("alice", "discord"))
 
     for words in (f"the number is {number}", f"my code was {code}"):
-        inbox.edit(MessageEdit(Address("discord", heard.chat_id), heard.message_id, words))
+        inbox.edit(MessageEdit(Address("discord", event.chat_id), event.message_id, words))
 
-    heard.refresh_from_db()
-    assert (heard.text, heard.edited) == ("hello", "")
+    event.refresh_from_db()
+    assert (event.text, event.edited) == ("hello", "")
 
 
 def test_it_shows_no_code_or_number_that_has_run_out() -> None:
-    hear("alice", "/link")
+    receive("alice", "/link")
     code = code_of(told("alice"))
-    hear("alice", code, platform="discord")
+    receive("alice", code, platform="discord")
     Pairing.objects.update(expires_at=clock.EPOCH)
 
     assert told("alice", "discord") == "That request has ended. You need a new code."
@@ -129,16 +129,16 @@ def test_it_shows_no_code_or_number_that_has_run_out() -> None:
 
 
 def test_it_signs_out_every_browser_of_the_account() -> None:
-    hear("alice", "/link")
+    receive("alice", "/link")
     page = Browser.objects.create(name="Firefox on Linux")
     pair_in_browser.claim(browser=page, secret=code_of(told("alice")).replace("-", ""), address="home")
     assert told("alice").startswith("A browser (Firefox on Linux) used your code.")
-    hear("alice", secrets_of(Pairing.objects.get()).number)
+    receive("alice", secrets_of(Pairing.objects.get()).number)
     delivery = OutboundDelivery.objects.latest("pk")
     assert outbox_queue.outgoing(delivery).text == "A browser (Firefox on Linux) can now read and write here."
     [button] = outbox_queue.outgoing(delivery).buttons
 
-    hear("alice", button.command)
+    receive("alice", button.command)
 
     assert browser_sessions.attached(page) == []
     assert told("alice") == "Signed out of 1 browser."
@@ -147,7 +147,7 @@ def test_it_signs_out_every_browser_of_the_account() -> None:
 
 @pytest.mark.parametrize("secondhand", [{"is_firsthand": False}, {"sent_at": timedelta(minutes=-11)}])
 def test_it_counts_nothing_that_was_not_typed_here_and_now(secondhand: dict[str, Any]) -> None:
-    hear("alice", "/link")
+    receive("alice", "/link")
     if "sent_at" in secondhand:
         secondhand = {"sent_at": clock.read() + secondhand["sent_at"]}
     said = replace(message("alice", code_of(told("alice")), platform="discord"), **secondhand)
@@ -195,7 +195,7 @@ def test_it_says_nothing_of_clocks_about_what_is_read_back(
 
 
 def test_it_counts_what_was_typed_within_ten_minutes() -> None:
-    hear("alice", "/link")
+    receive("alice", "/link")
     said = message("alice", code_of(told("alice")), platform="discord")
 
     inbox.receive(replace(said, sent_at=clock.read() - timedelta(minutes=9)), resolver=DATABASE)
@@ -204,7 +204,7 @@ def test_it_counts_what_was_typed_within_ten_minutes() -> None:
 
 
 def test_it_burns_a_code_in_a_group_where_nobody_speaks_to_the_bot() -> None:
-    hear("alice", "/link")
+    receive("alice", "/link")
     said = message("bob", f"try {code_of(told('alice'))}", group="friends")
 
     inbox.receive(replace(said, is_addressed=False), resolver=DATABASE)
@@ -214,19 +214,19 @@ def test_it_burns_a_code_in_a_group_where_nobody_speaks_to_the_bot() -> None:
 
 
 def test_it_burns_a_code_that_a_message_in_a_group_is_edited_to() -> None:
-    hear("alice", "/link")
+    receive("alice", "/link")
     code = code_of(told("alice"))
     inbox.receive(message("bob", "hello", group="friends"), resolver=DATABASE)
-    heard = InboundEvent.objects.get(text="hello")
+    event = InboundEvent.objects.get(text="hello")
 
-    inbox.edit(MessageEdit(Address("telegram", "friends"), heard.message_id, f"my code: {code}"))
+    inbox.edit(MessageEdit(Address("telegram", "friends"), event.message_id, f"my code: {code}"))
 
     assert Pairing.objects.get().state == "burned"
 
 
 @pytest.mark.parametrize("text", ["is it WDJB-MJHT", "WDJB-MJHT", "/link WDJB-MJHT"])
 def test_it_does_not_tell_a_group_by_its_silence_which_code_lives(text: str) -> None:
-    hear("bob", "hello")  # bob has a chat in which an answer would be seen
+    receive("bob", "hello")  # bob has a chat in which an answer would be seen
     before = OutboundDelivery.objects.count()
 
     inbox.receive(message("bob", text, group="friends"), resolver=DATABASE)
@@ -237,7 +237,7 @@ def test_it_does_not_tell_a_group_by_its_silence_which_code_lives(text: str) -> 
 
 def test_it_says_where_the_page_is_if_there_is_one(settings: Settings) -> None:
     settings.BOTOS_PUBLIC_URL = ""
-    hear("alice", "/link")
+    receive("alice", "/link")
     assert "Or enter it in a browser" not in told("alice")
 
     settings.BOTOS_PUBLIC_URL = "https://bots.example.org"
@@ -249,19 +249,19 @@ def test_it_names_the_command_that_signs_browsers_out() -> None:
 
 
 def test_it_takes_the_number_of_forgetting_while_another_one_is_typed_elsewhere() -> None:
-    hear("mallory", "/link", platform="discord")
-    hear("alice", code_of(told("mallory", "discord")))
-    hear("alice", "/forget")
+    receive("mallory", "/link", platform="discord")
+    receive("alice", code_of(told("mallory", "discord")))
+    receive("alice", "/forget")
     request = ForgetRequest.objects.get()
 
-    hear("alice", confirmation.number_of(request))
+    receive("alice", confirmation.number_of(request))
 
     request.refresh_from_db()
     assert request.state == "confirmed"
 
 
 def test_it_writes_down_that_a_browser_was_signed_out() -> None:
-    hear("alice", "hello")
+    receive("alice", "hello")
     browser = Browser.objects.create(name="Firefox", address="home")
     assert browser_sessions.sign_out(browser)
     assert not browser_sessions.sign_out(browser)

@@ -21,7 +21,7 @@ from sessions_app import inbox
 from sessions_app.messages import Address, MessageEdit
 from sessions_app.models import InboundEvent, OutboundDelivery
 from tests.sessions_app.talk import DATABASE, message
-from tests.sessions_app.test_pairing_chat import code_of, hear, number_of, pair, told
+from tests.sessions_app.test_pairing_chat import code_of, number_of, pair, receive, told
 
 pytestmark = pytest.mark.django_db
 
@@ -61,7 +61,7 @@ MORE: list[Callable[[str], str]] = [
 
 def asked() -> Secrets:
     """Alice has asked for a code."""
-    hear("alice", "/link")
+    receive("alice", "/link")
     return secrets_of(Pairing.objects.get())
 
 
@@ -91,14 +91,14 @@ def test_it_claims_letters_that_are_a_live_code(form: str, case: Callable[[str],
     secrets = asked()
     written = form if "{token}" in form else case(with_code(form, secrets))
 
-    hear("bob", with_code(written, secrets), platform="discord")
+    receive("bob", with_code(written, secrets), platform="discord")
 
     assert (kept(), Pairing.objects.get().state) == ("", "claimed")
 
 
 @pytest.mark.parametrize("form", ["{a}{b}", "{a} {b}", "{a}-{b}"])
 def test_it_answers_to_letters_that_stand_alone_as_to_a_code(form: str) -> None:
-    hear("bob", form.format(a="HMMM", b="PFFT"), platform="discord")
+    receive("bob", form.format(a="HMMM", b="PFFT"), platform="discord")
 
     assert kept() == ""
     assert told("bob", "discord").startswith("That code doesn't work.")
@@ -109,7 +109,7 @@ def test_it_answers_to_letters_that_stand_alone_as_to_a_code(form: str) -> None:
 def test_it_keeps_no_live_code_of_ones_own(form: str) -> None:
     secrets = asked()
 
-    hear("alice", with_code(form, secrets))
+    receive("alice", with_code(form, secrets))
 
     assert (kept(), Pairing.objects.get().state) == ("", "offered")
     assert told("alice") == "That code is from this chat: send it in your other app."
@@ -119,7 +119,7 @@ def test_it_keeps_no_live_code_of_ones_own(form: str) -> None:
 def test_it_keeps_letters_that_are_no_code_and_counts_them_in_silence(form: str) -> None:
     text = with_code(form, Secrets("HMMMPFFT", "L" + "a" * 22, ""))
 
-    hear("bob", text, platform="discord")
+    receive("bob", text, platform="discord")
 
     assert kept() == text
     assert not OutboundDelivery.objects.exists()
@@ -134,7 +134,7 @@ def test_it_keeps_a_code_in_another_spelling_like_other_words(form: str, group: 
     if group:
         inbox.receive(message("bob", text, group=group), resolver=DATABASE)
     else:
-        hear("bob", text, platform="discord")
+        receive("bob", text, platform="discord")
 
     assert (kept(), Pairing.objects.get().state) == (text, "offered")
     assert not GuessLimit.objects.exclude(times=[]).exists()
@@ -142,9 +142,9 @@ def test_it_keeps_a_code_in_another_spelling_like_other_words(form: str, group: 
 
 def test_it_looks_all_codes_of_a_message_up_at_once_and_counts_each() -> None:
     text = "hmmm pfft brrr html xml http " * 20
-    hear("bob", "hello", platform="discord")
+    receive("bob", "hello", platform="discord")
     with CaptureQueriesContext(connection) as queries:
-        hear("bob", text, platform="discord")
+        receive("bob", text, platform="discord")
 
     assert len(lookups(queries)) == 1
     assert guesses("bob", "discord") == 4
@@ -164,7 +164,7 @@ def test_it_looks_at_none_of_many_codes_in_one_message_and_keeps_none(place: int
     wrong[place] = secrets.code
 
     with CaptureQueriesContext(connection) as queries:
-        hear("bob", "; ".join(f"a {one}" for one in wrong), platform="discord")
+        receive("bob", "; ".join(f"a {one}" for one in wrong), platform="discord")
 
     assert lookups(queries) == []
     assert (kept(), Pairing.objects.get().state) == ("", "offered")
@@ -174,14 +174,14 @@ def test_it_looks_at_none_of_many_codes_in_one_message_and_keeps_none(place: int
 
 def test_it_looks_at_as_many_codes_of_a_message_as_lock_nobody_out() -> None:
     secrets = asked()
-    hear("bob", "hmmm pfft", platform="discord")
+    receive("bob", "hmmm pfft", platform="discord")
 
-    hear("bob", f"a BCDFGHJK, a BCDFGHJL, a {secrets.code[:4]}-{secrets.code[4:]}", platform="discord")
+    receive("bob", f"a BCDFGHJK, a BCDFGHJL, a {secrets.code[:4]}-{secrets.code[4:]}", platform="discord")
     assert Pairing.objects.get().state == "claimed"
 
     for _ in range(2):
-        hear("mallory", "hmmm pfft", platform="discord")
-    hear("mallory", "a BCDFGHJK, a BCDFGHJL, a BCDFGHJM", platform="discord")
+        receive("mallory", "hmmm pfft", platform="discord")
+    receive("mallory", "a BCDFGHJK, a BCDFGHJL, a BCDFGHJM", platform="discord")
     assert guesses("mallory", "discord") == 2
 
 
@@ -189,22 +189,22 @@ def test_it_reads_a_hostile_text_in_no_time() -> None:
     codes = "BCDFGHJK"
     for text in ("S-" * 32_000, "S        " * 7_000, "STSB." * 13_000, "ST " * 21_000, "\ufdfa" * 21_000):
         began = thread_time()  # of its own, whatever else the machine does
-        hear("bob", f"{text}{codes}", platform="discord")
+        receive("bob", f"{text}{codes}", platform="discord")
         assert thread_time() - began < 10, "it takes longer than a text is long"
 
 
 def test_it_answers_whoever_guesses_too_much_and_keeps_nothing() -> None:
     secrets = asked()
     for _ in range(5):
-        hear("bob", "hmmm pfft, I see", platform="discord")
+        receive("bob", "hmmm pfft, I see", platform="discord")
 
     for text in ("hmmm pfft, I see", with_code("it is {a} {b}", secrets)):
         with CaptureQueriesContext(connection) as queries:
-            hear("bob", text, platform="discord")
+            receive("bob", text, platform="discord")
         assert not lookups(queries)
         assert kept() == ""
         assert told("bob", "discord") == "Too many wrong codes. Wait 15 minutes."
-    hear("bob", "hello", platform="discord")
+    receive("bob", "hello", platform="discord")
     assert kept() == "hello"
 
 
@@ -255,17 +255,17 @@ def test_it_burns_a_code_that_a_message_is_edited_to() -> None:
 
 def edited(text: str, *, platform: str = "discord") -> tuple[str, str]:
     """What is kept of a message "hello" that is edited to `text`."""
-    heard = InboundEvent.objects.get(text="hello")
-    inbox.edit(MessageEdit(Address(platform, heard.chat_id), heard.message_id, text))
-    heard.refresh_from_db()
-    return heard.text, heard.edited
+    event = InboundEvent.objects.get(text="hello")
+    inbox.edit(MessageEdit(Address(platform, event.chat_id), event.message_id, text))
+    event.refresh_from_db()
+    return event.text, event.edited
 
 
 @pytest.mark.parametrize("form", ["{a}-{b}", *SHOWN, *LOOSE])
 def test_it_leaves_a_code_alone_that_a_private_message_is_edited_to(form: str) -> None:
     secrets = asked()
     asking = OutboundDelivery.objects.get()
-    hear("bob", "hello", platform="discord")
+    receive("bob", "hello", platform="discord")
 
     assert edited(with_code(form, secrets)) == ("hello", "")
 
@@ -278,7 +278,7 @@ def test_it_leaves_a_code_alone_that_a_private_message_is_edited_to(form: str) -
 @pytest.mark.parametrize("text", ["HMMM-PFFT", "it is hmmm pfft", "L" + "a" * 22])
 def test_it_counts_a_wrong_code_that_a_private_message_is_edited_to(text: str) -> None:
     secrets = asked()
-    hear("bob", "hello", platform="discord")
+    receive("bob", "hello", platform="discord")
 
     for count in range(1, 6):
         assert edited(text) == ("hello", "")
@@ -292,7 +292,7 @@ def test_it_counts_a_wrong_code_that_a_private_message_is_edited_to(text: str) -
 @pytest.mark.parametrize("spelled", [*SPELLINGS, *MORE])
 @pytest.mark.parametrize("has_ended", [False, True])
 def test_it_keeps_no_number_that_a_private_message_is_edited_to(spelled: Callable[[str], str], has_ended: bool) -> None:
-    hear("alice", "hello", platform="discord")
+    receive("alice", "hello", platform="discord")
     number = shown()
     if has_ended:
         Pairing.objects.update(state="denied", ended_at=clock.now())
@@ -319,21 +319,21 @@ def test_it_hashes_each_code_of_a_long_text_once(monkeypatch: pytest.MonkeyPatch
 
 def shown() -> str:
     """Alice's Discord account has been shown the number that her Telegram account is to type."""
-    hear("alice", "/link")
-    hear("alice", code_of(told("alice")), platform="discord")
+    receive("alice", "/link")
+    receive("alice", code_of(told("alice")), platform="discord")
     return number_of(told("alice", "discord")).replace(" ", "")
 
 
 @pytest.mark.parametrize("spelled", SPELLINGS)
 def test_it_takes_the_number_in_whatever_spelling(spelled: Callable[[str], str]) -> None:
-    hear("alice", spelled(shown()))
+    receive("alice", spelled(shown()))
 
     assert (kept(), Pairing.objects.get().state) == ("", "linked")
 
 
 @pytest.mark.parametrize("spelled", MORE)
 def test_it_keeps_no_number_in_whatever_spelling(spelled: Callable[[str], str]) -> None:
-    hear("alice", spelled(shown()))
+    receive("alice", spelled(shown()))
 
     assert (kept(), Pairing.objects.get().state) == ("", "claimed")
     assert told("alice") == "If you mean the number, send it alone, without other words."
@@ -345,7 +345,7 @@ def test_it_keeps_no_number_that_has_just_ended(spelled: Callable[[str], str], p
     number = shown()
     Pairing.objects.update(state="denied", ended_at=clock.now())
 
-    hear("alice", spelled(number), platform=platform)
+    receive("alice", spelled(number), platform=platform)
 
     assert kept() == ""
     assert told("alice", platform) == "You have no pending request or link like that."
@@ -353,18 +353,18 @@ def test_it_keeps_no_number_that_has_just_ended(spelled: Callable[[str], str], p
 
 @pytest.mark.parametrize("spelled", [*SPELLINGS, *MORE])
 def test_it_takes_figures_for_a_message_when_nobody_waits_for_a_number(spelled: Callable[[str], str]) -> None:
-    hear("alice", spelled("482913"))
+    receive("alice", spelled("482913"))
 
     assert kept() == spelled("482913")
 
 
 def test_it_answers_the_number_in_another_app_of_the_responders() -> None:
     pair("discord", "slack")
-    hear("alice", "/link")
-    hear("alice", code_of(told("alice")), platform="discord")
+    receive("alice", "/link")
+    receive("alice", code_of(told("alice")), platform="discord")
     number = number_of(told("alice", "discord"))
 
-    hear("alice", number, platform="slack")
+    receive("alice", number, platform="slack")
 
     assert kept() == ""
     assert told("alice", "slack") == "Type this in your other app, in the chat where you started."
@@ -380,7 +380,7 @@ def test_it_keeps_no_number_whose_request_ends_while_it_is_read(monkeypatch: pyt
         return found
 
     monkeypatch.setattr(pair_in_chat, "awaits_number", then_it_ends)
-    hear("alice", number)
+    receive("alice", number)
 
     assert kept() == ""
     assert told("alice") == "You have no pending request or link like that."
