@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from identity.support.buttons import Button
-from identity.support.text import is_storable
+from identity.support.text import is_storable, storable
 from sessions_app.context import SessionContext
 
 MAX_TEXT = 100_000  # characters, more than any platform lets a person write
@@ -26,6 +26,11 @@ def check_text(text: str) -> None:
         raise Unacceptable(f"the text is longer than {MAX_TEXT} characters")
     if not is_storable(text):
         raise Unacceptable("the text has a character that no database keeps")
+
+
+def label(name: str) -> str:
+    """The part of a name that can be stored: a label identifies nobody."""
+    return storable(name)[:150]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.utils.translation import gettext_lazy as _
@@ -123,10 +123,18 @@ def _is_current(message: InboundMessage) -> bool:
     """Whether its author typed the message here, within the last minutes."""
     if message.sent_at is None:
         return message.is_firsthand
-    delay, limit = clock.read() - message.sent_at, timedelta(seconds=limits().message_seconds)
-    if abs(delay) > limit and not message.is_from_history:
+    now, limit = clock.read(), timedelta(seconds=limits().message_seconds)
+    compare_clocks(message, now)
+    return message.is_firsthand and now - message.sent_at <= limit
+
+
+def compare_clocks(message: InboundMessage, now: datetime) -> None:
+    """Warn if a private message seems to come from another time than `now`, by the database's clock."""
+    if message.sent_at is None or message.is_from_history:
+        return
+    delay = now - message.sent_at
+    if abs(delay) > timedelta(seconds=limits().message_seconds):
         _warn_of_clocks(message.address.platform, delay)
-    return message.is_firsthand and delay <= limit
 
 
 def _warn_of_clocks(platform: str, delay: timedelta) -> None:

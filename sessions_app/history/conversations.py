@@ -69,10 +69,11 @@ def is_computed(resolver: Resolves | None) -> bool:
 
 def _group(address: Address) -> tuple[Conversation, bool]:
     """The conversation of a group chat, or of one thread in it."""
-    return _at(Conversation.Kind.GROUP, _group_key(address), address, None)
+    return _at(Conversation.Kind.GROUP, group_key(address), address, None)
 
 
-def _group_key(address: Address) -> str:
+def group_key(address: Address) -> str:
+    """The key of the conversation of a group chat or thread."""
     chat, thread = (part.replace("%", "%25").replace("/", "%2F") for part in (address.chat_id, address.thread_id))
     return f"{address.platform}/{chat}/{thread}"
 
@@ -102,7 +103,7 @@ def group(address: Address) -> Conversation:
 
 def find_group(address: Address) -> Conversation | None:
     """The conversation of a group chat or thread; None if it has none."""
-    return Conversation.objects.filter(kind=Conversation.Kind.GROUP, key=_group_key(address)).first()
+    return Conversation.objects.filter(kind=Conversation.Kind.GROUP, key=group_key(address)).first()
 
 
 def is_private(platform: str, chat_id: str, user_id: str) -> bool:

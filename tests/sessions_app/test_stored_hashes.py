@@ -23,7 +23,7 @@ def _fixed_key(settings: Settings) -> None:
 
 
 def test_it_knows_what_earlier_versions_wrote() -> None:
-    tombstone = tombstones._hashes("telegram", "1:2")[0]
+    tombstone = tombstones.hashes("telegram", "1:2")[0]
     typed = browser_chat._native_keys(Browser(pk=UUID(int=7)), "key", "words")[0]
 
     assert client_address.hash_of({"REMOTE_ADDR": "192.0.2.1"}).startswith("2612e83a9f7f926b")
