@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,19 +16,25 @@ from identity import labels
 from identity.models import PLATFORM_NAME, PlatformAccount
 from identity.resolvers import IdentityUnavailable, Resolves
 from identity.support import clock
-from identity.support.text import is_storable, storable
+from identity.support.text import is_storable
 from sessions_app import texts
 from sessions_app.commands import linking as linking_commands
 from sessions_app.commands.intent import Intent, classify
 from sessions_app.history import conversations
-from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable, check_text
+from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable, check_text, label
 from sessions_app.models import HistoryEntry, InboundEvent
 from sessions_app.outbox import queue as outbox_queue
-from sessions_app.receiving import tombstones, watermarks
+from sessions_app.receiving import group, tombstones, watermarks
 
 log = logging.getLogger(__name__)
 MAX_ID = 190
 MAX_PLATFORM = 40
+MAX_TOGETHER = 50
+MAX_POSITION = 2**63 - 1
+
+
+class NotStoredTogether(Exception):
+    """A group of messages was not stored. Each may still be stored alone."""
 
 
 def receive(message: InboundMessage, *, resolver: Resolves | None) -> int | None:
@@ -58,6 +65,57 @@ def receive(message: InboundMessage, *, resolver: Resolves | None) -> int | None
             raise Unacceptable(str(error).partition("\n")[0]) from error
 
 
+def receive_together(messages: Sequence[InboundMessage], *, resolver: Resolves | None) -> list[int | None]:
+    """Store messages from the front, durably on return: as many plain ones as possible in one transaction.
+
+    Where the first message is not plain, it is stored alone, as `receive` does. So a message never precedes one that
+    stands before it. Returns for each stored message, in order, what `receive` returns.
+
+    Raises NotStoredTogether if nothing is stored, since one message fails or the database does, and what `receive`
+    raises for a first message that is not plain.
+    """
+    plain = _plain(messages, resolver)
+    try:
+        stored = _store_together(plain) if plain else []
+    except Exception as error:
+        raise NotStoredTogether(type(error).__name__) from error
+    return stored or [receive(messages[0], resolver=resolver)]
+
+
+def _plain(messages: Sequence[InboundMessage], resolver: Resolves | None) -> list[InboundMessage]:
+    """The longest prefix of messages that wait for a turn, and say nothing else that is decided at receipt."""
+    platform, is_computed = messages[0].address.platform, conversations.is_computed(resolver)
+    plain: dict[str, InboundMessage] = {}
+    for message in messages[:MAX_TOGETHER]:
+        is_ordinary = message.is_addressed and not message.is_from_history and (is_computed or not message.is_private)
+        is_distinct = message.native_key not in plain and message.address.platform == platform
+        if not (is_ordinary and is_distinct and _is_acceptable(message) and classify(message.text).is_plain):
+            break
+        plain[message.native_key] = message
+    return list(plain.values())
+
+
+@transaction.atomic
+def _store_together(messages: Sequence[InboundMessage]) -> list[int | None]:
+    prefix = group.store(messages)
+    stored: list[InboundMessage] = []
+    waiting: list[int | None] = []
+    for message, conversation_id, event_id in zip(messages, prefix.conversations, prefix.events, strict=False):
+        if message.is_private:
+            linking_commands.compare_clocks(message, prefix.now)
+        waiting.append(None if event_id is None else conversation_id)
+        if event_id is not None:
+            stored.append(message)
+    watermarks.advance_together(stored)
+    transaction.on_commit(lambda: _log_received(prefix.events))
+    return waiting
+
+
+def _log_received(event_ids: Iterable[int | None]) -> None:
+    for event_id in filter(None, event_ids):
+        log.info("event %s: received", event_id, extra={"event": event_id})
+
+
 def _check(message: InboundMessage) -> None:
     needed = (message.native_key, message.address.chat_id, message.sender.user_id)
     ids = (*needed, message.address.thread_id, message.message_id)
@@ -70,6 +128,15 @@ def _check(message: InboundMessage) -> None:
     check_text(message.text)
     if not all(map(is_storable, ids)):
         raise Unacceptable("an id has a character that no database keeps")
+
+
+def _is_acceptable(message: InboundMessage) -> bool:
+    """Whether nothing about the message is too long, too large or impossible to store."""
+    try:
+        _check(message)
+    except Unacceptable:
+        return False
+    return message.position is None or 0 <= message.position <= MAX_POSITION
 
 
 @transaction.atomic
@@ -92,12 +159,12 @@ def _store(message: InboundMessage, intent: Intent, resolver: Resolves | None) -
         conversation=conversation,
         account=account,
         chat_id=address.chat_id,
-        chat_name=_label(message.chat_name),
+        chat_name=label(message.chat_name),
         thread_id=address.thread_id,
         message_id=message.message_id,
         **decided() if is_decided else to_be_answered(intent),
     )
-    transaction.on_commit(lambda: log.info("event %s: received", event.pk, extra={"event": event.pk}))
+    transaction.on_commit(lambda: _log_received([event.pk]))
     if not is_new:
         _refresh_labels(account, message.sender)
     watermarks.advance(message)
@@ -138,12 +205,7 @@ def _refresh_labels(account: PlatformAccount, sender: Sender) -> None:
 
 
 def _labels(sender: Sender) -> dict[str, str]:
-    return {"display_name": _label(sender.name), "username": _label(sender.username)}
-
-
-def _label(name: str) -> str:
-    """The part of a name that can be stored: a label identifies nobody."""
-    return storable(name)[:150]
+    return {"display_name": label(sender.name), "username": label(sender.username)}
 
 
 def _is_known(message: InboundMessage) -> bool:

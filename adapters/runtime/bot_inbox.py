@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from adapters.runtime.supervisor import Supervisor
 from identity.models import BotProfile
 from identity.resolvers import Resolves
-from sessions_app import db, inbox
+from sessions_app import db
 from sessions_app.messages import InboundMessage, MessageEdit, Unacceptable
+from sessions_app.receiver import Receiver
 from sessions_app.receiving import watermarks
 
 log = logging.getLogger(__name__)
@@ -28,10 +29,8 @@ class BotInbox:
         on_outgoing: Callable[[], object],
     ) -> None:
         self._platform = platform
-        self._resolver = resolver
         self._supervisor = supervisor
-        self._on_turn = on_turn
-        self._on_outgoing = on_outgoing
+        self._receiver = Receiver(resolver, on_turn=on_turn, on_outgoing=on_outgoing)
 
     def connected(self, *, name: str = "", url: str = "") -> None:
         self._supervisor.connected()
@@ -43,18 +42,13 @@ class BotInbox:
 
     async def receive(self, message: InboundMessage) -> None:
         try:
-            conversation_id = await db.call(inbox.receive, message, resolver=self._resolver)
+            await self._receiver.receive(message)
         except Unacceptable as error:
             log.warning("%s: a message was refused: %s", self._platform, error)
-            return
-        if conversation_id is None:
-            self._on_outgoing()
-        else:
-            self._on_turn(conversation_id)
 
     async def edit(self, edit: MessageEdit) -> None:
         try:
-            await db.call(inbox.edit, edit)
+            await self._receiver.receive(edit)
         except Unacceptable as error:
             log.warning("%s: an edit was refused: %s", self._platform, error)
 

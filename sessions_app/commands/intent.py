@@ -47,6 +47,12 @@ class Intent:
         """What may be a number, in any spelling."""
         return codes.numbers_within(self.text)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the text is for the agent alone: no command, and nothing that may be a code or number."""
+        is_message = self.kind is Kind.MESSAGE and self.command is None and self.shown_code is None
+        return is_message and not self.possible_codes and not self.possible_numbers
+
 
 def classify(text: str) -> Intent:
     """Decide what `text` asks for. Whether a code lives or a number is awaited is not known here."""

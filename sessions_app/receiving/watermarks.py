@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+
+from django.db import connection
 
 from identity.support import clock
 from sessions_app.messages import InboundMessage
 from sessions_app.models import Watermark
+
+# Chats in one order, so that two transactions do not wait in a circle.
+_ADVANCE = """
+INSERT INTO sessions_app_watermark (platform, since, chat_id, position)
+SELECT %s, %s, m.key, {position} FROM {marks} WHERE true ORDER BY m.key
+ON CONFLICT (platform, chat_id) DO UPDATE SET position = excluded.position
+WHERE sessions_app_watermark.position < excluded.position
+"""
+_DIALECTS = {
+    "postgresql": {"marks": "json_each_text(%s::json) AS m", "position": "m.value::bigint"},
+    "sqlite": {"marks": "json_each(%s) AS m", "position": "m.value"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +51,19 @@ def advance(message: InboundMessage) -> None:
     marks = Watermark.objects.filter(**place)
     if not marks.filter(position__lt=message.position).update(position=message.position) and not marks.exists():
         Watermark.objects.create(**place, position=message.position)
+
+
+def advance_together(messages: Iterable[InboundMessage]) -> None:
+    """Advance the marks of all chats of messages from one platform, in the transaction that stores them."""
+    platform, marks = "", dict[str, int]()
+    for message in messages:
+        if message.position is not None and message.is_private:
+            platform, chat_id = message.address.platform, message.address.chat_id
+            marks[chat_id] = max(message.position, marks.get(chat_id, 0))
+    if marks:
+        epoch = connection.ops.adapt_datetimefield_value(clock.EPOCH)
+        with connection.cursor() as cursor:
+            cursor.execute(_ADVANCE.format(**_DIALECTS[connection.vendor]), [platform, epoch, json.dumps(marks)])
 
 
 def forget(*, platform: str, chat_id: str) -> None:
