@@ -57,7 +57,11 @@ class DeliveryError(Exception):
 
 
 class Inbox(Protocol):
-    """Where an adapter hands in what it hears."""
+    """Where an adapter hands in what it hears.
+
+    Calls of `receive` and `edit` that overlap take effect in the order in which they began. What an adapter hands in
+    without waiting is stored together.
+    """
 
     def connected(self, *, name: str = "", url: str = "") -> None:
         """Say that the platform accepted the credentials and messages can now be sent and received.
@@ -70,7 +74,11 @@ class Inbox(Protocol):
         ...
 
     async def receive(self, message: InboundMessage) -> None:
-        """Store a message. It is durable when this returns: acknowledge then, and only then."""
+        """Store a message. It is durable when this returns: acknowledge then, and only then.
+
+        If it raises, hand the message in again. What waited behind it in the same chat fails too, so that nothing there
+        is stored before it.
+        """
 
     async def edit(self, edit: MessageEdit) -> None:
         """Take note of an edited message. Durable when this returns."""

@@ -34,7 +34,10 @@ class StorageError(Exception):
 
 
 class RecordingInbox:
-    """Fulfils Inbox in memory. The next `fail_next` messages are refused with StorageError instead of being kept."""
+    """Fulfils Inbox in memory. The next `fail_next` messages are refused with StorageError instead of being kept.
+
+    What was handed in together with a refused message and is of the same chat is refused too.
+    """
 
     def __init__(self) -> None:
         self.messages: list[InboundMessage] = []
@@ -44,6 +47,7 @@ class RecordingInbox:
         self.found_at: tuple[str, str] | None = None  # name and address of the bot
         self.fail_next = 0
         self.failed = asyncio.Event()
+        self._refusing: set[str] = set()  # chats
         self._changed = asyncio.Condition()
 
     def connected(self, *, name: str = "", url: str = "") -> None:
@@ -57,6 +61,10 @@ class RecordingInbox:
         if self.fail_next > 0:
             self.fail_next -= 1
             self.failed.set()
+            self._refusing.add(message.address.chat_id)
+            # After the tasks that are to begin now.
+            asyncio.get_running_loop().call_soon(self._refusing.discard, message.address.chat_id)
+        if message.address.chat_id in self._refusing:
             raise StorageError("the disk is full")
         self.messages.append(message)
         if message.is_private and message.position is not None:

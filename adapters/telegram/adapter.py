@@ -273,16 +273,28 @@ class _Polling:
         return PollError(reason, _seconds(error) if isinstance(error, RetryAfter) else None)
 
     async def _take_all(self, batch: list[object]) -> None:
+        """Hand all over in order, so that the inbox stores them together. Move the offset behind each that is stored.
+
+        If the inbox raises, Telegram will tell of that update and of all later ones again. Those that were stored are
+        known by their keys then.
+        """
         before = self.offset
-        for raw in batch:
-            if self.stop.is_set():
-                return
-            await self._take(raw)
+        handing_over = [asyncio.ensure_future(self._take(raw)) for raw in batch]
+        try:
+            for raw, task in zip(batch, handing_over, strict=True):
+                if self.stop.is_set():
+                    return
+                await task
+                if (number := _number(raw)) is not None:
+                    self.offset = number + 1
+        finally:
+            for task in handing_over:
+                task.cancel()
+            await asyncio.gather(*handing_over, return_exceptions=True)
         if batch and self.offset == before:
             raise PollError("no update has an id, so none can be confirmed")
 
     async def _take(self, raw: object) -> None:
-        """Hand one update over, then move the offset. If the inbox raises, Telegram will tell of the update again."""
         event = self._read(raw)
         if isinstance(event, InboundMessage):
             await self.inbox.receive(event)
@@ -291,8 +303,6 @@ class _Polling:
         elif isinstance(event, Press):
             await self.inbox.receive(event.message)
             self.aside(self.bot.answer_callback_query(event.query_id), "a pressed button was not answered")
-        if (number := _number(raw)) is not None:
-            self.offset = number + 1
 
     def _read(self, raw: object) -> InboundMessage | MessageEdit | Press | None:
         try:

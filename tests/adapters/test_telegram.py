@@ -27,7 +27,7 @@ from adapters.telegram.webhook import Webhook
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from sessions_app.outbox.splitting import split
 from tests.adapters.quoting import NAMES, quoting
-from tests.adapters.recording import RecordingInbox, StorageError, running
+from tests.adapters.recording import OneByOneInbox, RecordingInbox, StorageError, running
 from tests.fakes.faults import Fault
 from tests.fakes.server import FakeServer
 from tests.fakes.telegram import FakeTelegram
@@ -209,6 +209,53 @@ async def test_it_does_not_confirm_while_the_inbox_is_still_storing(server: Fake
             await server.acknowledged(message_id, timeout=0.1)
         release.set()
         await server.acknowledged(message_id)
+
+
+@pytest.mark.asyncio
+async def test_it_hands_a_batch_over_in_order_without_waiting_for_each(server: FakeTelegram) -> None:
+    inbox, texts = OneByOneInbox(), ["one", "two", "three"]
+    ids = [await server.say(ALICE, text) for text in texts]
+
+    async with running(adapter_for(server), inbox):
+        assert await inbox.wait_for_begun(3) == texts
+        inbox.release(3)
+        await server.acknowledged(ids[-1])
+
+    assert [message.text for message in inbox.messages] == texts
+
+
+@pytest.mark.asyncio
+async def test_it_confirms_nothing_behind_what_was_not_stored(server: FakeTelegram) -> None:
+    adapter, inbox = adapter_for(server), RecordingInbox()
+    inbox.fail_next = 1
+    await server.say(ALICE, "not stored")
+    stored = await server.say(BOB, "stored")
+
+    with pytest.raises(StorageError):
+        async with running(adapter, inbox) as run:
+            await run.ending()
+    with pytest.raises(TimeoutError):
+        await server.acknowledged(stored, timeout=0.01)
+    async with running(adapter, inbox):
+        await inbox.wait_for(3)
+
+    assert [message.text for message in inbox.messages] == ["stored", "not stored", "stored"]
+    assert inbox.messages[0].native_key == inbox.messages[2].native_key
+
+
+@pytest.mark.asyncio
+async def test_it_stops_within_a_batch(server: FakeTelegram) -> None:
+    inbox = OneByOneInbox()
+    for text in ("one", "two", "three"):
+        await server.say(ALICE, text)
+
+    async with running(adapter_for(server), inbox) as run:
+        await inbox.wait_for_begun(3)
+        run.stop.set()
+        inbox.release(1)
+        await run.ending()
+
+    assert [message.text for message in inbox.messages] == ["one"]
 
 
 @pytest.mark.asyncio
