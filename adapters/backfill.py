@@ -74,6 +74,10 @@ class Backfill(Generic[T]):
         self._urgent.append(chat_id)
         return True
 
+    def awaits(self, chat_id: str) -> bool:
+        """Whether `hold` would keep an item of this chat."""
+        return chat_id in self._waiting
+
     @property
     def is_complete(self) -> bool:
         """Whether every history was read to its end."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice, takewhile
 from typing import Any, TypeVar
 
 import discord
@@ -32,6 +33,7 @@ Queued = Envelope | None
 
 FIRST_RETRY, MAX_RETRY = 0.5, 30.0  # seconds between attempts to store a message
 PAGE = 100  # messages of a history
+TOGETHER = 50  # events that are handed in without waiting for each
 CLOSING = 5.0  # seconds for the goodbye, and again for storing the events before it
 BACKGROUND_SECONDS = 10.0  # seconds for a call that nobody waits for; an interaction must be answered within 3
 AWAY_LIMIT = 60.0  # seconds without a gateway socket, after which the supervisor takes over
@@ -202,30 +204,58 @@ class Connection:
         events = self._memory.events
         while events or not self._over.is_set():
             while events:
-                if events[0] is None and self._over.is_set():
-                    return  # what follows must not be stored before what was missed
-                await self._take(events[0])
-                events.popleft()
+                if (item := events[0]) is None:
+                    if self._over.is_set():
+                        return  # what follows must not be stored before what was missed
+                    await self._catch_up()
+                    events.popleft()
+                elif self._backfill and self._backfill.hold(_chat_of(item), item):
+                    events.popleft()
+                else:
+                    await self._store_together(
+                        [item for item in takewhile(self._is_free, islice(events, TOGETHER)) if item]
+                    )
             self._news.clear()
             if not self._over.is_set():
                 await self._news.wait()
 
-    async def _take(self, item: Queued) -> None:
-        if item is None:
-            await self._catch_up()
-        elif self._backfill is None or not self._backfill.hold(_chat_of(item), item):
-            await self._store(item)
+    def _is_free(self, item: Queued) -> bool:
+        """Whether the event waits for no history."""
+        return item is not None and not (self._backfill and self._backfill.awaits(_chat_of(item)))
+
+    async def _store_together(self, items: list[Envelope]) -> None:
+        """Store the events that stand first. They are handed in in order, so that the inbox stores them together.
+
+        Each leaves the queue when it and all before it are stored. What is behind one that fails may be handed in
+        again, and is known by its key then.
+        """
+        storing = [asyncio.ensure_future(self._hand_in(item)) for item in items]
+        try:
+            for item, task in zip(items, storing, strict=True):
+                try:
+                    await task
+                except Exception as exc:  # noqa: BLE001 - whatever it is, Discord tells nothing twice
+                    self._warn("%s (%s)", _problem(item), type(exc).__name__)
+                    await _halt(storing)
+                    await self._store(item)
+                    self._memory.events.popleft()
+                    return
+                self._memory.events.popleft()
+        finally:
+            await _halt(storing)
 
     async def _store(self, item: Envelope) -> None:
+        await self._retry_until_stored(partial(self._hand_in, item), _problem(item))
+
+    async def _hand_in(self, item: Envelope) -> None:
         if isinstance(item, MessageEdit):
-            await self._retry_until_stored(partial(self._inbox.edit, item), "an edit was not stored")
+            await self._inbox.edit(item)
         elif isinstance(item, Interaction):
-            await self._retry_until_stored(partial(self._inbox.receive, item.message), "an interaction was not stored")
+            await self._inbox.receive(item.message)
             self._run_in_background(acknowledge(self._client, item), "an interaction was not answered")
         else:
             has_gap = self._backfill is not None and item.address.chat_id in self._backfill.gaps
-            message = replace(item, position=None) if has_gap else item
-            await self._retry_until_stored(partial(self._inbox.receive, message), "a message was not stored")
+            await self._inbox.receive(replace(item, position=None) if has_gap else item)
 
     async def _retry_until_stored(self, action: Callable[[], Awaitable[T]], problem: str) -> T:
         """Until it succeeds: Discord tells nothing twice. When the connection is over, one last attempt is made."""
@@ -292,6 +322,17 @@ class Connection:
 
     def _warn(self, text: str, *details: object) -> None:
         log.warning("%s: %s", self._memory.platform, text % details)
+
+
+async def _halt(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _problem(item: Envelope) -> str:
+    what = {MessageEdit: "an edit", Interaction: "an interaction"}.get(type(item), "a message")
+    return f"{what} was not stored"
 
 
 def _chat_of(item: Envelope) -> str:

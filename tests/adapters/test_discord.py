@@ -26,7 +26,7 @@ from adapters.protocols import DeliveryError, NeedsConfiguration, PlatformAdapte
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.discord_payloads import ALICE, BOB, hostile_events
 from tests.adapters.quoting import NAMES, as_discord_shows, quoting
-from tests.adapters.recording import PATIENCE, RecordingInbox, Run, running
+from tests.adapters.recording import PATIENCE, OneByOneInbox, RecordingInbox, Run, called, running
 from tests.fakes import discord as fakes
 from tests.fakes.discord import FakeDiscord
 from tests.fakes.faults import Fault, FaultPlan
@@ -181,6 +181,27 @@ async def test_it_tries_again_to_store_a_message(server: FakeDiscord, run: Run) 
     await run.inbox.wait_for(2)
 
     assert (texts(run), run.inbox.fail_next) == (["first", "second"], 0)
+
+
+@pytest.mark.asyncio
+async def test_it_hands_in_together_what_it_hears_meanwhile(
+    server: FakeDiscord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_heard_all = called(monkeypatch, connection.Connection, "_hear_message", times=4)
+    inbox, wanted = OneByOneInbox(), ["one", "two", "three", "four"]
+    async with running(adapter_for(server), inbox):
+        await server.say(ALICE, wanted[0])
+        await inbox.wait_for_begun(1)
+        for text in wanted[1:]:
+            await server.say(ALICE, text)
+        await asyncio.wait_for(has_heard_all.wait(), PATIENCE)
+        inbox.release(1)
+        assert await inbox.wait_for_begun(4) == wanted
+        assert len(inbox.messages) == 1
+        inbox.release(3)
+        await inbox.wait_for(4)
+
+    assert [message.text for message in inbox.messages] == wanted
 
 
 @pytest.mark.asyncio
