@@ -31,7 +31,10 @@ FIRST_RETRY, MAX_RETRY = 0.1, 5.0  # seconds between attempts to store
 PLACES = ("channel", "id", "channel_id")  # of the chat's id, in an event, a pressed button and a command
 FINISH_SECONDS = 10.0  # how long the event in hand may take when the bot stops
 
+TOGETHER = 50  # events that are handed in without waiting for each
+
 Envelope = tuple[SocketModeClient, SocketModeRequest]
+Parsed = InboundMessage | MessageEdit | None
 
 
 class Receiver:
@@ -71,18 +74,48 @@ class Receiver:
 
     async def _consume(self) -> None:
         while (envelope := await self._queue.get()) is not None and not self._closing.is_set():
-            if not self._backfill.hold(_chat_of(envelope[1].payload), envelope):
-                await self._take(envelope)
+            front = [envelope]
+            while len(front) < TOGETHER and not self._queue.empty():
+                if (envelope := self._queue.get_nowait()) is None:
+                    self._queue.put_nowait(None)
+                    break
+                front.append(envelope)
+            await self._take_together([one for one in front if not self._backfill.hold(_chat_of(one[1].payload), one)])
+
+    async def _take_together(self, front: list[Envelope]) -> None:
+        """Hand the events in in order, so that the inbox stores them together; from one that fails on, one by one.
+
+        What is handed in twice so is known by its key.
+        """
+        storing: list[asyncio.Task[None]] = []
+        are_stored = 0
+        try:
+            for envelope in front:
+                event = await self._parse(envelope[1])
+                storing.append(asyncio.ensure_future(self._hand_in_for(envelope, event)))
+            for task in storing:
+                await task
+                are_stored += 1
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the connection
+            failed = are_stored if len(storing) == len(front) else len(storing)
+            self._report(_label(front[failed][1]), error)
+        finally:
+            for task in storing:
+                task.cancel()
+            await asyncio.gather(*storing, return_exceptions=True)
+        for envelope in front[are_stored:]:
+            if self._closing.is_set():
+                return
+            await self._take(envelope)
+
+    async def _hand_in_for(self, envelope: Envelope, event: Parsed) -> None:
+        client, request = envelope
+        await self._hand_in(event)
+        await self._acknowledge(client, request.envelope_id)
 
     async def _take(self, envelope: Envelope) -> None:
         client, request = envelope
-        # Only names and kinds are logged: the text of an exception may repeat a message.
-        try:
-            is_stored = await self._retry_until_stored(partial(self._store, request), _label(request))
-        except MalformedEvent as error:
-            logger.warning("%s: event %s is malformed, dropped: %s", self._me.platform, _label(request), error)
-            is_stored = True
-        if is_stored:
+        if await self._retry_until_stored(partial(self._store, request), _label(request)):
             await self._acknowledge(client, request.envelope_id)
 
     async def _read_missed(self, chat_id: str, mark: Mark) -> None:
@@ -110,16 +143,28 @@ class Receiver:
             except MalformedEvent:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the connection
-                kind = type(error).__name__
-                logger.error("%s: event %s not stored yet: %s", self._me.platform, label, kind)
+                self._report(label, error)
             else:
                 return True
             attempt += 1
             if await is_set_within(self._closing, backoff.seconds(attempt, first=FIRST_RETRY, longest=MAX_RETRY)):
                 return False
 
+    def _report(self, label: str, error: Exception) -> None:
+        logger.error("%s: event %s not stored yet: %s", self._me.platform, label, type(error).__name__)
+
     async def _store(self, request: SocketModeRequest) -> None:
-        event = await parse_payload(request.type, request.payload, self._me, self._directory)
+        await self._hand_in(await self._parse(request))
+
+    async def _parse(self, request: SocketModeRequest) -> Parsed:
+        try:
+            return await parse_payload(request.type, request.payload, self._me, self._directory)
+        except MalformedEvent as error:
+            # Only names and kinds are logged: the text of an exception may repeat a message.
+            logger.warning("%s: event %s is malformed, dropped: %s", self._me.platform, _label(request), error)
+            return None
+
+    async def _hand_in(self, event: Parsed) -> None:
         if isinstance(event, MessageEdit):
             await self._inbox.edit(event)
         elif event is not None:

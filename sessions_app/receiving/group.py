@@ -136,7 +136,7 @@ def _places(messages: Sequence[InboundMessage]) -> tuple[list[tuple[int, int]], 
     keys = [None if message.is_private else conversations.group_key(message.address) for message in messages]
     users = {message.sender.user_id for message in messages if message.is_private}
     members = {message.sender.user_id for message in messages if not message.is_private}
-    (day_ago, day), (now, zero) = clock.sql(-_DAY), clock.sql()
+    (day_ago, day), (now, zero) = clock.seconds_from_now(-_DAY).statement(), clock.now().statement()
     terms = _DIALECTS[connection.vendor] | {"day_ago": day_ago, "now": now}
     private_chats = _select(_PRIVATE_CHATS, terms, [day, zero, platform], users)
     accounts = _select(_ACCOUNTS, terms, [day, platform], members)
@@ -172,7 +172,7 @@ def _insert(platform: str, rows: list[dict[str, object]]) -> dict[str, int]:
     """Insert the rows whose messages are neither stored nor deleted. The new ids by native key."""
     terms, parameters = _DIALECTS[connection.vendor], [platform]
     if connection.vendor == "postgresql":
-        moment, zero = clock.sql()
+        moment, zero = clock.now().statement()
         received_at, parameters = f"{moment} + {terms['nth']} * INTERVAL '1 microsecond'", [zero, platform]
     else:
         received_at, now = "json_extract(m.value, '$.received_at')", clock.read()

@@ -33,7 +33,7 @@ from adapters.slack.receiver import Receiver
 from identity.support.buttons import Button
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage
 from tests.adapters.quoting import NAMES, quoting
-from tests.adapters.recording import RecordingInbox, Run, running
+from tests.adapters.recording import PATIENCE, OneByOneInbox, RecordingInbox, Run, called, running
 from tests.fakes.server import FakeServer
 from tests.fakes.slack import FakeSlack
 
@@ -353,6 +353,26 @@ async def test_it_acknowledges_only_what_is_stored(server: FakeSlack) -> None:
         inbox.gate.set()
         await server.acknowledged(ts)
     assert {message.message_id for message in inbox.messages} == {ts}
+
+
+async def test_it_hands_in_together_what_it_hears_meanwhile(server: FakeSlack, monkeypatch: pytest.MonkeyPatch) -> None:
+    has_heard_all = called(monkeypatch, Receiver, "put", times=4)
+    inbox, wanted = OneByOneInbox(), ["one", "two", "three", "four"]
+    async with running(adapter_for(server), inbox):
+        first = await server.say(ALICE, wanted[0])
+        await inbox.wait_for_begun(1)
+        others = [await server.say(ALICE, text) for text in wanted[1:]]
+        await asyncio.wait_for(has_heard_all.wait(), PATIENCE)
+        inbox.release(1)
+        assert await inbox.wait_for_begun(4) == wanted
+        await server.acknowledged(first)
+        with pytest.raises(TimeoutError):
+            await server.acknowledged(others[0], timeout=0.1)
+        inbox.release(3)
+        for ts in others:
+            await server.acknowledged(ts)
+
+    assert [message.text for message in inbox.messages] == wanted
 
 
 @pytest.mark.usefixtures("impatient")
