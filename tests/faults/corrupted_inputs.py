@@ -144,11 +144,14 @@ def after_awaiting(owner: Any, name: str, harm: Harm) -> None:
 
 
 def in_receive(harm: Harm) -> None:
+    """Between the insertion of messages and their commit, of one alone or of a group."""
     from django.db.models.signals import post_save
 
     from sessions_app.models import InboundEvent
+    from sessions_app.receiving import group
 
     post_save.connect(harm, sender=InboundEvent, weak=False)
+    after(group, "store", harm)
 
 
 def _place(module: str, name: str, how: Callable[[Any, str, Harm], None]) -> Callable[[Harm], None]:
@@ -161,9 +164,9 @@ def _place(module: str, name: str, how: Callable[[Any, str, Harm], None]) -> Cal
 
 
 POINTS: dict[str, Callable[[Harm], None]] = {
-    "fetched-not-committed": _place("sessions_app.inbox", "receive", before),
+    "fetched-not-committed": _place("sessions_app.inbox", "receive_together", before),
     "in-receive-transaction": in_receive,
-    "committed-not-acked": _place("sessions_app.inbox", "receive", after),
+    "committed-not-acked": _place("sessions_app.inbox", "receive_together", after),
     "after-agent": _place("sessions_app.agents", "ask", after_awaiting),
     "mid-turn-transaction": _place("sessions_app.outbox.queue", "add", before),
     "after-turn-commit": _place("sessions_app.turns.lifecycle", "finish_together", after),
