@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -8,17 +9,19 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import DatabaseError, OperationalError, connection
+from django.db import DatabaseError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from identity.models import PlatformAccount
 from identity.resolvers import InMemoryIdentityResolver, Resolves
 from identity.support import clock
 from sessions_app import inbox
+from sessions_app.commands import linking as linking_commands
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable
 from sessions_app.models import Conversation, InboundEvent, OutboundDelivery, Watermark
 from sessions_app.receiver import Receiver
 from sessions_app.receiving import group, tombstones, watermarks
+from tests.sessions_app.racing import at_once
 from tests.sessions_app.talk import DATABASE, message, receive
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -316,3 +319,132 @@ def test_it_tries_a_dead_database_once_for_all_that_wait(monkeypatch: pytest.Mon
     monkeypatch.undo()
     assert hand_in(said)[0] == [None] * 3
     assert texts()[2:] == ["one", "two", "three"]
+
+
+# --- Cancelled
+
+
+class Busy:
+    """Lets the database be busy with the first group until `free` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.has_begun, self.free = threading.Event(), threading.Event()
+        self._really = inbox.receive_together
+        monkeypatch.setattr(inbox, "receive_together", self.receive_together)
+
+    def receive_together(self, messages: Sequence[InboundMessage], **others: Any) -> list[int | None]:
+        self.has_begun.set()
+        assert self.free.wait(20)
+        return self._really(messages, **others)
+
+
+async def cancel_meanwhile(
+    busy: Busy, first: Sequence[Item], later: Sequence[Item], chosen: int
+) -> tuple[bool, list[Outcome]]:
+    """While the database stores `first`, hand in `later`, and cancel one of all. Whether that ended at once."""
+    receiver = Woken().receiver()
+    tasks = [asyncio.create_task(receiver.receive(item)) for item in first]
+    await asyncio.to_thread(busy.has_begun.wait, 20)
+    tasks += [asyncio.create_task(receiver.receive(item)) for item in later]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    tasks[chosen].cancel()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    has_ended = tasks[chosen].done()
+    busy.free.set()
+    return has_ended, await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+
+
+@pytest.mark.parametrize(("chosen", "is_stored"), [(0, True), (1, True), (2, False)])
+def test_a_cancellation_loses_and_doubles_nothing(
+    chosen: int, is_stored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the database has already ends first; what waits is not stored. Handed in again, each is there once."""
+    receive("alice", "first")
+    said = [message("alice", f"{nth}") for nth in range(4)]
+
+    has_ended, outcomes = async_to_sync(cancel_meanwhile)(Busy(monkeypatch), said[:2], said[2:], chosen)
+
+    assert has_ended is not is_stored
+    assert [type(outcome) for outcome in outcomes] == [
+        asyncio.CancelledError if nth == chosen else type(None) for nth in range(4)
+    ]
+    assert texts()[1:] == [one.text for nth, one in enumerate(said) if nth != chosen or is_stored]
+    assert hand_in(said)[0] == [None] * 4
+    assert sorted(texts()[1:]) == [one.text for one in said]
+
+
+def test_nobody_waits_for_a_receiver_whose_event_loop_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    receive("alice", "first")
+    busy = Busy(monkeypatch)
+
+    async def end_the_job() -> list[Outcome]:
+        receiver = Woken().receiver()
+        tasks = [asyncio.create_task(receiver.receive(message("alice", f"{nth}"))) for nth in range(2)]
+        await asyncio.to_thread(busy.has_begun.wait, 20)
+        assert receiver._job
+        receiver._job.cancel()
+        busy.free.set()
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+
+    assert {type(outcome) for outcome in async_to_sync(end_the_job)()} == {asyncio.CancelledError}
+
+
+# --- Others
+
+
+@pytest.mark.parametrize("locked", [PlatformAccount, Conversation])
+@pytest.mark.parametrize("where", ["", "pub"])
+def test_a_locked_account_or_chat_holds_up_no_message_before_it(
+    locked: type[PlatformAccount | Conversation], where: str
+) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one writer at a time")
+    for who in ("alice", "bob", "carol"):
+        receive(who, "first", group=where and f"{where}-{who}")
+    held = InboundEvent.objects.select_related("account", "conversation").order_by("pk")[1]
+    pk = held.account_id if locked is PlatformAccount else held.conversation_id
+    said = [message(who, "again", group=where and f"{where}-{who}") for who in ("alice", "bob", "carol")]
+    results: list[object] = []
+
+    def receive_together() -> None:
+        returned, raised = at_once(lambda: inbox.receive_together(said, resolver=DATABASE))
+        results.extend([*returned, *raised])
+
+    with transaction.atomic():
+        locked._default_manager.select_for_update().get(pk=pk)
+        receiving = threading.Thread(target=receive_together)
+        receiving.start()
+        receiving.join(10)
+        has_waited = receiving.is_alive()
+    receiving.join(10)
+
+    assert not has_waited
+    assert [len(result) for result in results if isinstance(result, list)] == [1]
+    assert len(inbox.receive_together(said[1:], resolver=DATABASE)) == 2
+
+
+def test_it_waits_for_nobody_who_only_changes_links() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one writer at a time")
+    receive("alice", "first")
+    returned: list[object] = []
+
+    with transaction.atomic():
+        PlatformAccount.objects.select_for_update(no_key=True).get()
+        said = [message("alice", "again")]
+        returned, raised = at_once(lambda: inbox.receive_together(said, resolver=DATABASE))
+
+    assert raised == []
+    assert len(returned) == 1
+
+
+def test_it_compares_clocks(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(linking_commands, "_warned_at", None)
+    receive("alice", "first")
+    said = replace(message("alice", "hello"), sent_at=clock.read() + timedelta(minutes=11, seconds=30))
+
+    hand_in([said])
+
+    assert [record.getMessage() for record in caplog.records if "11 minutes ahead" in record.getMessage()]
