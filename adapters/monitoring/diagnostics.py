@@ -239,11 +239,10 @@ def _failures() -> Iterable[Finding]:
     hint = "manage.py deliveries list shows why. deliveries redrive sends them again, deliveries dismiss drops them."
     yield Finding("dead letters", str(dead), hint if dead else "")
 
-    quarantined = health.quarantined()
+    quarantined, given_up = health.given_up_messages()
     hint = f"processes crashed repeatedly while working on these: see the log, then {EVENTS}"
     yield Finding("put aside", str(quarantined), hint if quarantined else "")
 
-    given_up = health.given_up()
     hint = f"the agent failed repeatedly to answer these messages: see the log, then {EVENTS}"
     yield Finding("given up", str(given_up), hint if given_up else "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from adapters.runtime import health
@@ -27,8 +28,9 @@ def _gauges() -> Iterable[str]:
     yield from _one("botos_delivery_oldest_seconds", "Age of the oldest of these", waiting.oldest_delivery)
     yield from _one("botos_deliveries_ambiguous", "Those of these that may have been sent already", waiting.ambiguous)
     yield from _one("botos_dead_letters", "Deliveries that were given up", health.dead_deliveries())
-    yield from _one("botos_quarantined", "Messages that were put aside", health.quarantined())
-    yield from _one("botos_given_up", "Messages at which the agent failed to the last", health.given_up())
+    quarantined, given_up = health.given_up_messages()
+    yield from _one("botos_quarantined", "Messages that were put aside", quarantined)
+    yield from _one("botos_given_up", "Messages at which the agent failed to the last", given_up)
     receiving = {name: int(bool(owner)) for name, owner in health.receivers().items()}
     yield from _many("botos_receiving", "Whether some process receives", "gauge", receiving)
     up = {one.platform: int(one.state is State.UP) for one in health.connections()}
@@ -53,16 +55,16 @@ def _gauges() -> Iterable[str]:
 
 
 def _counters() -> Iterable[str]:
-    yield from _many("botos_turns_total", "Turns that were answered", "counter", counters.written("turns"))
-    yield from _many("botos_failures_total", "Turns that failed", "counter", counters.written("failures"))
-    left = health.agents_ever_left_behind()
+    written = defaultdict(dict, counters.all_written())
+    yield from _many("botos_turns_total", "Turns that were answered", "counter", written["turns"])
+    yield from _many("botos_failures_total", "Turns that failed", "counter", written["failures"])
+    left = health.agents_ever_left_behind(written["left behind"])
     about = "What of agents was left behind since it did not end in time"
     yield from _many("botos_agents_left_behind_total", about, "counter", left, label="kind")
-    interrupted = counters.written("interrupted")
     about = "Agents that were interrupted since they computed without awaiting"
-    yield from _many("botos_agents_interrupted_total", about, "counter", interrupted, label="kind")
-    limited = counters.written("rate limits")
-    yield from _many("botos_rate_limited_total", "Calls that the platform refused for a while", "counter", limited)
+    yield from _many("botos_agents_interrupted_total", about, "counter", written["interrupted"], label="kind")
+    about = "Calls that the platform refused for a while"
+    yield from _many("botos_rate_limited_total", about, "counter", written["rate limits"])
 
 
 def _one(name: str, about: str, value: float) -> Iterable[str]:

@@ -6,23 +6,24 @@ These are numbers about no person, read with a constant number of statements.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
-from django.db.models import Count, Min, Q
+from django.db.models import Count, Exists, Min, OuterRef, Q
 
 from adapters import registry
 from adapters.runtime.supervisor import Health, State
 from identity.support import clock, db_errors
 from sessions_app import agents, counters, db, dead_letters, duties, receiver_leases
 from sessions_app.agents.loop import MAX_LEFT_BEHIND
-from sessions_app.models import Duty, InboundEvent, OutboundDelivery
+from sessions_app.models import Duty, InboundEvent, Lane, OutboundDelivery
 from sessions_app.turns import leases
 
 AGENT_KINDS = ("threads", "turns", "loops")
@@ -69,7 +70,9 @@ def receivers() -> dict[str, str]:
 
 def backlog() -> Backlog:
     """What waits now: overdue messages, and unsettled deliveries."""
-    messages = leases.overdue().aggregate(oldest=Min("received_at"), lanes=Count("conversation", distinct=True))
+    messages: dict[str, Any] = {"oldest": None, "lanes": 0}
+    if _may_be_overdue():
+        messages = leases.overdue().aggregate(oldest=Min("received_at"), lanes=Count("conversation", distinct=True))
     unsettled = OutboundDelivery.objects.filter(settled_at=None)
     ambiguous = Count("pk", filter=Q(possibly_sent=True))
     deliveries = unsettled.aggregate(oldest=Min("created_at"), count=Count("pk"), ambiguous=ambiguous)
@@ -83,6 +86,17 @@ def backlog() -> Backlog:
     )
 
 
+def _may_be_overdue() -> bool:
+    """Whether an event waits whose conversation's own lane is free: only then can `leases.overdue` have one.
+
+    That statement takes longer to build than all others of `/metrics` together, and mostly there is nothing to find.
+    """
+    now = clock.now()
+    held = Lane.objects.filter(Q(lease_until__gt=now) | Q(not_before__gt=now))
+    own = held.filter(conversation=OuterRef("conversation"))
+    return InboundEvent.objects.filter(~Exists(own), done_at=None).exists()
+
+
 def _age(since: datetime | None, now: datetime) -> float:
     return max(0.0, (now - since).total_seconds()) if since else 0.0
 
@@ -91,12 +105,11 @@ def dead_deliveries() -> int:
     return dead_letters.dead_deliveries().count()
 
 
-def quarantined() -> int:
-    return dead_letters.unseen_events().filter(status=InboundEvent.Status.QUARANTINED).count()
-
-
-def given_up() -> int:
-    return dead_letters.unseen_events().filter(status=InboundEvent.Status.GIVEN_UP).count()
+def given_up_messages() -> tuple[int, int]:
+    """How many messages that nobody has dismissed are quarantined, and at how many the agent failed at every try."""
+    by_status = dead_letters.unseen_events().order_by().values_list("status").annotate(Count("pk"))
+    counts = dict(by_status)
+    return counts.get(InboundEvent.Status.QUARANTINED, 0), counts.get(InboundEvent.Status.GIVEN_UP, 0)
 
 
 async def keep_writing() -> None:
@@ -137,10 +150,13 @@ def agents_left_behind() -> dict[str, int]:
     return {kind: left[kind] for kind in AGENT_KINDS}
 
 
-def agents_ever_left_behind() -> dict[str, int]:
-    """How many were left behind in all processes, including those that have ended since."""
-    written = counters.written("left behind")
-    return {kind: written.get(kind, 0) for kind in AGENT_KINDS}
+def agents_ever_left_behind(written: Mapping[str, int] | None = None) -> dict[str, int]:
+    """How many were left behind in all processes, including those that have ended since.
+
+    written: the counts of "left behind", if the caller has read them.
+    """
+    counts = counters.written("left behind") if written is None else written
+    return {kind: counts.get(kind, 0) for kind in AGENT_KINDS}
 
 
 def is_migrated() -> bool:

@@ -22,7 +22,7 @@ from identity.support import clock
 from sessions_app import agents, counters, duties, receiver_leases
 from sessions_app.agents.loop import MAX_LEFT_BEHIND
 from sessions_app.messages import Address
-from sessions_app.models import Duty, InboundEvent, OutboundDelivery
+from sessions_app.models import Duty, InboundEvent, Lane, OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
 from tests.sessions_app.talk import claim, receive
 
@@ -165,8 +165,22 @@ def test_it_asks_as_often_however_much_waits(client: Client, django_assert_num_q
     client.get("/readyz")  # which remembers that the tables are there
     for number in range(10):
         wait(f"person-{number}", number)
-    with django_assert_num_queries(3 if connection.vendor == "postgresql" else 2):
+    with django_assert_num_queries(4 if connection.vendor == "postgresql" else 3):
         client.get("/readyz")
+
+
+@override_settings(BOTOS_METRICS_TOKEN=TOKEN)
+def test_it_reads_its_numbers_with_few_statements(
+    client: Client, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    receive("alice", "in a turn that is being answered")
+    Lane.objects.update(lease_until=clock.seconds_from_now(60))
+    for what in ("turns", "failures", "left behind", "interrupted", "rate limits"):
+        counters.up(what, "telegram")
+    counters.write()
+
+    with django_assert_num_queries(8 if connection.vendor == "postgresql" else 7):
+        client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
 
 
 def test_it_has_no_numbers_without_a_token(client: Client) -> None:
