@@ -7,6 +7,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 BIN := .venv/bin
 UV := uv==0.13.9  # only for make lock
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
@@ -41,7 +42,7 @@ static: .venv/.installed-dev ## All of that but the tests
 	$(BIN)/pip check
 
 bench: .venv/.installed-dev ## Measure
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 slow: .venv/.installed-dev ## Try at random, many times, what the tests try a few times
 	@$(BIN)/python -m pytest $(PARALLEL) -m slow $(PYTEST_ARGS)

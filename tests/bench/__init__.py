@@ -1,13 +1,6 @@
-"""How long a turn takes, whether that grows with history, and how many people can be answered at once.
+"""What a turn and the pages cost, beside the same rows by hand, an older version, a bare bot, and other projects.
 
-`python -m tests.bench` makes databases of its own, measures, prints tables and removes the databases.
+`python -m tests.bench` makes databases of its own, measures, prints a table and removes the databases. Each sample is
+taken in a process of its own, and samples of all that is compared alternate, so that drift of the machine hits all
+alike.
 """
-
-from __future__ import annotations
-
-import os
-
-import django
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
-django.setup()

@@ -14,12 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
-from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.utils import ConnectionHandler
 from psycopg import sql
-
-from botos_project import databases
 
 NewDatabase = Callable[[str], str]
 Engine = Callable[[], AbstractContextManager[NewDatabase]]
@@ -56,17 +51,4 @@ def server() -> str:
     return given if given.startswith("postgres") else _DEFAULT_SERVER
 
 
-def connection_to(url: str) -> BaseDatabaseWrapper:
-    """Django's connection to `url`, with the options that the project itself uses."""
-    return ConnectionHandler({"default": databases.parse(url)})["default"]
-
-
-def use(connection: BaseDatabaseWrapper) -> None:
-    """Have everything in this thread work on this connection."""
-    connections["default"] = connection
-
-
-def use_everywhere(url: str) -> None:
-    """Have every thread of this process connect to `url`; those that have a connection keep it, besides this one."""
-    connections.settings["default"] = ConnectionHandler({"default": databases.parse(url)}).settings["default"]
-    use(connection_to(url))
+ENGINES: dict[str, Engine] = {"sqlite": sqlite, "postgres": postgresql}

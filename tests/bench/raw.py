@@ -1,22 +1,31 @@
-"""A turn by hand: the rows that BotOS reads and writes, in as many transactions, without Django and without a choice.
+"""A turn by hand: the rows that BotOS reads and writes for a plain message, without Django and without a choice.
 
-Each statement does as much as one statement can. The drivers' own modules say how to connect.
+`python -P raw.py '{"url": ..., "people": ..., "turns": ..., "warm_up": ...}'` prints milliseconds of CPU a turn as
+JSON. Each statement does as much as one statement can, and each is served by an index.
 """
 
 from __future__ import annotations
 
+import json
 import secrets
+import sqlite3
+import sys
+import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from sessions_app.messages import InboundMessage
-from tests.bench.ours import ANSWER, PLATFORMS
+import psycopg
+
+PLATFORM = "bench"
+QUESTION = "And how long will it take to get there by train if I leave on Thursday morning?"
+ANSWER = "About four hours: leave at 7:12, change once, and you arrive a little after eleven. Shall I remind you?"
+LINES = 100  # of history that an agent is shown
+QUIET = 0.02  # seconds between turns, as driver.py has, since a processor that was idle works slower
 
 _ACCOUNT = """SELECT id, display_name, username FROM identity_platformaccount
 WHERE platform = ? AND platform_user_id = ?"""
-_CONVERSATION = (
-    """SELECT id, platform, chat_id, thread_id FROM sessions_app_conversation WHERE kind = 'dm' AND key = ?"""
-)
+_CONVERSATION = """SELECT id, platform, chat_id, thread_id FROM sessions_app_conversation WHERE account_id = ?"""
 _STORE_EVENT = """INSERT INTO sessions_app_inboundevent
 (platform, native_key, kind, conversation_id, account_id, chat_id, chat_name, thread_id, message_id, text, status,
  edited, starts, failures, received_at) VALUES (?, ?, 'message', ?, ?, ?, ?, '', ?, ?, 'pending', '', 0, 0, ?)"""
@@ -85,56 +94,77 @@ class Driver(Protocol):
         """So many seconds from now."""
 
 
+class SQLiteDriver:
+    begin = "BEGIN IMMEDIATE"
+    locks = {"lock_account": "", "lock_person": "", "lock_delivery": ""}
+
+    def __init__(self, url: str) -> None:
+        """As durable as the project's own options."""
+        self._connection = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+            self._connection.execute(f"PRAGMA {pragma}")
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._connection.execute(statement, values).fetchall()
+
+    def moment(self, seconds: float = 0.0) -> object:
+        return (datetime.now(tz=UTC) + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat(" ")
+
+
+class PsycopgDriver:
+    begin = "BEGIN"
+    locks = {
+        "lock_account": "FOR NO KEY UPDATE OF a",
+        "lock_person": "FOR NO KEY UPDATE OF u",
+        "lock_delivery": "FOR UPDATE OF d SKIP LOCKED",
+    }
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url, autocommit=True)
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        # A statement of the benchmark's own, put together from nothing else.
+        cursor = self._connection.execute(statement.replace("?", "%s").encode(), values or None)
+        return cursor.fetchall() if cursor.description else []
+
+    def moment(self, seconds: float = 0.0) -> object:
+        return datetime.now(tz=UTC) + timedelta(seconds=seconds)
+
+
 class Raw:
     """Runs turns through a driver."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._lines = 100
-        self.statements = self.transactions = 0
 
-    def turn(self, message: InboundMessage, lap: Callable[[], None]) -> list[str]:
-        """As Ours.turn."""
-        conversation = self._in_transaction(self._receive, message)
-        lap()
+    def turn(self, who: int) -> list[str]:
+        """Take a message from its receipt to the note that the answer was sent. Return the history, oldest first."""
+        conversation = self._in_transaction(self._receive, who)
         person, fence, event = self._in_transaction(self._claim, conversation)
-        lap()
         window = self._window(conversation, person)
-        lap()
         self._in_transaction(self._finish, conversation, fence, event)
-        lap()
         due = self._in_transaction(self._take)
-        lap()
         self._in_transaction(self._settle, due)
-        lap()
         assert len(due) == 1
         return [str(line[1]) for line in reversed(window)]
 
-    def forget(self, statements: tuple[str, ...]) -> None:
-        self._in_transaction(lambda: [self._run(statement) for statement in statements])
-
-    def show(self, lines: int) -> None:
-        self._lines = lines
-
     def _in_transaction(self, step: Callable[..., Any], *values: Any) -> Any:
-        self.transactions += 1
         self._driver.execute(self._driver.begin)
         result = step(*values)
         self._driver.execute("COMMIT")
         return result
 
     def _run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        self.statements += 1
         return self._driver.execute(statement, values)
 
-    def _receive(self, message: InboundMessage) -> int:
-        address, sender = message.address, message.sender
-        [(account, name, username)] = self._run(_ACCOUNT, address.platform, sender.user_id)
-        assert (name, username) == (sender.name, sender.username)
-        [(conversation, *place)] = self._run(_CONVERSATION, f"{address.platform}:{sender.user_id}")
-        assert place == [address.platform, address.chat_id, address.thread_id]
-        event = (address.platform, message.native_key, conversation, account, address.chat_id, message.chat_name)
-        self._run(_STORE_EVENT, *event, message.message_id, message.text, self._driver.moment())
+    def _receive(self, who: int) -> int:
+        [(account, name, username)] = self._run(_ACCOUNT, PLATFORM, f"person-{who}")
+        assert (name, username) == (f"Person {who}", "")
+        [(conversation, *place)] = self._run(_CONVERSATION, account)
+        assert place == [PLATFORM, f"chat-{who}", ""]
+        key = secrets.token_hex(8)
+        event = (PLATFORM, key, conversation, account, f"chat-{who}", f"Person {who}")
+        self._run(_STORE_EVENT, *event, key, QUESTION, self._driver.moment())
         return int(conversation)
 
     def _claim(self, conversation: int) -> tuple[int | None, int, tuple[Any, ...]]:
@@ -154,14 +184,14 @@ class Raw:
     def _window(self, conversation: int, person: int | None) -> list[tuple[Any, ...]]:
         if person is None:
             [(bound,)] = self._run(_BOUND, conversation)
-            return self._run(_MERGED.format(_NEWEST), conversation, bound, self._lines, self._lines)
+            return self._run(_MERGED.format(_NEWEST), conversation, bound, LINES, LINES)
         accounts = self._run(_BOUNDS, person)
         [own] = [row for row in accounts if row[0] == conversation]
         values: list[Any] = []
         for home, _, since, shares_past, _ in accounts:
             is_open = home == conversation or shares_past
-            values += [home, own[1] if is_open else max(own[1], own[2], since), self._lines]
-        return self._run(_MERGED.format(" UNION ALL ".join([_NEWEST] * len(accounts))), *values, self._lines)
+            values += [home, own[1] if is_open else max(own[1], own[2], since), LINES]
+        return self._run(_MERGED.format(" UNION ALL ".join([_NEWEST] * len(accounts))), *values, LINES)
 
     def _finish(self, conversation: int, fence: int, event: tuple[Any, ...]) -> None:
         now = self._driver.moment()
@@ -176,8 +206,8 @@ class Raw:
         self._run(_QUEUE, *place, ANSWER, nonce, event_id, entries[-1][0], False, now, now, now)
 
     def _take(self) -> list[tuple[Any, ...]]:
-        now, places = self._driver.moment(), ", ".join("?" * len(PLATFORMS))
-        due = self._run(_DUE.format(places=places, **self._driver.locks), *PLATFORMS, now, now)
+        now, places = self._driver.moment(), "?"
+        due = self._run(_DUE.format(places=places, **self._driver.locks), PLATFORM, now, now)
         for row in due:
             self._run(_TAKE_DELIVERY, self._driver.moment(60), row[0])
         return due
@@ -185,3 +215,20 @@ class Raw:
     def _settle(self, due: list[tuple[Any, ...]]) -> None:
         for row in due:
             self._run(_SETTLE, self._driver.moment(), row[0])
+
+
+def measured(*, url: str, people: int, turns: int, warm_up: int) -> dict[str, float]:
+    """CPU and duration of a turn in milliseconds."""
+    raw = Raw(SQLiteDriver(url) if url.startswith("sqlite") else PsycopgDriver(url))
+    for number in range(warm_up):
+        assert len(raw.turn(number % people)) == LINES
+    cpu, began = time.process_time(), time.perf_counter()
+    for number in range(turns):
+        raw.turn(number % people)
+        time.sleep(QUIET)
+    cpu, took = time.process_time() - cpu, time.perf_counter() - began - turns * QUIET
+    return {"cpu": 1000 * cpu / turns, "elapsed": 1000 * took / turns}
+
+
+if __name__ == "__main__":
+    print(json.dumps(measured(**json.loads(sys.argv[1]))))

@@ -1,5 +1,4 @@
 """Real `rqworker` processes: a hundred people at once through one, and how many turns a second several write.
-
 `Slow` takes a second, as a model does; `Quick` none, so that only BotOS and the machine's cores are measured.
 """
 
@@ -11,13 +10,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from django.core.management import call_command
+from django.db import connections
+from django.db.utils import ConnectionHandler
+
+from botos_project import databases
+from identity.resolvers import DatabaseIdentityResolver
 from identity.support import clock
 from sessions_app import inbox
-from sessions_app.messages import InboundMessage, Reply, Turn
+from sessions_app.messages import Address, InboundMessage, Reply, Sender, Turn
 from sessions_app.models import InboundEvent, Lane, OutboundDelivery
 from sessions_app.wakeups import redis as redis_wakeups
-from tests.bench import engines, stage, tables
-from tests.bench.ours import ANSWER, RESOLVER
+from tests.bench import engines, tables
 from tests.faults.databases import SECRET
 from tests.journeys.redis_server import redis_server
 from tests.journeys.running import Worker
@@ -27,6 +31,8 @@ CROWD = 1000  # with one message each: a second one of the same person would joi
 FEW = 200
 SLOTS = 16  # turns at once of each worker, few enough to be what limits it
 COUNTS = (1, 2, 4)
+ANSWER = "About four hours: leave at 7:12, change once, and you arrive a little after eleven. Shall I remind you?"
+RESOLVER = DatabaseIdentityResolver()
 _keys = itertools.count(1)
 
 
@@ -54,8 +60,9 @@ class Quick:
 def show(name: str, new: engines.NewDatabase, *, counts: tuple[int, ...] = COUNTS) -> None:
     """Measure and print. SQLite has one writer at a time, so that more workers promise nothing there."""
     url = new("workers")
-    stage.migrated(url).close()
-    engines.use_everywhere(url)
+    connections.settings["default"] = ConnectionHandler({"default": databases.parse(url)}).settings["default"]
+    connections["default"] = ConnectionHandler({"default": databases.parse(url)})["default"]
+    call_command("migrate", verbosity=0)
     with redis_server() as redis:
         environment = {
             "DJANGO_SETTINGS_MODULE": "botos_project.settings",
@@ -99,8 +106,7 @@ def _crowd(environment: dict[str, str], count: int, agent: str, people: int) -> 
 
 def _answered(environment: dict[str, str], people: list[str]) -> float:
     """Seconds from the first notification until every turn is written and its delivery queued. All is stored before."""
-    messages = [stage.message(who, "telegram", next(_keys)) for who in people]
-    waiting = _stored(messages)
+    waiting = _stored([_message(who) for who in people])
     notifier = redis_wakeups.Notifier(environment["REDIS_URL"])
     began = time.perf_counter()
     for conversation in waiting:
@@ -111,6 +117,11 @@ def _answered(environment: dict[str, str], people: list[str]) -> float:
     notifier.close()
     assert OutboundDelivery.objects.exists()
     return ended - began
+
+
+def _message(who: str) -> InboundMessage:
+    key = f"m-{next(_keys)}"
+    return InboundMessage(key, Address("telegram", f"chat-{who}"), Sender(who, who.title()), "How far is it?", key)
 
 
 def _stored(messages: list[InboundMessage]) -> list[int]:
