@@ -6,19 +6,21 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import django
 import psycopg
 
-from tests.bench import machine, tables, trees
+from tests.bench import machine, peers, tables, trees
 from tests.bench.cases import BEFORE, CASES, NOW, Case, Scene
 from tests.bench.engines import ENGINES
-from tests.bench.measuring import Results, Spread
+from tests.bench.measuring import Results, Sample, Spread
+from tests.bench.peers import NotInstalled
 
 
 def main() -> None:
@@ -33,6 +35,7 @@ def main() -> None:
         if options.against:
             checkouts[BEFORE] = opened.enter_context(trees.worktree(options.against))
             found["before"] = trees.revision(checkouts[BEFORE])
+        installed = opened.enter_context(peers.peers()) if options.peers else None
         print(f"now is {found['now']}" + (f", before is {found['before']}" if options.against else ""))
         for engine in options.database or ENGINES:
             try:
@@ -41,7 +44,7 @@ def main() -> None:
                 where = "TEST_DATABASE_URL or 127.0.0.1:5432"
                 print(f"\n{engine}: skipped, no server answers at {where} ({type(error).__name__})")
                 continue
-            scene = Scene(engine, new, checkouts, options.small)
+            scene = Scene(engine, new, checkouts, options.small, installed)
             for case in CASES:
                 if engine in case.engines and (not options.case or case.name in options.case):
                     results = _measured(case, scene, options.rounds)
@@ -57,6 +60,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("case", nargs="*", help=f"what to measure, all unless given: {', '.join(names)}")
     parser.add_argument("--database", action="append", choices=ENGINES, help="both unless given")
     parser.add_argument("--against", metavar="REV", help="measure this commit too, in a temporary worktree")
+    versions = ", ".join(one for several in peers.REQUIREMENTS.values() for one in several)
+    parser.add_argument("--peers", action="store_true", help=f"install and measure {versions}")
     parser.add_argument("--rounds", type=int, help="samples of each program; 3 unless given, 1 with --small")
     parser.add_argument("--small", action="store_true", help="in less than two minutes, and less exactly")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there too")
@@ -71,18 +76,22 @@ def _options() -> argparse.Namespace:
 def _measured(case: Case, scene: Scene, rounds: int) -> Results:
     """Samples of all programs in turns, in the other order in every second round."""
     results = Results()
-    programs = [*scene.trees, *case.rivals]
+    takes: dict[str, Callable[[], Sample]] = {name: partial(case.sample, scene, name) for name in scene.trees}
+    takes |= {name: partial(take, scene) for name, take in case.rivals.items()}
+    takes |= {name: partial(take, scene) for name, take in case.peers.items() if scene.peers}
     for number in range(rounds):
-        for program in programs if number % 2 == 0 else reversed(programs):
+        for program in takes if number % 2 == 0 else reversed(takes):
             print(f"{scene.engine} {case.name}: round {number + 1} of {rounds}, {program}", file=sys.stderr)
-            take = case.rivals.get(program)
-            results.add(program, take(scene) if take else case.sample(scene, program))
+            try:
+                results.add(program, takes[program]())
+            except NotInstalled as reason:
+                results.missing[program] = str(reason)
     return results
 
 
 def _show(case: Case, engine: str, results: Results) -> None:
     rows = [
-        (f"{program}: {unit}", *_cells(spread), "")
+        (f"{program}: {unit}", *_cells(spread), f"{case.limits[measure]:g}" if measure in case.limits else "")
         for measure, unit in case.measures.items()
         for program in results.samples
         if (spread := results.spread(program, measure))
@@ -91,6 +100,7 @@ def _show(case: Case, engine: str, results: Results) -> None:
         if spread := results.ratio(ratio):
             target = ratio.target_on(engine)
             rows.append((ratio.title, *_cells(spread), f"{target:g}" if target else ""))
+    rows += [(f"{program}: not measured: {reason}", "", "", "") for program, reason in results.missing.items()]
     tables.show(f"{case.title} ({engine})", ("", "median", "range", "target"), rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -16,10 +17,12 @@ from typing import Any
 
 from tests.bench.engines import NewDatabase
 from tests.bench.measuring import Ratio, Sample
+from tests.bench.peers import REQUIREMENTS, Peers
 from tests.bench.trees import PROJECT
 
 HERE = Path(__file__).resolve().parent
-NOW, BEFORE, BY_HAND = "now", "before", "by hand"  # programs: this tree, that of --against, and raw.py
+NOW, BEFORE = "now", "before"  # programs: this tree, and that of --against
+BY_HAND, BARE = "by hand", "bare echo"  # raw.py, and telegram.py's bot without BotOS
 PEOPLE = {"people": 100, "entries": 100}
 
 
@@ -31,6 +34,7 @@ class Scene:
     new: NewDatabase
     trees: Mapping[str, Path]
     is_small: bool
+    peers: Peers | None = None
     _filled: dict[str, str] = field(default_factory=dict)
 
     def size(self, full: int, small: int) -> int:
@@ -61,6 +65,7 @@ def clean_environment(**more: str) -> dict[str, str]:
         "BOTOS_ENV_FILE": "",
         "BOTOS_NOTICE": "off",
         "SECRET_KEY": "only-for-a-benchmark-and-therefore-not-a-secret-but-long-enough",
+        "BOTOS_METRICS_TOKEN": "only-for-a-benchmark-and-therefore-no-secret",
         "PYTHONWARNINGS": "ignore",
         **more,
     }
@@ -88,8 +93,9 @@ def run(command: list[str], folder: Path, environment: Mapping[str, str]) -> Sam
 class Case:
     """One thing that is measured.
 
-    sample: measures a tree by the name of its program. rivals: measure what is no tree, by name. measures: their units,
-    the ones of the table first. engines: where it makes a difference. ratios: rows of the table.
+    sample: measures a tree by the name of its program. rivals: measure what is no tree, by name. peers: the same for
+    other projects. measures: their units, the ones of the table first. limits: the greatest that is good enough.
+    ratios: rows of the table. engines: where it makes a difference.
     """
 
     name: str
@@ -97,7 +103,9 @@ class Case:
     measures: Mapping[str, str]
     sample: Callable[[Scene, str], Sample]
     rivals: Mapping[str, Callable[[Scene], Sample]] = field(default_factory=dict)
+    peers: Mapping[str, Callable[[Scene], Sample]] = field(default_factory=dict)
     ratios: tuple[Ratio, ...] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)
     engines: tuple[str, ...] = ("sqlite", "postgres")
 
 
@@ -109,10 +117,72 @@ def turns(scene: Scene, program: str, *, in_flight: int) -> Sample:
     return scene.drive(program, "turns", url, people=100, turns=number, in_flight=in_flight, warm_up=warm_up)
 
 
+def peer(scene: Scene, name: str) -> Sample:
+    assert scene.peers
+    return scene.peers.sample(name, PEOPLE | {"turns": scene.size(800, 200), "in_flight": 64})
+
+
 def by_hand(scene: Scene) -> Sample:
     options: dict[str, Any] = {"people": 100, "turns": scene.size(200, 50), "warm_up": 20}
     url = scene.filled(NOW, **PEOPLE)
     return run([str(HERE / "raw.py"), json.dumps(options | {"url": url})], PROJECT, os.environ)
+
+
+def kept(scene: Scene, rows: int, entries: int) -> dict[str, int]:
+    """Filling for one person with so many entries, beside others: a message is a row, two entries and a delivery."""
+    messages = scene.size(rows, max(rows // 20, 1000)) // 4
+    return {"people": 1, "entries": entries, "kept": messages, "others": messages // 10}
+
+
+def grown(scene: Scene) -> dict[str, int]:
+    return kept(scene, 500_000, scene.size(100_000, 5_000))
+
+
+def growth(scene: Scene, program: str) -> Sample:
+    sizes = {"much": grown(scene), "little": kept(scene, 1_000, 100)}
+    options = {"people": 1, "turns": scene.size(200, 50), "in_flight": 1, "warm_up": 20}
+    urls = {name: scene.filled(program, **filling) for name, filling in sizes.items()}
+    samples = {name: scene.drive(program, "turns", url, **options) for name, url in urls.items()}
+    return {name: sum(sample.get(of, 0.0) for of in ("cpu", "server")) for name, sample in samples.items()}
+
+
+def counts(scene: Scene, program: str) -> Sample:
+    url = scene.filled(program, **PEOPLE)
+    return scene.drive(program, "counts", url, people=20, turns=scene.size(200, 50))
+
+
+def pages(scene: Scene, program: str) -> Sample:
+    url = scene.filled(program, **kept(scene, 1_000_000, 100))
+    return scene.drive(program, "pages", url, calls=scene.size(10, 3))
+
+
+def my_page(scene: Scene, program: str) -> Sample:
+    few = {"people": 1, "entries": 1_000, "kept": 1_000, "others": 25}
+    urls = {"many": scene.filled(program, **grown(scene)), "few": scene.filled(program, **few)}
+    return {name: scene.drive(program, "me", url, calls=scene.size(20, 5))["me"] for name, url in urls.items()}
+
+
+def check(scene: Scene, program: str) -> Sample:
+    """CPU of `manage.py check`, the second time, when Python has compiled everything."""
+    tree = scene.trees[program]
+    environment = clean_environment(PYTHONPATH=str(tree), DATABASE_URL=scene.filled(program, **PEOPLE))
+    command = [sys.executable, "manage.py", "check"]
+    usage = [resource.getrusage(resource.RUSAGE_CHILDREN)]
+    for _ in range(2):
+        subprocess.run(command, cwd=tree, env=environment, check=True, capture_output=True)
+        usage.append(resource.getrusage(resource.RUSAGE_CHILDREN))
+    before, after = (each.ru_utime + each.ru_stime for each in usage[-2:])
+    return {"cpu": after - before}
+
+
+def telegram(scene: Scene, program: str, *, step: str) -> Sample:
+    """A step of telegram.py with the bots of a tree, or those of a program that is no tree."""
+    tree = scene.trees.get(program)
+    url = scene.filled(program, **PEOPLE) if tree else ""
+    options = {"tree": str(tree or ""), "url": url, "burst": scene.size(150, 50)}
+    return run(
+        [str(HERE / "telegram.py"), step, json.dumps(options)], PROJECT, clean_environment(PYTHONPATH=str(PROJECT))
+    )
 
 
 CPU = {"cpu": "ms of CPU a turn", "elapsed": "ms a turn", "server": "ms of the server's CPU a turn"}
@@ -122,7 +192,13 @@ CASES = (
         "A turn with 64 people in flight",
         CPU,
         partial(turns, in_flight=64),
-        ratios=(Ratio("now : before", (NOW, "cpu"), (BEFORE, "cpu"), 0.3),),
+        peers={name: partial(peer, name=name) for name in REQUIREMENTS},
+        ratios=(
+            Ratio("now : before", (NOW, "cpu"), (BEFORE, "cpu"), 0.3),
+            Ratio("now : praisonai", (NOW, "cpu"), ("praisonai", "cpu"), {"sqlite": 0.9, "postgres": 1.1}),
+            Ratio("now : nanobot", (NOW, "cpu"), ("nanobot", "cpu")),
+            Ratio("now : hermes", (NOW, "cpu"), ("hermes", "cpu")),
+        ),
     ),
     Case(
         "turn-1",
@@ -133,6 +209,72 @@ CASES = (
         ratios=(
             Ratio("now : the same rows by hand", (NOW, "cpu"), (BY_HAND, "cpu"), 1.5),
             Ratio("now : before", (NOW, "cpu"), (BEFORE, "cpu")),
+        ),
+    ),
+    Case(
+        "growth",
+        "A turn at 500,000 kept rows and 100,000 entries, and at 1,000 and 100, with the server's CPU",
+        {"much": "ms of CPU a turn at much", "little": "ms of CPU a turn at little"},
+        growth,
+        ratios=(
+            Ratio("now, much : little", (NOW, "much"), (NOW, "little"), 1.1),
+            Ratio("before, much : little", (BEFORE, "much"), (BEFORE, "little")),
+        ),
+    ),
+    Case(
+        "counts",
+        "What a turn takes, one at a time",
+        {"statements": "statements", "transactions": "transactions", "hops": "thread hops"},
+        counts,
+        limits={"statements": 18, "transactions": 4, "hops": 4},
+    ),
+    Case(
+        "check",
+        "manage.py check",
+        {"cpu": "seconds of CPU"},
+        check,
+        ratios=(Ratio("now : before", (NOW, "cpu"), (BEFORE, "cpu"), 0.85),),
+        engines=("sqlite",),
+    ),
+    Case(
+        "memory",
+        "Idle memory of runbots on Telegram",
+        {"pss": "MB of its own (PSS)", "rss": "MB (RSS)"},
+        partial(telegram, step="memory"),
+        ratios=(Ratio("now : before", (NOW, "pss"), (BEFORE, "pss"), 0.9),),
+        engines=("sqlite",),
+    ),
+    Case(
+        "pages",
+        "Pages at 1,000,000 rows",
+        {
+            "metrics": "ms of /metrics",
+            "messages": "ms of the list of messages",
+            "deliveries": "ms of that of deliveries",
+        },
+        pages,
+        limits={"metrics": 10, "messages": 40, "deliveries": 40},
+    ),
+    Case(
+        "me",
+        "/me/ of a person with 100,000 entries, and with 1,000",
+        {"many": "ms at 100,000", "few": "ms at 1,000"},
+        my_page,
+        ratios=(
+            Ratio("now, many : few", (NOW, "many"), (NOW, "few"), 1.2),
+            Ratio("before, many : few", (BEFORE, "many"), (BEFORE, "few")),
+        ),
+    ),
+    Case(
+        "end-to-end",
+        "From Telegram's event to the answer that Telegram took, in a burst and one at a time",
+        {"burst": "ms of CPU a message in a burst", "one": "ms of CPU a message alone"},
+        partial(telegram, step="end_to_end"),
+        {BARE: lambda scene: telegram(scene, BARE, step="end_to_end")},
+        ratios=(
+            Ratio("burst, now : a bare echo", (NOW, "burst"), (BARE, "burst"), 3),
+            Ratio("burst, before : a bare echo", (BEFORE, "burst"), (BARE, "burst")),
+            Ratio("burst, now : before", (NOW, "burst"), (BEFORE, "burst"), 0.35),
         ),
     ),
 )

@@ -18,21 +18,26 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import django
 
 django.setup()
 
+from django.conf import settings  # noqa: E402
+from django.contrib.auth.models import User  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.db import connection  # noqa: E402
 from django.db.backends.base.base import BaseDatabaseWrapper  # noqa: E402
 from django.db.backends.signals import connection_created  # noqa: E402
 from django.db.models import Model  # noqa: E402
+from django.test import Client  # noqa: E402
+from django.utils import timezone  # noqa: E402
 
 from adapters.botos import Bot, BotOS  # noqa: E402
 from adapters.registry import register_platform  # noqa: E402
-from identity.models import PlatformAccount  # noqa: E402
+from identity.models import Browser, BrowserAccount, Pairing, PlatformAccount  # noqa: E402
 from identity.resolvers import DatabaseIdentityResolver  # noqa: E402
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage, Sender, Turn  # noqa: E402
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane, OutboundDelivery  # noqa: E402
@@ -276,7 +281,48 @@ def copy(
         )
 
 
-STEPS: dict[str, Callable[..., Any]] = {"turns": turns, "counts": counts, "fill": fill}
+# --- Pages
+
+
+def pages(*, calls: int) -> dict[str, float]:
+    """Milliseconds of `/metrics` and of the operators' longest lists."""
+    client = Client(SERVER_NAME="localhost")
+    client.force_login(User.objects.get_or_create(username="carol", is_staff=True, is_superuser=True)[0])
+    lists = {"messages": InboundEvent, "deliveries": OutboundDelivery}
+    addresses = {name: f"/admin/{model._meta.app_label}/{model._meta.model_name}/" for name, model in lists.items()}
+    token = {"Authorization": f"Bearer {settings.BOTOS_METRICS_TOKEN}"}
+    return {"metrics": loading(client, "/metrics", calls, token)} | {
+        name: loading(client, address, calls) for name, address in addresses.items()
+    }
+
+
+def me(*, calls: int) -> dict[str, float]:
+    """Milliseconds of `/me/` for the person of a database with one person."""
+    browser, account = Browser.objects.create(), PlatformAccount.objects.get(platform_user_id="person-0")
+    now = timezone.now()
+    pairing = Pairing.objects.create(
+        initiator_browser=browser, responder=account, state="attached", expires_at=now, last_at=now, ended_at=now
+    )
+    BrowserAccount.objects.create(browser=browser, account=account, pairing=pairing)
+    client = Client(SERVER_NAME="localhost")
+    session = client.session
+    session["browser"] = str(browser.pk)
+    session.save()
+    return {"me": loading(client, "/me/", calls)}
+
+
+def loading(client: Client, address: str, calls: int, headers: Mapping[str, str] | None = None) -> float:
+    """The median of some calls after the first, in milliseconds."""
+    times = []
+    for _ in range(calls + 1):
+        began = time.perf_counter()
+        response = client.get(address, headers=headers)
+        times.append(time.perf_counter() - began)
+        assert response.status_code == 200, f"{address} answers {response.status_code}"
+    return 1000 * median(times[1:])
+
+
+STEPS: dict[str, Callable[..., Any]] = {"turns": turns, "counts": counts, "fill": fill, "pages": pages, "me": me}
 
 
 if __name__ == "__main__":

@@ -42,9 +42,10 @@ class Ratio:
 
 @dataclass(slots=True)
 class Results:
-    """The samples of one case on one database: by program, one for each round."""
+    """The samples of one case on one database: by program, one for each round. missing: why there are none of some."""
 
     samples: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
+    missing: dict[str, str] = field(default_factory=dict)
 
     def add(self, program: str, sample: Sample) -> None:
         self.samples[program].append(sample)
