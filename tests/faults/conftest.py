@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,21 @@ def postgresql_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         yield template.url.rpartition("/")[2]
 
 
+@pytest.fixture
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """For the files of a run. Those of a short test are in memory, where no commit waits for a disk."""
+    is_short = not request.node.get_closest_marker("faults")
+    return Path(tempfile.mkdtemp(dir=settings.BOTOS_DATA_DIR)) if is_short else tmp_path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest, folder: Path) -> Iterator[Database]:
     """A database of the test's own, on each engine; for a short test, on that of the run."""
     is_short = not request.node.get_closest_marker("faults")
     if is_short and request.param not in settings.DATABASES["default"]["ENGINE"]:
         pytest.skip(f"the short form runs on the database of the run, which is not {request.param}")
     if request.param == "sqlite":
-        yield databases.sqlite_copy(request.getfixturevalue("migrated_file"), tmp_path)
+        yield databases.sqlite_copy(request.getfixturevalue("migrated_file"), folder)
         return
     with databases.new_postgresql(template=request.getfixturevalue("postgresql_template")) as made:
         yield made
@@ -54,9 +62,9 @@ def seed() -> int:
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, database: Database, tmp_path: Path, seed: int) -> Iterator[FaultCluster]:
+def place(request: pytest.FixtureRequest, database: Database, folder: Path, seed: int) -> Iterator[FaultCluster]:
     """Servers and a database, ready for processes and people."""
-    with fault_cluster(database, tmp_path, seed) as made:
+    with fault_cluster(database, folder, seed) as made:
         yield made
         made.note(request.node)
 
