@@ -15,6 +15,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client, override_settings
+from pytest_django import DjangoDbBlocker
 
 from adapters.monitoring import diagnostics, metrics
 from adapters.runtime import housekeeping
@@ -278,6 +279,15 @@ def _stops_early(sql: str, index: str | None = None) -> bool:
         return True
     by_id = r'ORDER BY (?:"\w+"\.)?"id" (?:ASC|DESC) LIMIT \d+\s*$|^SELECT "\w+"\."id" AS "pk" .* ORDER BY 1 ASC LIMIT'
     return bool(re.search(rf"{by_id}|^SELECT COUNT\(\*\) FROM \(SELECT .* LIMIT \d+\)", sql))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_log(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """SQLite's log keeps the length that so many rows gave it, and other tests read all of it."""
+    yield
+    if connection.vendor == "sqlite":
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 @pytest.mark.django_db
