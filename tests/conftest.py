@@ -32,18 +32,20 @@ def pytest_configure(config: pytest.Config) -> None:
     django_settings.BOTOS_DATA_DIR.mkdir(mode=0o700, exist_ok=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m is looked at
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files come first, so that none is left over for one worker alone; and mark what cannot depend on the engine.
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around -m, and around the order of pytest-django
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Mark what cannot depend on the engine. Long files come first, so that none is left over for one worker alone.
 
     A test that pytest-django lets at no database, and that starts nothing with one, is the same on each engine.
     """
-    long = {item.path for item in items if any(map(item.get_closest_marker, ("browser", "journey")))}
-    sizes = Counter(item.path for item in items)
-    items.sort(key=lambda item: (item.path not in long, -sizes[item.path], item.path))
     for item in items:
         if not (item.get_closest_marker("django_db") or WITH_DATABASE & set(getattr(item, "fixturenames", ()))):
             item.add_marker("anywhere")
+    yield
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        long = {item.path for item in items if any(map(item.get_closest_marker, ("browser", "journey")))}
+        sizes = Counter(item.path for item in items)
+        items.sort(key=lambda item: (item.path not in long, -sizes[item.path], item.path))
 
 
 def pytest_collection_finish() -> None:
