@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tomllib
 from configparser import ConfigParser, SectionProxy
 from itertools import pairwise
@@ -23,6 +22,7 @@ from packaging.requirements import Requirement
 from adapters.runtime.http_connections import BACKLOG, Connection
 from botos_project.env import RENAMED
 from sessions_app.commands import registry as command_registry
+from tests import zygote
 from tests.botos_project.test_settings import PROJECT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT / "compose.yaml").read_text(encoding="utf-8"))
@@ -138,9 +138,7 @@ def test_it_masks_secrets_in_what_the_web_server_says() -> None:
         f"logging.getLogger('uvicorn.error').error('no server at {SECRET}')"
     )
     own = {"SECRET_KEY": SECRET, "BOTOS_ENV_FILE": "", "DJANGO_SETTINGS_MODULE": "botos_project.settings"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=PROJECT, env=os.environ | own, capture_output=True, text=True, check=True
-    )
+    done = zygote.run(["-c", script], environment=os.environ | own, check=True)
 
     assert "ERROR uvicorn.error no server at ***" in done.stderr
 

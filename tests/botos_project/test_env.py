@@ -5,8 +5,6 @@ import os
 import re
 import shlex
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -435,13 +433,9 @@ def test_make_run_warns_once_of_a_misspelt_setting(tmp_path: Path) -> None:
     commands = re.findall(r"\$\(BIN\)/python (.+)", recipe[1])
     values = {"BOTOS_ENV_FILE": "", "SECRET_KEY": "k" * 50, "BOTOS_DATA_DIR": str(tmp_path), "BOTOS_WOKERS": "1"}
     done = [
-        subprocess.run(
-            [sys.executable, *shlex.split(command), *(["--platforms", "icq"] if "runbots" in command else [])],
-            cwd=PROJECT,
-            env={"PATH": os.environ["PATH"], **values},
-            capture_output=True,
-            text=True,
-            check=False,
+        zygote.run(
+            [*shlex.split(command), *(["--platforms", "icq"] if "runbots" in command else [])],
+            environment={"PATH": os.environ["PATH"], **values},
         )
         for command in commands
     ]
@@ -464,8 +458,6 @@ def test_runbots_warns_once_of_old_names(tmp_path: Path) -> None:
 
 def test_the_doctor_names_a_misspelt_setting_once(tmp_path: Path) -> None:
     values = {"BOTOS_ENV_FILE": "", "SECRET_KEY": "k" * 50, "BOTOS_DATA_DIR": str(tmp_path), "BOTOS_WOKERS": "1"}
-    environment = {"PATH": os.environ["PATH"], **values}
-    program = [sys.executable, "manage.py", "doctor"]
-    done = subprocess.run(program, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    done = zygote.run(["manage.py", "doctor"], environment={"PATH": os.environ["PATH"], **values})
 
     assert (done.stdout + done.stderr).count("BOTOS_WOKERS") == 1

@@ -5,8 +5,6 @@ import json
 import logging
 import os
 import re
-import subprocess
-import sys
 from base64 import b64encode
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
@@ -16,6 +14,7 @@ from django.db import InterfaceError, OperationalError
 
 from botos_project.env import Environment
 from botos_project.logs import JSONFormatter, RedactingFormatter
+from tests import zygote
 
 TOKEN = "123456:AAH-hunter2/x"
 
@@ -208,13 +207,7 @@ def test_it_masks_what_others_write_beside_the_log(writer: str) -> None:
         "OPENAI_BASE_URL": "http://me:hunter2canary@127.0.0.1/v1",
     }
 
-    done = subprocess.run(
-        [sys.executable, "-c", BEFORE + WRITERS[writer]],
-        env=os.environ | own,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = zygote.run(["-c", BEFORE + WRITERS[writer]], environment=os.environ | own)
 
     assert "***" in done.stderr
     assert "canary" not in done.stderr + done.stdout
