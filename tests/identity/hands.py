@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
+from tests import zygote
 from tests.journeys.running import database_url
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
 ANY_LIMIT = "guesses=9999 start_pause_seconds=0 starts_an_hour=9999999 starts_a_day=9999999"
 
 WORKER = """
@@ -27,7 +26,7 @@ if connection.vendor == "sqlite":
 """
 
 
-def process(script: str, *arguments: object) -> subprocess.Popen[str]:
+def process(script: str, *arguments: object) -> zygote.Forked:
     """One that runs `script`, which begins with WORKER, under limits that stop nobody."""
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "botos_project.settings",
@@ -35,11 +34,27 @@ def process(script: str, *arguments: object) -> subprocess.Popen[str]:
         "BOTOS_PAIRING": ANY_LIMIT,
         "PYTHONWARNINGS": "ignore",
     }
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        cwd=PROJECT,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    return zygote.start(
+        ["-c", script, *arguments], environment=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
+
+
+def race(given: Mapping[zygote.Forked, Iterable[object]]) -> list[list[str]]:
+    """Wait until all processes say that they are ready, and let them go with what each is given. What they say then."""
+    for worker in given:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker, words in given.items():
+        assert worker.stdin is not None
+        worker.stdin.write(" ".join(map(str, words)))
+        worker.stdin.flush()
+    for worker in given:  # a process goes when it has read all
+        assert worker.stdin is not None
+        worker.stdin.close()
+    said = []
+    for worker in given:
+        assert worker.stdout is not None
+        with worker.stdout:
+            said.append(worker.stdout.read().split())
+        assert worker.wait() == 0
+    return said

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -21,21 +19,21 @@ pytestmark = pytest.mark.django_db(transaction=True)
 _PAIR_ALL = (
     hands.WORKER
     + """
-import random, time
+import random
 from collections import Counter
 from identity.flows import pair_in_browser
 from identity.models import Browser
-kind, name, start = sys.argv[1:]
+kind, name = sys.argv[1:]
 with_both = Pairing.objects.select_related("initiator", "initiator_browser")
-requests = list(with_both.filter(pk__in=sys.stdin.read().split()))
-random.Random(name).shuffle(requests)
 if kind == "chat":
     mine = PlatformAccount.objects.get(platform="discord", platform_user_id=name)
     claim = lambda code: pair_in_chat.claim(account=mine, secret=code)
 else:
     page = Browser.objects.get(name=name)
     claim = lambda code: pair_in_browser.claim(browser=page, secret=code, address=name).outcome
-time.sleep(max(0, float(start) - time.time()))
+print("ready", flush=True)
+requests = list(with_both.filter(pk__in=sys.stdin.read().split()))
+random.Random(name).shuffle(requests)
 done = Counter()
 for one in requests:
     done[claim(secrets_of(one).code)] += 1
@@ -69,16 +67,9 @@ def pair_by_processes(many: int, amount: int) -> Counter[str]:
     for nth in range(many):
         account(f"hand-{nth}", "discord")
         Browser.objects.create(name=f"hand-{nth}", address=f"hand-{nth}")
-    start = time.time() + 2 + many * 1.6
-    workers = [hands.process(_PAIR_ALL, "chat", f"hand-{nth}-discord", start) for nth in range(many)]
-    workers += [hands.process(_PAIR_ALL, "page", f"hand-{nth}", start) for nth in range(many)]
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("\n".join(str(one.pk) for one in random.sample(requests, len(requests))))
-        worker.stdin.close()
-        worker.stdin = None
-    outputs = [worker.communicate(timeout=1800)[0].split() for worker in workers]
-    assert all(worker.returncode == 0 for worker in workers)
+    workers = [hands.process(_PAIR_ALL, "chat", f"hand-{nth}-discord") for nth in range(many)]
+    workers += [hands.process(_PAIR_ALL, "page", f"hand-{nth}") for nth in range(many)]
+    outputs = hands.race({worker: [one.pk for one in requests] for worker in workers})
     done: Counter[str] = Counter()
     for claims, links, attachments in outputs:
         done.update(claimed=int(claims), linked=int(links), attached=int(attachments))
