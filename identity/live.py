@@ -29,7 +29,7 @@ from django.db import transaction
 from django.db.models import Max, Q
 
 from identity.models import LiveEvent
-from identity.support import clock
+from identity.support import clock, sql
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def announce(topic: str | Iterable[str], kind: str) -> None:
     """Announce that something of this kind changed, when (and if) the caller's transaction commits."""
     names = [topic] if isinstance(topic, str) else list(topic)
     if names:
-        LiveEvent.objects.bulk_create(LiveEvent(topic=name, kind=kind) for name in names)
+        sql.insert(LiveEvent, [{"topic": name, "kind": kind, "at": clock.now()} for name in names])
         transaction.on_commit(wake, robust=True)
 
 

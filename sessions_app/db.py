@@ -44,12 +44,19 @@ def _forget_pools() -> None:
 os.register_at_fork(after_in_child=_forget_pools)
 
 
+def _apply(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+_in_thread = database_sync_to_async(_apply)  # one for all functions, as each costs as much as a statement
+
+
 async def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a synchronous function that uses the database, and return its result.
 
     A thread cannot be stopped, so a cancellation takes effect when the function has ended.
     """
-    work: asyncio.Future[T] = asyncio.ensure_future(database_sync_to_async(function)(*args, **kwargs))
+    work: asyncio.Future[T] = asyncio.ensure_future(_in_thread(function, *args, **kwargs))
     _calls[work] = monotonic()
     work.add_done_callback(lambda _: _calls.pop(work))
     try:

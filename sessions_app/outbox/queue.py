@@ -16,10 +16,9 @@ from identity import wording
 from identity.flows import link_maintenance
 from identity.models import PlatformAccount
 from identity.notices import Template
-from identity.support import clock
+from identity.support import clock, sql
 from identity.support.backoff import seconds
 from identity.wording import Notice
-from sessions_app import sql
 from sessions_app.messages import Address, OutgoingMessage
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery, new_nonce
 from sessions_app.outbox.splitting import split

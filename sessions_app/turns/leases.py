@@ -17,8 +17,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Greatest
 
 from identity.models import PlatformAccount
-from identity.support import clock
-from sessions_app import sql
+from identity.support import clock, sql
 from sessions_app.history import conversations
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, Conversation, InboundEvent, Lane
 

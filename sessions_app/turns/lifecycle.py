@@ -14,8 +14,8 @@ from django.db.models import F, QuerySet
 
 from identity import labels
 from identity.resolvers import Resolves, resolve_with
-from identity.support import clock
-from sessions_app import sql, texts
+from identity.support import clock, sql
+from sessions_app import texts
 from sessions_app.commands import registry as command_registry
 from sessions_app.commands.registry import Invocation
 from sessions_app.context import SessionContext
