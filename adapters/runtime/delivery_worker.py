@@ -38,7 +38,7 @@ class DeliveryWorker:
         self._wake = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
-        self._is_running = False
+        self._stop: asyncio.Event | None = None  # of the run
         self._in_hand: set[int] = set()  # ids of deliveries, from the claim until their outcome is stored
 
     def wake(self) -> None:
@@ -48,13 +48,16 @@ class DeliveryWorker:
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop` is set; then wait for the running calls and store their outcomes."""
         settling = asyncio.create_task(self._settle())
-        self._is_running = True
+        self._stop = stop
         await self._claim_until(stop)
-        self._is_running = False
         if self._calls:  # a call that takes longer counts as interrupted, as after a crash
             await asyncio.wait(self._calls, timeout=LAST_CALLS)
         await self._outcomes.join()
         settling.cancel()
+
+    @property
+    def _is_running(self) -> bool:
+        return self._stop is not None and not self._stop.is_set()
 
     def sender(self) -> Sender | None:
         """Return who sends answers as soon as they are stored; None if nobody can, or too many calls are under way."""
