@@ -154,6 +154,29 @@ def in_receive(harm: Harm) -> None:
     after(group, "store", harm)
 
 
+def before_taking(harm: Harm) -> None:
+    """Between the commit that takes beginnings of answers for this process and the first call for one."""
+    from adapters.runtime.delivery_worker import DeliveryWorker
+
+    take = DeliveryWorker.take
+
+    def faulty(self: Any, deliveries: Any, sender: Any) -> None:
+        if deliveries:
+            harm()
+        take(self, deliveries, sender)
+
+    DeliveryWorker.take = faulty  # type: ignore[method-assign]
+
+
+def after_claiming(harm: Harm) -> None:
+    """Between the claim of deliveries and the first call. All are claimed here, as those of other processes are."""
+    from adapters.runtime.delivery_worker import DeliveryWorker
+    from sessions_app.outbox import queue
+
+    DeliveryWorker.sender = lambda self: None  # type: ignore[method-assign]
+    after(queue, "claim", harm)
+
+
 def _place(module: str, name: str, how: Callable[[Any, str, Harm], None]) -> Callable[[Harm], None]:
     def spoil(harm: Harm) -> None:
         from importlib import import_module
@@ -168,9 +191,10 @@ POINTS: dict[str, Callable[[Harm], None]] = {
     "in-receive-transaction": in_receive,
     "committed-not-acked": _place("sessions_app.inbox", "receive_together", after),
     "after-agent": _place("sessions_app.agents", "ask", after_awaiting),
-    "mid-turn-transaction": _place("sessions_app.outbox.queue", "add", before),
+    "mid-turn-transaction": _place("sessions_app.outbox.queue", "add_replies", before),
     "after-turn-commit": _place("sessions_app.turns.lifecycle", "finish_together", after),
-    "marked-sending": _place("sessions_app.outbox.queue", "claim", after),
+    "taken-not-called": before_taking,
+    "marked-sending": after_claiming,
     "sent-not-marked": _place("sessions_app.outbox.queue", "settle", before),
 }
 
