@@ -22,13 +22,14 @@ from sessions_app.receiving import tombstones
 
 _DAY = timedelta(days=1).total_seconds()
 
+# CROSS JOIN keeps SQLite from reading conversations first.
 # {locked}: on PostgreSQL the rows stay as they are until the transaction ends. A row that another transaction deletes
 # or renames is left out, so that its message goes the way of one alone, and holds up no other.
 _PRIVATE_CHATS = """
 SELECT a.platform_user_id, a.id, a.display_name, a.username, a.seen_at < {day_ago},
     c.id, c.platform, c.chat_id, c.thread_id, {now}
-FROM identity_platformaccount a JOIN sessions_app_conversation c ON c.account_id = a.id
-WHERE c.kind = 'dm' AND a.platform = %s AND a.platform_user_id {listed} {locked}
+FROM identity_platformaccount a CROSS JOIN sessions_app_conversation c
+WHERE c.account_id = a.id AND c.kind = 'dm' AND a.platform = %s AND a.platform_user_id {listed} {locked}
 """
 _ACCOUNTS = """
 SELECT a.platform_user_id, a.id, a.display_name, a.username, a.seen_at < {day_ago}
@@ -37,8 +38,7 @@ WHERE a.platform = %s AND a.platform_user_id {listed} {locked}
 """
 _GROUP_CHATS = """
 SELECT c.key, c.id, c.platform, c.chat_id, c.thread_id
-FROM sessions_app_conversation c
-WHERE c.kind = 'group' AND c.account_id IS NULL AND c.key {listed} {locked}
+FROM {listed_keys} {locked}
 """
 # In the order of `nth`, so that ids and times of receipt grow with it.
 _INSERT = """
@@ -66,6 +66,8 @@ _FIELDS = {
 _DIALECTS: dict[str, dict[str, str]] = {
     "postgresql": {
         "listed": "= ANY(%s)",
+        "listed_keys": """sessions_app_conversation c
+WHERE c.kind = 'group' AND c.account_id IS NULL AND c.key = ANY(%s)""",
         "locked": "FOR KEY SHARE SKIP LOCKED",
         "rows": "json_to_recordset(%s::json) AS m (nth int, hashes text[], {})".format(
             ", ".join(f"{name} {kind}" for name, kind in _FIELDS.items())
@@ -76,6 +78,9 @@ _DIALECTS: dict[str, dict[str, str]] = {
     },
     "sqlite": {
         "listed": "IN (SELECT value FROM json_each(%s))",
+        # Key by key: for a list of keys, SQLite reads all conversations without an account.
+        "listed_keys": """json_each(%s) AS m CROSS JOIN sessions_app_conversation c
+WHERE c.kind = 'group' AND c.account_id IS NULL AND c.key = m.value""",
         "locked": "",
         "rows": "json_each(%s) AS m",
         "nth": "m.key",

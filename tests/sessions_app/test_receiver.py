@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -18,7 +19,7 @@ from identity.support import clock
 from sessions_app import inbox
 from sessions_app.commands import linking as linking_commands
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable
-from sessions_app.models import Conversation, InboundEvent, OutboundDelivery, Watermark
+from sessions_app.models import Conversation, ForgottenEvent, InboundEvent, OutboundDelivery, Watermark
 from sessions_app.receiver import Receiver
 from sessions_app.receiving import group, tombstones, watermarks
 from tests.sessions_app.racing import at_once
@@ -102,6 +103,40 @@ def test_it_stores_one_message_with_few_statements() -> None:
                 assert inbox.receive_together([replace(said, native_key=f"{said.text} {nth}")], resolver=DATABASE)
             statements = [query["sql"] for query in queries if query["sql"] not in {"BEGIN", "COMMIT"}]
             assert len([one for one in statements if not one.startswith("BEGIN")]) == most
+
+
+def test_it_finds_accounts_chats_and_deleted_messages_by_an_index() -> None:
+    for place in ("", "pub"):
+        receive("alice", "first", group=place)
+    others = [
+        Conversation(kind="group", key=f"telegram/{nth}/", platform="telegram", chat_id=f"{nth}") for nth in range(5000)
+    ]
+    Conversation.objects.bulk_create(others)
+    people = [PlatformAccount(platform="telegram", platform_user_id=f"{nth}") for nth in range(5000)]
+    PlatformAccount.objects.bulk_create(people)
+    ForgottenEvent.objects.bulk_create([ForgottenEvent(key_hash=f"{nth}") for nth in range(5000)])
+    statements: list[tuple[str, Any]] = []
+
+    def keep(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+        statements.append((sql, params))
+        return execute(sql, params, many, context)
+
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+        with connection.execute_wrapper(keep):
+            said = [message("alice", "again", group=place) for place in ("", "pub")]
+            assert len(inbox.receive_together(said, resolver=DATABASE)) == 2
+        plans = []
+        for sql, params in statements:
+            if "sessions_app" in sql or "identity" in sql:
+                cursor.execute(("EXPLAIN QUERY PLAN " if connection.vendor == "sqlite" else "EXPLAIN ") + sql, params)
+                plans.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
+
+    assert len(plans) == 4
+    assert not re.search(r"SCAN [acf]\b|Seq Scan", "".join(plans)), plans
+    unique = "account_id=?" if connection.vendor == "sqlite" else "account_id = a.id"
+    assert unique in plans[0]
+    assert unique not in "".join(plans[1:]), plans
 
 
 def test_it_needs_no_more_statements_for_more_messages() -> None:
