@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.contrib import admin, messages
@@ -13,12 +13,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from identity import labels
-from identity.admin.base import OperatorAdmin, PlatformFilter
+from identity.admin.base import OperatorAdmin, OperatorFilter, PlatformFilter, accounts_with
+from identity.operators import platforms
 from sessions_app import dead_letters
 from sessions_app.models import InboundEvent, OutboundDelivery
 
 
-class StatusFilter(admin.SimpleListFilter):
+class StatusFilter(OperatorFilter):
     """Rows that are not dismissed, unless the operator asks for all."""
 
     title = gettext_lazy("state")
@@ -30,6 +31,9 @@ class StatusFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         return queryset if self.value() == "all" else queryset.filter(self.first)
+
+    def has_index(self) -> bool:
+        return self.value() != "all"
 
 
 class DeadFilter(StatusFilter):
@@ -85,6 +89,9 @@ class DeliveryAdmin(RedriveAdmin):
     search_fields = ("=chat_id", "reason")
     search_help_text = gettext_lazy("Search by a chat's ID or a reason.")
 
+    def with_id(self, text: str) -> Iterable[Q]:
+        yield Q(platform__in=platforms(), chat_id=text)
+
 
 @admin.register(InboundEvent)
 class EventAdmin(RedriveAdmin):
@@ -95,6 +102,10 @@ class EventAdmin(RedriveAdmin):
     list_select_related = ("account",)
     search_fields = ("=account__platform_user_id", "=chat_id")
     search_help_text = gettext_lazy("Search by an account's or a chat's ID.")
+
+    def with_id(self, text: str) -> Iterable[Q]:
+        yield Q(account__in=accounts_with(text))
+        yield Q(platform__in=platforms(), chat_id=text)
 
     @admin.display(description=gettext_lazy("account"))
     def described_account(self, event: InboundEvent) -> str:

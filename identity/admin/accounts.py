@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Exists, OuterRef, Prefetch, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from identity import labels
-from identity.admin.base import OperatorAdmin, PlatformFilter, Tool, address, may
+from identity.admin.base import OperatorAdmin, OperatorFilter, PlatformFilter, Tool, accounts_with, address, may
 from identity.admin.people import link_to
 from identity.audit import account_hashes
 from identity.models import AccountLink, PlatformAccount
 
 
-class IsLinked(admin.SimpleListFilter):
+class IsLinked(OperatorFilter):
     title = gettext_lazy("linked")
     parameter_name = "linked"
 
@@ -26,10 +26,10 @@ class IsLinked(admin.SimpleListFilter):
         return [("yes", _("yes")), ("no", _("no"))]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        live = AccountLink.objects.live().values("account")
+        is_linked = Exists(AccountLink.objects.live().filter(account=OuterRef("pk")))
         if self.value() == "yes":
-            return queryset.filter(pk__in=live)
-        return queryset.exclude(pk__in=live) if self.value() == "no" else queryset
+            return queryset.filter(is_linked)
+        return queryset.filter(~is_linked) if self.value() == "no" else queryset
 
 
 @admin.register(PlatformAccount)
@@ -44,6 +44,10 @@ class AccountAdmin(OperatorAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[PlatformAccount]:
         live = AccountLink.objects.live().select_related("user")
         return super().get_queryset(request).prefetch_related(Prefetch("links", live, to_attr="live_links"))
+
+    def with_id(self, text: str) -> Iterable[Q]:
+        yield Q(pk__in=accounts_with(text))
+        yield Q(pk__in=AccountLink.objects.filter(user__unified_user_id=text).values("account"))
 
     @admin.display(description=gettext_lazy("account"), ordering="display_name")
     def described_account(self, account: PlatformAccount) -> str:

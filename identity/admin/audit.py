@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import Q
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from identity.admin.base import OperatorAdmin
+from identity.admin.base import OperatorAdmin, OperatorFilter
 from identity.models import AuditEvent
 
 
-class TopicFilter(admin.SimpleListFilter):
+class TopicFilter(OperatorFilter):
     title = gettext_lazy("about")
     parameter_name = "about"
 
@@ -39,10 +41,13 @@ class TopicFilter(admin.SimpleListFilter):
         return queryset.filter(**topics.get(self.value() or "", {}))
 
 
-class OneOf(admin.SimpleListFilter):
+class OneOf(OperatorFilter):
     """Filters rows of one person or account, for the buttons on their pages."""
 
     field = ""
+
+    def has_index(self) -> bool:
+        return True
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         value = request.GET.get(self.parameter_name or "", "")
@@ -75,3 +80,6 @@ class AuditAdmin(OperatorAdmin):
     search_fields = ("kind", "actor", "unified_user_id")
     search_help_text = gettext_lazy("Search by action, actor, or a person's ID.")
     ordering = ("-pk",)
+
+    def with_id(self, text: str) -> Iterable[Q]:
+        yield Q(unified_user_id=text)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.models import AbstractUser
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.db.models import Model
+from django.db import connection
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
@@ -17,6 +19,7 @@ from django.utils.functional import cached_property
 from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy
 
+from identity.models import PlatformAccount
 from identity.operators import platforms
 
 if TYPE_CHECKING:
@@ -34,7 +37,56 @@ class Tool:
         self.label, self.url = label, url
 
 
-MAX_LISTED = 5000
+MAX_LISTED = 5000  # rows that a list shows, filters, searches and sorts
+
+
+class OperatorFilter(admin.SimpleListFilter):
+    """A filter of a BoundedList."""
+
+    def has_index(self) -> bool:
+        """Return whether an index finds the rows of the choice, newest first: then the choice is among all rows."""
+        return False
+
+
+class BoundedList(ChangeList):
+    """The newest MAX_LISTED rows of a table, as most filters, words and columns have no index.
+
+    Only a filter that has one, and a whole ID in the search field, find older rows too. cut_at: how many rows the list
+    has if it leaves out others, else 0. The page says so.
+    """
+
+    cut_at = 0
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
+        offered: Any
+        rows: QuerySet[Any] = self.root_queryset
+        for offered in self.list_filter:
+            choice: Any = offered(request, self.get_filters_params(), self.model, self.model_admin)
+            if choice.has_index():
+                rows = choice.queryset(request, rows)
+        newest_first = [str(column) for column in self.model_admin.get_ordering(request)]
+        column = newest_first[0].removeprefix("-")
+        rows = rows.order_by(*newest_first)
+        first_left_out = list(rows.values_list(column, flat=True)[MAX_LISTED : MAX_LISTED + 1])
+        by_id = self._with_id(self.query.strip()) if first_left_out else None
+        self.cut_at = MAX_LISTED if first_left_out and by_id is None else 0
+        if by_id is not None:
+            self.root_queryset = by_id
+        elif connection.vendor == "sqlite" and self.filter_params:
+            # Named one by one: else SQLite may prefer an index with all rows of a platform, or in the asked order.
+            self.root_queryset = self.root_queryset.filter(pk__in=rows.values("pk")[:MAX_LISTED])
+        elif first_left_out:
+            self.root_queryset = self.root_queryset.filter(**{f"{column}__gt": first_left_out[0]})
+        return super().get_queryset(request, exclude_parameters)
+
+    def _with_id(self, text: str) -> QuerySet[Any] | None:
+        """The rows that have this whole ID; None if there is none."""
+        model_admin: Any = self.model_admin
+        for condition in model_admin.with_id(text) if text else ():
+            rows: QuerySet[Any] = self.root_queryset.filter(condition)
+            if rows.exists():
+                return rows
+        return None
 
 
 class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # generic in the stubs alone
@@ -73,6 +125,13 @@ class OperatorAdmin(Admin):
         """Allow only the offered filters: Django would let a URL filter by any column, hashes included."""
         return lookup in {getattr(offered, "parameter_name", None) for offered in self.list_filter}
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BoundedList]:
+        return BoundedList
+
+    def with_id(self, text: str) -> Iterable[Q]:
+        """Return the conditions that find rows by a whole ID, each by an index. The first that finds any counts."""
+        return ()
+
     def get_urls(self) -> list[URLPattern]:
         own = [path(route, self.admin_site.admin_view(view), name=name) for route, view, name in self.pages()]
         return [*own, *super().get_urls()]
@@ -100,7 +159,7 @@ class OperatorAdmin(Admin):
         return None
 
 
-class PlatformFilter(admin.SimpleListFilter):
+class PlatformFilter(OperatorFilter):
     """Filters by platform; `lookup` is the column."""
 
     title = gettext_lazy("platform")
@@ -112,6 +171,12 @@ class PlatformFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         return queryset.filter(**{self.lookup: self.value()}) if self.value() else queryset
+
+
+def accounts_with(platform_user_id: str) -> list[int]:
+    """Return the primary keys of the accounts with this ID, by the index, which begins with the platform."""
+    accounts = PlatformAccount.objects.filter(platform__in=platforms(), platform_user_id=platform_user_id)
+    return list(accounts.values_list("pk", flat=True))
 
 
 def need(request: HttpRequest, permission: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin, messages
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.utils.translation import gettext as _
@@ -13,13 +14,24 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods
 
 from identity import labels
-from identity.admin.base import OperatorAdmin, PlatformFilter, Tool, View, address, may, need, page
+from identity.admin.base import (
+    OperatorAdmin,
+    OperatorFilter,
+    PlatformFilter,
+    Tool,
+    View,
+    accounts_with,
+    address,
+    may,
+    need,
+    page,
+)
 from identity.admin.people import link_to
 from identity.flows import link_maintenance
 from identity.models import AccountLink
 
 
-class IsLive(admin.SimpleListFilter):
+class IsLive(OperatorFilter):
     title = gettext_lazy("state")
     parameter_name = "state"
 
@@ -43,6 +55,10 @@ class LinkAdmin(OperatorAdmin):
     search_fields = ("user__unified_user_id", "user__display_name", "=account__platform_user_id", "actor")
     search_help_text = gettext_lazy("Search by a person's ID or name, an account's ID, or who made the link.")
     ordering = ("-pk",)
+
+    def with_id(self, text: str) -> Iterable[Q]:
+        yield Q(user__unified_user_id=text)
+        yield Q(account__in=accounts_with(text))
 
     @admin.display(description=gettext_lazy("account"))
     def described_account(self, link: AccountLink) -> str:

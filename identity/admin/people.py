@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.db.models import Model, Prefetch, QuerySet
+from django.db.models import Exists, Model, OuterRef, Prefetch, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.utils.html import format_html, format_html_join
@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy
 
 from identity import labels, operators
 from identity.admin import pairing_pages, people_pages
-from identity.admin.base import OperatorAdmin, PlatformFilter, Tool, View, address, may
+from identity.admin.base import OperatorAdmin, PlatformFilter, Tool, View, accounts_with, address, may
 from identity.flows import invitations, linking
 from identity.models import AccountLink, UnifiedUser
 from identity.operators import NewPerson
@@ -61,11 +61,11 @@ class LinkedPlatform(PlatformFilter):
         return [*super().lookups(request, model_admin), ("-", _("no account"))]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        live = AccountLink.objects.live()
+        live = AccountLink.objects.live().filter(user=OuterRef("pk"))
         if self.value() == "-":
-            return queryset.exclude(pk__in=live.values("user"))
+            return queryset.filter(~Exists(live))
         if self.value():
-            return queryset.filter(pk__in=live.filter(account__platform=self.value()).values("user"))
+            return queryset.filter(Exists(live.filter(account__platform=self.value())))
         return queryset
 
 
@@ -96,6 +96,10 @@ class PersonAdmin(OperatorAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[UnifiedUser]:
         live = AccountLink.objects.live().select_related("account").order_by("since", "pk")
         return super().get_queryset(request).prefetch_related(Prefetch("links", live, to_attr="live_links"))
+
+    def with_id(self, text: str) -> Iterable[Q]:
+        yield Q(unified_user_id=text)
+        yield Q(pk__in=AccountLink.objects.filter(account__in=accounts_with(text)).values("user"))
 
     @admin.display(description=gettext_lazy("name"), ordering="display_name")
     def shown_name(self, person: UnifiedUser) -> str:

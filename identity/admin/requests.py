@@ -12,16 +12,16 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from identity.admin import pairing_pages
-from identity.admin.base import OperatorAdmin, Tool, View, address, may
+from identity.admin.base import OperatorAdmin, OperatorFilter, Tool, View, accounts_with, address, may
 from identity.admin.people import link_to
 from identity.flows import invitations
-from identity.models import Pairing
+from identity.models import Pairing, UnifiedUser
 from identity.support import clock
 
 State = Pairing.State
 
 
-class StateFilter(admin.SimpleListFilter):
+class StateFilter(OperatorFilter):
     """Filters by the state that is shown: a request that has run out is expired."""
 
     title = gettext_lazy("state")
@@ -31,13 +31,19 @@ class StateFilter(admin.SimpleListFilter):
         return [(value, str(label)) for value, label in State.choices]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        is_over = Q(ended_at=None, expires_at__lte=clock.now())
-        if self.value() == State.EXPIRED:
+        state = self.value()
+        if state == State.EXPIRED:
+            is_over = Q(ended_at=None, expires_at__lte=clock.now())
             return queryset.filter(is_over | Q(state=State.EXPIRED))
-        return queryset.filter(state=self.value()).exclude(is_over) if self.value() else queryset
+        if state in invitations.LIVE:
+            return queryset.filter(state=state, ended_at=None, expires_at__gt=clock.bound())
+        return queryset.filter(state=state) if state else queryset
+
+    def has_index(self) -> bool:
+        return self.value() in invitations.LIVE
 
 
-class KindFilter(admin.SimpleListFilter):
+class KindFilter(OperatorFilter):
     title = gettext_lazy("started by")
     parameter_name = "by"
 
@@ -79,6 +85,11 @@ class RequestAdmin(OperatorAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Pairing]:
         requests: QuerySet[Pairing] = super().get_queryset(request)
         return requests.annotate(read_at=clock.now())
+
+    def with_id(self, text: str) -> Iterable[Q]:
+        yield Q(person__in=list(UnifiedUser.objects.filter(unified_user_id=text)))
+        accounts = accounts_with(text)
+        yield Q(initiator__in=accounts) | Q(responder__in=accounts)
 
     @admin.display(description=gettext_lazy("state"))
     def shown_state(self, pairing: Any) -> str:

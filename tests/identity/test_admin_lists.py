@@ -10,6 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from identity import audit
+from identity.admin import base
 from identity.flows import pair_in_browser, pair_in_chat
 from identity.models import AuditEvent, Browser, Pairing, UnifiedUser
 from identity.pairing import requests as pairing_requests
@@ -48,6 +49,72 @@ def listed(client: Client, model: str, **query: str) -> str:
     answer = client.get(url(f"{model}_changelist"), query)
     assert answer.status_code == 200
     return answer.content.decode()
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists have three rows at most."""
+    monkeypatch.setattr(base, "MAX_LISTED", 3)
+
+
+CUT = "There are more than 3 rows."
+
+
+@pytest.mark.usefixtures("short")
+def test_it_lists_the_newest_rows_and_says_that_there_are_more(client: Client) -> None:
+    for number in range(1, 4):
+        account("telegram", number, display_name=f"Name {number}")
+    page = listed(client, "platformaccount")
+    assert (page.count("field-platform_user_id"), CUT in page) == (3, False)
+
+    account("discord", 4, display_name="Name 4")
+
+    for query in ({}, {"o": "1"}, {"q": "name"}):
+        page = listed(client, "platformaccount", **query)
+        assert (page.count("field-platform_user_id"), CUT in page) == (3, True)
+        assert "00001" not in page
+    page = listed(client, "platformaccount", platform="telegram")
+    assert (page.count("field-platform_user_id"), CUT in page) == (2, True)
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(
+    ("model", "words", "cell"),
+    [
+        ("platformaccount", "00001", "00001"),
+        ("platformaccount", "alice", "00001"),
+        ("accountlink", "alice", "alice"),
+        ("accountlink", "00001", "alice"),
+        ("unifieduser", "alice", "alice"),
+        ("unifieduser", "00001", "alice"),
+        ("auditevent", "alice", "alice"),
+        ("pairing", "alice", "alice"),
+        ("pairing", "00077", "alice"),
+    ],
+)
+def test_it_finds_an_old_row_by_a_whole_id(client: Client, model: str, words: str, cell: str) -> None:
+    alice = linked("alice", "telegram", 1).user
+    claimed(alice, account("discord", 77))
+    add_rows(1000, 4)
+    assert cell not in listed(client, model).split("<tbody>")[1]
+
+    page = listed(client, model, q=words)
+
+    assert cell in page.split("<tbody>")[1]
+    assert CUT not in page
+
+
+@pytest.mark.usefixtures("short")
+def test_it_finds_all_rows_of_a_choice_that_has_an_index(client: Client) -> None:
+    waiting = invited(person("alice"))
+    linked("alice", "telegram", 1)
+    add_rows(1000, 4)
+    Pairing.objects.exclude(pk=waiting.pk).update(
+        state="expired", ended_at=clock.now(), code_hash=None, token_hash=None
+    )
+
+    assert "alice" in listed(client, "pairing", state="offered").split("<tbody>")[1]
+    assert "alice" in listed(client, "auditevent", person="alice").split("<tbody>")[1]
 
 
 @pytest.mark.parametrize("model", LISTS)
