@@ -6,9 +6,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from typing import Any
 import django
 import psycopg
 
-from tests.bench import machine, peers, tables, trees
+from tests.bench import machine, page, peers, report, tables, trees
 from tests.bench.cases import BEFORE, CASES, NOW, Case, Scene
 from tests.bench.engines import ENGINES
-from tests.bench.measuring import Results, Sample, Spread
+from tests.bench.measuring import Results, Sample
 from tests.bench.peers import NotInstalled
 
 
@@ -28,15 +27,14 @@ def main() -> None:
     if options.workers:
         _show_workers(options.database or ENGINES)
         return
-    print(machine.description())
-    found: dict[str, Any] = {"machine": machine.description(), "now": trees.revision(), "before": "", "cases": {}}
+    about = {"machine": machine.description(), "now": trees.revision(), "before": ""}
     with ExitStack() as opened:
         checkouts = {NOW: trees.PROJECT}
         if options.against:
             checkouts[BEFORE] = opened.enter_context(trees.worktree(options.against))
-            found["before"] = trees.revision(checkouts[BEFORE])
+            about["before"] = trees.revision(checkouts[BEFORE])
         installed = opened.enter_context(peers.peers()) if options.peers else None
-        print(f"now is {found['now']}" + (f", before is {found['before']}" if options.against else ""))
+        print(", ".join(f"{name}: {value or 'not measured'}" for name, value in about.items()))
         for engine in options.database or ENGINES:
             try:
                 new = opened.enter_context(ENGINES[engine]())
@@ -48,10 +46,18 @@ def main() -> None:
             for case in CASES:
                 if engine in case.engines and (not options.case or case.name in options.case):
                     results = _measured(case, scene, options.rounds)
-                    _show(case, engine, results)
-                    found["cases"].setdefault(case.name, {})[engine] = _plain(case, engine, results)
+                    tables.show(f"{case.title} ({engine})", report.HEADS, report.rows(case, engine, results))
                     if options.json:
-                        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+                        _store(options.json, case, engine, about | results.plain(case.ratios))
+    if options.json == page.FIGURES:
+        page.write()
+
+
+def _store(file: Path, case: Case, engine: str, result: Mapping[str, Any]) -> None:
+    """Put a result in place of an earlier one of the same case and database; the others stay."""
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    found.setdefault(case.name, {})[engine] = result
+    file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:
@@ -65,6 +71,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="samples of each program; 3 unless given, 1 with --small")
     parser.add_argument("--small", action="store_true", help="in less than two minutes, and less exactly")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples there too")
+    parser.add_argument(
+        "--publish", action="store_const", const=page.FIGURES, dest="json", help=f"write {page.PAGE.name}"
+    )
     parser.add_argument("--workers", action="store_true", help="measure RQ workers, and nothing else")
     options = parser.parse_args()
     if unknown := set(options.case) - set(names):
@@ -89,21 +98,6 @@ def _measured(case: Case, scene: Scene, rounds: int) -> Results:
     return results
 
 
-def _show(case: Case, engine: str, results: Results) -> None:
-    rows = [
-        (f"{program}: {unit}", *_cells(spread), f"{case.limits[measure]:g}" if measure in case.limits else "")
-        for measure, unit in case.measures.items()
-        for program in results.samples
-        if (spread := results.spread(program, measure))
-    ]
-    for ratio in case.ratios:
-        if spread := results.ratio(ratio):
-            target = ratio.target_on(engine)
-            rows.append((ratio.title, *_cells(spread), f"{target:g}" if target else ""))
-    rows += [(f"{program}: not measured: {reason}", "", "", "") for program, reason in results.missing.items()]
-    tables.show(f"{case.title} ({engine})", ("", "median", "range", "target"), rows)
-
-
 def _show_workers(names: Iterable[str]) -> None:
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     django.setup()
@@ -112,22 +106,6 @@ def _show_workers(names: Iterable[str]) -> None:
     for name in names:
         with ENGINES[name]() as new:
             workers.show(name, new)
-
-
-def _cells(spread: Spread) -> tuple[str, str]:
-    return f"{spread.median:.2f}", f"{spread.least:.2f} to {spread.most:.2f}"
-
-
-def _plain(case: Case, engine: str, results: Results) -> dict[str, Any]:
-    ratios = {ratio: results.ratio(ratio) for ratio in case.ratios}
-    return {
-        "samples": results.samples,
-        "ratios": {
-            ratio.title: asdict(spread) | {"target": ratio.target_on(engine)}
-            for ratio, spread in ratios.items()
-            if spread
-        },
-    }
 
 
 if __name__ == "__main__":

@@ -94,8 +94,8 @@ class Case:
     """One thing that is measured.
 
     sample: measures a tree by the name of its program. rivals: measure what is no tree, by name. peers: the same for
-    other projects. measures: their units, the ones of the table first. limits: the greatest that is good enough.
-    ratios: rows of the table. engines: where it makes a difference.
+    other projects. measures: their units; without any, a sample is the parts of a whole in milliseconds. limits: the
+    greatest that is good enough. ratios: rows of the table. engines: where it makes a difference.
     """
 
     name: str
@@ -112,18 +112,23 @@ class Case:
 def turns(scene: Scene, program: str, *, in_flight: int) -> Sample:
     """Turns of 100 people with 100 entries each, so many of whom wait for an answer at the same time."""
     several = in_flight > 1
-    number, warm_up = (scene.size(800, 200), 200) if several else (scene.size(200, 50), 20)
+    number, warm_up = (scene.size(800, 128), scene.size(200, 64)) if several else (scene.size(200, 30), 10)
     url = scene.filled(program, **PEOPLE)
     return scene.drive(program, "turns", url, people=100, turns=number, in_flight=in_flight, warm_up=warm_up)
 
 
+def parts(scene: Scene, program: str) -> Sample:
+    options = {"people": 100, "turns": scene.size(800, 128), "in_flight": 64, "warm_up": scene.size(200, 64)}
+    return scene.drive(program, "parts", scene.filled(program, **PEOPLE), **options)
+
+
 def peer(scene: Scene, name: str) -> Sample:
     assert scene.peers
-    return scene.peers.sample(name, PEOPLE | {"turns": scene.size(800, 200), "in_flight": 64})
+    return scene.peers.sample(name, PEOPLE | {"turns": scene.size(800, 128), "in_flight": 64})
 
 
 def by_hand(scene: Scene) -> Sample:
-    options: dict[str, Any] = {"people": 100, "turns": scene.size(200, 50), "warm_up": 20}
+    options: dict[str, Any] = {"people": 100, "turns": scene.size(200, 30), "warm_up": 10}
     url = scene.filled(NOW, **PEOPLE)
     return run([str(HERE / "raw.py"), json.dumps(options | {"url": url})], PROJECT, os.environ)
 
@@ -140,7 +145,7 @@ def grown(scene: Scene) -> dict[str, int]:
 
 def growth(scene: Scene, program: str) -> Sample:
     sizes = {"much": grown(scene), "little": kept(scene, 1_000, 100)}
-    options = {"people": 1, "turns": scene.size(200, 50), "in_flight": 1, "warm_up": 20}
+    options = {"people": 1, "turns": scene.size(200, 30), "in_flight": 1, "warm_up": 10}
     urls = {name: scene.filled(program, **filling) for name, filling in sizes.items()}
     samples = {name: scene.drive(program, "turns", url, **options) for name, url in urls.items()}
     return {name: sum(sample.get(of, 0.0) for of in ("cpu", "server")) for name, sample in samples.items()}
@@ -148,7 +153,7 @@ def growth(scene: Scene, program: str) -> Sample:
 
 def counts(scene: Scene, program: str) -> Sample:
     url = scene.filled(program, **PEOPLE)
-    return scene.drive(program, "counts", url, people=20, turns=scene.size(200, 50))
+    return scene.drive(program, "counts", url, people=10, turns=scene.size(200, 30))
 
 
 def pages(scene: Scene, program: str) -> Sample:
@@ -179,7 +184,7 @@ def telegram(scene: Scene, program: str, *, step: str) -> Sample:
     """A step of telegram.py with the bots of a tree, or those of a program that is no tree."""
     tree = scene.trees.get(program)
     url = scene.filled(program, **PEOPLE) if tree else ""
-    options = {"tree": str(tree or ""), "url": url, "burst": scene.size(150, 50)}
+    options = {"tree": str(tree or ""), "url": url, "burst": scene.size(150, 30), "alone": scene.size(30, 10)}
     return run(
         [str(HERE / "telegram.py"), step, json.dumps(options)], PROJECT, clean_environment(PYTHONPATH=str(PROJECT))
     )
@@ -200,6 +205,7 @@ CASES = (
             Ratio("now : hermes", (NOW, "cpu"), ("hermes", "cpu")),
         ),
     ),
+    Case("parts", "Where the CPU of a turn with 64 people in flight goes", {}, parts),
     Case(
         "turn-1",
         "A turn, one at a time",

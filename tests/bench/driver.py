@@ -10,15 +10,18 @@ import asyncio
 import gc
 import itertools
 import json
+import os
 import secrets
 import sys
+import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from statistics import median
+from types import FrameType
 from typing import Any
 
 import django
@@ -129,7 +132,7 @@ async def running() -> AsyncIterator[Platform]:
 
 
 async def turns(*, people: int, turns: int, in_flight: int, warm_up: int) -> dict[str, float]:
-    """CPU and duration of a turn in milliseconds."""
+    """CPU and duration of a turn in milliseconds, and the CPU of PostgreSQL."""
     async with running() as platform:
         waiting = deque(range(people))
         await platform.ask_all(waiting, warm_up, in_flight=in_flight)
@@ -141,6 +144,61 @@ async def turns(*, people: int, turns: int, in_flight: int, warm_up: int) -> dic
         server = await asyncio.to_thread(server_cpu) - server
     each = {"cpu": cpu, "elapsed": took} | ({"server": server} if connection.vendor == "postgresql" else {})
     return {name: 1000 * seconds / turns for name, seconds in each.items()}
+
+
+async def parts(*, people: int, turns: int, in_flight: int, warm_up: int) -> dict[str, float]:
+    """CPU of a turn in milliseconds, by the part of BotOS that used it."""
+    async with running() as platform:
+        waiting = deque(range(people))
+        await platform.ask_all(waiting, warm_up, in_flight=in_flight)
+        sampler = Sampler()
+        sampler.start()
+        await platform.ask_all(waiting, turns, in_flight=in_flight)
+        used = await asyncio.to_thread(sampler.stop)
+    return {part: 1000 * seconds / turns for part, seconds in used.items()}
+
+
+class Sampler(threading.Thread):
+    """Looks a thousand times a second at what each thread runs, and adds up the CPU that it used since the last look.
+
+    A part is the first function of BotOS on the stack: in the database's thread, what was called there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._tree = f"{Path.cwd()}{os.sep}"
+        self._own = tuple(f"{self._tree}{app}{os.sep}" for app in ("identity", "sessions_app", "adapters"))
+        self._used: dict[str, float] = defaultdict(float)
+        self._is_over = threading.Event()
+
+    def stop(self) -> dict[str, float]:
+        """CPU seconds by part."""
+        self._is_over.set()
+        self.join()
+        return self._used
+
+    def run(self) -> None:
+        sys.setswitchinterval(0.0005)  # seconds, so that a busy thread cannot keep this one from looking
+        seen: dict[int, float] = {}
+        while not self._is_over.wait(0.001):
+            for thread, frame in sys._current_frames().items():
+                if thread == self.ident:
+                    continue
+                with suppress(OSError):  # the thread has ended
+                    now = time.clock_gettime(time.pthread_getcpuclockid(thread))
+                    self._used[self._part(thread, frame)] += now - seen.get(thread, now)
+                    seen[thread] = now
+
+    def _part(self, thread: int, frame: FrameType | None) -> str:
+        part = "the event loop" if thread == threading.main_thread().ident else "threads that carry calls"
+        while frame:
+            file = frame.f_code.co_filename
+            # db.py, earlier bridge.py, only carries a call to the database's thread.
+            if file.startswith(self._own) and not file.endswith(("/db.py", "/bridge.py")):
+                module = file.removeprefix(self._tree).removesuffix(".py").replace(os.sep, ".")
+                part = f"{module}.{frame.f_code.co_qualname}"
+            frame = frame.f_back
+        return part
 
 
 def server_cpu() -> float:
@@ -322,7 +380,14 @@ def loading(client: Client, address: str, calls: int, headers: Mapping[str, str]
     return 1000 * median(times[1:])
 
 
-STEPS: dict[str, Callable[..., Any]] = {"turns": turns, "counts": counts, "fill": fill, "pages": pages, "me": me}
+STEPS: dict[str, Callable[..., Any]] = {
+    "turns": turns,
+    "parts": parts,
+    "counts": counts,
+    "fill": fill,
+    "pages": pages,
+    "me": me,
+}
 
 
 if __name__ == "__main__":

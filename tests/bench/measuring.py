@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import median
+from typing import Any
 
 Sample = Mapping[str, float]  # what one process measured, by measure
 
@@ -46,6 +47,25 @@ class Results:
 
     samples: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
     missing: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> Results:
+        """What `plain` made."""
+        return cls(plain["samples"], plain["missing"])
+
+    def plain(self, ratios: Iterable[Ratio]) -> dict[str, Any]:
+        """For JSON: the samples, and what follows from them."""
+        return {
+            "samples": dict(self.samples),
+            "missing": self.missing,
+            "medians": {
+                program: {
+                    measure: asdict(spread) for measure in samples[0] if (spread := self.spread(program, measure))
+                }
+                for program, samples in self.samples.items()
+            },
+            "ratios": {ratio.title: asdict(found) for ratio in ratios if (found := self.ratio(ratio))},
+        }
 
     def add(self, program: str, sample: Sample) -> None:
         self.samples[program].append(sample)

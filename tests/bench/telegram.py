@@ -25,7 +25,6 @@ from tests.fakes.telegram import FakeTelegram  # noqa: E402
 
 PATIENCE = 120.0  # seconds for everybody to be answered
 SETTLED = 5.0  # seconds after which a process that just answered is idle
-ALONE = 30  # messages one at a time
 REPLY = "Certainly! Here is what I can say about that, in a few short sentences so that it stays readable on a phone."
 WORDS = "the quick brown fox jumps over the lazy dog and wants to know more about it"
 ECHO = f"""
@@ -105,7 +104,7 @@ async def bots(tree: str, url: str) -> AsyncIterator[Chats]:
             await server.stop()
 
 
-async def end_to_end(*, tree: str, url: str, burst: int) -> dict[str, float]:
+async def end_to_end(*, tree: str, url: str, burst: int, alone: int) -> dict[str, float]:
     """CPU of a message in milliseconds, of many at once and of one at a time."""
     async with bots(tree, url) as chats:
         people = [Person(str(2000 + number), f"P{number}", f"p{number}") for number in range(burst)]
@@ -114,13 +113,13 @@ async def end_to_end(*, tree: str, url: str, burst: int) -> dict[str, float]:
         await chats.ask(people)
         together = chats.cpu() - began
         began = chats.cpu()
-        for _ in range(ALONE):
+        for _ in range(alone):
             await chats.ask(people[:1])
-        alone = chats.cpu() - began
-    return {"burst": 1000 * together / burst, "one": 1000 * alone / ALONE}
+        one_by_one = chats.cpu() - began
+    return {"burst": 1000 * together / burst, "one": 1000 * one_by_one / alone}
 
 
-async def memory(*, tree: str, url: str, burst: int) -> dict[str, float]:
+async def memory(*, tree: str, url: str, burst: int, alone: int) -> dict[str, float]:
     """Megabytes of idle bots that answered one message."""
     async with bots(tree, url) as chats:
         await asyncio.sleep(SETTLED)
