@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -27,14 +28,16 @@ def main() -> None:
     if options.workers:
         _show_workers(options.database or ENGINES)
         return
-    about = {"machine": machine.description(), "now": trees.revision(), "before": ""}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without removing what was made
+    about: dict[str, Any] = {"machine": machine.description(), "now": trees.revision(), "before": ""}
+    about["is_small"] = options.small
     with ExitStack() as opened:
         checkouts = {NOW: trees.PROJECT}
         if options.against:
             checkouts[BEFORE] = opened.enter_context(trees.worktree(options.against))
             about["before"] = trees.revision(checkouts[BEFORE])
         installed = opened.enter_context(peers.peers()) if options.peers else None
-        print(", ".join(f"{name}: {value or 'not measured'}" for name, value in about.items()))
+        print(about["machine"], page.versions(about), sep="\n")
         for engine in options.database or ENGINES:
             try:
                 new = opened.enter_context(ENGINES[engine]())
@@ -49,8 +52,8 @@ def main() -> None:
                     tables.show(f"{case.title} ({engine})", report.HEADS, report.rows(case, engine, results))
                     if options.json:
                         _store(options.json, case, engine, about | results.plain(case.ratios))
-    if options.json == page.FIGURES:
-        page.write()
+                    if options.json == page.FIGURES:
+                        page.write()
 
 
 def _store(file: Path, case: Case, engine: str, result: Mapping[str, Any]) -> None:

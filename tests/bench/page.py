@@ -38,14 +38,16 @@ def rendered(page: str, figures: Mapping[str, Any]) -> str:
         for title in titles:
             columns = [" | ".join(rows.get(title, ("", "", ""))) for rows in cells.values()]
             lines.append(f"| {title} | {' | '.join(columns)} |")
-        versions = {
-            f"now is {each['now']}" + (f", before is {each['before']}" if each["before"] else "")
-            for each in found.values()
-        }
-        lines += ["", f"({'; '.join(sorted(versions))})"]
+        lines += ["", *sorted({f"({versions(each)})" for each in found.values()})]
         return f"<!-- {case.name} -->\n" + "\n".join(lines) + "\n<!-- end -->"
 
     return _PLACE.sub(table, page)
+
+
+def versions(about: Mapping[str, Any]) -> str:
+    """Which commits a result is of, and whether it is one of `--small`."""
+    before = f", before is {about['before']}" if about["before"] else ""
+    return f"now is {about['now']}{before}{'; fewer rows and turns' if about['is_small'] else ''}"
 
 
 def write() -> None:

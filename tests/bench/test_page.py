@@ -11,7 +11,7 @@ from tests.bench.cases import CASES
 
 PLACE = "Before.\n\n<!-- check -->\n{}<!-- end -->\n\nAfter.\n"
 SAMPLES = {"now": [{"cpu": 1.0}, {"cpu": 3.0}, {"cpu": 1.5}]}
-FIGURES = {"check": {"sqlite": {"now": "1234567", "before": "", "samples": SAMPLES, "missing": {}}}}
+FIGURES = {"check": {"sqlite": {"now": "1234567", "before": "", "is_small": True, "samples": SAMPLES, "missing": {}}}}
 
 
 def test_the_page_has_the_figures_of_the_json() -> None:
@@ -28,7 +28,7 @@ def test_the_page_shows_every_case() -> None:
 def test_a_place_gets_a_table_in_place_of_what_stood_there() -> None:
     table = (
         "| | SQLite | range | target |\n| --- | --- | --- | --- |\n"
-        "| now: seconds of CPU | 1.50 | 1.00 to 3.00 |  |\n\n(now is 1234567)\n"
+        "| now: seconds of CPU | 1.50 | 1.00 to 3.00 |  |\n\n(now is 1234567; fewer rows and turns)\n"
     )
     assert page.rendered(PLACE.format("| old |\n"), FIGURES) == PLACE.format(table)
     assert page.rendered(PLACE.format(table), FIGURES) == PLACE.format(table)
