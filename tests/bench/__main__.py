@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -104,8 +105,10 @@ def _measured(case: Case, scene: Scene, rounds: int) -> Results:
 def _show_workers(names: Iterable[str]) -> None:
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     django.setup()
+    logging.getLogger().setLevel("WARNING")  # a line for each message is not what is read here
     from tests.bench import workers  # needs Django, unlike the rest
 
+    print(machine.description())
     for name in names:
         with ENGINES[name]() as new:
             workers.show(name, new)

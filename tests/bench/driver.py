@@ -20,7 +20,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from statistics import median
 from types import FrameType
 from typing import Any
 
@@ -370,14 +369,14 @@ def me(*, calls: int) -> dict[str, float]:
 
 
 def loading(client: Client, address: str, calls: int, headers: Mapping[str, str] | None = None) -> float:
-    """The median of some calls after the first, in milliseconds."""
+    """The quickest of some calls after the first, in milliseconds: what else the machine does only adds to it."""
     times = []
     for _ in range(calls + 1):
         began = time.perf_counter()
         response = client.get(address, headers=headers)
         times.append(time.perf_counter() - began)
         assert response.status_code == 200, f"{address} answers {response.status_code}"
-    return 1000 * median(times[1:])
+    return 1000 * min(times[1:])
 
 
 STEPS: dict[str, Callable[..., Any]] = {

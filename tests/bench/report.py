@@ -30,7 +30,7 @@ def rows(case: Case, engine: str, results: Results) -> Iterator[Row]:
 
 def _parts(results: Results) -> Iterator[Row]:
     """The largest part first. What is small is one row."""
-    for program in results.samples.keys() & {NOW, BEFORE}:
+    for program in (program for program in (NOW, BEFORE) if program in results.samples):
         samples = results.samples[program]
         whole = sum(map(sum, (sample.values() for sample in samples))) / len(samples)
         names = {name for sample in samples for name in sample}

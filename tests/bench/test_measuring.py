@@ -53,11 +53,14 @@ def test_a_table_has_measures_with_limits_then_ratios_with_targets_then_what_is_
 
 def test_parts_are_sorted_by_size_and_small_ones_are_one_row() -> None:
     results = Results()
+    results.add(BEFORE, {"receive": 2.0})
     results.add(NOW, {"receive": 1.0, "finish": 3.0, "first": 0.01, "second": 0.02})
     assert list(report.rows(Case("parts", "", {}, _unused), "sqlite", results)) == [
         ("now: ms in finish", "3.00", "3.00 to 3.00", ""),
         ("now: ms in receive", "1.00", "1.00 to 1.00", ""),
         ("now: ms in the rest", "0.03", "0.03 to 0.03", ""),
+        ("before: ms in receive", "2.00", "2.00 to 2.00", ""),
+        ("before: ms in the rest", "0.00", "0.00 to 0.00", ""),
     ]
 
 
