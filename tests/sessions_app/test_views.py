@@ -91,14 +91,14 @@ def test_it_shows_nothing_to_a_browser_that_has_not_confirmed_lately(alice: Clie
     assert pairs.dump(AccountLink, AuditEvent, ForgetRequest, OutboundDelivery) == before
 
 
-@pytest.mark.parametrize("method", ["get", "head", "options"])
 @pytest.mark.parametrize("name", [*LOOKS, *POSTS])
-def test_it_changes_nothing_when_somebody_looks(alice: Client, name: str, method: str) -> None:
+def test_it_changes_nothing_when_somebody_looks(alice: Client, name: str) -> None:
     before = pairs.dump(*TABLES)
-    for _ in range(3):
-        getattr(alice, method)(reverse(name))
+    for method in ("get", "head", "options"):
+        for _ in range(3):
+            getattr(alice, method)(reverse(name))
 
-    assert pairs.dump(*TABLES) == before
+        assert pairs.dump(*TABLES) == before, method
 
 
 @pytest.mark.parametrize("name", POSTS)
