@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_asyncio
+import time_machine
 
 import adapters.slack.adapter
 from adapters import backfill
@@ -151,14 +152,11 @@ async def test_it_skips_its_own_messages_and_takes_edited_ones_for_not_typed(
     assert texts(inbox) == ["before"]
 
 
-async def test_it_reads_nothing_older_than_two_days(
-    server: FakeSlack, inbox: RecordingInbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backfill, "HORIZON", timedelta(seconds=0.2))
+async def test_it_reads_nothing_older_than_two_days(server: FakeSlack, inbox: RecordingInbox) -> None:
     known_until(server, inbox, ALICE)
-    await say_unheard(server, ALICE, "too old")
-    await asyncio.sleep(0.3)
-    await say_unheard(server, ALICE, "missed")
+    for text, hours in (("too old", 49), ("missed", 47)):
+        with time_machine.travel(datetime.now(tz=UTC) - timedelta(hours=hours)):
+            await say_unheard(server, ALICE, text)
     async with running(adapter_for(server), inbox):
         await inbox.wait_for_text("missed")
 
