@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -25,9 +23,10 @@ from identity.browsers import sessions as browser_sessions
 from identity.models import Browser, LiveEvent, Pairing
 from identity.support import clock
 from identity.web import consumers, subscriptions
+from tests import zygote
 from tests.identity.pairs import account, person
 from tests.identity.sockets import Socket
-from tests.journeys.running import PATIENCE, PROJECT, database_url
+from tests.journeys.running import PATIENCE, database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 
@@ -167,9 +166,7 @@ async def test_it_hears_other_processes() -> None:
             "BOTOS_ENV_FILE": "",
             "REDIS_URL": settings.REDIS_URL,
         }
-        await asyncio.to_thread(
-            subprocess.run, [sys.executable, "-c", script, prefix], cwd=PROJECT, env=environment, check=True, timeout=30
-        )
+        await asyncio.to_thread(zygote.run, ["-c", script, prefix], environment=environment, check=True)
 
         assert await heard == ["afar"]
 
