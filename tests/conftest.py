@@ -49,9 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 
 
 def pytest_collection_finish() -> None:
-    """What is there before the first test stays to the end: do not look through it for garbage each time."""
+    """What is there before the first test stays to the end: do not look through it for garbage each time, and look less
+    often, as Django makes much that goes by itself.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture(scope="session")
