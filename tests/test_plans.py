@@ -30,7 +30,7 @@ from sessions_app.outbox.queue import Sent
 from sessions_app.turns import leases, lifecycle
 from tests.sessions_app.talk import receive, say
 
-ROWS = 50_000
+ROWS = 20_000
 BIG = {
     "sessions_app_inboundevent",
     "sessions_app_outbounddelivery",
