@@ -28,7 +28,7 @@ def kill_while_people_write(
 
 @pytest.mark.journey
 def test_it_loses_nothing_when_processes_are_killed(place: FaultCluster) -> None:
-    kill_while_people_write(place, messages=500, lanes=20, kills=5)
+    kill_while_people_write(place, messages=250, lanes=20, kills=5)
 
     verdict = place.verdict("R-01 short")
     assert verdict.is_clean, verdict
