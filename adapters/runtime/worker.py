@@ -121,7 +121,7 @@ class TurnWorker(SimpleWorker):
         Only a number is taken from it, as anyone who can write to Redis can name any function.
         """
         with suppress(DeserializationError, TypeError, ValueError, AttributeError):
-            [conversation_id] = job.args if job.func_name == redis_wakeups.JOB else [None]
+            [conversation_id] = job.args if job.func_name in redis_wakeups.JOBS else [None]
             if isinstance(conversation_id, int):
                 notify(conversation_id)
         with self.connection.pipeline() as pipeline:

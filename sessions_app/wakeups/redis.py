@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 QUEUE = "turns"
 JOB = f"{__name__}.handle"
+JOBS = frozenset({JOB, "sessions_app.jobs.hear"})  # the second one comes from processes of the version before 0.1.0
 OUTGOING = "botos.outgoing"  # the channel that notifies delivery workers
 CONNECT_SECONDS = 0.2
 ANSWER_SECONDS = 1.0
