@@ -189,7 +189,10 @@ class HistoryEntry(models.Model):
 
     # Without an index of its own: PostgreSQL would prefer it to `entries_in_order`, and sort a whole conversation.
     conversation = models.ForeignKey(Conversation, on_delete=models.PROTECT, related_name="entries", db_index=False)
-    author = models.ForeignKey(PlatformAccount, null=True, on_delete=models.PROTECT, related_name="entries")
+    # `entries_of_an_author` begins with it.
+    author = models.ForeignKey(
+        PlatformAccount, null=True, on_delete=models.PROTECT, related_name="entries", db_index=False
+    )
     # The message of a user entry; of a reply, the first message that its turn answers.
     event = models.ForeignKey(InboundEvent, null=True, on_delete=models.SET_NULL, related_name="entries")
     role = models.CharField(max_length=9, choices=Role.choices)
@@ -212,7 +215,15 @@ class HistoryEntry(models.Model):
                 fields=["event", "role"], condition=Q(event__isnull=False), name="event_has_one_entry_a_role"
             )
         ]
-        indexes = [models.Index(fields=["conversation", "said_at", "id"], name="entries_in_order")]
+        indexes = [
+            models.Index(fields=["conversation", "said_at", "id"], name="entries_in_order"),
+            # window.groups_of and window.own_words; forgetting
+            models.Index(
+                fields=["author", "conversation", "said_at"],
+                condition=Q(author__isnull=False),
+                name="entries_of_an_author",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.role} in {self.conversation_id}"

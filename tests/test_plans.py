@@ -22,13 +22,14 @@ from adapters.monitoring import diagnostics, metrics
 from adapters.runtime import housekeeping
 from identity import audit
 from identity.admin import base
-from identity.models import Browser, Pairing
+from identity.models import Browser, Pairing, PlatformAccount
 from identity.support import clock
-from sessions_app.models import OutboundDelivery
+from sessions_app.models import HistoryEntry, OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.outbox.queue import Sent
 from sessions_app.turns import leases, lifecycle
 from tests.sessions_app.talk import receive, say
+from tests.sessions_app.test_views import attach
 
 ROWS = 20_000
 BIG = {
@@ -254,6 +255,20 @@ def links_of_lists(client: Client) -> Iterator[str]:
                 yield f"{address}{all_rows}q={words}"
 
 
+def reader_with(words: int) -> Client:
+    """A browser of an account that wrote so much in private, and as much in a group."""
+    who = f"reader-{words}"
+    places = [receive(who, "hello"), receive(who, "hello", group=f"group-{words}")]
+    account = PlatformAccount.objects.get(platform_user_id=who)
+    for conversation in places:
+        written = {"role": "user", "source": "message", "text": "hello"}
+        entries = (HistoryEntry(conversation_id=conversation, author=account, **written) for _ in range(words))
+        HistoryEntry.objects.bulk_create(entries, batch_size=500)
+    client = Client()
+    attach(client, account)
+    return client
+
+
 @contextmanager
 def rows_read() -> Iterator[list[int]]:
     """At the end of the block, how much its statements read: on SQLite, instructions; on PostgreSQL, rows."""
@@ -375,3 +390,21 @@ def test_no_link_of_a_list_reads_a_whole_table(monkeypatch: pytest.MonkeyPatch) 
 
     assert len(reading) > 80
     assert not {link: count for link, count in reading.items() if count > ROWS // 2}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("page", ["/me/", "/me/now/", "/me/history/"])
+def test_my_page_reads_as_much_however_much_was_written(page: str) -> None:
+    clients = [reader_with(words) for words in (500, 5_000)]
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+    reading = []
+    for client in clients:
+        assert client.get(page).status_code == 200
+        with rows_read() as read:
+            assert client.get(page).status_code == 200
+        reading.append(read[0])
+
+    few, many = reading
+    assert many < 1.2 * few + 500

@@ -49,3 +49,31 @@ def _add(schema_editor: Any, model: Any, index: Any) -> None:
 def _drop(schema_editor: Any, name: str | None) -> None:
     online = "CONCURRENTLY " if schema_editor.connection.vendor == "postgresql" else ""
     schema_editor.execute(f"DROP INDEX {online}IF EXISTS {schema_editor.quote_name(name)}")
+
+
+class RemoveFieldIndexOnline(migrations.AlterField):
+    """AlterField to `db_index=False`: CONCURRENTLY on PostgreSQL, and without copying the table on SQLite."""
+
+    atomic = False
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if self.allow_migrate_model(schema_editor.connection.alias, model):
+            for name in _indexes_of(schema_editor, model, self.name):
+                _drop(schema_editor, name)
+
+    def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        model = to_state.apps.get_model(app_label, self.model_name)
+        for name in _indexes_of(schema_editor, model, self.name):  # what an interrupted attempt left
+            _drop(schema_editor, name)
+        options = {"concurrently": True} if schema_editor.connection.vendor == "postgresql" else {}
+        field = model._meta.get_field(self.name)  # noqa: SLF001 - Django's name for it
+        schema_editor.execute(schema_editor._create_index_sql(model, fields=[field], **options))  # noqa: SLF001
+
+
+def _indexes_of(schema_editor: Any, model: Any, field: str) -> list[str]:
+    """The names of the plain indexes of this one column."""
+    column = model._meta.get_field(field).column  # noqa: SLF001
+    with schema_editor.connection.cursor() as cursor:
+        found = schema_editor.connection.introspection.get_constraints(cursor, model._meta.db_table)  # noqa: SLF001
+    return [name for name, one in found.items() if one["columns"] == [column] and one["index"] and not one["unique"]]

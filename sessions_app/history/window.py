@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Max, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Greatest
 
 from identity import live
@@ -18,7 +18,7 @@ from identity.models import PlatformAccount
 from identity.resolvers import Pair, key_without_resolver, stranger_key
 from identity.support import clock
 from sessions_app.messages import Line
-from sessions_app.models import Conversation, HistoryEntry, InboundEvent
+from sessions_app.models import Conversation, HistoryEntry
 
 # One statement, so that links, bounds and entries are of one moment. For each conversation that may be read, the index
 # `entries_in_order` shows where the newest `limit` readable entries begin, and the statement reads on from there. So
@@ -142,6 +142,32 @@ _BEFORE = """AND {entry}.said_at <= %(before_at)s
     AND ({entry}.said_at < %(before_at)s OR {entry}.id < %(before_id)s)"""
 
 
+# From one place where the account wrote to the next, and to its newest words there, all in `entries_of_an_author`: so
+# the cost grows with the places, not with the words.
+_GROUPS = """
+WITH RECURSIVE places(id) AS (
+    SELECT MIN(e.conversation_id) FROM sessions_app_historyentry e WHERE e.author_id = %(account)s
+    UNION ALL
+    SELECT (SELECT MIN(e.conversation_id) FROM sessions_app_historyentry e
+            WHERE e.author_id = %(account)s AND e.conversation_id > places.id)
+    FROM places WHERE places.id IS NOT NULL
+),
+newest AS (
+    SELECT places.id, (SELECT e.id FROM sessions_app_historyentry e
+        WHERE e.author_id = %(account)s AND e.conversation_id = places.id AND e.role = 'user'
+        ORDER BY e.said_at DESC LIMIT 1) AS entry_id
+    FROM places
+)
+SELECT c.id, c.platform, event.chat_name, e.said_at
+FROM newest
+JOIN sessions_app_conversation c ON c.id = newest.id AND c.kind = 'group'
+JOIN sessions_app_historyentry e ON e.id = newest.entry_id
+LEFT JOIN sessions_app_inboundevent event ON event.id = e.event_id
+ORDER BY e.said_at DESC, c.id
+LIMIT %(limit)s
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A conversation whose entries after `after` may be read. account_id: None for a group."""
@@ -230,10 +256,9 @@ def _own_words(account: PlatformAccount) -> QuerySet[HistoryEntry]:
 
 def groups_of(account: PlatformAccount, *, limit: int) -> list[Group]:
     """The `limit` groups where an account wrote most recently, with the names of that time."""
-    last = InboundEvent.objects.filter(conversation=OuterRef("conversation"), account=account).order_by("-pk")
-    groups = _own_words(account).values("conversation", "conversation__platform").annotate(at=Max("said_at"))
-    named = groups.annotate(name=Subquery(last.values("chat_name")[:1])).order_by("-at", "conversation")
-    rows = named.values_list("conversation", "conversation__platform", "name", "at")[:limit]
+    with connection.cursor() as database:
+        database.execute(_GROUPS, {"account": account.pk, "limit": limit})
+        rows = database.fetchall()
     return [Group(pk, platform, name or "", moment(at)) for pk, platform, name, at in rows]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import F, Max
 from django.test.utils import CaptureQueriesContext
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -671,3 +671,25 @@ def test_it_starts_anew_in_the_order_of_all_locks() -> None:
     done = [query["sql"] for query in queries.captured_queries]
     held = next(place for place, sql in enumerate(done) if sql.endswith("FOR NO KEY UPDATE"))
     assert held < next(place for place, sql in enumerate(done) if sql.startswith("UPDATE"))
+
+
+@pytest.mark.django_db
+def test_it_finds_the_groups_where_an_account_wrote_as_the_orm_does() -> None:
+    for text, who, group in (
+        ("one", "alice", "garden"),
+        ("two", "alice", ""),
+        ("three", "alice", "kitchen"),
+        ("four", "bob", "kitchen"),
+        ("five", "bob", "cellar"),
+        ("six", "alice", "garden"),
+    ):
+        say(who, text, group=group, answer="ok")
+    alice = PlatformAccount.objects.get(platform_user_id="alice")
+
+    own = HistoryEntry.objects.filter(author=alice, role="user", conversation__kind="group")
+    last = own.values("conversation").annotate(at=Max("said_at")).order_by("-at")
+    found = window.groups_of(alice, limit=10)
+    assert [(group.conversation_id, group.last_at) for group in found] == list(last.values_list("conversation", "at"))
+    assert [group.name for group in found] == ["garden", "kitchen"]
+    assert [group.name for group in window.groups_of(alice, limit=1)] == ["garden"]
+    assert window.groups_of(PlatformAccount.objects.create(platform="slack", platform_user_id="carol"), limit=9) == []
