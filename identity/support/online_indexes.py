@@ -67,13 +67,13 @@ class RemoveFieldIndexOnline(migrations.AlterField):
         for name in _indexes_of(schema_editor, model, self.name):  # what an interrupted attempt left
             _drop(schema_editor, name)
         options = {"concurrently": True} if schema_editor.connection.vendor == "postgresql" else {}
-        field = model._meta.get_field(self.name)  # noqa: SLF001 - Django's name for it
+        field = model._meta.get_field(self.name)
         schema_editor.execute(schema_editor._create_index_sql(model, fields=[field], **options))  # noqa: SLF001
 
 
 def _indexes_of(schema_editor: Any, model: Any, field: str) -> list[str]:
     """The names of the plain indexes of this one column."""
-    column = model._meta.get_field(field).column  # noqa: SLF001
+    column = model._meta.get_field(field).column
     with schema_editor.connection.cursor() as cursor:
-        found = schema_editor.connection.introspection.get_constraints(cursor, model._meta.db_table)  # noqa: SLF001
+        found = schema_editor.connection.introspection.get_constraints(cursor, model._meta.db_table)
     return [name for name, one in found.items() if one["columns"] == [column] and one["index"] and not one["unique"]]
