@@ -52,13 +52,14 @@ class Receiver:
         self._queue.append(waiting)
         if self._job is None or self._job.done():
             self._job = asyncio.create_task(self._store_all())
+        job = self._job
         try:
             await asyncio.shield(waiting.done)
         except asyncio.CancelledError:
             if waiting in islice(self._queue, self._under_way, None):
                 self._queue.remove(waiting)
             else:
-                await asyncio.wait([waiting.done])
+                await asyncio.wait([waiting.done, job], return_when=asyncio.FIRST_COMPLETED)
             raise
 
     async def _store_all(self) -> None:
