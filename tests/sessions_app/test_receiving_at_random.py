@@ -258,7 +258,7 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return stored
 
 
-@pytest.mark.parametrize("plays", [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("plays", [4, pytest.param(40, marks=pytest.mark.slow)])
 def test_it_leaves_the_rows_of_messages_that_come_one_by_one(plays: int, together: list[int]) -> None:
     emptied = Emptied()
     for seed in range(plays):
