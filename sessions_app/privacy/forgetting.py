@@ -323,6 +323,9 @@ def _some(rows: QuerySet[Any], *conditions: Q) -> list[int]:
 @transaction.atomic
 def _forget_account(account: PlatformAccount) -> None:
     """Delete the account itself, with what it has said and joined meanwhile."""
+    # First wait for messages that are stored together (see receiving.group): they hold the account until they are
+    # there to be deleted. No others are stored for it from here on.
+    list(PlatformAccount.objects.select_for_update().filter(pk=account.pk))
     identities.leave(account, [account.pk])
     while _forget_some([account.pk]):
         pass
