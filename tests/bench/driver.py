@@ -240,7 +240,7 @@ async def counts(*, people: int, turns: int) -> dict[str, float]:
         calls = 0
         await platform.ask_all(deque(range(people)), turns, in_flight=1)
         hops = calls
-        said = [str(query["sql"]) for each in opened for query in each.queries_log]
+        said = [str(query["sql"]) for each in opened for query in each.queries_log.copy()]
         transactions = sum(statement.startswith("BEGIN") for statement in said)
         statements = len(said) - transactions - sum(statement in {"COMMIT", "ROLLBACK"} for statement in said)
     return {"statements": statements / turns, "transactions": transactions / turns, "hops": hops / turns}
