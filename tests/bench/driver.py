@@ -217,11 +217,11 @@ def server_cpu() -> float:
 
 async def counts(*, people: int, turns: int) -> dict[str, float]:
     """Statements, transactions (of more than one statement) and calls of other threads of a turn, one at a time."""
-    opened: list[BaseDatabaseWrapper] = []
+    opened: set[BaseDatabaseWrapper] = set()  # a pool opens the same one many times
 
     def log_queries(connection: BaseDatabaseWrapper, **_: Any) -> None:
         connection.force_debug_cursor = True
-        opened.append(connection)
+        opened.add(connection)
 
     calls = 0
     submit = ThreadPoolExecutor.submit
