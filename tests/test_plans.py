@@ -348,7 +348,8 @@ def _stops_early(sql: str, index: str | None = None) -> bool:
     if index in IN_ORDER and re.search(r"DESC LIMIT \d+(?: OFFSET \d+)?$", sql):
         return True
     by_id = r'ORDER BY (?:"\w+"\.)?"id" (?:ASC|DESC) LIMIT \d+\s*$|^SELECT "\w+"\."id" AS "pk" .* ORDER BY 1 \w+ LIMIT'
-    return bool(re.search(rf"{by_id}|^SELECT COUNT\(\*\) FROM \(SELECT .* LIMIT \d+\)", sql))
+    listed = r'IN \(SELECT \w+\."id" AS "pk" .* LIMIT \d+\)'  # the rows that a list has
+    return bool(re.search(rf"{by_id}|{listed}|^SELECT COUNT\(\*\) FROM \(SELECT .* LIMIT \d+\)", sql))
 
 
 @pytest.fixture(scope="module", autouse=True)

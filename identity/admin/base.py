@@ -10,7 +10,6 @@ from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.models import AbstractUser
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.db import connection
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
@@ -37,7 +36,8 @@ class Tool:
         self.label, self.url = label, url
 
 
-MAX_LISTED = 5000  # rows that a list shows, filters, searches and sorts
+# Rows that a list shows, filters, searches and sorts. With more, PostgreSQL would rather read a whole table for a join.
+MAX_LISTED = 1000
 
 
 class OperatorFilter(admin.SimpleListFilter):
@@ -72,12 +72,31 @@ class BoundedList(ChangeList):
         self.cut_at = MAX_LISTED if first_left_out and by_id is None else 0
         if by_id is not None:
             self.root_queryset = by_id
-        elif connection.vendor == "sqlite" and self.filter_params:
-            # Named one by one: else SQLite may prefer an index with all rows of a platform, or in the asked order.
+            return self._without_search(request, exclude_parameters)
+        if self.filter_params:
+            # Named one by one: else an engine may prefer an index with all rows of a platform, or in the asked order.
             self.root_queryset = self.root_queryset.filter(pk__in=rows.values("pk")[:MAX_LISTED])
         elif first_left_out:
             self.root_queryset = self.root_queryset.filter(**{f"{column}__gt": first_left_out[0]})
+        if self.cut_at and self.query:
+            self.root_queryset = self._with_words(request)
+            return self._without_search(request, exclude_parameters)
         return super().get_queryset(request, exclude_parameters)
+
+    def _without_search(self, request: HttpRequest, exclude_parameters: Any) -> QuerySet[Any]:
+        text, self.query = self.query, ""
+        try:
+            return super().get_queryset(request, exclude_parameters)
+        finally:
+            self.query = text
+
+    def _with_words(self, request: HttpRequest) -> QuerySet[Any]:
+        """The rows with all these words, in other fields than IDs: those were looked for among all rows."""
+        fields = [field for field in self.model_admin.get_search_fields(request) if not field.startswith("=")]
+        rows = self.root_queryset if fields else self.root_queryset.none()
+        for word in self.query.split() if fields else ():
+            rows = rows.filter(Q.create([(f"{field}__icontains", word) for field in fields], connector=Q.OR))
+        return rows
 
     def _with_id(self, text: str) -> QuerySet[Any] | None:
         """The rows that have this whole ID; None if there is none."""

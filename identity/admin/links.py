@@ -64,7 +64,7 @@ class LinkAdmin(OperatorAdmin):
     def described_account(self, link: AccountLink) -> str:
         return labels.described(link.account)
 
-    @admin.display(description=gettext_lazy("person"), ordering="user__unified_user_id")
+    @admin.display(description=gettext_lazy("person"))  # sorted by it, PostgreSQL would read people until some are here
     def person(self, link: AccountLink) -> str:
         return link_to(link.user)
 
