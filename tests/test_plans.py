@@ -408,4 +408,4 @@ def test_my_page_reads_as_much_however_much_was_written(page: str) -> None:
         reading.append(read[0])
 
     few, many = reading
-    assert many < 1.2 * few + 500
+    assert many < 1.2 * few + 2_000  # PostgreSQL may pass by rows of the other reader
