@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.models import AbstractUser
 from django.core.exceptions import PermissionDenied
@@ -15,8 +16,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 from django.utils.functional import cached_property
+from django.utils.html import format_html
 from django.utils.http import urlencode
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext, gettext_lazy
 
 from identity.models import PlatformAccount
 from identity.operators import platforms
@@ -146,6 +148,12 @@ class OperatorAdmin(Admin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[BoundedList]:
         return BoundedList
+
+    def action_checkbox(self, obj: Model) -> SafeString:
+        """Return Django's own, without its form and templates: they take a fifth of a list's time."""
+        label = format_html(gettext("Select this object for an action - {}"), str(obj))
+        box = '<input type="checkbox" name="{}" value="{}" class="action-select" aria-label="{}">'
+        return format_html(box, ACTION_CHECKBOX_NAME, str(obj.pk), label)
 
     def with_id(self, text: str) -> Iterable[Q]:
         """Return the conditions that find rows by a whole ID, each by an index. The first that finds any counts."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
+from django.contrib.admin import ModelAdmin, site
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from pytest_django.asserts import assertHTMLEqual
 
 from identity import audit
 from identity.admin import base
@@ -298,3 +300,10 @@ def test_each_step_of_a_request_is_about_requests_alone(client: Client) -> None:
     steps = AuditEvent.objects.filter(kind__startswith="pairing_").count()
     assert steps == 2
     assert [listed(client, "auditevent", about=topic).count("field-kind") for topic in TOPICS] == [steps, 0, 0, 0, 0, 0]
+
+
+def test_its_boxes_are_those_of_django() -> None:
+    row = person("alice", display_name="<b>Alice</b>")
+    people = site.get_model_admin(UnifiedUser)
+
+    assertHTMLEqual(str(people.action_checkbox(row)), str(ModelAdmin.action_checkbox(people, row)))
