@@ -13,3 +13,4 @@ class IdentityConfig(AppConfig):
         from identity import checks  # needs the settings, which are there from now on
 
         register(checks.check_limits)
+        register(checks.check_sqlite)

@@ -1,15 +1,18 @@
-"""Checks of pairing's limits, at start."""
+"""Checks at start: of pairing's limits, and of SQLite's version."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
+from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
 from identity.pairing.codes import NUMBER_DIGITS
 from identity.pairing.settings import Limits, limits
 
+MIN_SQLITE = (3, 35)
 MAX_TRIES = 10  # of a number of 6 digits: one chance in 100,000
 
 
@@ -21,6 +24,15 @@ def check_limits(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Check
     except ValueError as error:
         return [Error(f"BOTOS_PAIRING: {error}.", hint=hint, id="identity.E001")]
     return [Error(f"BOTOS_PAIRING: {problem}.", hint=hint, id=code) for code, problem in problems]
+
+
+def check_sqlite(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that SQLite knows RETURNING, which Django itself does not need."""
+    uses_sqlite = settings.DATABASES["default"]["ENGINE"].endswith("sqlite3")
+    if not uses_sqlite or sqlite3.sqlite_version_info >= MIN_SQLITE:
+        return []
+    problem = f"Python's SQLite is {sqlite3.sqlite_version}, but BotOS needs {'.'.join(map(str, MIN_SQLITE))} or newer."
+    return [Error(problem, hint="use a newer Python, or PostgreSQL (see DATABASE_URL).", id="identity.E010")]
 
 
 def _problems(these: Limits) -> list[tuple[str, str]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.forms.models import model_to_dict
 
+from identity import checks
 from identity.models import Browser, PlatformAccount
 from identity.support import clock, sql
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery
@@ -138,6 +140,24 @@ def test_settling_stores_what_the_orm_would_store(monkeypatch: pytest.MonkeyPatc
 
     changed = {"status": "sent", "message_id": "7" * 190, "settled_at": still.now}
     assert stored(OutboundDelivery, delivery.pk) == before | changed
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "found"),
+    [
+        ("sqlite3", (3, 34, 1), ["identity.E010"]),
+        ("sqlite3", (3, 35, 0), []),
+        ("postgresql", (3, 34, 1), []),
+    ],
+)
+def test_it_refuses_a_sqlite_that_is_too_old(
+    monkeypatch: pytest.MonkeyPatch, engine: str, version: tuple[int, int, int], found: list[str]
+) -> None:
+    monkeypatch.setattr("sqlite3.sqlite_version_info", version)
+    databases = {"default": {"ENGINE": f"django.db.backends.{engine}"}}
+    monkeypatch.setattr("identity.checks.settings", SimpleNamespace(DATABASES=databases))
+
+    assert [problem.id for problem in checks.check_sqlite(None)] == found
 
 
 def test_it_locks_only_where_the_database_can() -> None:
