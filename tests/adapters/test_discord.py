@@ -187,7 +187,7 @@ async def test_it_tries_again_to_store_a_message(server: FakeDiscord, run: Run) 
 async def test_it_hands_in_together_what_it_hears_meanwhile(
     server: FakeDiscord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has_heard_all = called(monkeypatch, connection.Connection, "_hear_message", times=4)
+    has_heard_all = called(monkeypatch, connection.Connection, "_handle_message", times=4)
     inbox, wanted = OneByOneInbox(), ["one", "two", "three", "four"]
     async with running(adapter_for(server), inbox):
         await server.say(ALICE, wanted[0])

@@ -7,6 +7,7 @@ import logging
 import traceback
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from itertools import pairwise
 from time import monotonic
 
 import httpx
@@ -371,21 +372,28 @@ async def test_it_polls_on_after_a_blip(server: FakeTelegram) -> None:
 async def test_it_rests_between_polls_that_a_server_answers_at_once(
     server: FakeTelegram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    polls: asyncio.Queue[float] = asyncio.Queue()
-    poll = server.api.updates.poll
+    moments: list[float] = []  # by the adapter's clock: when a poll begins, and when it has brought nothing
+    poll, has_polled = server.api.updates.poll, asyncio.Semaphore(0)
 
     async def impatient(offset: int, limit: int, timeout: int) -> list[object]:
-        polls.put_nowait(monotonic())
+        has_polled.release()
         return await poll(offset, limit, 0)
+
+    def now() -> float:
+        moments.append(monotonic())
+        return moments[-1]
 
     monkeypatch.setattr(server.api.updates, "poll", impatient)
     monkeypatch.setattr(module, "EMPTY_SECONDS", 0.1)
+    monkeypatch.setattr(module, "monotonic", now)
     async with running(adapter_for(server)) as run:
-        moments = [await polls.get() for _ in range(5)]
+        for _ in range(5):
+            await has_polled.acquire()
+        begun = moments[::2][:5]
         await server.say(ALICE, "hello")
         await run.inbox.wait_for_text("hello")
 
-    assert moments[-1] - moments[0] >= 4 * 0.1 * 0.9  # the server's moments lag behind the adapter's a little
+    assert all(later - earlier > 0.0999 for earlier, later in pairwise(begun))
 
 
 @pytest.mark.asyncio
