@@ -80,16 +80,18 @@ def test_it_says_whose_it_is() -> None:
 
 
 @pytest.mark.asyncio
-async def test_it_goes_on_for_longer_than_a_lease_and_gives_it_back() -> None:
+async def test_it_goes_on_for_longer_than_a_lease_and_gives_it_back(leases: Leases) -> None:
     stop, work, other = asyncio.Event(), Work(), Work()
     holding = asyncio.create_task(PollingLease("t").hold(work, stop, on_wait=nothing))
     await work.began.wait()
     waiting = asyncio.create_task(PollingLease("t").hold(other, asyncio.Event(), on_wait=nothing))
     await asyncio.sleep(LEASE * 2)
     assert not other.began.is_set()
+    first = leases.owner
     stop.set()
     await holding
-    await asyncio.wait_for(other.began.wait(), LEASE / 4)
+    assert leases.until == 0.0 or leases.owner != first  # given back, and not left to run out
+    await asyncio.wait_for(other.began.wait(), 30)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 
