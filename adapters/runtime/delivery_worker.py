@@ -40,6 +40,7 @@ class DeliveryWorker:
         self._outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
         self._stop: asyncio.Event | None = None  # of the run
         self._in_hand: set[int] = set()  # ids of deliveries, from the claim until their outcome is stored
+        self._has_claimed = False  # whether the last look found something: then it did not see all that waits
 
     def wake(self) -> None:
         """Look for due deliveries soon: one was queued, or an adapter came up."""
@@ -111,6 +112,7 @@ class DeliveryWorker:
             self._start(adapters[delivery.platform], delivery, since)
         # Where other processes answer, a delivery may wait for two sweeps: theirs for the message, and this one.
         sweep = float(settings.BOTOS_SWEEP_SECONDS / (2 if settings.REDIS_URL else 1))
+        self._has_claimed = bool(due)
         if due or not adapters:
             return sweep
         next_due = await db.call(outbox_queue.seconds_until_next, adapters.keys())
@@ -159,7 +161,9 @@ class DeliveryWorker:
             self._in_hand.difference_update(outcome.delivery.pk for outcome in outcomes)
             for _ in outcomes:
                 self._outcomes.task_done()
-            if may_be_due:  # the next deliveries of the same addresses
+            # The next deliveries of the same addresses, and what the last look left: more than one claim takes, or
+            # what is tried again soon.
+            if may_be_due or self._has_claimed:
                 self.wake()
 
 

@@ -106,6 +106,60 @@ def test_it_keeps_one_platform_s_trouble_from_another() -> None:
     assert fine.sent == ["hello"]
 
 
+def test_it_takes_more_than_one_claim_without_waiting_for_the_sweep(settings: Any) -> None:
+    settings.BOTOS_SWEEP_SECONDS = 3600
+    for nth in range(101):  # a claim takes 100
+        outbox_queue.queue(Address("telegram", f"{nth}"), "hello")
+    everything = threading.Event()
+
+    class Counting(Platform):
+        async def send(self, message: OutgoingMessage) -> Any:
+            answer = await super().send(message)
+            if len(self.sent) == 101:
+                everything.set()
+            return answer
+
+    deliver(Counting("7"), until=everything)
+
+    assert not OutboundDelivery.objects.filter(settled_at=None).exists()
+
+
+def test_it_forgets_no_retry_over_what_was_sent_since(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.BOTOS_SWEEP_SECONDS = 3600
+    monkeypatch.setattr("sessions_app.outbox.queue.backoff", lambda attempts: 0.5)
+    outbox_queue.queue(Address("telegram", "1"), "again")
+    platform = Platform(RuntimeError("a bug"))
+    looks = asyncio.Queue[bool]()
+    next_due = outbox_queue.seconds_until_next
+
+    async def scene() -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+        def look(platforms: Any) -> float | None:
+            seconds = next_due(platforms)
+            loop.call_soon_threadsafe(looks.put_nowait, seconds is not None)
+            return seconds
+
+        monkeypatch.setattr("sessions_app.outbox.queue.seconds_until_next", look)
+        worker = DeliveryWorker(lambda: {"telegram": platform})
+        running = asyncio.create_task(worker.run(stop))
+        async with asyncio.timeout(10):
+            while not await looks.get():
+                pass  # until the worker knows of the retry
+            platform.answer = "7"
+            await db.call(outbox_queue.queue, Address("telegram", "2"), "meanwhile")
+            worker.wake()
+            while len(platform.sent) < 3:
+                platform.called.clear()
+                await platform.called.wait()
+        stop.set()
+        await running
+
+    async_to_sync(scene)()
+
+    assert sorted(platform.sent) == ["again", "again", "meanwhile"]
+
+
 def test_it_writes_an_outcome_that_could_not_be_written_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
     outbox_queue.queue(Address("telegram", "1"), "hello")
     settle, failures = outbox_queue.settle, iter([True, False])
