@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import re
@@ -89,10 +90,19 @@ def _plain(messages: Sequence[InboundMessage], resolver: Resolves | None) -> lis
     for message in messages[:MAX_TOGETHER]:
         is_ordinary = message.is_addressed and not message.is_from_history and (is_computed or not message.is_private)
         is_distinct = message.native_key not in plain and message.address.platform == platform
-        if not (is_ordinary and is_distinct and _is_acceptable(message) and classify(message.text).is_plain):
+        if not (is_ordinary and is_distinct and _is_acceptable(message) and _is_plain(message.text)):
             break
         plain[message.native_key] = message
     return list(plain.values())
+
+
+@functools.lru_cache(MAX_TOGETHER)
+def _is_plain(text: str) -> bool:
+    """Whether a text is for the agent alone.
+
+    Messages behind one that is stored alone are looked at again and again, and a long text takes milliseconds.
+    """
+    return classify(text).is_plain
 
 
 @transaction.atomic

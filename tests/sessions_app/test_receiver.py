@@ -187,6 +187,23 @@ def test_it_wakes_delivery_workers_for_what_is_decided_at_receipt() -> None:
     assert OutboundDelivery.objects.count() == 1
 
 
+def test_it_reads_no_text_again_for_each_message_that_is_stored_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    really = inbox.classify
+
+    def classify(text: str) -> Any:
+        read.append(text)
+        return really(text)
+
+    monkeypatch.setattr(inbox, "classify", classify)
+    said = [message(f"stranger-{nth}", f"hello from {nth}") for nth in range(20)]  # each is stored alone
+
+    hand_in(said)
+
+    assert texts() == [one.text for one in said]
+    assert max(map(read.count, read)) == 2  # once for its group, and once alone
+
+
 def test_redeliveries_wake_no_lane(groups: list[int]) -> None:
     receive("alice", "first")
     said = [message("alice", f"{nth}") for nth in range(3)]
