@@ -18,6 +18,7 @@ from adapters.playground.server import Person
 from adapters.playground.slack.workspace import BOT, BOT_USER, TEAM
 from adapters.protocols import DeliveryError, MalformedEvent
 from adapters.slack.adapter import SlackAdapter
+from adapters.slack.client import slack_client
 from adapters.slack.directory import Directory
 from adapters.slack.events import Me, parse_command, parse_press
 from identity.support.buttons import Button
@@ -386,4 +387,25 @@ async def test_the_server_refuses_blocks_that_slack_refuses(run: Run, server: Fa
     sent = await run.adapter.send(to(chat, CANCEL))
     with pytest.raises(ValueError, match="no such button"):
         await server.press(ALICE, sent, "/undo")
-    await asyncio.sleep(0)
+
+
+async def test_the_server_tells_which_button_was_pressed(run: Run, server: FakeSlack) -> None:
+    sent = await run.adapter.send(to(server.private_chat(ALICE), CANCEL, NOT_ME))
+    envelope = await server.press(ALICE, sent, NOT_ME.command)
+    [told] = [one for one in server.pushed if envelope in one.ids]
+    [action], [_, row] = told.payload["actions"], told.payload["message"]["blocks"]
+
+    assert (action["action_id"], action["value"]) == ("botos-1", NOT_ME.command)
+    assert action["block_id"] == row["block_id"]
+
+
+async def test_the_server_names_the_buttons_that_the_bot_did_not(server: FakeSlack) -> None:
+    button = {"type": "button", "text": {"type": "plain_text", "text": "Yes"}}
+    web = slack_client(server.environment()["SLACK_API_URL"], server.bot_token)
+    sent = await web.chat_postMessage(
+        channel=server.private_chat(ALICE), text="Well?", blocks=[{"type": "actions", "elements": [button, button]}]
+    )
+    [row] = sent["message"]["blocks"]
+
+    assert row["block_id"]
+    assert len({element["action_id"] for element in row["elements"]}) == 2

@@ -59,7 +59,7 @@ class FakeSlack(SlackServer):
     """Fulfils FakeServer. Fault names are those of `FakeWebApi`, and `websocket` for opening the socket.
 
     Events travel over the socket, or over HTTP where `http.url` is set. A lost one is repeated soon there, too.
-    responses: what the bot sent to response addresses.
+    responses: what the bot sent to response addresses. pushed: the latest events, presses and commands.
     """
 
     api: FakeWebApi
@@ -72,6 +72,7 @@ class FakeSlack(SlackServer):
         self.socket = FakeSocketMode(self.workspace, redeliver_after, self.faults)
         self.http = HttpEvents(self.workspace, self.faults, (0.1, redeliver_after, redeliver_after))
         self.responses: list[Any] = []
+        self.pushed: deque[Envelope] = deque(maxlen=REMEMBERED_CALLS)
         self._told: dict[str, list[Any]] = {}  # message id -> payloads
 
     def environment(self) -> dict[str, str]:
@@ -120,6 +121,7 @@ class FakeSlack(SlackServer):
         return await super()._respond(request)
 
     async def _push(self, envelope: Envelope) -> str:
+        self.pushed.append(envelope)
         if envelope.message_id:
             self._told.setdefault(envelope.message_id, []).append(envelope.payload)
         return await self._carrier.push(envelope)

@@ -12,7 +12,7 @@ from aiohttp import web
 from adapters.playground.server import Person, Said, check_button
 from adapters.playground.slack.api import WebApi
 from adapters.playground.slack.socket import Envelope, SocketMode
-from adapters.playground.slack.workspace import APP, BOT_USER, TEAM, Channel, Message, Workspace
+from adapters.playground.slack.workspace import APP, BOT_USER, TEAM, Channel, Message, Workspace, button_of
 
 
 class SlackServer:
@@ -90,13 +90,13 @@ class SlackServer:
         self.workspace.meet(person)
         channel, message = self.workspace.message(message_id)
         stamp = {"action_ts": self.workspace.next_ts()}
-        action = {"type": "button", "action_id": "botos-0", "block_id": "b", "value": command, **stamp}
-        about = {"type": "block_actions", "actions": [action], "message": message}
-        where = {
-            "channel": {"id": channel.id, "name": channel.name},
-            "user": {"id": person.id, "team_id": self.workspace.team_of(person.id)},
-        }
-        payload = {**self._request(), **about, **where, "team": {"id": TEAM, "domain": "play"}}
+        action = {**button_of(message, command), **stamp}
+        container = {"type": "message", "message_ts": message_id, "channel_id": channel.id, "is_ephemeral": False}
+        about = {"type": "block_actions", "actions": [action], "message": message, "container": container}
+        user = {"id": person.id, "username": person.username, "team_id": self.workspace.team_of(person.id)}
+        team = {"team": {"id": TEAM, "domain": "play"}, "enterprise": None, "is_enterprise_install": False}
+        where: dict[str, Any] = {"channel": {"id": channel.id, "name": channel.name}, "user": user, **team}
+        payload = {**self._request(), **about, **where, "state": {"values": {}}}
         return await self._push(Envelope("interactive", payload))
 
     async def wait_for(self, count: int, *, chat: str, timeout: float = 10.0) -> list[Said]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from adapters.playground.slack.workspace import APP, BOT, BOT_USER, TEAM, Channel, Message, Workspace
+from adapters.playground.slack.workspace import APP, BOT, BOT_USER, TEAM, Channel, Message, Workspace, with_ids
 
 TEXT_LIMIT = 40_000
 Args = dict[str, Any]
@@ -145,7 +145,9 @@ class WebApi:
     async def _post(self, args: Args) -> Answer:
         channel, text = self._channel(args["channel"]), _text(args)
         _check_blocks(args.get("blocks", []))
-        kept: Message = {key: args[key] for key in ("thread_ts", "metadata", "blocks") if key in args}
+        kept: Message = {key: args[key] for key in ("thread_ts", "metadata") if key in args}
+        if args.get("blocks"):
+            kept["blocks"] = with_ids(args["blocks"])
         author = {"user": BOT_USER, "bot_id": BOT, "app_id": APP, "team": TEAM}
         message: Message = {"type": "message", "text": text, **author, **kept}
         written = await self._workspace.write(channel, message, author="bot")
@@ -230,7 +232,7 @@ def _check_blocks(blocks: list[Any]) -> None:
             raise Refusal("invalid_blocks")
         if block["type"] == "actions" and not (1 <= len(elements) <= 25 and all(map(_is_button, elements))):
             raise Refusal("invalid_blocks")
-        names = [element["action_id"] for element in elements]
+        names = [element["action_id"] for element in elements if "action_id" in element]
         if len(set(names)) < len(names):
             raise Refusal("invalid_blocks")
     if len(blocks) > 50:
@@ -239,7 +241,7 @@ def _check_blocks(blocks: list[Any]) -> None:
 
 def _is_button(element: dict[str, Any]) -> bool:
     is_plain = isinstance(element.get("text"), dict) and element["text"].get("type") == "plain_text"
-    sizes = 1 <= len(str(element.get("action_id", ""))) <= 255 and 1 <= len(str(element.get("value", ""))) <= 2000
+    sizes = 1 <= len(str(element.get("action_id", "?"))) <= 255 and 1 <= len(str(element.get("value", "?"))) <= 2000
     return is_plain and sizes and element.get("type") == "button" and _fits(element["text"], 75)
 
 

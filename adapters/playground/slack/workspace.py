@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import uuid4
 
 from adapters.playground.server import Person, Said
 from identity.support.buttons import Button
@@ -107,4 +108,29 @@ class Workspace:
 def buttons_in(blocks: list[dict[str, Any]]) -> tuple[Button, ...]:
     """The buttons of a message, in order."""
     elements = [element for block in blocks if block["type"] == "actions" for element in block["elements"]]
-    return tuple(Button(one["text"]["text"], one["value"]) for one in elements if one["type"] == "button")
+    return tuple(Button(one["text"]["text"], _command_of(one)) for one in elements if one["type"] == "button")
+
+
+def button_of(message: Message, command: str) -> dict[str, Any]:
+    """The button of a message that means `command`, as the press of it names it. Raises StopIteration."""
+    rows = [block for block in message.get("blocks", []) if block["type"] == "actions"]
+    return next(
+        {**{key: one[key] for key in ("type", "action_id", "text", "value") if key in one}, "block_id": row["block_id"]}
+        for row in rows
+        for one in row["elements"]
+        if _command_of(one) == command
+    )
+
+
+def with_ids(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The blocks as Slack keeps them: each block and each button has an id, whether the bot gave it one or not."""
+    kept = []
+    for block in blocks:
+        elements = [{"action_id": uuid4().hex[:5], **one} for one in block.get("elements", [])]
+        kept.append({"block_id": uuid4().hex[:5], **block, **({"elements": elements} if elements else {})})
+    return kept
+
+
+def _command_of(button: dict[str, Any]) -> str:
+    """What tells a button from the others of its message: its value, or its id where it has none."""
+    return str(button.get("value") or button["action_id"])
