@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
+import adapters.playground.slack.socket
 import adapters.slack.adapter
 import adapters.slack.directory
 from adapters.playground.server import Person
@@ -409,3 +411,30 @@ async def test_the_server_names_the_buttons_that_the_bot_did_not(server: FakeSla
 
     assert row["block_id"]
     assert len({element["action_id"] for element in row["elements"]}) == 2
+
+
+async def test_the_server_tells_of_a_press_once(server: FakeSlack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither after a while nor to the next connection, unlike a message."""
+    monkeypatch.setattr(adapters.playground.slack.socket, "ANSWER_SECONDS", 0.1)
+    server.socket._redeliver_after = 0.1
+    api_url = server.environment()["SLACK_API_URL"]
+    web, app = (slack_client(api_url, token) for token in (server.bot_token, server.app_token))
+    button = {"type": "button", "text": {"type": "plain_text", "text": "Yes"}, "value": "yes"}
+    blocks = [{"type": "actions", "elements": [button]}]
+    sent = await web.chat_postMessage(channel=server.private_chat(ALICE), text="Well?", blocks=blocks)
+    heard: list[str] = []
+    async with aiohttp.ClientSession() as session:
+        address = str((await app.apps_connections_open(app_token=server.app_token))["url"])
+        async with session.ws_connect(address) as socket:
+            await server.press(ALICE, str(sent["ts"]), "yes")
+            await server.command(ALICE, "/help", "")
+            while heard.count("events_api") < 3:  # the bot's own message, over and over
+                heard.append((await socket.receive_json())["type"])
+        await server.workspace.until(lambda: not server.socket._sockets, 10)
+        await server.press(ALICE, str(sent["ts"]), "yes")
+        address = str((await app.apps_connections_open(app_token=server.app_token))["url"])
+        async with session.ws_connect(address) as socket:
+            while heard.count("events_api") < 6:
+                heard.append((await socket.receive_json())["type"])
+
+    assert (heard.count("interactive"), heard.count("slash_commands")) == (1, 1)

@@ -13,6 +13,11 @@ from aiohttp import WSMsgType, web
 
 from adapters.playground.slack.workspace import APP, Workspace
 
+# Slack tells of these once. If nobody acknowledges one in time, the person reads that it failed.
+# https://docs.slack.dev/interactivity/handling-user-interaction#acknowledgment_response
+ONCE = ("interactive", "slash_commands")
+ANSWER_SECONDS = 3.0
+
 
 @dataclass(slots=True, eq=False)
 class Envelope:
@@ -62,7 +67,8 @@ class SocketMode:
     async def push(self, envelope: Envelope) -> str:
         """Send an envelope, now or as soon as there is a connection; returns its id."""
         async with self._sending:
-            self._pending.append(envelope)
+            if self._sockets or envelope.kind not in ONCE:
+                self._pending.append(envelope)
             await self._send(envelope)
         return envelope.ids[-1] if envelope.ids else ""
 
@@ -85,7 +91,7 @@ class SocketMode:
             self._sockets.append((socket, request))
             hello = {"type": "hello", "num_connections": len(self._sockets), "connection_info": {"app_id": APP}}
             await self._write(hello)
-            for envelope in list(self._pending):
+            for envelope in [waiting for waiting in self._pending if waiting.kind not in ONCE]:
                 await self._send(envelope, "connection_lost" if envelope.ids else "")
         await self._workspace.notify()
 
@@ -125,12 +131,19 @@ class SocketMode:
     def _arm(self, envelope: Envelope) -> None:
         _stop_timer(envelope)
         loop = asyncio.get_running_loop()
-        envelope.timer = loop.call_later(self._redeliver_after, lambda: self._start(self._repeat(envelope)))
+        after, then = (ANSWER_SECONDS, self._fail) if envelope.kind in ONCE else (self._redeliver_after, self._repeat)
+        envelope.timer = loop.call_later(after, lambda: self._start(then(envelope)))
 
     async def _repeat(self, envelope: Envelope) -> None:
         async with self._sending:
             if envelope in self._pending:
                 await self._send(envelope, "timeout")
+
+    async def _fail(self, envelope: Envelope) -> None:
+        async with self._sending:
+            if envelope in self._pending:
+                self._pending.remove(envelope)
+                await self._workspace.notify()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
