@@ -118,6 +118,8 @@ class SlackServer:
             await self._tell_change(channel, message, before)
 
     async def _tell(self, message_id: str, event: dict[str, Any], channel: Channel) -> None:
+        if not channel.has_bot:
+            return
         payload = self._payload({**event, "channel": channel.id, "event_ts": event["ts"]})
         await self._push(Envelope("events_api", payload, message_id))
 

@@ -121,9 +121,8 @@ class WebApi:
 
     async def _info(self, args: Args) -> Answer:
         channel = self._channel(args["channel"])
-        if channel.kind == "im" and not channel.person:  # the private chat of two people, which the bot is not in
-            raise Refusal("channel_not_found")
         of_kind = {"is_im": channel.kind == "im", "is_mpim": channel.kind == "mpim", "user": channel.person}
+        of_kind["is_member"] = channel.has_bot
         return {"channel": {"id": channel.id, "name": "" if channel.person else channel.name, **of_kind}}
 
     async def _open(self, args: Args) -> Answer:
@@ -143,7 +142,9 @@ class WebApi:
         return _page(thread, args)
 
     async def _post(self, args: Args) -> Answer:
-        channel, text = self._channel(args["channel"]), _text(args)
+        person = self._workspace.people.get(args["channel"])  # a person's id stands for their private chat here
+        channel = self._workspace.private_chat(person) if person else self._own_channel(args["channel"])
+        text = _text(args)
         _check_blocks(args.get("blocks", []))
         kept: Message = {key: args[key] for key in ("thread_ts", "metadata") if key in args}
         if args.get("blocks"):
@@ -155,12 +156,12 @@ class WebApi:
         return {"channel": channel.id, "ts": written["ts"], "message": written}
 
     async def _post_ephemeral(self, args: Args) -> Answer:
-        self._channel(args["channel"])
+        self._own_channel(args["channel"])
         _text(args)
         return {"message_ts": self._workspace.next_ts()}
 
     async def _update(self, args: Args) -> Answer:
-        channel, text = self._channel(args["channel"]), _text(args)
+        channel, text = self._own_channel(args["channel"]), _text(args)
         message = next((m for m in channel.messages if m["ts"] == args["ts"]), None)
         if message is None:
             raise Refusal("message_not_found")
@@ -171,16 +172,21 @@ class WebApi:
         return {"channel": channel.id, "ts": message["ts"], "text": text, "message": message}
 
     def _messages(self, args: Args) -> list[Message]:
-        return self._channel(args["channel"]).messages
+        return self._own_channel(args["channel"]).messages
 
     def _channel(self, channel_id: str) -> Channel:
-        """Slack takes a person's id for their private chat, too."""
-        person = self._workspace.people.get(channel_id)
-        if person is not None:
-            return self._workspace.private_chat(person)
-        if channel_id not in self._workspace.channels:
+        """A channel that the bot may know of: it does not learn that a private one exists before it is in it."""
+        channel = self._workspace.channels.get(channel_id)
+        if channel is None or not (channel.has_bot or channel.kind == "channel"):
             raise Refusal("channel_not_found")
-        return self._workspace.channels[channel_id]
+        return channel
+
+    def _own_channel(self, channel_id: str) -> Channel:
+        """A channel that the bot is in."""
+        channel = self._channel(channel_id)
+        if not channel.has_bot:
+            raise Refusal("not_in_channel")
+        return channel
 
     async def _tell(self, channel: Channel, message: Message, before: Message | None) -> None:
         if self.heard is not None:

@@ -24,13 +24,19 @@ Message = dict[str, Any]
 
 @dataclass(slots=True)
 class Channel:
-    """A channel or a chat."""
+    """A channel or a chat. `person`: whose private chat with the bot it is; one without is that of two people."""
 
     id: str
     kind: str
     name: str = ""
     person: str = ""
+    is_member: bool = True  # the bot, of a channel or a group chat
     messages: list[Message] = field(default_factory=list)
+
+    @property
+    def has_bot(self) -> bool:
+        """Whether the bot hears what is written here, and may write."""
+        return self.is_member and (self.kind != "im" or bool(self.person))
 
 
 class Workspace:

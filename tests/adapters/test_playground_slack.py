@@ -1,0 +1,96 @@
+"""The local Slack refuses what the real one refuses, and tells the bot no more than the real one does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from adapters.playground.server import Person
+from tests.fakes.slack import FakeSlack
+
+JSON = dict[str, Any]
+ALICE = Person("U1ALICE", "Alice", "alice")
+ROOM, TWO_PEOPLE = "C1ROOM", "D9TWOPEOPLE"
+
+pytestmark = pytest.mark.asyncio
+
+
+class Caller:
+    """A bot without an SDK: calls methods, and reads what the socket tells and acknowledges it."""
+
+    def __init__(self, server: FakeSlack, session: aiohttp.ClientSession) -> None:
+        self.server, self.session = server, session
+
+    async def __call__(self, method: str, token: str = "", **given: object) -> JSON:
+        headers = {"Authorization": f"Bearer {token or self.server.bot_token}"}
+        url = self.server.environment()["SLACK_API_URL"] + method
+        async with self.session.post(url, headers=headers, json=given) as answer:
+            return dict(await answer.json())
+
+    async def connect(self) -> aiohttp.ClientWebSocketResponse:
+        """A socket that has said hello."""
+        address = (await self("apps.connections.open", self.server.app_token))["url"]
+        socket = await self.session.ws_connect(address)
+        assert (await socket.receive_json())["type"] == "hello"
+        return socket
+
+    async def heard(self, socket: aiohttp.ClientWebSocketResponse) -> JSON:
+        """The payload of the next envelope, which is acknowledged."""
+        envelope = await socket.receive_json()
+        await socket.send_json({"envelope_id": envelope["envelope_id"]})
+        return dict(envelope["payload"])
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[FakeSlack]:
+    server = FakeSlack()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture
+async def call(server: FakeSlack) -> AsyncIterator[Caller]:
+    async with aiohttp.ClientSession() as session:
+        yield Caller(server, session)
+
+
+async def test_it_lets_the_bot_write_and_read_only_where_it_is(server: FakeSlack, call: Caller) -> None:
+    """Of a public channel it still says that there is one."""
+    server.workspace.channel(TWO_PEOPLE)
+    for chat in (ROOM, "G1GROUP"):
+        server.workspace.channel(chat).is_member = False
+    answers = [
+        (chat, (await call(method, channel=chat, text="me too", user=ALICE.id, ts="1.1")).get("error"))
+        for chat in (TWO_PEOPLE, ROOM, "G1GROUP")
+        for method in ("chat.postMessage", "chat.postEphemeral", "chat.update", "conversations.history")
+    ]
+
+    assert set(answers) == {
+        (TWO_PEOPLE, "channel_not_found"),
+        (ROOM, "not_in_channel"),
+        ("G1GROUP", "channel_not_found"),
+    }
+    assert (await call("conversations.info", channel=ROOM))["channel"]["is_member"] is False
+    assert server.said == []
+
+
+async def test_it_tells_only_what_is_said_where_the_bot_is(server: FakeSlack, call: Caller) -> None:
+    server.workspace.channel(ROOM).is_member = False
+    socket = await call.connect()
+    for chat in (ROOM, TWO_PEOPLE, ""):
+        await server.say(ALICE, f"said in {chat}", group=chat, mention=True)
+
+    assert "said in" in (event := (await call.heard(socket))["event"])["text"]
+    assert event["channel"] == server.private_chat(ALICE)
+
+
+async def test_it_takes_a_persons_id_for_a_chat_only_to_post(server: FakeSlack, call: Caller) -> None:
+    chat = server.private_chat(ALICE)
+
+    assert (await call("chat.postMessage", channel=ALICE.id, text="hello"))["channel"] == chat
+    assert (await call("conversations.history", channel=ALICE.id))["error"] == "channel_not_found"
