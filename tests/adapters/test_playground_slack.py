@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+import adapters.playground.slack.responses
 from adapters.playground.server import Person
 from tests.fakes.slack import FakeSlack
 
@@ -30,6 +31,11 @@ class Caller:
         url = self.server.environment()["SLACK_API_URL"] + method
         async with self.session.post(url, headers=headers, json=given) as answer:
             return dict(await answer.json())
+
+    async def post(self, address: str, **given: object) -> tuple[int, str]:
+        """Status and text of what a response address answers."""
+        async with self.session.post(address, json=given) as answer:
+            return answer.status, await answer.text()
 
     async def connect(self) -> aiohttp.ClientWebSocketResponse:
         """A socket that has said hello."""
@@ -94,3 +100,69 @@ async def test_it_takes_a_persons_id_for_a_chat_only_to_post(server: FakeSlack, 
 
     assert (await call("chat.postMessage", channel=ALICE.id, text="hello"))["channel"] == chat
     assert (await call("conversations.history", channel=ALICE.id))["error"] == "channel_not_found"
+
+
+# Response addresses
+
+
+async def test_it_lets_the_bot_answer_where_it_may_not_post(server: FakeSlack, call: Caller) -> None:
+    socket = await call.connect()
+    await server.command(ALICE, "/help", "", group=TWO_PEOPLE)
+    address = (await call.heard(socket))["response_url"]
+    await call.post(address, text="to you alone")
+    await call.post(address, text="to both", response_type="in_channel")
+
+    assert [(said.chat_id, said.text) for said in server.said] == [(TWO_PEOPLE, "to both")]
+    assert [body["text"] for body in server.responses.taken] == ["to you alone", "to both"]
+
+
+async def test_it_takes_five_responses(server: FakeSlack, call: Caller) -> None:
+    socket = await call.connect()
+    await server.command(ALICE, "/help", "")
+    address = (await call.heard(socket))["response_url"]
+    answers = [await call.post(address, text="yes") for _ in range(6)]
+
+    assert answers[:5] == [(200, "ok")] * 5
+    assert answers[5] == (404, '{"ok": false, "error": "used_url"}')
+
+
+async def test_it_takes_responses_for_half_an_hour(
+    server: FakeSlack, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket = await call.connect()
+    await server.command(ALICE, "/help", "")
+    address = (await call.heard(socket))["response_url"]
+    monkeypatch.setattr(adapters.playground.slack.responses, "MAX_AGE", 0.0)
+
+    assert await call.post(address, text="late") == (404, '{"ok": false, "error": "expired_url"}')
+    assert (await call.post(f"{address}0", text="guessed"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [({}, "no_text"), ({"text": " "}, "no_text"), ({"text": "x", "response_type": "all"}, "invalid_payload")],
+    ids=str,
+)
+async def test_it_refuses_a_response_that_says_nothing(server: FakeSlack, call: Caller, given: JSON, code: str) -> None:
+    socket = await call.connect()
+    await server.command(ALICE, "/help", "")
+    address = (await call.heard(socket))["response_url"]
+
+    assert await call.post(address, **given) == (400, f'{{"ok": false, "error": "{code}"}}')
+    assert server.responses.taken == []
+
+
+async def test_it_lets_the_bot_change_the_message_with_the_button(server: FakeSlack, call: Caller) -> None:
+    button = {"type": "button", "text": {"type": "plain_text", "text": "Yes"}, "value": "yes"}
+    rows = [{"type": "actions", "elements": [button]}]
+    sent = await call("chat.postMessage", channel=server.private_chat(ALICE), text="Well?", blocks=rows)
+    socket = await call.connect()
+    await call.heard(socket)  # its own message
+    await server.press(ALICE, sent["ts"], "yes")
+    address = (await call.heard(socket))["response_url"]
+    await call.post(address, text="Done", replace_original=True)
+    replaced = list(server.said)
+    await call.post(address, delete_original=True)
+
+    assert [(said.text, said.buttons) for said in replaced] == [("Done", ())]
+    assert server.said == []

@@ -10,8 +10,9 @@ from aiohttp import web
 from adapters.playground.server import Person
 from adapters.playground.slack import SlackServer
 from adapters.playground.slack.api import Answer, Args, Method, Refusal, WebApi
+from adapters.playground.slack.responses import Issued, Responses
 from adapters.playground.slack.socket import Envelope
-from adapters.playground.slack.workspace import Workspace
+from adapters.playground.slack.workspace import Message, Workspace
 from tests.fakes.faults import Fault, FaultPlan, LostResponse
 from tests.fakes.slack_http import HttpEvents
 from tests.fakes.slack_socket import FakeSocketMode, RawEnvelope
@@ -55,11 +56,24 @@ class FakeWebApi(WebApi):
         return answer
 
 
+class FakeResponses(Responses):
+    """`taken`: what the bot sent to response addresses, as far as it was taken, and what only one person sees too."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__(workspace)
+        self.taken: list[Message] = []
+
+    async def _carry_out(self, issued: Issued, body: Message) -> None:
+        self.taken.append(body)
+        await super()._carry_out(issued, body)
+        await self._workspace.notify()
+
+
 class FakeSlack(SlackServer):
     """Fulfils FakeServer. Fault names are those of `FakeWebApi`, and `websocket` for opening the socket.
 
     Events travel over the socket, or over HTTP where `http.url` is set. A lost one is repeated soon there, too.
-    responses: what the bot sent to response addresses. pushed: the latest events, presses and commands.
+    pushed: the latest events, presses and commands.
     """
 
     api: FakeWebApi
@@ -71,7 +85,7 @@ class FakeSlack(SlackServer):
         self.api = FakeWebApi(self.workspace, {self.bot_token: "bot", self.app_token: "app"}, self.faults)
         self.socket = FakeSocketMode(self.workspace, redeliver_after, self.faults)
         self.http = HttpEvents(self.workspace, self.faults, (0.1, redeliver_after, redeliver_after))
-        self.responses: list[Any] = []
+        self.responses: FakeResponses = FakeResponses(self.workspace)
         self.pushed: deque[Envelope] = deque(maxlen=REMEMBERED_CALLS)
         self._told: dict[str, list[Any]] = {}  # message id -> payloads
 
@@ -114,11 +128,6 @@ class FakeSlack(SlackServer):
 
     async def drop_connections(self) -> None:
         self.socket.drop()
-
-    async def _respond(self, request: web.Request) -> web.Response:
-        self.responses.append(await request.json())
-        await self.workspace.notify()
-        return await super()._respond(request)
 
     async def _push(self, envelope: Envelope) -> str:
         self.pushed.append(envelope)

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from adapters.playground.server import Person, Said, check_button
 from adapters.playground.slack.api import WebApi
+from adapters.playground.slack.responses import Responses
 from adapters.playground.slack.socket import Envelope, SocketMode
 from adapters.playground.slack.workspace import APP, BOT_USER, TEAM, Channel, Message, Workspace, button_of
 
@@ -26,6 +27,7 @@ class SlackServer:
         self.bot_token, self.app_token = f"xoxb-{uuid4().hex}", f"xapp-1-{uuid4().hex}"
         self.api = WebApi(self.workspace, {self.bot_token: "bot", self.app_token: "app"})
         self.socket = SocketMode(self.workspace, redeliver_after)
+        self.responses = Responses(self.workspace)
         self._runner: web.AppRunner | None = None
         self._port = 0
 
@@ -38,8 +40,9 @@ class SlackServer:
         app = web.Application(client_max_size=8 * 1024 * 1024)
         app.router.add_route("*", "/api/{method}", self.api.handle)
         app.router.add_get("/link", self.socket.serve)
-        app.router.add_post("/respond/{id}", self._respond)
-        self.api.heard, self.api.socket_address = self._echo, self._socket_address
+        app.router.add_post("/respond/{id}", self.responses.handle)
+        self.api.heard = self.responses.heard = self._echo
+        self.api.socket_address = self._socket_address
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", port).start()
@@ -82,7 +85,7 @@ class SlackServer:
         channel = self.workspace.channel(group) if group else self.workspace.private_chat(person)
         about = {"command": command, "text": text, "user_id": person.id, "user_name": person.username}
         where = {"channel_id": channel.id, "channel_name": channel.name if group else "directmessage"}
-        return await self._push(Envelope("slash_commands", {**self._request(), **about, **where}))
+        return await self._push(Envelope("slash_commands", {**self._request(channel), **about, **where}))
 
     async def press(self, person: Person, message_id: str, command: str) -> str:
         """A person presses a button of a message; returns the envelope id."""
@@ -96,7 +99,7 @@ class SlackServer:
         user = {"id": person.id, "username": person.username, "team_id": self.workspace.team_of(person.id)}
         team = {"team": {"id": TEAM, "domain": "play"}, "enterprise": None, "is_enterprise_install": False}
         where: dict[str, Any] = {"channel": {"id": channel.id, "name": channel.name}, "user": user, **team}
-        payload = {**self._request(), **about, **where, "state": {"values": {}}}
+        payload = {**self._request(channel, message), **about, **where, "state": {"values": {}}}
         return await self._push(Envelope("interactive", payload))
 
     async def wait_for(self, count: int, *, chat: str, timeout: float = 10.0) -> list[Said]:
@@ -105,10 +108,6 @@ class SlackServer:
 
         await self.workspace.until(lambda: len(by_bot()) >= count, timeout)
         return by_bot()
-
-    async def _respond(self, request: web.Request) -> web.Response:
-        """What the bot sends to a response address, nobody sees here."""
-        return web.Response(text="ok")
 
     async def _echo(self, channel: Channel, message: Message, before: Message | None) -> None:
         """Slack tells the bot of its own messages, too."""
@@ -144,8 +143,8 @@ class SlackServer:
         stamp = {"event_id": f"Ev{uuid4().hex[:10].upper()}", "event_time": int(time.time())}
         return {**about, **stamp, "type": "event_callback", "event": event}
 
-    def _request(self) -> dict[str, Any]:
-        response_url = f"http://127.0.0.1:{self._port}/respond/{uuid4().hex}"
+    def _request(self, channel: Channel, message: Message | None = None) -> dict[str, Any]:
+        response_url = f"http://127.0.0.1:{self._port}/respond/{self.responses.issue(channel, message)}"
         about = {"token": "unused", "team_id": TEAM, "team_domain": "play", "api_app_id": APP}
         return {**about, "response_url": response_url, "trigger_id": uuid4().hex}
 

@@ -167,7 +167,9 @@ class WebApi:
             raise Refusal("message_not_found")
         if message.get("bot_id") != BOT:
             raise Refusal("cant_update_message")
-        before = await self._workspace.rewrite(message, text)
+        _check_blocks(args.get("blocks", []))
+        blocks = with_ids(args["blocks"]) if "blocks" in args else None
+        before = await self._workspace.rewrite(message, text, blocks)
         await self._tell(channel, message, before)
         return {"channel": channel.id, "ts": message["ts"], "text": text, "message": message}
 

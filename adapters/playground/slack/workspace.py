@@ -84,16 +84,25 @@ class Workspace:
         await self.notify()
         return message
 
-    async def rewrite(self, message: Message, text: str) -> Message:
-        """Give a message new words. Returns what it was before."""
+    async def rewrite(self, message: Message, text: str, blocks: list[dict[str, Any]] | None = None) -> Message:
+        """Give a message new words, and new blocks unless they are None. Returns what it was before."""
         before = dict(message)
         message["text"] = text
+        if blocks is not None:
+            message["blocks"] = blocks
         message["edited"] = {"user": message["user"], "ts": self.next_ts()}
         for index, said in enumerate(self.said):
             if said.message_id == message["ts"]:
-                self.said[index] = replace(said, text=html.unescape(text))
+                buttons = buttons_in(message.get("blocks", []))
+                self.said[index] = replace(said, text=html.unescape(text), buttons=buttons)
         await self.notify()
         return before
+
+    async def remove(self, channel: Channel, message: Message) -> None:
+        """Take a message out of its channel."""
+        channel.messages.remove(message)
+        self.said[:] = [said for said in self.said if said.message_id != message["ts"]]
+        await self.notify()
 
     async def until(self, true: Callable[[], bool], timeout: float) -> None:
         """Wait until something is true; it is looked at whenever anything happened. Raises TimeoutError."""
