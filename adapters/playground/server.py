@@ -1,4 +1,4 @@
-"""What the three local platform servers have in common, as tests and the playground page see them."""
+"""What the local platform servers have in common, as tests and the playground page see them."""
 
 from __future__ import annotations
 
@@ -48,10 +48,13 @@ class PlatformServer(Protocol):
     async def say(
         self, person: Person, text: str, *, group: str = "", thread: str = "", mention: bool = False, reply_to: str = ""
     ) -> str:
-        """A person writes, in private or in a group, and the platform tells the bot. Returns the message id."""
+        """A person writes, in private or in a group, and the platform tells the bot. Returns the message id.
+
+        Raises ValueError for a group if the platform has none.
+        """
 
     async def edit(self, person: Person, message_id: str, text: str) -> None:
-        """A person edits a message."""
+        """A person edits a message. Raises ValueError if the platform does not let them."""
 
     async def press(self, person: Person, message_id: str, command: str) -> str:
         """A person presses the button with this command under a message of the bot. Returns the platform's id of that.

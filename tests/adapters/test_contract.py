@@ -30,7 +30,7 @@ from tests.botos_project.test_settings import PROJECT
 from tests.example_platform import PLATFORM as NOTES
 from tests.example_platform.adapter import NotesAdapter
 from tests.fakes.discord import CLOSED_CHAT, FakeDiscord
-from tests.fakes.notes import NotesServer
+from tests.fakes.notes import NotesUnderTest
 from tests.fakes.server import FakeServer
 from tests.fakes.slack import FakeSlack
 from tests.fakes.telegram import FakeTelegram
@@ -151,12 +151,12 @@ class TestNotes(AdapterContract):
 
     @asynccontextmanager
     async def platform(self) -> AsyncIterator[PlatformUnderTest]:
-        server = NotesServer()
-        await server.start()
+        platform = NotesUnderTest()
+        await platform.start()
         try:
-            yield server
+            yield platform
         finally:
-            await server.stop()
+            await platform.stop()
 
 
 # --- adapters that break one rule each
@@ -272,12 +272,12 @@ async def test_the_contract_finds_an_adapter_that_breaks_a_rule(
             def build(config: Config) -> NotesAdapter:
                 return adapter(token=config["NOTES_TOKEN"], url=config["NOTES_URL"])
 
-            server = NotesServer(replace(NOTES, build=build))
-            await server.start()
+            platform = NotesUnderTest(replace(NOTES, build=build))
+            await platform.start()
             try:
-                yield server
+                yield platform
             finally:
-                await server.stop()
+                await platform.stop()
 
     with pytest.raises((AssertionError, TimeoutError)):
         await getattr(Contract(), f"test_it_{rule}")()

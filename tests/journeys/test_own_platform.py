@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fakes.notes import NotesServer
+from tests.fakes.notes import NotesUnderTest
 from tests.journeys.running import Bots, Platforms, environment
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.journey]
@@ -15,14 +15,14 @@ ADDED = {"BOTOS_PLATFORMS": "tests.example_platform.PLATFORM"}
 
 
 @pytest.fixture
-def notes(platforms: Platforms) -> Iterator[NotesServer]:
-    server = NotesServer()
-    platforms.do(server.start())
-    yield server
-    platforms.do(server.stop())
+def notes(platforms: Platforms) -> Iterator[NotesUnderTest]:
+    notes = NotesUnderTest()
+    platforms.do(notes.start())
+    yield notes
+    platforms.do(notes.stop())
 
 
-def test_it_answers_there(platforms: Platforms, notes: NotesServer) -> None:
+def test_it_answers_there(platforms: Platforms, notes: NotesUnderTest) -> None:
     settings = environment(platforms) | ADDED | notes.settings()
     bots = Bots("--platforms", "notes", up=("notes",), **settings)
     try:
@@ -39,7 +39,7 @@ def test_it_answers_there(platforms: Platforms, notes: NotesServer) -> None:
     assert "notes-s3cret" not in "".join(bots.lines)
 
 
-def test_it_says_that_its_token_is_refused(platforms: Platforms, notes: NotesServer) -> None:
+def test_it_says_that_its_token_is_refused(platforms: Platforms, notes: NotesUnderTest) -> None:
     settings = environment(platforms) | ADDED | notes.refused_settings()
     bots = Bots("--platforms", "notes", up=(), **settings)
 
