@@ -17,6 +17,7 @@ from identity.models import PlatformAccount
 from identity.resolvers import InMemoryIdentityResolver, Resolves
 from identity.support import clock
 from sessions_app import inbox
+from sessions_app.commands import intent
 from sessions_app.commands import linking as linking_commands
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable
 from sessions_app.models import Conversation, ForgottenEvent, InboundEvent, OutboundDelivery, Watermark
@@ -189,13 +190,13 @@ def test_it_wakes_delivery_workers_for_what_is_decided_at_receipt() -> None:
 
 def test_it_reads_no_text_again_for_each_message_that_is_stored_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    really = inbox.classify
+    really = intent.classify
 
     def classify(text: str) -> Any:
         read.append(text)
         return really(text)
 
-    monkeypatch.setattr(inbox, "classify", classify)
+    monkeypatch.setattr("sessions_app.inbox.classify", classify)
     said = [message(f"stranger-{nth}", f"hello from {nth}") for nth in range(20)]  # each is stored alone
 
     hand_in(said)
