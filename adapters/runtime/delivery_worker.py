@@ -115,8 +115,8 @@ class DeliveryWorker:
         self._has_claimed = bool(due)
         if due or not adapters:
             return sweep
-        next_due = await db.call(outbox_queue.seconds_until_next, adapters.keys())
-        return sweep if not next_due else min(sweep, next_due)
+        next_due = await db.call(outbox_queue.seconds_until_next, adapters.keys(), ago=moment() - since)
+        return sweep if next_due is None else min(sweep, next_due)
 
     async def _send(self, adapter: PlatformAdapter, delivery: OutboundDelivery, since: float) -> None:
         """Send a delivery that was claimed after the moment `since`."""

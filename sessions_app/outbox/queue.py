@@ -355,9 +355,12 @@ def backoff(attempts: int) -> float:
     return seconds(attempts, first=FIRST_BACKOFF, longest=MAX_BACKOFF)
 
 
-def seconds_until_next(platforms: Collection[str]) -> float | None:
-    """Seconds until the next delivery becomes due; None if none waits."""
+def seconds_until_next(platforms: Collection[str], *, ago: float = 0.0) -> float | None:
+    """Seconds until the next delivery becomes due; None if none waits.
+
+    ago: seconds since the caller began to look. A delivery that became due in between is due in 0 seconds.
+    """
     pending = OutboundDelivery.objects.filter(settled_at=None, status=Status.PENDING, platform__in=platforms)
-    waiting = pending.filter(not_before__gt=clock.now())
+    waiting = pending.filter(not_before__gt=clock.seconds_from_now(-ago))
     first = waiting.order_by("not_before").values_list("not_before", flat=True).first()
     return None if first is None else max(0.0, (first - clock.read()).total_seconds())

@@ -19,6 +19,7 @@ from adapters.runtime.delivery_worker import MAX_PAUSE, DeliveryWorker, moment
 from identity import notices
 from identity.models import PlatformAccount
 from identity.notices import Template
+from identity.support import clock
 from sessions_app import db
 from sessions_app.messages import Address, OutgoingMessage
 from sessions_app.models import OutboundDelivery
@@ -135,8 +136,8 @@ def test_it_forgets_no_retry_over_what_was_sent_since(settings: Any, monkeypatch
     async def scene() -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
-        def look(platforms: Any) -> float | None:
-            seconds = next_due(platforms)
+        def look(platforms: Any, **since: float) -> float | None:
+            seconds = next_due(platforms, **since)
             loop.call_soon_threadsafe(looks.put_nowait, seconds is not None)
             return seconds
 
@@ -158,6 +159,25 @@ def test_it_forgets_no_retry_over_what_was_sent_since(settings: Any, monkeypatch
     async_to_sync(scene)()
 
     assert sorted(platform.sent) == ["again", "again", "meanwhile"]
+
+
+def test_it_misses_no_delivery_that_becomes_due_while_it_looks(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.BOTOS_SWEEP_SECONDS = 3600
+    outbox_queue.queue(Address("telegram", "1"), "again")
+    OutboundDelivery.objects.update(not_before=clock.seconds_from_now(3600))
+    claim = outbox_queue.claim
+
+    def becomes_due(**asked: Any) -> list[OutboundDelivery]:
+        due = claim(**asked)
+        OutboundDelivery.objects.filter(not_before__gt=clock.now()).update(not_before=clock.now())
+        return due
+
+    monkeypatch.setattr("sessions_app.outbox.queue.claim", becomes_due)
+    platform = Platform("7")
+
+    deliver(platform)
+
+    assert platform.sent == ["again"]
 
 
 def test_it_writes_an_outcome_that_could_not_be_written_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
