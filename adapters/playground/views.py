@@ -26,7 +26,7 @@ MAX_TEXT = 4000
 @never_cache
 @require_safe
 async def page(request: HttpRequest) -> HttpResponse:
-    """Three panes, one for each platform, and one for what the agent is given. The script reads it again and again."""
+    """A pane for each platform, and one for what the agent is given. The script reads it again and again."""
     playground, persona = admit(request), _persona(request.GET.get("as", ""))
     watched = await db.call(watching.watch, persona)
     seen = request.GET.get("see", "")
@@ -39,7 +39,7 @@ async def page(request: HttpRequest) -> HttpResponse:
         "panes": _panes(playground, persona, watched.busy),
         "views": [(one, platforms.title(one)) for one in playground.servers],
         "seen": seen,
-        "window": watched.windows[seen],
+        "window": [(line, platforms.title(line.platform)) for line in watched.windows[seen]],
         "linked": [platforms.title(one) for one in watched.linked],
         "obstacle": await db.call(reset.obstacle),
         **_story(playground, request),
@@ -60,7 +60,7 @@ def _story(playground: Playground, request: HttpRequest) -> dict[str, Any]:
 @never_cache
 @require_safe
 async def chats(request: HttpRequest) -> JsonResponse:
-    """What stands in the three chats: a list of `{platform, lines: [{id, author, text, buttons}]}`, for programs."""
+    """What stands in the chats: a list of `{platform, lines: [{id, author, text, buttons}]}`, for programs."""
     playground, persona = admit(request), _persona(request.GET.get("as", ""))
     panes = [
         {"platform": platform, "lines": [_told(said) for said in playground.chat(persona, platform)]}

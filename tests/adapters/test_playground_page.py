@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from django.test import Client, override_settings
 
+from adapters import registry
 from adapters.playground import reset, stage, story, views, watching
 from adapters.playground.server import Said
 from adapters.playground.stage import PERSONAS, Playground
+from adapters.slack import PLATFORM as SLACK
 from identity import audit
 from identity.flows import linking
 from identity.models import AuditEvent, BotProfile, LiveEvent, PlatformAccount
@@ -96,6 +99,16 @@ def test_it_shows_what_the_agent_is_given_in_each_app() -> None:
         )
     assert watching.watch(ALICE).linked == ("telegram", "discord")
     assert "Alice has linked Telegram, Discord." in page("discord")
+
+
+def test_it_calls_a_platform_by_its_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_platforms", registry._platforms | {"slack": replace(SLACK, title="Slack of Acme")})
+    told(account("slack"), "octarine")
+
+    page = Client().get("/playground/?see=slack", headers={"host": "localhost"}).content.decode()
+
+    assert '<h2 id="slack-title">Slack of Acme ' in page
+    assert '<span class="badge slack">Slack of Acme</span>' in page
 
 
 def test_a_step_of_the_story_waits_for_the_answer_to_the_one_before(
