@@ -68,7 +68,12 @@ class Transport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalServer:
-    """The platform's server for the playground, by its dotted path, and ids there: `{}` is a person's number."""
+    """The platform's server for the playground.
+
+    path: the dotted path of a class that takes no arguments and fulfils `adapters.playground.server.PlatformServer`;
+    only the playground imports it. user_id: the form of a person's id there, which nobody has on the real platform,
+    with `{}` for the person's number.
+    """
 
     path: str
     user_id: str

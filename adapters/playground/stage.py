@@ -1,4 +1,4 @@
-"""The playground: the three local platform servers, some people with accounts there, and bots that connect to them."""
+"""The playground: a local server for each platform, some people with accounts there, and bots that connect to them."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adapters.platform import Config, Platform, Setting, Transport
+from adapters.platform import Config, LocalServer, Platform, Setting, Transport
 
 if TYPE_CHECKING:
     from tests.example_platform.adapter import NotesAdapter
@@ -33,4 +33,5 @@ PLATFORM = Platform(
     transports=(Transport(needs=("NOTES_TOKEN", "NOTES_URL")),),
     command_prefix="!",
     handle_prefix="~",
+    playground=LocalServer(path="tests.fakes.notes.NotesServer", user_id="writer-{}"),
 )
