@@ -7,7 +7,9 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.test_every_page import AXE, problems_at
 from tests.browser.visitor import Visitor
+from tests.journeys.test_own_platform import ADDED
 from tests.journeys.test_playground import NO_TOKENS
 
 pytestmark = pytest.mark.browser
@@ -15,7 +17,8 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def settings_of_site() -> dict[str, str]:
-    return {"arguments": "--playground", **NO_TOKENS}
+    """Notes has no style of its own."""
+    return {"arguments": "--playground", "up": "telegram discord slack notes", **NO_TOKENS, **ADDED}
 
 
 @pytest.fixture
@@ -79,3 +82,35 @@ def test_it_is_used_with_the_keyboard_and_copies_codes(page: Page) -> None:
     page.get_by_role("link", name="as Alice").click()
     page.get_by_role("button", name="Not me").click()
     expect(page.locator("#telegram-lines li.bot").last).to_contain_text("Nothing was linked")
+
+
+ENDS = """() => {
+    const ends = {};
+    for (const pane of document.querySelectorAll(".pane")) {
+        const { top, right } = pane.getBoundingClientRect();
+        ends[Math.round(top)] = Math.round(right);  // of the last in its row
+    }
+    return [Object.values(ends), Math.round(document.querySelector(".story").getBoundingClientRect().right)];
+}"""
+
+
+def test_a_platform_without_a_style_of_its_own_can_be_read(page: Page) -> None:
+    write(page, "notes", "My favourite colour is octarine.")
+    expect(page.locator("#notes-lines li.bot").last).to_contain_text("Got it!")
+    page.get_by_role("link", name="Notes").click()
+    expect(page.locator("#window .badge.notes").first).to_have_text("Notes")
+    page.evaluate(AXE)
+
+    for scheme in ("light", "dark"):
+        for width in (360, 800, 1200, 1536):
+            assert problems_at(page, width, scheme, ["color-contrast"]) == []
+            ends, edge = page.evaluate(ENDS)
+            assert set(ends) == {edge}, f"a row of panes is not full at {width}"
+
+
+def test_the_pane_of_the_bot_tells_the_speakers_apart(page: Page) -> None:
+    write(page, "notes", "hello")
+    colours = [page.locator(f"#notes-lines .{who} .who").first for who in ("me", "bot")]
+    mine, bots = [one.evaluate("one => getComputedStyle(one).color") for one in colours]
+
+    assert mine != bots
