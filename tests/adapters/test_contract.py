@@ -20,7 +20,7 @@ from adapters.discord import PLATFORM as DISCORD
 from adapters.discord import connection
 from adapters.discord.client import point_sdk_at
 from adapters.platform import Config, Platform
-from adapters.playground.server import Person
+from adapters.playground.server import Person, PlatformServer
 from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
 from adapters.slack import PLATFORM as SLACK
 from adapters.telegram import PLATFORM as TELEGRAM
@@ -30,7 +30,7 @@ from tests.botos_project.test_settings import PROJECT
 from tests.example_platform import PLATFORM as NOTES
 from tests.example_platform.adapter import NotesAdapter
 from tests.fakes.discord import CLOSED_CHAT, FakeDiscord
-from tests.fakes.notes import NotesUnderTest
+from tests.fakes.notes import NotesServer, NotesUnderTest
 from tests.fakes.server import FakeServer
 from tests.fakes.slack import FakeSlack
 from tests.fakes.telegram import FakeTelegram
@@ -301,3 +301,17 @@ def test_the_example_is_small() -> None:
     files = Path(inspect.getfile(NotesAdapter)).parent.glob("*.py")
 
     assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) <= 120
+
+
+@pytest.mark.asyncio
+async def test_the_local_server_of_the_example_refuses_what_the_platform_lacks() -> None:
+    server: PlatformServer = NotesServer()
+    alice = Person("alice", "Alice")
+
+    with pytest.raises(ValueError, match="no groups"):
+        await server.say(alice, "hello", group="table")
+    with pytest.raises(ValueError, match="stays as it is"):
+        await server.edit(alice, await server.say(alice, "hello"), "goodbye")
+    with pytest.raises(ValueError, match="no buttons"):
+        await server.press(alice, "note-0", "/cancel")
+    assert [said.text for said in server.said] == ["hello"]
