@@ -17,7 +17,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from django.views.decorators.http import require_POST, require_safe
 
-from identity import live, wording
+from identity import labels, live, wording
 from identity.browsers import sessions as browser_sessions
 from identity.flows import pair_in_browser
 from identity.flows.pair_in_browser import Answer
@@ -61,6 +61,7 @@ def _standing(request: HttpRequest) -> dict[str, Any]:
     browser = browser_sessions.of(request)
     cards = pairing_page.cards(browser) if browser else []
     standing = pairing_page.standing(browser)
+    pairs = pair_in_browser.linkable(browser) if browser else []
     linked = "-".join(f"{card.account.pk}{'+' if card.linked_with else ''}" for card in cards)
     return {
         "browser": browser,
@@ -68,7 +69,7 @@ def _standing(request: HttpRequest) -> dict[str, Any]:
         "standing": standing,
         "version": f"{standing.version}:{linked}",
         "cards": cards,
-        "pairs": pair_in_browser.linkable(browser) if browser else [],
+        "pairs": [[(account.pk, labels.title(account.platform)) for account in pair] for pair in pairs],
         "undoable": pairing_page.undoable(browser) if browser else "",
         "doors": pairing_page.doors(browser),
     }

@@ -8,10 +8,13 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.urls import reverse
 
+from identity.browsers import attachments
 from identity.browsers import sessions as browser_sessions
 from identity.flows import pair_in_browser, pair_in_chat
 from identity.models import AuditEvent, BotProfile, Browser, BrowserAccount, LiveEvent, Pairing
 from identity.pairing.requests import Outcome
+from identity.support import clock, platforms
+from identity.support.platforms import PlatformTraits
 from tests.identity import pairs
 from tests.identity.pairs import account, code, number, offered, state
 
@@ -193,3 +196,18 @@ def test_it_puts_the_token_into_telegrams_link_and_nowhere_else(client: Client) 
     assert page.count(pairs.token(request_of(client))) == 1
     assert f"https://t.me/botos_bot?start={pairs.token(request_of(client))}" in page
     assert "?start" not in client.get(reverse("home")).content.decode()
+
+
+def test_it_calls_the_platforms_to_link_by_their_titles(signed_in: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    acme = PlatformTraits(name="acme", title="Chat of Acme")
+    monkeypatch.setattr(platforms, "_source", lambda: {"acme": acme})
+    browser, now = browser_of(signed_in), clock.read()
+    for one in (account("alice", "acme"), account("alice", "slack")):
+        times = {"expires_at": now, "last_at": now, "ended_at": now}
+        request = Pairing.objects.create(initiator_browser=browser, responder=one, state="attached", **times)
+        attachments.attach(browser=browser, account=one, pairing=request)
+
+    page = signed_in.get(reverse("pair")).content.decode()
+
+    assert "Link these two: Telegram and Chat of Acme" in page
+    assert "Link these two: Chat of Acme and Slack" in page
