@@ -11,6 +11,7 @@ import pytest_asyncio
 
 import adapters.playground.slack.responses
 from adapters.playground.server import Person
+from adapters.playground.slack.workspace import TEAM
 from tests.fakes.slack import FakeSlack
 
 JSON = dict[str, Any]
@@ -166,3 +167,37 @@ async def test_it_lets_the_bot_change_the_message_with_the_button(server: FakeSl
 
     assert [(said.text, said.buttons) for said in replaced] == [("Done", ())]
     assert server.said == []
+
+
+# Organisations
+
+
+async def test_it_says_who_an_org_wide_token_belongs_to(server: FakeSlack, call: Caller) -> None:
+    def named(answer: JSON) -> list[object]:
+        return [answer.get(key) for key in ("team_id", "enterprise_id", "is_enterprise_install")]
+
+    alone = await call("auth.test")
+    server.workspace.enterprise = "E0ORG"
+    of_workspace = await call("auth.test")
+    server.workspace.is_org_wide = True
+    of_organisation = await call("auth.test")
+
+    assert [named(one) for one in (alone, of_workspace, of_organisation)] == [
+        [TEAM, None, False],
+        [TEAM, "E0ORG", False],
+        ["E0ORG", "E0ORG", True],
+    ]
+
+
+async def test_it_says_that_it_tells_an_organisation(server: FakeSlack, call: Caller) -> None:
+    """Also then, each event, press and command names the workspace where it happened."""
+    server.workspace.enterprise, server.workspace.is_org_wide = "E0ORG", True
+    socket = await call.connect()
+    await server.say(ALICE, "hello")
+    event = await call.heard(socket)
+    await server.command(ALICE, "/help", "")
+    command = await call.heard(socket)
+
+    assert (event["team_id"], event["enterprise_id"], event["event"]["team"]) == (TEAM, "E0ORG", TEAM)
+    assert [(one["team_id"], one["is_enterprise_install"]) for one in event["authorizations"]] == [(None, True)]
+    assert (command["team_id"], command["enterprise_id"], command["is_enterprise_install"]) == (TEAM, "E0ORG", "true")

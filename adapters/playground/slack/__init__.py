@@ -85,6 +85,9 @@ class SlackServer:
         channel = self.workspace.channel(group) if group else self.workspace.private_chat(person)
         about = {"command": command, "text": text, "user_id": person.id, "user_name": person.username}
         where = {"channel_id": channel.id, "channel_name": channel.name if group else "directmessage"}
+        where["is_enterprise_install"] = "true" if self.workspace.is_org_wide else "false"  # a form has no types
+        if self.workspace.enterprise:
+            where |= {"enterprise_id": self.workspace.enterprise, "enterprise_name": "Org"}
         return await self._push(Envelope("slash_commands", {**self._request(channel), **about, **where}))
 
     async def press(self, person: Person, message_id: str, command: str) -> str:
@@ -97,7 +100,9 @@ class SlackServer:
         container = {"type": "message", "message_ts": message_id, "channel_id": channel.id, "is_ephemeral": False}
         about = {"type": "block_actions", "actions": [action], "message": message, "container": container}
         user = {"id": person.id, "username": person.username, "team_id": self.workspace.team_of(person.id)}
-        team = {"team": {"id": TEAM, "domain": "play"}, "enterprise": None, "is_enterprise_install": False}
+        enterprise = {"id": self.workspace.enterprise, "name": "Org"} if self.workspace.enterprise else None
+        installed = {"enterprise": enterprise, "is_enterprise_install": self.workspace.is_org_wide}
+        team = {"team": {"id": TEAM, "domain": "play"}, **installed}
         where: dict[str, Any] = {"channel": {"id": channel.id, "name": channel.name}, "user": user, **team}
         payload = {**self._request(channel, message), **about, **where, "state": {"values": {}}}
         return await self._push(Envelope("interactive", payload))
@@ -138,8 +143,12 @@ class SlackServer:
         return {"thread_ts": thread, "parent_user_id": self.workspace.message(thread)[1]["user"]}
 
     def _payload(self, event: Any) -> dict[str, Any]:
-        seat = {"enterprise_id": None, "team_id": TEAM, "user_id": BOT_USER, "is_bot": True}
-        about = {"token": "unused", "team_id": TEAM, "api_app_id": APP, "authorizations": [seat]}
+        enterprise, is_org_wide = self.workspace.enterprise or None, self.workspace.is_org_wide
+        bot = {"user_id": BOT_USER, "is_bot": True, "is_enterprise_install": is_org_wide}
+        seat = {"enterprise_id": enterprise, "team_id": None if is_org_wide else TEAM, **bot}
+        about: dict[str, Any] = {"token": "unused", "team_id": TEAM, "api_app_id": APP, "authorizations": [seat]}
+        if enterprise:
+            about["enterprise_id"] = enterprise
         stamp = {"event_id": f"Ev{uuid4().hex[:10].upper()}", "event_time": int(time.time())}
         return {**about, **stamp, "type": "event_callback", "event": event}
 

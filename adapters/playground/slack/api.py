@@ -102,11 +102,11 @@ class WebApi:
         }
 
     async def _auth_test(self, _: Args) -> Answer:
-        return {"url": "https://play.slack.com/", "team": "Play", "team_id": TEAM, "user": "botos"} | {
-            "user_id": BOT_USER,
-            "bot_id": BOT,
-            "is_enterprise_install": False,
-        }
+        """A token of a whole organisation is of no workspace: its team is the organisation."""
+        enterprise, is_org_wide = self._workspace.enterprise, self._workspace.is_org_wide
+        bot = {"user": "botos", "user_id": BOT_USER, "bot_id": BOT, "is_enterprise_install": is_org_wide}
+        home = {"url": "https://play.slack.com/", "team": "Play", "team_id": enterprise if is_org_wide else TEAM}
+        return {**home, **bot, **({"enterprise_id": enterprise} if enterprise else {})}
 
     async def _connections_open(self, _: Args) -> Answer:
         return {"url": self.socket_address()}

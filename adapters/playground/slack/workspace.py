@@ -40,9 +40,15 @@ class Channel:
 
 
 class Workspace:
-    """What people and the bot have said. `teams` tells guests from other workspaces (Slack Connect) by user id."""
+    """What people and the bot have said. `teams` tells guests from other workspaces (Slack Connect) by user id.
+
+    enterprise: the id of the organisation that the workspace belongs to, if any. is_org_wide: the bot is installed in
+    all workspaces of that, and not in this one alone.
+    """
 
     def __init__(self) -> None:
+        self.enterprise = ""
+        self.is_org_wide = False
         self.people: dict[str, Person] = {}
         self.teams: dict[str, str] = {}
         self.channels: dict[str, Channel] = {}
