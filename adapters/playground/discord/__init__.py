@@ -41,6 +41,7 @@ class DiscordServer:
         app = web.Application()
         app.router.add_get("/gateway", self.gateway.handle)
         self.rest.add_routes(app)
+        self.rest.gateway_address = lambda: self.environment()["DISCORD_GATEWAY_URL"]
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, HOST, port).start()

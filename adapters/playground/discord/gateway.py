@@ -9,11 +9,12 @@ import asyncio
 import json
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from adapters.playground.discord.world import World
 
@@ -25,6 +26,7 @@ PRIVILEGED = 1 << 1 | 1 << 8 | 1 << 15  # members, presences, message content
 GUILDS, GUILD_MESSAGES, DIRECT_MESSAGES = 1 << 0, 1 << 9, 1 << 12
 ANY = (1 << 53) - 1  # all sessions get interactions
 HEARTBEAT_INTERVAL = 41_250  # ms
+ROUND_TRIP = 0.05  # seconds until a heartbeat is acknowledged
 
 Event = tuple[str, object]
 
@@ -41,7 +43,7 @@ class Pipe:
         await self.socket.prepare(self._request)
 
     async def send(self, op: int, data: object = None, **more: object) -> None:
-        await self.send_frame({"op": op, "d": data, **more})
+        await self.send_frame({"op": op, "d": data, "s": None, "t": None, **more})
 
     async def send_frame(self, frame: object) -> None:
         """Raises ConnectionError when the socket is gone."""
@@ -77,6 +79,7 @@ class Gateway:
         self._token = token
         self._welcome = welcome
         self._sessions: dict[str, Session] = {}
+        self._acknowledging: set[asyncio.Task[None]] = set()
 
     def is_live(self) -> bool:
         return any(session.pipe for session in self._sessions.values())
@@ -93,6 +96,8 @@ class Gateway:
             if session.pipe is not None:
                 session.pipe.cut()
                 session.pipe = None
+        for task in self._acknowledging:
+            task.cancel()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         pipe = Pipe(request)
@@ -108,7 +113,7 @@ class Gateway:
 
     async def _converse(self, pipe: Pipe) -> None:
         async for message in pipe.socket:
-            frame = _decoded(message.data) if message.type is WSMsgType.TEXT else None
+            frame = _decoded(message.data)
             if frame is None:
                 await pipe.socket.close(code=UNDECODABLE)
             else:
@@ -116,13 +121,25 @@ class Gateway:
 
     async def _answer(self, pipe: Pipe, op: object, data: object) -> None:
         if op == HEARTBEAT:
-            await pipe.send(HEARTBEAT_ACK)
+            self._acknowledge_later(pipe)
         elif op in (IDENTIFY, RESUME):
             await self._admit(pipe, op == RESUME, data if isinstance(data, dict) else {})
         elif op not in IGNORED:
             await pipe.socket.close(code=UNKNOWN_OPCODE)
         elif not any(session.pipe is pipe for session in self._sessions.values()):
             await pipe.socket.close(code=NOT_AUTHENTICATED)
+
+    def _acknowledge_later(self, pipe: Pipe) -> None:
+        """SDKs note the time of a heartbeat after they have sent it, and trust that a network is slower than that."""
+
+        async def acknowledge() -> None:
+            await asyncio.sleep(ROUND_TRIP)
+            with suppress(ConnectionError):
+                await pipe.send(HEARTBEAT_ACK)
+
+        task = asyncio.create_task(acknowledge())
+        self._acknowledging.add(task)
+        task.add_done_callback(self._acknowledging.discard)
 
     async def _admit(self, pipe: Pipe, resume: bool, data: dict[str, Any]) -> None:
         if data.get("token") != self._token:
@@ -179,9 +196,9 @@ class Gateway:
                     del self._sessions[session.id]
 
 
-def _decoded(text: str) -> dict[str, Any] | None:
+def _decoded(text: str | bytes) -> dict[str, Any] | None:
     try:
         frame = json.loads(text)
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: the socket broke in the middle of a frame
         return None
     return frame if isinstance(frame, dict) else None

@@ -53,12 +53,15 @@ class Rest:
         self._token = token
         self._publish = publish
         self._nonces: dict[str, tuple[float, Json]] = {}
+        self.gateway_address: Callable[[], str] = str
         self.commands: list[Json] = []
         self.callbacks: list[Json] = []
         self.interactions: dict[str, tuple[str, tuple[int, ...], float]] = {}
 
     def add_routes(self, app: web.Application) -> None:
         for method, path, handler in (
+            ("GET", "/gateway", self._gateway),
+            ("GET", "/gateway/bot", self._gateway_bot),
             ("GET", "/users/@me", self._me),
             ("GET", "/oauth2/applications/@me", self._application),
             ("POST", "/users/@me/channels", self._open_private),
@@ -80,8 +83,9 @@ class Rest:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.Response:
         try:
-            by_token = "token" in request.match_info  # of an interaction, which opens that alone
-            if not by_token and request.headers.get("Authorization") != f"Bot {self._token}":
+            # A token of an interaction opens that alone.
+            is_open = handler == self._gateway or "token" in request.match_info
+            if not is_open and request.headers.get("Authorization") != f"Bot {self._token}":
                 raise UNAUTHORIZED
             return await handler(request)
         except RefusedError as refusal:
@@ -89,6 +93,13 @@ class Rest:
 
     async def _unknown(self, request: web.Request) -> web.Response:
         raise UNKNOWN_ROUTE
+
+    async def _gateway(self, request: web.Request) -> web.Response:
+        return json_response({"url": self.gateway_address()})
+
+    async def _gateway_bot(self, request: web.Request) -> web.Response:
+        starts = {"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 1}
+        return json_response({"url": self.gateway_address(), "shards": 1, "session_start_limit": starts})
 
     async def _me(self, request: web.Request) -> web.Response:
         return json_response(self._world.bot)

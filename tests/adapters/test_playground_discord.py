@@ -1,0 +1,118 @@
+"""The local Discord gives clients what the real one gives them, and refuses what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+import adapters.playground.discord.gateway
+from adapters.playground.discord.gateway import (
+    DIRECT_MESSAGES,
+    GUILD_MESSAGES,
+    GUILDS,
+    HEARTBEAT,
+    HEARTBEAT_ACK,
+    IDENTIFY,
+)
+from adapters.playground.discord.rest import API
+from adapters.playground.server import Person
+from tests.fakes.discord import FakeDiscord
+
+JSON = dict[str, Any]
+ALICE = Person("300000000000000001", "Alice", "alice")
+INTENTS = GUILDS | GUILD_MESSAGES | DIRECT_MESSAGES
+
+pytestmark = pytest.mark.asyncio
+
+
+class Caller:
+    """A bot without an SDK."""
+
+    def __init__(self, server: FakeDiscord, session: aiohttp.ClientSession) -> None:
+        self.server, self.session = server, session
+        self.address = server.environment()["DISCORD_API_URL"].removesuffix(API)
+
+    async def __call__(self, method: str, path: str, *, token: str | None = None, **given: object) -> JSON:
+        """The body of an answer, with its status under `status`."""
+        headers = {"Authorization": f"Bot {self.server.token if token is None else token}"}
+        async with self.session.request(method, self.address + API + path, headers=headers, json=given) as answer:
+            return {**await answer.json(), "status": answer.status}
+
+    async def connect(self) -> aiohttp.ClientWebSocketResponse:
+        """A socket that was told everything a session begins with."""
+        socket = await self.session.ws_connect(self.server.environment()["DISCORD_GATEWAY_URL"])
+        await socket.send_json(self.identify())
+        while (await socket.receive_json())["t"] != "GUILD_CREATE":
+            pass
+        return socket
+
+    def identify(self) -> JSON:
+        properties = {"os": "linux", "browser": "test", "device": "test"}
+        return {"op": IDENTIFY, "d": {"token": self.server.token, "intents": INTENTS, "properties": properties}}
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[FakeDiscord]:
+    server = FakeDiscord()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture
+async def call(server: FakeDiscord) -> AsyncIterator[Caller]:
+    async with aiohttp.ClientSession() as session:
+        yield Caller(server, session)
+
+
+# The gateway
+
+
+async def test_it_says_where_the_gateway_is(server: FakeDiscord, call: Caller) -> None:
+    address = server.environment()["DISCORD_GATEWAY_URL"]
+    for_all, for_bots = await call("GET", "/gateway", token=""), await call("GET", "/gateway/bot")
+
+    assert (for_all["url"], for_bots["url"], for_bots["shards"]) == (address, address, 1)
+    assert for_bots["session_start_limit"]["max_concurrency"] == 1
+    assert (await call("GET", "/gateway/bot", token=""))["status"] == 401
+
+
+async def test_it_gives_every_frame_all_four_fields(server: FakeDiscord, call: Caller) -> None:
+    async with call.session.ws_connect(server.environment()["DISCORD_GATEWAY_URL"]) as socket:
+        hello = await socket.receive_json()
+        await socket.send_json(call.identify())
+        ready = await socket.receive_json()
+
+    assert (hello["s"], hello["t"]) == (None, None)
+    assert (sorted(ready), ready["s"], ready["t"]) == (["d", "op", "s", "t"], 1, "READY")
+
+
+async def test_it_reads_binary_frames(server: FakeDiscord, call: Caller) -> None:
+    async with call.session.ws_connect(server.environment()["DISCORD_GATEWAY_URL"]) as socket:
+        await socket.receive_json()
+        await socket.send_bytes(json.dumps(call.identify()).encode())
+        ready = await socket.receive_json()
+        await socket.send_bytes(b"\x83t\x00")  # another encoding than was asked for
+        while (end := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+            pass
+
+    assert (ready["t"], end.data) == ("READY", 4002)
+
+
+async def test_it_acknowledges_a_heartbeat_as_late_as_a_network(
+    server: FakeDiscord, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an SDK believes that the acknowledgement belongs to the heartbeat before."""
+    monkeypatch.setattr(adapters.playground.discord.gateway, "ROUND_TRIP", 0.5)
+    async with call.session.ws_connect(server.environment()["DISCORD_GATEWAY_URL"]) as socket:
+        await socket.receive_json()
+        await socket.send_json({"op": HEARTBEAT, "d": None})
+        await socket.send_json(call.identify())
+        told = [await socket.receive_json() for _ in range(3)]
+
+    assert [frame["t"] or frame["op"] for frame in told] == ["READY", "GUILD_CREATE", HEARTBEAT_ACK]
