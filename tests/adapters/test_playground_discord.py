@@ -51,6 +51,12 @@ class Caller:
             pass
         return socket
 
+    async def heard(self, socket: aiohttp.ClientWebSocketResponse, event: str) -> JSON:
+        """The data of the next event of this kind."""
+        while (frame := await socket.receive_json())["t"] != event:
+            pass
+        return dict(frame["d"])
+
     def identify(self) -> JSON:
         properties = {"os": "linux", "browser": "test", "device": "test"}
         return {"op": IDENTIFY, "d": {"token": self.server.token, "intents": INTENTS, "properties": properties}}
@@ -117,3 +123,25 @@ async def test_it_acknowledges_a_heartbeat_as_late_as_a_network(
         told = [await socket.receive_json() for _ in range(3)]
 
     assert [frame["t"] or frame["op"] for frame in told] == ["READY", "GUILD_CREATE", HEARTBEAT_ACK]
+
+
+# Interactions
+
+
+@pytest.mark.parametrize("group", ["", "general"])
+async def test_it_tells_all_that_clients_need_to_know_of_an_interaction(
+    server: FakeDiscord, call: Caller, group: str
+) -> None:
+    socket = await call.connect()
+    chat = server.group_chat(group) if group else server.private_chat(ALICE)
+    button = {"type": 2, "style": 1, "label": "Yes", "custom_id": "yes"}
+    rows = [{"type": 1, "components": [button]}]
+    sent = await call("POST", f"/channels/{chat}/messages", content="Well?", components=rows)
+    await server.press(ALICE, sent["id"], "yes")
+    told = await call.heard(socket, "INTERACTION_CREATE")
+    of_guild = {"guild_id", "guild", "guild_locale", "member"}
+
+    assert (told["attachment_size_limit"], told["entitlements"], told["locale"]) == (10 * 1024 * 1024, [], "en-US")
+    assert {"app_permissions", "authorizing_integration_owners"} <= set(told)
+    assert of_guild & set(told) == (of_guild if group else set())
+    assert told.get("user", told.get("member", {}).get("user"))["id"] == ALICE.id

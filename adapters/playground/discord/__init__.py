@@ -14,6 +14,9 @@ from adapters.playground.discord.world import BUTTON, REPLY, Channel, Json, Worl
 from adapters.playground.server import Person, Said, check_button
 
 HOST = "127.0.0.1"
+LOCALE = "en-US"
+ALL_PERMISSIONS = str((1 << 50) - 1)
+ATTACHMENT_SIZE_LIMIT = 10 * 1024 * 1024  # bytes, of a person or guild that pays for no more
 
 
 class DiscordServer:
@@ -95,11 +98,18 @@ class DiscordServer:
         key, token = self.world.snowflake(), token_urlsafe(120)
         types = BUTTON_CALLBACKS if kind == 3 else MESSAGE_CALLBACKS
         self.rest.interactions[key] = (token, types, time.monotonic())
-        user = user_json(person)
-        in_guild = {"guild_id": self.world.guild_id, "member": {"user": user, "roles": []}, "context": 0}
-        who = {"user": user, "context": context} if channel.person is not None else in_guild
-        where = {"channel": channel.as_json(), "channel_id": channel.id, **who}
-        ids = {"id": key, "application_id": self.world.bot["id"], "token": token, "version": 1, "type": kind}
+        user, guild_id = user_json(person), self.world.guild_id
+        if channel.person is not None:
+            who: Json = {"user": user, "context": context, "authorizing_integration_owners": {"0": "0"}}
+        else:
+            guild = {"id": guild_id, "locale": LOCALE, "features": []}
+            member = {**self.world.member_json(user), "permissions": ALL_PERMISSIONS}
+            who = {"guild_id": guild_id, "guild": guild, "guild_locale": LOCALE, "member": member, "context": 0}
+            who["authorizing_integration_owners"] = {"0": guild_id}
+        place = {**channel.as_json(), "permissions": ALL_PERMISSIONS}
+        where = {"channel": place, "channel_id": channel.id, "app_permissions": ALL_PERMISSIONS, **who}
+        rights = {"locale": LOCALE, "entitlements": [], "attachment_size_limit": ATTACHMENT_SIZE_LIMIT}
+        ids = {"id": key, "application_id": self.world.bot["id"], "token": token, "version": 1, "type": kind, **rights}
         await self.gateway.publish("INTERACTION_CREATE", {**ids, "data": about, **where, **more}, ANY)
         return key
 

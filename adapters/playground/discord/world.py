@@ -134,8 +134,15 @@ class World:
         seen = self.as_bot_sees(message)
         if self.channels[message["channel_id"]].person is not None:
             return {**seen, "channel_type": DIRECT_MESSAGE}
-        member = {"roles": [], "joined_at": _now(), "deaf": False, "mute": False, "flags": 0}
+        member = self.member_json(message["author"])
+        del member["user"]
         return {**seen, "channel_type": GUILD_TEXT, "guild_id": self.guild_id, "member": member}
+
+    def member_json(self, user: Json) -> Json:
+        """A user as a member of the guild."""
+        names: Json = {"nick": None, "avatar": None, "premium_since": None, "communication_disabled_until": None}
+        states = {"joined_at": _now(), "deaf": False, "mute": False, "pending": False, "flags": 0}
+        return {"user": user, "roles": [], **names, **states}
 
     def guild_json(self) -> Json:
         empty = ("roles", "emojis", "stickers", "features", "members", "threads", "voice_states", "presences")
