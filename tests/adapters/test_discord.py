@@ -155,6 +155,18 @@ async def test_it_does_not_hear_what_guild_members_tell_each_other(server: FakeD
 
 
 @pytest.mark.asyncio
+async def test_it_answers_in_a_thread_where_it_is_mentioned(server: FakeDiscord, run: Run) -> None:
+    beginning = await server.say(ALICE, "hi Bob", group="general")
+    await server.say(ALICE, "what do you think?", thread=beginning, mention=True)
+    [message] = await run.inbox.wait_for(1)
+    await run.adapter.send(OutgoingMessage(message.address, "Good", "n1"))
+    [answer] = await server.wait_for(1, chat=beginning)
+
+    assert (message.address.chat_id, message.chat_name) == (beginning, f"thread {beginning}")
+    assert (message.is_private, message.is_addressed, answer.text) == (False, True, "Good")
+
+
+@pytest.mark.asyncio
 async def test_it_hears_an_edit(server: FakeDiscord, run: Run) -> None:
     said = await server.say(ALICE, "helo")
     await server.edit(ALICE, said, "hello")

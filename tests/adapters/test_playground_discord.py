@@ -25,6 +25,7 @@ from tests.fakes.discord import FakeDiscord
 
 JSON = dict[str, Any]
 ALICE = Person("300000000000000001", "Alice", "alice")
+BOB = Person("300000000000000002", "Bob", "bob")
 INTENTS = GUILDS | GUILD_MESSAGES | DIRECT_MESSAGES
 
 pytestmark = pytest.mark.asyncio
@@ -145,3 +146,54 @@ async def test_it_tells_all_that_clients_need_to_know_of_an_interaction(
     assert {"app_permissions", "authorizing_integration_owners"} <= set(told)
     assert of_guild & set(told) == (of_guild if group else set())
     assert told.get("user", told.get("member", {}).get("user"))["id"] == ALICE.id
+
+
+# The guild
+
+
+async def test_it_reads_mentions_in_the_text(server: FakeDiscord, call: Caller) -> None:
+    socket = await call.connect()
+    await server.say(BOB, "hello", group="general")
+    role, bot = server.world.bot_role, server.world.bot["id"]
+    await server.say(ALICE, f"<@{BOB.id}> <@!{bot}> <@&{role}> <@1> <@&2>", group="general")
+    await call.heard(socket, "MESSAGE_CREATE")
+    told = await call.heard(socket, "MESSAGE_CREATE")
+
+    assert [user["id"] for user in told["mentions"]] == [BOB.id, bot]
+    assert told["mention_roles"] == [role]
+
+
+async def test_it_shows_no_words_that_mention_only_the_role(server: FakeDiscord, call: Caller) -> None:
+    socket = await call.connect()
+    await server.say(ALICE, f"<@&{server.world.bot_role}> hello", group="general")
+    told = await call.heard(socket, "MESSAGE_CREATE")
+
+    assert (told["content"], told["mention_roles"]) == ("", [server.world.bot_role])
+
+
+async def test_it_gives_the_bot_a_role_of_its_own(server: FakeDiscord, call: Caller) -> None:
+    socket = await call.session.ws_connect(server.environment()["DISCORD_GATEWAY_URL"])
+    await socket.send_json(call.identify())
+    guild = await call.heard(socket, "GUILD_CREATE")
+    everyone, own = guild["roles"]
+    [member] = guild["members"]
+
+    assert (everyone["id"], own["id"], own["managed"]) == (guild["id"], server.world.bot_role, True)
+    assert (member["user"]["id"], member["roles"]) == (server.world.bot["id"], [own["id"]])
+
+
+async def test_it_opens_a_thread_at_a_message(server: FakeDiscord, call: Caller) -> None:
+    socket = await call.connect()
+    beginning = await server.say(ALICE, "hello", group="general")
+    await server.say(ALICE, "in the thread", group="general", thread=beginning)
+    opened = await call.heard(socket, "THREAD_CREATE")
+    told = await call.heard(socket, "MESSAGE_CREATE")
+    later = await call.session.ws_connect(server.environment()["DISCORD_GATEWAY_URL"])
+    await later.send_json(call.identify())
+    guild = await call.heard(later, "GUILD_CREATE")
+
+    assert (opened["id"], opened["type"], opened["parent_id"]) == (beginning, 11, server.group_chat("general"))
+    assert (told["channel_id"], told["channel_type"], told["guild_id"]) == (beginning, 11, guild["id"])
+    assert [thread["id"] for thread in guild["threads"]] == [beginning]
+    assert beginning not in [channel["id"] for channel in guild["channels"]]
+    assert (await call("POST", f"/channels/{beginning}/messages", content="I too"))["channel_id"] == beginning

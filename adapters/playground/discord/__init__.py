@@ -10,17 +10,16 @@ from aiohttp import web
 
 from adapters.playground.discord.gateway import ANY, DIRECT_MESSAGES, GUILD_MESSAGES, GUILDS, Event, Gateway
 from adapters.playground.discord.rest import API, BUTTON_CALLBACKS, MESSAGE_CALLBACKS, Rest
-from adapters.playground.discord.world import BUTTON, REPLY, Channel, Json, World, user_json
+from adapters.playground.discord.world import ALL_PERMISSIONS, BUTTON, REPLY, Channel, Json, World, user_json
 from adapters.playground.server import Person, Said, check_button
 
 HOST = "127.0.0.1"
 LOCALE = "en-US"
-ALL_PERMISSIONS = str((1 << 50) - 1)
 ATTACHMENT_SIZE_LIMIT = 10 * 1024 * 1024  # bytes, of a person or guild that pays for no more
 
 
 class DiscordServer:
-    """Fulfils PlatformServer. Groups are channels of one guild, by id or by name; a thread is a channel of its own."""
+    """Fulfils PlatformServer. Groups are channels of one guild, by id or by name; a thread has an id of its own."""
 
     platform = "discord"
 
@@ -67,8 +66,8 @@ class DiscordServer:
     ) -> str:
         bot = self.world.bot
         content = f"<@{bot['id']}> {text}" if mention else text
-        channel = await self._place(person, thread or group)
-        more = {"mentions": [bot] if mention else [], **(self._reply(reply_to) if reply_to else {})}
+        channel = await self._thread(thread, group) if thread else await self._place(person, group)
+        more = self._reply(reply_to) if reply_to else {}
         message = self.world.write(channel, user_json(person), content, **more)
         await self._publish("MESSAGE_CREATE", message)
         return str(message["id"])
@@ -130,6 +129,16 @@ class DiscordServer:
         if len(self.world.channels) > known:
             event = {**channel.as_json(), "guild_id": self.world.guild_id}
             await self.gateway.publish("CHANNEL_CREATE", event, GUILDS)
+        return channel
+
+    async def _thread(self, thread: str, group: str) -> Channel:
+        """A thread of the group, or of the channel of the message that it begins with, whose id it then has."""
+        if thread in self.world.channels:
+            return self.world.channels[thread]
+        beginning = [channel for channel in self.world.guild_channels() if thread in channel.messages]
+        channel = self.world.thread(thread, beginning[0] if beginning else self.world.guild_channel(group or "general"))
+        event = {**channel.as_json(), "guild_id": self.world.guild_id, "newly_created": True}
+        await self.gateway.publish("THREAD_CREATE", event, GUILDS)
         return channel
 
     def _reply(self, message_id: str) -> Json:

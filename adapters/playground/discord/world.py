@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,8 +13,9 @@ from typing import Any
 from adapters.playground.server import Person, Said
 from identity.support.buttons import Button
 
+ALL_PERMISSIONS = str((1 << 50) - 1)
 EPOCH = 1_420_070_400_000  # Discord's, in ms since 1970
-GUILD_TEXT, DIRECT_MESSAGE = 0, 1
+GUILD_TEXT, DIRECT_MESSAGE, PUBLIC_THREAD = 0, 1, 11
 DEFAULT, REPLY = 0, 19
 ACTION_ROW, BUTTON = 1, 2  # component types
 
@@ -22,16 +24,26 @@ Json = dict[str, Any]
 
 @dataclass(slots=True)
 class Channel:
-    """A private chat with `person`, or a channel of the guild. Messages by id, oldest first."""
+    """A private chat with `person`, a channel of the guild, or a thread of such a channel: `parent` is the id of that.
+
+    Messages by id, oldest first.
+    """
 
     id: str
     name: str = ""
     person: Person | None = None
+    parent: str = ""
     messages: dict[str, Json] = field(default_factory=dict)
 
     def as_json(self) -> Json:
         if self.person is not None:
             return {"id": self.id, "type": DIRECT_MESSAGE, "recipients": [user_json(self.person)]}
+        if self.parent:
+            dates = {"archive_timestamp": _now(), "create_timestamp": _now()}
+            metadata = {"archived": False, "auto_archive_duration": 1440, "locked": False, **dates}
+            counts = {"message_count": len(self.messages), "member_count": 1, "rate_limit_per_user": 0, "flags": 0}
+            about = {"id": self.id, "type": PUBLIC_THREAD, "name": self.name, "parent_id": self.parent, **counts}
+            return {**about, "owner_id": "1", "last_message_id": None, "thread_metadata": metadata}
         fields = {"position": 0, "permission_overwrites": [], "nsfw": False, "parent_id": None, "topic": None}
         return {"id": self.id, "type": GUILD_TEXT, "name": self.name, **fields}
 
@@ -60,6 +72,8 @@ class World:
         self._last_id = 0
         self.guild_id = self.snowflake()
         self.bot: Json = {**_user(self.snowflake(), "botos", "BotOS"), "bot": True}
+        self.bot_role = self.snowflake()  # Discord makes one for each bot, and people mention it by mistake
+        self.users: dict[str, Json] = {self.bot["id"]: self.bot}  # those that can be mentioned
         self.channels: dict[str, Channel] = {}
         self.said: list[Said] = []
         self.heard: set[str] = set()  # ids of messages that the bot was told of, or read in a history
@@ -83,7 +97,12 @@ class World:
         return next(known, None) or self._open(Channel(name if name.isdecimal() else self.snowflake(), name))
 
     def guild_channels(self) -> list[Channel]:
-        return [channel for channel in self.channels.values() if channel.person is None]
+        """All of the guild, but no threads."""
+        return [channel for channel in self.channels.values() if channel.person is None and not channel.parent]
+
+    def thread(self, thread_id: str, parent: Channel) -> Channel:
+        """The thread with this id, made in the parent when it does not exist."""
+        return self.channels.get(thread_id) or self._open(Channel(thread_id, f"thread {thread_id}", parent=parent.id))
 
     def _open(self, channel: Channel) -> Channel:
         self.channels[channel.id] = channel
@@ -91,12 +110,22 @@ class World:
 
     def write(self, channel: Channel, author: Json, content: str, **more: object) -> Json:
         """Store a message; fields of `more` replace the defaults."""
-        message = {**_message(self.snowflake(), channel.id, author, content), **more}
+        self.users[author["id"]] = author
+        named = {"mentions": self._mentioned(content), "mention_roles": self._mentioned_roles(content)}
+        message = {**_message(self.snowflake(), channel.id, author, content), **named, **more}
         channel.messages[message["id"]] = message
         buttons = buttons_in(message["components"])
         self.said.append(Said(message["id"], channel.id, self._author_of(message), content, buttons=buttons))
         self.changes.announce()
         return message
+
+    def _mentioned(self, content: str) -> list[Json]:
+        """The users whose mention stands in a text. An unknown id mentions nobody."""
+        ids = dict.fromkeys(re.findall(r"<@!?([0-9]+)>", content))
+        return [self.users[user_id] for user_id in ids if user_id in self.users]
+
+    def _mentioned_roles(self, content: str) -> list[str]:
+        return [self.bot_role] if f"<@&{self.bot_role}>" in content else []
 
     def bot_heard(self, *messages: object) -> None:
         """Any events; those with an id count."""
@@ -136,19 +165,24 @@ class World:
             return {**seen, "channel_type": DIRECT_MESSAGE}
         member = self.member_json(message["author"])
         del member["user"]
-        return {**seen, "channel_type": GUILD_TEXT, "guild_id": self.guild_id, "member": member}
+        kind = PUBLIC_THREAD if self.channels[message["channel_id"]].parent else GUILD_TEXT
+        return {**seen, "channel_type": kind, "guild_id": self.guild_id, "member": member}
 
     def member_json(self, user: Json) -> Json:
         """A user as a member of the guild."""
         names: Json = {"nick": None, "avatar": None, "premium_since": None, "communication_disabled_until": None}
         states = {"joined_at": _now(), "deaf": False, "mute": False, "pending": False, "flags": 0}
-        return {"user": user, "roles": [], **names, **states}
+        return {"user": user, "roles": [self.bot_role] if user["id"] == self.bot["id"] else [], **names, **states}
 
     def guild_json(self) -> Json:
-        empty = ("roles", "emojis", "stickers", "features", "members", "threads", "voice_states", "presences")
+        empty = ("emojis", "stickers", "features", "voice_states", "presences")
         channels = [channel.as_json() for channel in self.guild_channels()]
+        threads = [channel.as_json() for channel in self.channels.values() if channel.parent]
+        everyone = _role(self.guild_id, "@everyone")  # whose id is the guild's
+        roles = [everyone, {**_role(self.bot_role, "BotOS"), "managed": True, "tags": {"bot_id": self.bot["id"]}}]
+        lists = {"channels": channels, "threads": threads, "roles": roles, "members": [self.member_json(self.bot)]}
         fields = {"name": "Playground", "owner_id": self.bot["id"], "member_count": 2, "unavailable": False}
-        return {"id": self.guild_id, **fields, "channels": channels, **{name: [] for name in empty}}
+        return {"id": self.guild_id, **fields, **lists, **{name: [] for name in empty}}
 
 
 def buttons_in(rows: list[Json]) -> tuple[Button, ...]:
@@ -162,6 +196,11 @@ def user_json(person: Person) -> Json:
 
 def _user(user_id: str, username: str, name: str) -> Json:
     return {"id": user_id, "username": username, "global_name": name, "discriminator": "0", "avatar": None}
+
+
+def _role(role_id: str, name: str) -> Json:
+    looks = {"color": 0, "hoist": False, "icon": None, "unicode_emoji": None, "position": 0, "flags": 0}
+    return {"id": role_id, "name": name, "permissions": ALL_PERMISSIONS, "managed": False, "mentionable": True, **looks}
 
 
 def _message(message_id: str, channel_id: str, author: Json, content: str) -> Json:
