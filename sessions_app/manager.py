@@ -113,7 +113,7 @@ class BotSessionManager:
                 text = await agents.ask(agent, turn, limit=settings.BOTOS_TURN_SECONDS)
             except agents.AgentError as error:
                 log.warning("ask the agent failed: %s; the answer says so", type(error).__name__)
-                text = labels.with_commands(str(texts.GAVE_UP), on=self.platform)
+                text = labels.with_commands(str(error.words or texts.GAVE_UP), on=self.platform)
             await db.drain()
             await db.call(lifecycle.record, lease, question=question, answered=text)
             return text

@@ -37,7 +37,12 @@ OnText = Callable[[str], object]
 
 
 class AgentError(Exception):
-    """An agent gave no answer. The text of every subclass may be logged: it holds no key and no conversation."""
+    """An agent gave no answer. The text of every subclass may be logged: it holds no key and no conversation.
+
+    words: what the person reads if asking again is useless, with commands as in "/new"; empty if the turn is repeated.
+    """
+
+    words: object = ""
 
 
 class AgentMisconfigured(AgentError, ImproperlyConfigured):
@@ -54,6 +59,14 @@ class EmptyReply(AgentError):
 
 class AgentFailure(AgentError):
     """The agent raised an error, which is the cause where it may be seen."""
+
+
+class PermanentFailure(AgentFailure):
+    """The agent would fail again at the same question. The turn ends at once, and the person reads `words`."""
+
+    def __init__(self, reason: str, words: object) -> None:
+        super().__init__(reason)
+        self.words = words
 
 
 class AgentsStandStill(AgentError):

@@ -173,14 +173,16 @@ def abandon(lease: Lease) -> None:
 
 
 @transaction.atomic
-def fail(claim: Claim) -> None:
+def fail(claim: Claim, *, words: object = "") -> None:
     """Note that the agent failed. The person is told at once; the turn is repeated later, and given up at last.
 
-    Giving up ends the turn as an answer does, so that the person's words stay and the lane goes on. Raises LeaseLost.
+    words: what the person reads if repeating is useless; the turn is then given up at once. Giving up ends the turn as
+    an answer does, so that the person's words stay and the lane goes on. Raises LeaseLost.
     """
     failures = claim.head.failures
-    if failures == len(RETRY_AFTER):
-        finish_together([Answer(claim, _own_words(claim, texts.GAVE_UP), outbox_queue.TEXT_LIMIT)], Status.GIVEN_UP)
+    if words or failures == len(RETRY_AFTER):
+        told = _own_words(claim, words or texts.GAVE_UP)
+        finish_together([Answer(claim, told, outbox_queue.TEXT_LIMIT)], Status.GIVEN_UP)
         return
     _give_back([claim.lease], wait=RETRY_AFTER[failures])
     drafts.settle([claim.head.pk])

@@ -239,7 +239,7 @@ class TurnPool:
         except (agents.AgentError, IdentityUnavailable) as error:
             _log(logging.WARNING, claim, f"not answered: {type(error).__name__}: {error}")
             counters.up("failures", claim.head.platform)
-            await db.call(lifecycle.fail, claim)
+            await db.call(lifecycle.fail, claim, words=getattr(error, "words", ""))
             self._on_outgoing()
 
     async def _take_turn(self, claim: Claim, begun: Turn | Exception | None) -> None:

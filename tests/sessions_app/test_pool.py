@@ -12,7 +12,7 @@ from django.db import OperationalError, connections
 from django.test import override_settings
 
 from sessions_app import db
-from sessions_app.agents import AgentsStandStill, as_agent
+from sessions_app.agents import AgentsStandStill, PermanentFailure, as_agent
 from sessions_app.messages import Agent, Reply, Turn
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent, Lane, OutboundDelivery
 from sessions_app.turns import lifecycle
@@ -245,6 +245,33 @@ def test_it_is_honest_when_the_agent_fails_and_goes_on_with_others(way: str) -> 
     assert told.text.startswith("I couldn't answer that just now. I saved your message")
     assert InboundEvent.objects.get(text=way).done_at is None
     assert OutboundDelivery.objects.get(chat_id="chat-bob").text == "fine"
+
+
+def test_it_ends_a_turn_at_once_that_would_fail_again() -> None:
+    asked: list[str] = []
+
+    class Strict:
+        async def reply(self, turn: Turn) -> Reply:
+            asked.append(turn.text)
+            if turn.text == "long":
+                raise PermanentFailure("too long", "That's too long for me. Send /new.")
+            return Reply("fine")
+
+    async def scene() -> None:
+        async with pool_of(Strict()) as (pool, counted):
+            pool.notify(await db.call(receive, "alice", "long", platform="slack"))
+            await counted.wait_for(1)
+            pool.notify(await db.call(receive, "alice", "short", platform="slack"))
+            await counted.wait_for(2)
+
+    async_to_sync(scene)()
+
+    assert asked == ["long", "short"]
+    said = OutboundDelivery.objects.order_by("id").values_list("text", flat=True)
+    assert list(said) == ["That's too long for me. Send !new.", "fine"]
+    event = InboundEvent.objects.get(text="long")
+    assert (event.status, event.done_at is None) == (InboundEvent.Status.GIVEN_UP, False)
+    assert HistoryEntry.objects.filter(role="user", text="long").exists()
 
 
 def test_it_gives_back_what_it_cannot_finish_in_time() -> None:
