@@ -9,6 +9,10 @@ IDENTITY_UNKNOWN = _(
 )
 TRYING_AGAIN = _("I couldn't answer that just now. I saved your message and I'm trying again.")
 GAVE_UP = _("I still couldn't answer that. I saved your message: send /retry later and I'll try again.")
+TOO_LONG = _(
+    "That's too long for me, even without our earlier messages. Send it in shorter parts. To start over without "
+    "earlier messages, send /new."
+)
 CUT_SHORT = _("[This answer got too long, so I cut it off here.]")
 QUARANTINED = _(
     "I was interrupted several times while working on that message, so I set it aside. I saved it: ask me something "

@@ -5,30 +5,52 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import logging
+import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import pydantic_ai
-from pydantic_ai.exceptions import AgentRunError, ModelHTTPError, UserError
+from pydantic_ai.exceptions import (
+    AgentRunError,
+    ModelAPIError,
+    ModelContextWindowExceededError,
+    ModelHTTPError,
+    UserError,
+)
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, UserPromptPart
-from pydantic_ai.models import Model, infer_model
+from pydantic_ai.models import Model, ModelRequestParameters, infer_model
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.providers import Provider
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import UsageLimits
 
-from sessions_app.agents.base import AgentFailure, AgentMisconfigured, run_in_thread
+from sessions_app import texts
+from sessions_app.agents.base import AgentFailure, AgentMisconfigured, PermanentFailure, run_in_thread
 from sessions_app.agents.chat_object import shape
-from sessions_app.messages import Reply, Turn
+from sessions_app.messages import Line, Reply, Turn
 
+log = logging.getLogger(__name__)
 OPENAI_URL = "https://api.openai.com/v1"
 OPENING = "[earlier messages are not shown]"
 MAX_REQUESTS = 12  # requests to the model in one turn, which stops an endless series of tool calls
 RETRIES = 1  # of one request, after 429, 5xx or a broken connection; the pool repeats the turn itself
+# Statuses of a request that is too long, and how servers word it where pydantic-ai does not know the words: Anthropic,
+# llama.cpp, LM Studio, Text Generation Inference, Gemini, Groq and GitHub, xAI, Qwen, Moonshot, Zhipu, Cohere, OpenAI.
+TOO_LONG_STATUSES = {400, 422, 429, 500}
+_TOO_LONG = re.compile(
+    r"prompt is too long|exceeds? (?:the )?(?:available |maximum )?context|context (?:the )?overflows|"
+    r"context[ _](?:length|window|size)[ _]?(?:is )?exceed|exceed_context_size|maximum context|maximum prompt length|"
+    r"inputs.? tokens \+ .?max_new_tokens|input token count|request(?: body)? too large|tokens_limit_reached|"
+    r"range of input length|input token length too long|exceeded model token limit|prompt exceeds max length|"
+    r"too many tokens|string too long",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +124,17 @@ class ModelAgent:
         self._agents: WeakKeyDictionary[asyncio.AbstractEventLoop, pydantic_ai.Agent[Turn, str]] = WeakKeyDictionary()
 
     async def reply(self, turn: Turn) -> Reply:
-        """Answer a turn. Raises `AgentFailure` without the model's own words, which may quote the key or the prompt."""
+        """Answer a turn. Raises `AgentFailure` without the model's own words, which may quote the key or the prompt.
+
+        It is a `PermanentFailure` if asking again is useless.
+        """
         history, prompt = prompt_of(turn)
         try:
             # It closes its connections when the last running turn leaves, so nothing is left to close at shutdown.
             async with self._agent() as agent:
                 limits = UsageLimits(request_limit=MAX_REQUESTS)
-                result = await agent.run(prompt, message_history=history, deps=turn, usage_limits=limits)
+                model = _ModelOfTurn(cast("Model[Any]", agent.model), turn)
+                result = await agent.run(prompt, model=model, message_history=history, deps=turn, usage_limits=limits)
         except AgentRunError as error:
             server = f": HTTP {error.status_code} from {error.model_name}" if isinstance(error, ModelHTTPError) else ""
             raise AgentFailure(f"{type(error).__name__}{server}") from None
@@ -125,6 +151,72 @@ class ModelAgent:
                 deps_type=Turn,
             )
         return self._agents[loop]
+
+
+class _ModelOfTurn(WrapperModel):
+    """The model while it answers one turn. It gets as much of the newest history as its context has room for.
+
+    It cuts the history of single requests, not of the run, so that no tool is called twice.
+    """
+
+    def __init__(self, model: Model[Any], turn: Turn) -> None:
+        super().__init__(model)
+        self._turn = turn
+        self._prompt_at = len(prompt_of(turn)[0])
+        self._is_cut = False
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        while True:
+            try:
+                return await super().request(self._fitting(messages), model_settings, model_request_parameters)
+            except ModelAPIError as error:
+                if not _is_too_long(error):
+                    raise
+                if not self._turn.history:
+                    reason = f"the question is too long for {self.model_name} even without history"
+                    raise PermanentFailure(reason, texts.TOO_LONG) from None
+            lines = len(self._turn.history)
+            self._turn, self._is_cut = _with_newest_half(self._turn), True
+            left = len(self._turn.history)
+            log.warning(
+                "request too long for %s with %d lines of history; asking with %d", self.model_name, lines, left
+            )
+
+    def _fitting(self, messages: list[ModelMessage]) -> list[ModelMessage]:
+        """The messages of the run with the history and the prompt of what is left of the turn."""
+        if not self._is_cut:
+            return messages
+        history, prompt = prompt_of(self._turn)
+        asked = cast(ModelRequest, messages[self._prompt_at])
+        parts = [replace(part, content=prompt) if isinstance(part, UserPromptPart) else part for part in asked.parts]
+        return [*history, replace(asked, parts=parts), *messages[self._prompt_at + 1 :]]
+
+
+def _is_too_long(error: ModelAPIError) -> bool:
+    if isinstance(error, ModelContextWindowExceededError):
+        return True
+    status = error.status_code if isinstance(error, ModelHTTPError) else 0
+    return status == 413 or (status in TOO_LONG_STATUSES and _TOO_LONG.search(str(error.body)) is not None)
+
+
+def _with_newest_half(turn: Turn) -> Turn:
+    """The turn with at most half of its lines and half of their text, so that few requests are needed.
+
+    Halving only the lines would keep one huge line to the last.
+    """
+    room = sum(len(line.text) for line in turn.history) // 2
+    kept: list[Line] = []
+    for line in turn.history[(len(turn.history) + 1) // 2 :][::-1]:
+        room -= len(line.text)
+        if room < 0:
+            break
+        kept.append(line)
+    return replace(turn, history=tuple(reversed(kept)))
 
 
 def prompt_of(turn: Turn) -> tuple[list[ModelMessage], str]:

@@ -1,4 +1,8 @@
-"""A model server on loopback that speaks OpenAI's chat completions: notes what it is asked, says what it is told."""
+"""A model server on loopback that speaks OpenAI's chat completions: notes what it is asked, says what it is told.
+
+It is as strict as the strictest servers: its own key and model, the system first and only there, then user and
+assistant in turn, no blank line, and no more than its context has room for.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,28 @@ from typing import Any, cast
 
 from aiohttp import web
 
-Answer = Callable[[dict[str, Any]], Awaitable[web.Response] | web.Response]
+Answer = Callable[[dict[str, Any]], Awaitable[web.StreamResponse] | web.StreamResponse]
 KEY = "sk-loopback-0123456789"
+MODEL = "tiny"
+TOO_LONG = {
+    "message": "This model's maximum context length is exceeded.",
+    "type": "invalid_request_error",
+    "param": "messages",
+    "code": "context_length_exceeded",
+}
 
 
 class ModelServer:
-    """`answer` gets the body of a request and gives the response; `asked` are the bodies so far."""
+    """`answer` gets the body of a request and gives the response; `asked` are the bodies so far.
 
-    def __init__(self) -> None:
+    key: the only one that it takes; without it, it takes any. context: characters of all messages that it has room for;
+    `too_long` is its response to more.
+    """
+
+    def __init__(self, key: str = "") -> None:
+        self._key = key
+        self.context = 64 * 1024 * 1024
+        self.too_long: Answer = lambda body: refuses(400, **TOO_LONG)
         self.asked: list[dict[str, Any]] = []
         self.keys: set[str] = set()
         self.answer: Answer = lambda body: says("Hello.")
@@ -28,12 +46,19 @@ class ModelServer:
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
 
-    async def _completions(self, request: web.Request) -> web.Response:
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
         body = cast("dict[str, Any]", await request.json())
         self.asked.append(body)
         self.keys.add(request.headers.get("Authorization", ""))
-        answer = self.answer(body)
-        return answer if isinstance(answer, web.Response) else await answer
+        if self._key and request.headers.get("Authorization") != f"Bearer {self._key}":
+            return refuses(401, message="Incorrect API key provided.", code="invalid_api_key")
+        if body["model"] != MODEL:
+            return refuses(404, message="The model does not exist.", code="model_not_found")
+        if problem := _problem_with(body["messages"]):
+            return refuses(400, message=problem, type="invalid_request_error")
+        is_too_long = sum(len(message["content"] or "") for message in body["messages"]) > self.context
+        answer = (self.too_long if is_too_long else self.answer)(body)
+        return answer if isinstance(answer, web.StreamResponse) else await answer
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ModelServer]:
@@ -49,8 +74,28 @@ class ModelServer:
             await runner.cleanup()
 
 
-def says(text: str | None) -> web.Response:
-    return _completion({"role": "assistant", "content": text}, "stop")
+def _problem_with(messages: list[dict[str, Any]]) -> str:
+    """What the chat template of a strict server says to these messages; "" if it takes them."""
+    talk = [
+        message for message in messages if message["role"] not in {"tool", "system"} and not message.get("tool_calls")
+    ]
+    if any(message["role"] == "system" for message in messages[1:]):
+        return "System message must be at the beginning."
+    if any(message["role"] != ("user", "assistant")[place % 2] for place, message in enumerate(talk)):
+        return "Conversation roles must alternate user/assistant/user/assistant/..."
+    if any(not message["content"].strip() for message in talk):
+        return "Message content must not be empty."
+    return "" if messages[-1]["role"] in {"user", "tool"} else "The last message must be the user's."
+
+
+def refuses(status: int, **error: object) -> web.Response:
+    """An error as OpenAI words it. The client's own retry comes after a millisecond."""
+    return web.json_response({"error": error}, status=status, headers={"retry-after-ms": "1"})
+
+
+def says(text: str | None, reason: str = "stop", **more: object) -> web.Response:
+    """What the model says. more: other fields of the message, such as `refusal` or `reasoning_content`."""
+    return _completion({"role": "assistant", "content": text, **more}, reason)
 
 
 def calls(tool: str, arguments: str = "{}") -> web.Response:

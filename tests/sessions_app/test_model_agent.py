@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import threading
 import traceback
@@ -14,18 +15,26 @@ from pydantic_ai import RunContext
 from pydantic_ai.models.openai import OpenAIResponsesModel
 from pydantic_ai.models.test import TestModel
 
-from sessions_app.agents.base import AgentError, AgentFailure, AgentMisconfigured, AgentTimeout, ask
+from sessions_app import texts
+from sessions_app.agents.base import (
+    AgentError,
+    AgentFailure,
+    AgentMisconfigured,
+    AgentTimeout,
+    PermanentFailure,
+    ask,
+)
 from sessions_app.agents.loop import Call
 from sessions_app.agents.model import MAX_REQUESTS, OPENAI_URL, OPENING, RETRIES, Endpoint, ModelAgent, build_model
 from sessions_app.context import get_session_context
-from sessions_app.messages import Turn
+from sessions_app.messages import Line, Turn
 from tests.sessions_app.agent_samples import ALICE, BOB, a_turn, assistant, mirror, user
-from tests.sessions_app.model_server import KEY, ModelServer, calls, says
+from tests.sessions_app.model_server import KEY, ModelServer, calls, refuses, says
 
 
 @pytest_asyncio.fixture
 async def server() -> AsyncIterator[ModelServer]:
-    async with ModelServer().running() as running:
+    async with ModelServer(key=KEY).running() as running:
         yield running
         # Turns that nobody waits for any more close their connections while there is a loop.
         turn = Call._run.__qualname__
@@ -196,6 +205,114 @@ async def test_it_stops_a_model_that_calls_tools_for_ever(server: ModelServer) -
         await ask(agent_of(server, whoami), a_turn("Hi"), limit=30)
 
     assert len(server.asked) == MAX_REQUESTS
+
+
+def pages(count: int) -> list[Line]:
+    """A history of so many lines of a thousand characters, each with its number."""
+    return [(assistant if number % 2 else user)(f"{number:4} " + "x" * 995) for number in range(count)]
+
+
+@pytest.mark.asyncio
+async def test_it_asks_again_with_the_newest_half_of_a_history_that_is_too_long(server: ModelServer) -> None:
+    server.context = 16_000
+    turn = a_turn("Are you there?", *pages(50))
+
+    assert await ask(agent_of(server, instructions="Be helpful."), turn, limit=10) == "Hello."
+
+    contents = [content for _, content in said(server)]
+    assert len(server.asked) == 3  # 50, 25 and 12 lines
+    assert [content[:4].strip() for content in contents[1:-1]] == [str(number) for number in range(38, 50)]
+    assert (contents[0], contents[-1]) == ("Be helpful.", "Are you there?")
+
+
+@pytest.mark.asyncio
+async def test_it_needs_few_requests_until_only_the_question_is_left(server: ModelServer) -> None:
+    server.context = 100
+
+    assert await ask(agent_of(server), a_turn("Are you there?", *pages(1000)), limit=10) == "Hello."
+
+    assert said(server) == [("user", "Are you there?")]
+    assert len(server.asked) <= 2 + math.log2(1000)
+
+
+@pytest.mark.asyncio
+async def test_it_leaves_out_one_huge_line_at_once(server: ModelServer) -> None:
+    server.context = 5_000
+    turn = a_turn("Are you there?", *pages(4), user("x" * 90_000), assistant("That was long."))
+
+    assert await ask(agent_of(server), turn, limit=10) == "Hello."
+
+    assert said(server) == [("user", OPENING), ("assistant", "That was long."), ("user", "Are you there?")]
+    assert len(server.asked) == 2
+
+
+@pytest.mark.asyncio
+async def test_it_shortens_a_prompt_that_lines_without_an_answer_have_joined(server: ModelServer) -> None:
+    server.context = 3_000
+    turn = a_turn("Are you there?", *(user(f"{number} " + "x" * 990) for number in range(8)))
+
+    assert await ask(agent_of(server), turn, limit=10) == "Hello."
+
+    assert [content[:2] for _, content in said(server)] == ["6 "]
+    assert said(server)[0][1].endswith("\n\nAre you there?")
+
+
+@pytest.mark.asyncio
+async def test_it_says_that_a_question_alone_is_too_long_and_names_new(server: ModelServer) -> None:
+    server.context = 1_000
+    question = "lorem " * 1_000
+
+    with pytest.raises(PermanentFailure) as caught:
+        await ask(agent_of(server), a_turn(question, *pages(4)), limit=10)
+
+    assert caught.value.words == texts.TOO_LONG
+    assert "/new" in str(texts.TOO_LONG)
+    assert len(server.asked) == 4
+    assert "lorem lorem" not in everything(caught.value)
+
+
+@pytest.mark.asyncio
+async def test_it_calls_no_tool_again_when_the_answer_of_a_tool_makes_it_too_long(server: ModelServer) -> None:
+    called = 0
+
+    def report() -> str:
+        nonlocal called
+        called += 1
+        return "r" * 3_000
+
+    server.context = 6_000
+    server.answer = calling("report")
+
+    answer = await ask(agent_of(server, report), a_turn("Report!", *pages(4)), limit=10)
+
+    assert (answer, called) == ("It said: " + "r" * 3_000, 1)
+    assert [role for role, _ in said(server)] == ["user", "assistant", "user", "assistant", "tool"]
+    assert len(server.asked) == 3
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "the request exceeds the available context size, try increasing it"),  # llama.cpp
+        (400, "Trying to keep the first 9000 tokens when context the overflows."),  # LM Studio
+        (400, "prompt is too long: 210000 tokens > 200000 maximum"),  # Anthropic
+        (422, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096"),  # TGI
+        (400, "The input token count (9000) exceeds the maximum number of tokens allowed (4096)."),  # Gemini
+        (413, "Request body too large for tiny model. Max size: 8000 tokens."),  # GitHub
+        (413, "<html>413 Request Entity Too Large</html>"),  # a proxy
+        (429, "Request too large for tiny on tokens per min (TPM): Limit 6000, Requested 9000."),  # Groq, OpenAI
+        (400, "This model's maximum prompt length is 4096 but the request contains 9000 tokens."),  # xAI
+        (400, "Range of input length should be [1, 30720]"),  # Qwen
+        (400, "Invalid request: Your request exceeded model token limit: 8192"),  # Moonshot
+        (400, "Please reduce the length of the messages or completion."),  # Groq, Cerebras
+    ],
+)
+async def test_it_knows_how_servers_word_that_it_is_too_long(server: ModelServer, status: int, message: str) -> None:
+    server.context = 1_000
+    server.too_long = lambda body: refuses(status, message=message)
+
+    assert await ask(agent_of(server), a_turn("Are you there?", *pages(2)), limit=10) == "Hello."
 
 
 def everything(error: BaseException) -> str:
