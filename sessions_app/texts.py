@@ -13,6 +13,15 @@ TOO_LONG = _(
     "That's too long for me, even without our earlier messages. Send it in shorter parts. To start over without "
     "earlier messages, send /new."
 )
+DECLINED = _("I can't answer that: the service that I think with doesn't allow it. You can ask me something else.")
+REJECTED = _("The service that I think with doesn't take that message. You can ask me in another way, or send /new.")
+OPERATOR_NEEDED = _(
+    "I can't answer at the moment, and only the operator of this bot can fix it. I saved your message: send /retry "
+    "later and I'll try again."
+)
+TOO_MANY_STEPS = _("That took me too many steps, so I stopped. You can ask me for a smaller part of it.")
+OUT_OF_ROOM = _("I ran out of room before I could answer that. You can ask me for something shorter, or send /new.")
+CUT_OFF = _("(cut off - ask me to go on)")
 CUT_SHORT = _("[This answer got too long, so I cut it off here.]")
 QUARANTINED = _(
     "I was interrupted several times while working on that message, so I set it aside. I saved it: ask me something "

@@ -13,14 +13,23 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import pydantic_ai
+from pydantic_ai import RunContext
+from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import (
     AgentRunError,
     ModelAPIError,
+    ModelAuthenticationError,
     ModelContextWindowExceededError,
     ModelHTTPError,
+    ModelNotFoundError,
+    ModelQuotaExceededError,
+    ModelRequestRejectedError,
+    OutputTokenLimitExceeded,
+    ToolFailed,
+    UsageLimitExceeded,
     UserError,
 )
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, UserPromptPart
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart, UserPromptPart
 from pydantic_ai.models import Model, ModelRequestParameters, infer_model
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.models.wrapper import WrapperModel
@@ -28,10 +37,11 @@ from pydantic_ai.providers import Provider
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
 from pydantic_ai.usage import UsageLimits
 
 from sessions_app import texts
-from sessions_app.agents.base import AgentFailure, AgentMisconfigured, PermanentFailure, run_in_thread
+from sessions_app.agents.base import AgentError, AgentFailure, AgentMisconfigured, PermanentFailure, run_in_thread
 from sessions_app.agents.chat_object import shape
 from sessions_app.messages import Line, Reply, Turn
 
@@ -51,6 +61,24 @@ _TOO_LONG = re.compile(
     r"too many tokens|string too long",
     re.IGNORECASE,
 )
+# How servers word it that the content is refused: OpenAI, Azure, Qwen, DeepSeek, Zhipu, Moonshot, Gemini, xAI and
+# OpenRouter.
+CONTENT_STATUSES = {400, 403, 422, 451}
+_CONTENT_REFUSED = re.compile(
+    r"content[ _-]?(?:filter|policy|management|moderation|safety)|usage (?:polic|guideline)|flagged|safety_check|"
+    r"moderation|data_inspection_failed|inappropriate content|content exists risk|sensitive content|high risk|"
+    r"prohibited_content",
+    re.IGNORECASE,
+)
+# Errors that stay when the same turn is repeated: what the operator reads, and what the person reads.
+_PERMANENT: dict[type[AgentRunError], tuple[str, object]] = {
+    ModelAuthenticationError: ("the server refuses the key; check OPENAI_API_KEY", texts.OPERATOR_NEEDED),
+    ModelNotFoundError: ("check BOTOS_MODEL, and the path in OPENAI_BASE_URL", texts.OPERATOR_NEEDED),
+    ModelQuotaExceededError: ("the account has no credit or quota left", texts.OPERATOR_NEEDED),
+    ModelRequestRejectedError: ("the server does not take the request", texts.REJECTED),
+    UsageLimitExceeded: (f"no answer after {MAX_REQUESTS} requests with tool calls", texts.TOO_MANY_STEPS),
+    OutputTokenLimitExceeded: ("no answer within the limit of tokens", texts.OUT_OF_ROOM),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +164,8 @@ class ModelAgent:
                 model = _ModelOfTurn(cast("Model[Any]", agent.model), turn)
                 result = await agent.run(prompt, model=model, message_history=history, deps=turn, usage_limits=limits)
         except AgentRunError as error:
-            server = f": HTTP {error.status_code} from {error.model_name}" if isinstance(error, ModelHTTPError) else ""
-            raise AgentFailure(f"{type(error).__name__}{server}") from None
-        return Reply(result.output)
+            raise _failure(error) from None
+        return Reply(f"{result.output}\n\n{texts.CUT_OFF}" if model.was_cut_off else result.output)
 
     def _agent(self) -> pydantic_ai.Agent[Turn, str]:
         loop = asyncio.get_running_loop()
@@ -148,6 +175,7 @@ class ModelAgent:
                 name=self._name,
                 instructions=self._instructions or None,
                 tools=self._tools,
+                capabilities=[_ToldOfFailures()],
                 deps_type=Turn,
             )
         return self._agents[loop]
@@ -156,7 +184,8 @@ class ModelAgent:
 class _ModelOfTurn(WrapperModel):
     """The model while it answers one turn. It gets as much of the newest history as its context has room for.
 
-    It cuts the history of single requests, not of the run, so that no tool is called twice.
+    It cuts the history of single requests, not of the run, so that no tool is called twice. was_cut_off: whether the
+    last response ended at the limit of tokens.
     """
 
     def __init__(self, model: Model[Any], turn: Turn) -> None:
@@ -164,6 +193,7 @@ class _ModelOfTurn(WrapperModel):
         self._turn = turn
         self._prompt_at = len(prompt_of(turn)[0])
         self._is_cut = False
+        self.was_cut_off = False
 
     async def request(
         self,
@@ -173,7 +203,9 @@ class _ModelOfTurn(WrapperModel):
     ) -> ModelResponse:
         while True:
             try:
-                return await super().request(self._fitting(messages), model_settings, model_request_parameters)
+                response = await super().request(self._fitting(messages), model_settings, model_request_parameters)
+                self.was_cut_off = response.finish_reason == "length"
+                return self._with_words_of_refusal(response)
             except ModelAPIError as error:
                 if not _is_too_long(error):
                     raise
@@ -187,6 +219,16 @@ class _ModelOfTurn(WrapperModel):
                 "request too long for %s with %d lines of history; asking with %d", self.model_name, lines, left
             )
 
+    def _with_words_of_refusal(self, response: ModelResponse) -> ModelResponse:
+        """The response, with the model's own words if it declines. Half an answer that a filter stopped is dropped."""
+        if response.finish_reason != "content_filter":
+            return response
+        words = (response.provider_details or {}).get("refusal")
+        if not isinstance(words, str) or not words.strip():
+            raise PermanentFailure(f"{self.model_name} declined (content_filter)", texts.DECLINED)
+        log.warning("%s declined; the person reads its own words", self.model_name)
+        return replace(response, parts=[TextPart(words)], finish_reason="stop")
+
     def _fitting(self, messages: list[ModelMessage]) -> list[ModelMessage]:
         """The messages of the run with the history and the prompt of what is left of the turn."""
         if not self._is_cut:
@@ -195,6 +237,39 @@ class _ModelOfTurn(WrapperModel):
         asked = cast(ModelRequest, messages[self._prompt_at])
         parts = [replace(part, content=prompt) if isinstance(part, UserPromptPart) else part for part in asked.parts]
         return [*history, replace(asked, parts=parts), *messages[self._prompt_at + 1 :]]
+
+
+class _ToldOfFailures(AbstractCapability[Turn]):
+    """Tells the model that a tool has failed. Its words may hold a secret or a message, so they are not passed on."""
+
+    async def on_tool_execute_error(
+        self,
+        ctx: RunContext[Turn],
+        *,
+        call: ToolCallPart,
+        tool_def: ToolDefinition,
+        args: dict[str, Any],
+        error: Exception,
+    ) -> Any:
+        if isinstance(error, AgentError):  # no thread is left, for example
+            raise error
+        kind = type(error).__name__
+        log.warning("tool %s failed: %s; the model is told", tool_def.name, kind)
+        raise ToolFailed(f"The tool {tool_def.name} failed ({kind}). Go on without it, and say that it did not work.")
+
+
+def _failure(error: AgentRunError) -> AgentFailure:
+    """The failure that an error of pydantic-ai means. Its text has nothing that a server or a person has written."""
+    reason, status = type(error).__name__, 0
+    if isinstance(error, ModelHTTPError):
+        status = error.status_code
+        reason += f": HTTP {status} from {error.model_name}"
+        if status in CONTENT_STATUSES and _CONTENT_REFUSED.search(str(error.body)):
+            return PermanentFailure(f"{reason}: the content is refused", texts.DECLINED)
+    for kind, (meaning, words) in _PERMANENT.items():
+        if isinstance(error, kind):
+            return PermanentFailure(f"{reason}: {meaning}", words)
+    return AgentFailure(reason)
 
 
 def _is_too_long(error: ModelAPIError) -> bool:

@@ -98,6 +98,20 @@ def says(text: str | None, reason: str = "stop", **more: object) -> web.Response
     return _completion({"role": "assistant", "content": text, **more}, reason)
 
 
+def breaks(body: dict[str, Any]) -> web.Response:
+    """A response whose connection ends in the middle of its body."""
+    response = _Broken(body=says("Hello.").body, content_type="application/json")
+    response.headers["Content-Length"] = "10000"
+    return response
+
+
+class _Broken(web.Response):
+    async def write_eof(self, data: bytes = b"") -> None:
+        await super().write_eof(data)
+        if self._req is not None and self._req.transport is not None:
+            self._req.transport.close()
+
+
 def calls(tool: str, arguments: str = "{}") -> web.Response:
     call = {"id": "call-1", "type": "function", "function": {"name": tool, "arguments": arguments}}
     return _completion({"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls")

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import socket
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from pydantic_ai import RunContext
+from pydantic_ai import RunContext, Tool
 from pydantic_ai.models.openai import OpenAIResponsesModel
 from pydantic_ai.models.test import TestModel
 
@@ -29,7 +31,16 @@ from sessions_app.agents.model import MAX_REQUESTS, OPENAI_URL, OPENING, RETRIES
 from sessions_app.context import get_session_context
 from sessions_app.messages import Line, Turn
 from tests.sessions_app.agent_samples import ALICE, BOB, a_turn, assistant, mirror, user
-from tests.sessions_app.model_server import KEY, ModelServer, calls, refuses, says
+from tests.sessions_app.model_server import (
+    KEY,
+    TOO_LONG,
+    Answer,
+    ModelServer,
+    breaks,
+    calls,
+    refuses,
+    says,
+)
 
 
 @pytest_asyncio.fixture
@@ -169,15 +180,31 @@ async def test_it_hands_the_turn_to_a_tool_that_asks_for_it(server: ModelServer)
     assert await ask(agent_of(server, book), a_turn("Book it"), limit=10) == "It said: booked once as turn-1"
 
 
+def broken() -> str:
+    """Look it up."""
+    raise ZeroDivisionError("secret words")
+
+
+async def broken_async() -> str:
+    """Look it up."""
+    await asyncio.sleep(0)
+    raise ZeroDivisionError("secret words")
+
+
 @pytest.mark.asyncio
-async def test_it_fails_with_its_tool(server: ModelServer) -> None:
-    def broken() -> str:
-        raise ZeroDivisionError
+@pytest.mark.parametrize("tool", [broken, broken_async, Tool(broken, name="broken")])
+async def test_it_tells_the_model_that_a_tool_failed_and_goes_on(
+    server: ModelServer, tool: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = getattr(tool, "name", "") or tool.__name__
+    server.answer = calling(name)
 
-    server.answer = calling("broken")
+    answer = await ask(agent_of(server, tool), a_turn("Hi"), limit=10)
 
-    with pytest.raises(AgentFailure, match="ZeroDivisionError"):
-        await ask(agent_of(server, broken), a_turn("Hi"), limit=10)
+    assert f"The tool {name} failed (ZeroDivisionError)." in answer
+    assert len(server.asked) == 2
+    assert f"tool {name} failed: ZeroDivisionError" in caplog.text
+    assert "secret words" not in caplog.text + str(server.asked)
 
 
 @pytest.mark.asyncio
@@ -313,6 +340,88 @@ async def test_it_knows_how_servers_word_that_it_is_too_long(server: ModelServer
     server.too_long = lambda body: refuses(status, message=message)
 
     assert await ask(agent_of(server), a_turn("Are you there?", *pages(2)), limit=10) == "Hello."
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "model.md"
+QUESTION = "My PIN is 1234."
+
+
+def filtered(body: dict[str, Any]) -> web.Response:
+    return refuses(400, message=f"Your prompt was flagged as violating our usage policy: {QUESTION}")
+
+
+def fails_at_a_tool(body: dict[str, Any]) -> web.Response:
+    told = body["messages"][-1]
+    return says("Sorry, that did not work.") if "failed" in str(told["content"]) else calls("broken")
+
+
+BEHAVIOURS: dict[str, list[Answer]] = {
+    "answers": [lambda body: says("Hello.")],
+    "ends its answer with `finish_reason` `length`": [lambda body: says("Hel", "length")],
+    "reaches that limit before it says anything": [lambda body: says(None, "length"), lambda body: says("", "length")],
+    "declines in the field `refusal`": [lambda body: says(None, refusal="I can't help with that request.")],
+    "ends with `finish_reason` `content_filter`, also after half an answer": [
+        lambda body: says(None, "content_filter"),
+        lambda body: says("Half an ans", "content_filter"),
+    ],
+    "HTTP 400 for the content": [
+        filtered,
+        lambda body: refuses(400, message="The response was filtered.", code="content_filter"),
+        lambda body: refuses(403, message="Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"),
+    ],
+    "HTTP 400 or 422 for another reason": [
+        lambda body: refuses(400, message=f"Cannot read {QUESTION}"),
+        lambda body: refuses(422, message="Unprocessable"),
+    ],
+    "HTTP 401 or 403: the key": [
+        lambda body: refuses(401, message=f"Wrong key {KEY}", code=KEY),
+        lambda body: refuses(403, message="Not allowed", type=KEY),
+    ],
+    "HTTP 404: an unknown model": [lambda body: refuses(404, message="No such model", code="model_not_found")],
+    "HTTP 402: no credit": [lambda body: refuses(402, message="Insufficient balance")],
+    "has no room for 50 lines of history": [lambda body: says("Hello.")],
+    "has no room for the message alone": [lambda body: refuses(400, **TOO_LONG)],
+    "HTTP 429 or 5xx": [lambda body: refuses(429, message=QUESTION), lambda body: refuses(503, message=QUESTION)],
+    "closes the connection in the middle of its answer": [breaks],
+    "answers something that is no completion": [lambda body: web.Response(text=f"<html>{QUESTION}</html>")],
+    "calls a tool, and the tool fails": [fails_at_a_tool],
+    "calls tools without end": [lambda body: calls("whoami")],
+}
+
+
+def documented() -> dict[str, tuple[str, str, str]]:
+    rows = [line.strip("|").split("|") for line in DOCUMENT.read_text().splitlines() if line.startswith("| ")][2:]
+    return {model.strip(): (text.strip(), requests.strip(), again.strip()) for model, text, requests, again in rows}
+
+
+def test_it_documents_what_it_shows() -> None:
+    assert list(documented()) == list(BEHAVIOURS)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("row", "answer"), [(row, answer) for row, answers in BEHAVIOURS.items() for answer in answers]
+)
+async def test_it_shows_people_what_the_document_says(
+    server: ModelServer, row: str, answer: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    server.answer = answer
+    server.context = 10 if row == "has no room for 50 lines of history" else server.context
+    question, history = ("Hi", pages(50)) if "room for" in row else (QUESTION, [])
+    repeated = raised = ""
+    try:
+        text = await ask(agent_of(server, broken, whoami), a_turn(question, *history), limit=30)
+    except AgentError as error:
+        text, repeated = str(error.words or texts.TRYING_AGAIN), "no" if error.words else "yes"
+        raised = everything(error)
+
+    said, requests, again = documented()[row]
+    assert said.startswith(f"`{' '.join(text.split())}`")
+    assert len(server.asked) == int(requests.removeprefix("at most "))
+    assert repeated == again
+    assert QUESTION not in caplog.text + raised
+    assert KEY not in caplog.text + raised
 
 
 def everything(error: BaseException) -> str:
