@@ -83,8 +83,8 @@ class LocalServer:
 class Platform(PlatformTraits):
     """A platform. `build` makes its adapter of its settings; `identity` reads what PlatformTraits has.
 
-    text_limit: the longest message in UTF-16 code units. settings: all its own; `build` is given these. reads: other
-    settings that `build` is given. transports: the first is the default; `transport_setting` names the one in use.
+    settings: all its own; `build` is given these. reads: other settings that `build` is given. transports: the first
+    is the default; `transport_setting` names the one in use.
     streams: whether people see an answer while it is made. loggers: of its library, which write at INFO what belongs
     in no log. server: an address of the platform that answers anybody, with its clock in the header `Date`;
     `server_setting` names the setting that replaces it. playground: its local server.

@@ -15,6 +15,7 @@ from django.utils.functional import Promise
 
 NAME = r"^[a-z][a-z0-9-]*$"
 MAX_NAME = 40  # characters
+TEXT_LIMIT = 2000  # UTF-16 code units, where a platform does not say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class PlatformTraits:
     handle_prefix: stands before a user name there. markup: the characters that its app reads as mark-up in what a bot
     writes. privacy_note: what people must know before they trust a private chat there. start_link: what is added to
     the bot's address so that opening it sends `{token}`. private_chat: a pattern of the ids of chats one to one with
-    the bot, where an id tells that.
+    the bot, where an id tells that. text_limit: the longest message in UTF-16 code units.
     """
 
     name: str
@@ -36,6 +37,7 @@ class PlatformTraits:
     privacy_note: str | Promise = ""
     start_link: str = ""
     private_chat: str = ""
+    text_limit: int = TEXT_LIMIT
 
 
 T = TypeVar("T", bound=PlatformTraits)

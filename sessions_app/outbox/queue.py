@@ -16,7 +16,7 @@ from identity import wording
 from identity.flows import link_maintenance
 from identity.models import PlatformAccount
 from identity.notices import Template
-from identity.support import clock, sql
+from identity.support import clock, platforms, sql
 from identity.support.backoff import seconds
 from identity.wording import Notice
 from sessions_app.messages import Address, OutgoingMessage
@@ -30,7 +30,7 @@ MAX_OTHERS = 1000  # messages that a possible repeat is compared with: more than
 AT_ONCE = 500  # rows in one statement: PostgreSQL takes 65,535 parameters
 FIRST_BACKOFF = 1.0
 MAX_BACKOFF = 300.0
-TEXT_LIMIT = 2000  # UTF-16 code units, where a platform does not say
+TEXT_LIMIT = platforms.TEXT_LIMIT
 
 
 # Every message runs these, so they are plain SQL.
