@@ -18,6 +18,15 @@ def is_away(error: BaseException | None) -> bool:
     return isinstance(error, OperationalError | InterfaceError) or sqlstate(error) == STOOD_STILL
 
 
+def is_out_of_reach(error: BaseException | None) -> bool:
+    """Whether the database was away, busy or full, so that any other statement would have failed too.
+
+    That leaves out PostgreSQL's words for one statement that is too long, too large or too slow.
+    """
+    state = sqlstate(error)
+    return is_away(error) and not (state.startswith("54") or state == "57014")
+
+
 def sqlstate(error: BaseException | None) -> str:
     """Return PostgreSQL's code of an error (manual, appendix A); empty for another database."""
     return str(getattr(getattr(error, "__cause__", None), "sqlstate", None) or "")

@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 
 from identity.resolvers import IdentityUnavailable, Resolves
-from identity.support.db_errors import is_away, sqlstate
+from identity.support.db_errors import is_out_of_reach
 from sessions_app import agents, counters, db, duties
 from sessions_app.agents import loop as agent_loop
 from sessions_app.messages import Agent, Turn
@@ -193,7 +193,7 @@ class TurnPool:
                 self._blameless.append(claim)
             _log(logging.WARNING, claim, "turn failed: the lease was lost; its new holder answers")
         except Exception as error:  # noqa: BLE001 - logged with its traceback
-            if _is_of_the_database(error) and self._is_blameless(claim, MAX_TROUBLES):
+            if is_out_of_reach(error) and self._is_blameless(claim, MAX_TROUBLES):
                 self._blameless.append(claim)
             problem = f"turn failed: {type(error).__name__}; it is repeated when its lease ends"
             _log(logging.ERROR, claim, problem, exc_info=True)
@@ -298,15 +298,6 @@ class TurnPool:
                     duties.failed("renew leases", error, then="the fence decides who may write the turns")
         finally:
             agent_loop.may_be_silent()
-
-
-def _is_of_the_database(error: Exception) -> bool:
-    """Whether the database was away, busy or full, so that any other turn would have failed too."""
-    state = sqlstate(error)
-    is_of_the_turn = (
-        state.startswith("54") or state == "57014"
-    )  # PostgreSQL: a limit was exceeded, or the statement took too long
-    return is_away(error) and not is_of_the_turn
 
 
 def _log(level: int, claim: Claim, what: str, **details: Any) -> None:
