@@ -8,19 +8,20 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Any
 
 from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
 
 from identity import labels
 from identity.models import PLATFORM_NAME, PlatformAccount
-from identity.resolvers import IdentityUnavailable, Resolves
-from identity.support import clock
+from identity.resolvers import IdentityUnavailable, Resolves, resolve_with
+from identity.support import clock, db_errors, platforms
 from identity.support.text import is_storable
 from sessions_app import texts
 from sessions_app.commands import linking as linking_commands
+from sessions_app.commands import registry as command_registry
 from sessions_app.commands.intent import Intent, classify
+from sessions_app.commands.registry import Invocation
 from sessions_app.history import conversations
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable, check_text, label
 from sessions_app.models import HistoryEntry, InboundEvent
@@ -163,7 +164,7 @@ def _store(message: InboundMessage, intent: Intent, resolver: Resolves | None) -
     if is_first and message.is_private:
         _send_privacy_notice(address, is_available=is_available)
     is_decided = linking_commands.handle(message, intent, account, is_available=is_available)
-    event = InboundEvent.objects.create(
+    event = InboundEvent(
         platform=address.platform,
         native_key=message.native_key,
         conversation=conversation,
@@ -172,13 +173,13 @@ def _store(message: InboundMessage, intent: Intent, resolver: Resolves | None) -
         chat_name=label(message.chat_name),
         thread_id=address.thread_id,
         message_id=message.message_id,
-        **decided() if is_decided else to_be_answered(intent),
     )
+    waits = store_event(event, None if is_decided else intent, resolver=resolver)
     transaction.on_commit(lambda: _log_received([event.pk]))
     if not is_new:
         _refresh_labels(account, message.sender)
     watermarks.advance(message)
-    return None if is_decided else conversation.pk
+    return conversation.pk if waits else None
 
 
 def _send_privacy_notice(address: Address, *, is_available: bool) -> None:
@@ -189,15 +190,58 @@ def _send_privacy_notice(address: Address, *, is_available: bool) -> None:
         outbox_queue.queue(address, text)
 
 
-def decided() -> dict[str, Any]:
-    """The fields of an event about linking: it is done, and its text is not stored."""
-    return {"kind": InboundEvent.Kind.PAIRING, "text": "", "status": InboundEvent.Status.DONE, "done_at": clock.now()}
+def store_event(
+    event: InboundEvent, intent: Intent | None, *, resolver: Resolves | None, limit: int | None = None
+) -> bool:
+    """Store a new event. True if it waits for its turn, False if it is done and its answer, if any, is queued.
+
+    intent: that of the text; None for a text about linking, which is decided and not stored. limit: the longest message
+    of the place, in UTF-16 code units; by default the platform's.
+    """
+    done = {"status": InboundEvent.Status.DONE, "done_at": clock.now()}
+    if intent is None:
+        _create(event, kind=InboundEvent.Kind.PAIRING, text="", **done)
+        return False
+    is_command = intent.command is not None and not intent.command.at_receipt
+    event.text, event.kind = intent.text, InboundEvent.Kind.COMMAND if is_command else InboundEvent.Kind.MESSAGE
+    # Before the event is inserted, so that a long search holds no row of it.
+    answer = _answer_at_once(event, intent, resolver)
+    if answer is None:
+        _create(event)
+        return True
+    _create(event, **done)
+    address = Address(event.platform, event.chat_id, event.thread_id)
+    outbox_queue.queue(address, answer, limit=limit or platforms.of(event.platform).text_limit, event=event)
+    return False
 
 
-def to_be_answered(intent: Intent) -> dict[str, Any]:
-    """The fields of an event that waits for its turn."""
-    is_command = intent.command is not None and intent.command.in_turn is not None
-    return {"kind": InboundEvent.Kind.COMMAND if is_command else InboundEvent.Kind.MESSAGE, "text": intent.text}
+def _create(event: InboundEvent, **fields: object) -> None:
+    for name, value in fields.items():
+        setattr(event, name, value)
+    event.save(force_insert=True)
+
+
+def _answer_at_once(event: InboundEvent, intent: Intent, resolver: Resolves | None) -> str | None:
+    """The answer to a command that waits for no turn; None for anything else.
+
+    A command whose answer fails waits for its turn, where a failure is counted and told: the platform would deliver a
+    message that cannot be received again and again.
+    """
+    if intent.command is None or intent.command.at_once is None:
+        return None
+    account = event.account
+
+    def person() -> str:
+        return str(account) if resolver is None else resolve_with(resolver, account.platform, account.platform_user_id)
+
+    try:
+        with transaction.atomic():
+            return command_registry.answer(Invocation(event, account, event.conversation, person))
+    except Exception as error:
+        if db_errors.is_out_of_reach(error):
+            raise
+        log.warning("answer /%s at once failed: %s; it waits for its turn", intent.command.name, type(error).__name__)
+        return None
 
 
 def _refresh_labels(account: PlatformAccount, sender: Sender) -> None:

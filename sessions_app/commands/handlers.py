@@ -1,4 +1,4 @@
-"""Commands that are answered in their turn, the same on every platform."""
+"""Commands that BotOS answers with a text, the same on every platform."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from identity.resolvers import Pair
 from identity.support.sanitize import literal
 from sessions_app import dead_letters, texts
 from sessions_app.commands import registry as command_registry
-from sessions_app.commands.registry import Invocation, in_turn
+from sessions_app.commands.registry import Invocation, at_once, in_turn
 from sessions_app.history import search, window
 from sessions_app.models import Conversation
 
@@ -25,6 +25,7 @@ def _speaker(asked: Invocation) -> Pair:
     return asked.account.platform, asked.account.platform_user_id
 
 
+# In its turn: what was written before it belongs to the conversation that ends here.
 @in_turn("new", _("Start a new conversation"))
 def _new(asked: Invocation) -> str:
     is_everywhere = window.reset_context(asked.conversation, at=asked.event.received_at)
@@ -33,20 +34,21 @@ def _new(asked: Invocation) -> str:
     return str(texts.CONTEXT_RESET if is_everywhere else texts.CONTEXT_RESET_HERE)
 
 
+# In its turn: the message before it may be the one that fails just now.
 @in_turn("retry", _("Try again to answer your last failed message"))
 def _retry(asked: Invocation) -> str:
     is_retried = dead_letters.last_of(asked.conversation, asked.account)
     return str(texts.ASKING_AGAIN if is_retried else texts.NOTHING_TO_RETRY)
 
 
-@in_turn("history", _("Show the last ten messages"), quotes_people=True)
+@at_once("history", _("Show the last ten messages"), quotes_people=True)
 def _history(asked: Invocation) -> str:
     lines = window.readable(asked.conversation, limit=_LINES_OF_HISTORY, speaker=_speaker(asked))
     speakers = {"user": texts.YOU, "assistant": texts.ME}
     return "\n".join(f"{speakers[line.role]}: {_shortened(line.text)}" for line in lines) or str(texts.NO_HISTORY)
 
 
-@in_turn("search", _("Find words in your messages"), hint="words", quotes_people=True)
+@at_once("search", _("Find words in your messages"), hint="words", quotes_people=True)
 def _search(asked: Invocation) -> str:
     words = asked.argument
     if not words:
@@ -81,26 +83,26 @@ def _prefer(asked: Invocation) -> str:
     return str(texts.PREFERRED if preferred else texts.PREFERRED_LAST) % values
 
 
-@in_turn("export", _("Export everything as a file"))
+@at_once("export", _("Export everything as a file"))
 def _export(asked: Invocation) -> str:
     page = f"{settings.BOTOS_PUBLIC_URL}{reverse('me')}"
     return str(texts.EXPORT) % {"where": page if settings.BOTOS_PUBLIC_URL else texts.MY_PAGE}
 
 
-@in_turn("whoami", _("Show who I think you are"), quotes_people=True)
+@at_once("whoami", _("Show who I think you are"), quotes_people=True)
 def _whoami(asked: Invocation) -> str:
     account = asked.account
     name = account.display_name or account.username
     values = {"name": literal(name, asked.event.platform), "platform": account.platform, "id": account.platform_user_id}
-    return str(texts.WHOAMI) % (values | {"person": asked.context.unified_user_id})
+    return str(texts.WHOAMI) % (values | {"person": asked.person()})
 
 
-@in_turn("start")
+@at_once("start")
 def _start(asked: Invocation) -> str:
     return str(texts.WELCOME)
 
 
-@in_turn("help", _("Show what I can do"))
+@at_once("help", _("Show what I can do"))
 def _help(asked: Invocation) -> str:
     lines = [f"{command.usage} - {command.summary}" for command in command_registry.menu()]
     return "\n".join([str(texts.HELP), "", *lines])

@@ -15,11 +15,11 @@ _DEEP_LINK = re.compile(rf"start=({codes.TOKEN_PREFIX}[A-Za-z0-9_-]{{22}})(?![A-
 
 
 class Kind(StrEnum):
-    COMMAND = auto()  # a command that is decided at receipt
+    COMMAND = auto()  # a command about linking or deletion
     CODE = auto()  # nothing but a link code or a link token, or `/start` with a token
     NUMBER = auto()  # nothing but six digits
     CODE_IN_TEXT = auto()  # `XXXX-XXXX` or a deep link inside a longer text
-    MESSAGE = auto()  # everything else, including a command that is answered in its turn
+    MESSAGE = auto()  # everything else, including a command that is answered with a text
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from django.utils.functional import Promise
 
 from identity import labels
 from identity.models import PlatformAccount
-from sessions_app.context import SessionContext
 from sessions_app.models import Conversation, InboundEvent
 
 _FORM = re.compile(r"[/!]([a-z]+)(?:@\w+)?(?:\s+(.*))?", re.DOTALL | re.IGNORECASE)
@@ -22,12 +21,16 @@ _FORM = re.compile(r"[/!]([a-z]+)(?:@\w+)?(?:\s+(.*))?", re.DOTALL | re.IGNORECA
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """A command whose turn has come: the message, its author, and its conversation."""
+    """A command that is answered now: the message, its author, and its conversation.
+
+    event: unsaved if the command is answered at receipt. person: returns the author's unified id. Raises
+    IdentityUnavailable.
+    """
 
     event: InboundEvent
     account: PlatformAccount
     conversation: Conversation
-    context: SessionContext
+    person: Callable[[], str]
 
     @property
     def argument(self) -> str:
@@ -38,12 +41,12 @@ class Invocation:
 # Runs in the transaction that receives the message, with the author and the argument.
 ReceiptHandler = Callable[[PlatformAccount, str], None]
 # Returns the text of the answer. It must be safe to run again, as it does after a crash.
-TurnHandler = Callable[[Invocation], str]
+AnswerHandler = Callable[[Invocation], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. It has one of the two handlers.
+    """One command. It has one of the three handlers.
 
     summary: a line for menus and the help; a command without one is hidden. argument_hint: what can follow the name.
     private_only: a group is told to write in private. quotes_people: its answer quotes people, so command names in it
@@ -54,7 +57,8 @@ class Command:
     summary: Promise | str = ""
     argument_hint: str = ""
     at_receipt: ReceiptHandler | None = None
-    in_turn: TurnHandler | None = None
+    at_once: AnswerHandler | None = None
+    in_turn: AnswerHandler | None = None
     quotes_people: bool = False
 
     @property
@@ -80,12 +84,32 @@ def at_receipt(name: str, summary: Promise | str = "", *, hint: str = "") -> Cal
     return register
 
 
+def at_once(
+    name: str, summary: Promise | str = "", *, hint: str = "", quotes_people: bool = False
+) -> Callable[[AnswerHandler], AnswerHandler]:
+    """Register a command that is answered by the transaction that receives it, while turns may run.
+
+    The command only reads, so nothing depends on its place among the messages, and the transaction needs no lock for
+    it. It can still be answered in its turn, as it is if the answer fails at receipt.
+    """
+
+    def register(handler: AnswerHandler) -> AnswerHandler:
+        _commands[name] = Command(name, summary, hint, at_once=handler, quotes_people=quotes_people)
+        return handler
+
+    return register
+
+
 def in_turn(
     name: str, summary: Promise | str = "", *, hint: str = "", quotes_people: bool = False
-) -> Callable[[TurnHandler], TurnHandler]:
-    """Register a command that is answered in its turn, after the messages before it."""
+) -> Callable[[AnswerHandler], AnswerHandler]:
+    """Register a command that is answered in its turn, after the messages before it.
 
-    def register(handler: TurnHandler) -> TurnHandler:
+    Its effect depends on that place, as with `/new`, or it locks the person's rows, as `/prefer` does: a transaction
+    that receives from a browser holds other rows before those.
+    """
+
+    def register(handler: AnswerHandler) -> AnswerHandler:
         _commands[name] = Command(name, summary, hint, in_turn=handler, quotes_people=quotes_people)
         return handler
 
@@ -107,8 +131,9 @@ def parse(text: str) -> tuple[Command | None, str]:
 def answer(invocation: Invocation) -> str:
     """The command's answer; the help if an edit has turned the command into something else."""
     command, _ = parse(invocation.event.text)
-    if command is None or command.in_turn is None:
+    if command is None or command.at_receipt:
         command = _commands["help"]
-    assert command.in_turn  # noqa: S101 - for the type checker
-    text = command.in_turn(invocation)
+    handler = command.at_once or command.in_turn
+    assert handler  # noqa: S101 - for the type checker
+    text = handler(invocation)
     return text if command.quotes_people else labels.with_commands(text, on=invocation.event.platform)

@@ -110,7 +110,9 @@ class Answer:
 def answer_command(claim: Claim, turn: Turn, *, limit: int) -> None:
     """Run the claimed command and queue its answer. Neither is part of the conversation. Raises LeaseLost."""
     conversation = claim.lease.conversation
-    text = command_registry.answer(Invocation(claim.head, claim.account, conversation, turn.context))
+    text = command_registry.answer(
+        Invocation(claim.head, claim.account, conversation, lambda: turn.context.unified_user_id)
+    )
     _give_back([claim.lease])
     _end([claim], Status.DONE)
     drafts.settle([claim.head.pk])

@@ -24,7 +24,7 @@ from sessions_app import inbox
 from sessions_app.commands import linking as linking_commands
 from sessions_app.commands.intent import Intent, classify
 from sessions_app.history import conversations
-from sessions_app.messages import BROWSER, BROWSER_EVENT, Address, OutgoingMessage, Unacceptable, check_text
+from sessions_app.messages import BROWSER, BROWSER_EVENT, MAX_TEXT, Address, OutgoingMessage, Unacceptable, check_text
 from sessions_app.models import InboundEvent, OutboundDelivery
 from sessions_app.wakeups import local as local_wakeups
 
@@ -94,22 +94,24 @@ def _problem_with(text: str) -> Answer | None:
 def _keep(browser: Browser, account: PlatformAccount, text: str, native_key: str) -> Answer:
     """Store the message; of one about linking, only its key. Codes count as typed only in the app's own chat."""
     nowhere = Address(account.platform, "")  # leaves the conversation's address as it is
-    conversation = conversations.direct(account, nowhere, DatabaseIdentityResolver())
+    resolver = DatabaseIdentityResolver()
+    conversation = conversations.direct(account, nowhere, resolver)
     intent = classify(text)
     is_secret = linking_commands.is_secret(intent, account) or _is_number_of_the_page(intent, browser)
-    InboundEvent.objects.create(
+    event = InboundEvent(
         platform=BROWSER,
         native_key=native_key,
         conversation=conversation,
         account=account,
         chat_id=str(browser.pk),
         chat_name=browser.name,
-        **inbox.decided() if is_secret else inbox.to_be_answered(intent),
     )
+    waits = inbox.store_event(event, None if is_secret else intent, resolver=resolver, limit=MAX_TEXT)
     if is_secret:
         return Answer.SECRET
     live.announce(live.topics(browsers=[browser.pk]), BROWSER_EVENT)
-    transaction.on_commit(partial(local_wakeups.notify, conversation.pk), robust=True)
+    notify = partial(local_wakeups.notify, conversation.pk) if waits else local_wakeups.notify_delivery_workers
+    transaction.on_commit(notify, robust=True)
     return Answer.SENT
 
 

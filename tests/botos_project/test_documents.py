@@ -113,13 +113,13 @@ def test_it_registers_the_command_of_the_guide(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(command_registry, "_commands", {one.name: one for one in command_registry.menu()})
     [block] = code_in("docs/howto/add-a-command.md")
 
-    names = {name: getattr(handlers, name) for name in ("in_turn", "Invocation", "_")}
+    names = {name: getattr(handlers, name) for name in ("at_once", "Invocation", "_")}
     exec(block, names | {"texts": SimpleNamespace(PONG="Pong!")})
 
     [listed] = [one for one in command_registry.menu() if one.name == "ping"]
     assert command_registry.parse("!ping") == (listed, "")
-    assert listed.in_turn
-    assert listed.in_turn(mock.Mock()) == "Pong!"
+    assert listed.at_once
+    assert listed.at_once(mock.Mock()) == "Pong!"
 
 
 @pytest.mark.django_db

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from sessions_app.agents.recall import RecallAgent
 from sessions_app.messages import Reply, Turn
@@ -54,3 +56,14 @@ class AllAtOnceInThreads:
     def chat(self, prompt: str) -> str:
         _threads.wait()
         return "You are one of 100."
+
+
+class UntilTold:
+    """Answers a question with a snail in it once somebody has written into the pipe that SNAIL_GATE names, and all
+    others at once.
+    """
+
+    async def reply(self, turn: Turn) -> Reply:
+        if "snail" in turn.text:
+            await asyncio.to_thread(Path(os.environ["SNAIL_GATE"]).read_text)
+        return Reply(f"You said: {turn.text}")

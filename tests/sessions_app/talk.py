@@ -10,7 +10,7 @@ from identity.resolvers import DatabaseIdentityResolver, Resolves
 from sessions_app import inbox
 from sessions_app.history import window as history_window
 from sessions_app.messages import Address, InboundMessage, Line, Sender
-from sessions_app.models import Conversation
+from sessions_app.models import Conversation, OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.turns import leases, lifecycle
 from sessions_app.turns.leases import Claim
@@ -63,6 +63,23 @@ def receive(
     conversation = inbox.receive(message(who, text, platform=platform, group=group, key=key), resolver=resolver)
     assert conversation is not None
     return conversation
+
+
+def command(
+    who: str, text: str, *, platform: str = "telegram", group: str = "", resolver: Resolves | None = DATABASE
+) -> str:
+    """The answer to a command, at receipt or in its turn."""
+    conversation = inbox.receive(message(who, text, platform=platform, group=group), resolver=resolver)
+    if conversation is not None:
+        answer_in_turn(conversation, resolver=resolver)
+    return OutboundDelivery.objects.latest("pk").text
+
+
+def answer_in_turn(conversation: int, *, resolver: Resolves | None = DATABASE) -> None:
+    """Claim and answer a command that waits."""
+    claimed = claim(conversation)
+    turn = lifecycle.begin(claimed, resolver=resolver)
+    lifecycle.answer_command(claimed, turn, limit=outbox_queue.TEXT_LIMIT)
 
 
 def claim(conversation: int, *, owner: str = "test") -> Claim:

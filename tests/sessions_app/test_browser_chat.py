@@ -357,8 +357,6 @@ def test_it_cannot_deliver_to_nobody_what_nothing_else_shows() -> None:
     alice = account("alice")
     page = browser_of(alice)
     write(page, alice, "/help")
-    claimed = claim(alice)
-    lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=2000)
     delivery = OutboundDelivery.objects.get(platform="web")
 
     assert out(delivery)

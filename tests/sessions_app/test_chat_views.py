@@ -22,7 +22,7 @@ from sessions_app.turns import lifecycle
 from sessions_app.web import chat_page
 from tests.identity import pairs
 from tests.sessions_app.browsing import account, attach, browser_of, claim, converse, events, write
-from tests.sessions_app.talk import DATABASE, say
+from tests.sessions_app.talk import say
 
 pytestmark = pytest.mark.django_db
 
@@ -160,8 +160,6 @@ def test_it_keeps_apart_what_two_accounts_say_in_one_browser(
 
 def ask_for_help(page: Browser, author: PlatformAccount) -> None:
     write(page, author, "/help")
-    claimed = claim(author)
-    lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT)
 
 
 def test_it_shows_commands_and_what_the_bot_itself_says(client: Client, page: Browser, alice: PlatformAccount) -> None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.conf import LazySettings
+from django.db import OperationalError
 
 from identity.flows import linking
 from identity.models import AccountLink, PlatformAccount
 from identity.support import clock
+from sessions_app import inbox
+from sessions_app.commands import registry as command_registry
+from sessions_app.commands.registry import Command, Invocation
 from sessions_app.history import conversations
-from sessions_app.models import OutboundDelivery
-from sessions_app.outbox import queue as outbox_queue
-from sessions_app.turns import lifecycle
-from tests.sessions_app.talk import DATABASE, claim, receive, say
+from sessions_app.models import Conversation, InboundEvent, OutboundDelivery
+from sessions_app.wakeups import local as local_wakeups
+from tests.sessions_app import browsing
+from tests.sessions_app.talk import DATABASE, answer_in_turn, claim, command, is_busy, message, receive, say, texts
 
 pytestmark = pytest.mark.django_db
 
 
 def answer(text: str, *, who: str = "alice", platform: str = "telegram") -> str:
-    claimed = claim(receive(who, text, platform=platform))
-    lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT)
-    return OutboundDelivery.objects.latest("pk").text
+    return command(who, text, platform=platform)
 
 
 def link(who: str, platform: str, person: str = "alice") -> None:
@@ -98,19 +102,11 @@ def test_it_asks_which_words_and_says_when_there_are_none() -> None:
 @pytest.mark.parametrize(("platform", "shown"), [("telegram", "*[Al](x)*"), ("discord", r"\*\[Al\]\(x\)\*")])
 def test_it_says_names_as_they_are(platform: str, shown: str) -> None:
     say("alice", "octarine", platform=platform, group="pub")
-    asked = [
-        receive("alice", "/whoami", platform=platform),
-        receive("bob", "/search octarine", platform=platform, group="pub"),
-    ]
     PlatformAccount.objects.update(display_name="*[Al](x)*")
 
-    told = []
-    for claimed in map(claim, asked):
-        lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT)
-        told.append(OutboundDelivery.objects.latest("pk").text)
-
-    assert f'You are "{shown}"' in told[0]
-    assert f" {shown}, on" in told[1]
+    assert f'You are "{shown}"' in answer("/whoami", platform=platform)
+    PlatformAccount.objects.update(display_name="*[Al](x)*")  # the message brought the name that she has there
+    assert f" {shown}, on" in command("bob", "/search octarine", platform=platform, group="pub")
 
 
 @pytest.mark.parametrize(("platform", "mark"), [("telegram", "/"), ("slack", "!")])
@@ -128,3 +124,113 @@ def test_it_repeats_what_people_said_as_they_said_it() -> None:
 
     assert "in /etc/octarine" in answer("!history", platform="slack")
     assert "in /etc/octarine" in answer("!search octarine", platform="slack")
+
+
+# --- At once, or in their turn
+
+AT_ONCE = ("/help", "/start", "/whoami", "/history", "/search octarine", "/export")
+
+
+@pytest.mark.parametrize("text", AT_ONCE)
+@pytest.mark.parametrize("group", ["", "pub"])
+def test_it_answers_what_only_reads_beside_a_running_turn(text: str, group: str) -> None:
+    said = say("alice", "my colour is octarine", group=group)
+    claim(receive("alice", "a long question", group=group))
+    before = texts(said)
+
+    assert inbox.receive(message("alice", text, group=group), resolver=DATABASE) is None
+
+    event, delivery = InboundEvent.objects.latest("pk"), OutboundDelivery.objects.latest("pk")
+    assert (event.kind, event.status, event.text) == (InboundEvent.Kind.COMMAND, InboundEvent.Status.DONE, text)
+    assert (delivery.event, delivery.chat_id, delivery.entry) == (event, group or "chat-alice", None)
+    assert texts(said) == before
+
+
+@pytest.mark.parametrize("text", AT_ONCE)
+def test_it_gives_the_same_answer_in_its_turn(text: str) -> None:
+    """As to a command that a process of an earlier version has stored."""
+    say("alice", "my colour is octarine")
+    told = answer(text)
+    waiting = {"status": InboundEvent.Status.PENDING, "done_at": None}
+    InboundEvent.objects.filter(text=text).update(**waiting)
+    OutboundDelivery.objects.all().delete()
+
+    answer_in_turn(Conversation.objects.get().pk)
+
+    assert OutboundDelivery.objects.get().text == told
+
+
+@pytest.mark.parametrize("text", ["/new", "/retry", "/prefer"])
+def test_it_keeps_the_order_of_what_depends_on_it(text: str) -> None:
+    claim(receive("alice", "a long question"))
+
+    conversation = receive("alice", text)
+
+    assert is_busy(conversation)
+    assert not OutboundDelivery.objects.filter(event__text=text).exists()
+
+
+def test_it_answers_one_message_once() -> None:
+    asked = message("alice", "/help")
+
+    for _ in range(2):
+        assert inbox.receive(asked, resolver=DATABASE) is None
+
+    assert OutboundDelivery.objects.filter(event__text="/help").count() == 1
+
+
+@pytest.mark.parametrize(("platform", "messages"), [("telegram", 1), ("discord", 2), ("slack", 1)])
+def test_it_splits_an_answer_as_the_platform_needs_it(platform: str, messages: int) -> None:
+    for _ in range(5):
+        say("alice", "x" * 250, platform=platform, answer="y" * 250)
+
+    answer("/history", platform=platform)
+
+    assert OutboundDelivery.objects.filter(event__text="/history").count() == messages
+
+
+def _breaks(asked: Invocation) -> str:
+    Conversation.objects.create(kind="dm", key=f"{asked.account}", account=asked.account)  # there is one already
+    return ""
+
+
+def _finds_no_database(asked: Invocation) -> str:
+    raise OperationalError("the server is gone")
+
+
+def test_it_answers_in_its_turn_what_fails_at_receipt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(command_registry._commands, "help", Command("help", at_once=_breaks))
+    conversation = receive("alice", "/help")
+    monkeypatch.undo()
+
+    answer_in_turn(conversation)
+
+    assert OutboundDelivery.objects.latest("pk").text.startswith("Write to me")
+
+
+def test_it_does_not_receive_what_the_database_cannot_answer_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(command_registry._commands, "help", Command("help", at_once=_finds_no_database))
+
+    with pytest.raises(OperationalError):
+        inbox.receive(message("alice", "/help"), resolver=DATABASE)
+
+    assert not InboundEvent.objects.exists()
+
+
+def test_it_answers_in_a_browser_and_has_it_delivered(
+    monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    say("alice", "x" * 2500)
+    alice = PlatformAccount.objects.get()
+    page = browsing.browser_of(alice)
+    notified: list[object] = []
+    monkeypatch.setattr(local_wakeups, "notify", notified.append)
+    monkeypatch.setattr(local_wakeups, "notify_delivery_workers", lambda: notified.append("delivery workers"))
+
+    with django_capture_on_commit_callbacks(execute=True):
+        browsing.write(page, alice, "/history")
+
+    assert "delivery workers" in notified
+    assert Conversation.objects.get().pk not in notified
+    told = OutboundDelivery.objects.get(platform="web")
+    assert (told.chat_id, told.event and told.event.status) == (str(page.pk), "done")

@@ -484,7 +484,7 @@ def test_it_goes_on_with_everything_else_while_an_agent_computes() -> None:
         async with pool_of(Computing()) as (pool, counted):
             await tell(pool, "alice", "hello")
             await asyncio.to_thread(entered.wait, 30)
-            await tell(pool, "bob", "/help")
+            await tell(pool, "bob", "/retry")
             await counted.wait_for(1)
             assert not enough.is_set()
             enough.set()

@@ -20,12 +20,12 @@ from identity.resolvers import (
 from identity.support import clock
 from sessions_app.history import conversations, export, search, window
 from sessions_app.manager import BotSessionManager
-from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, OutboundDelivery
+from sessions_app.models import Conversation, ForgetRequest, HistoryEntry
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.privacy import confirmation, forget_report, forgetting
 from sessions_app.privacy.forget_report import Why
 from sessions_app.turns import lifecycle
-from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, is_busy, receive, texts
+from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, command, is_busy, receive, texts
 
 pytestmark = pytest.mark.django_db
 
@@ -37,13 +37,12 @@ def resolver(request: pytest.FixtureRequest, tmp_path: Path) -> IdentityResolver
 
 def say(who: str, text: str, resolver: Resolves | None, *, platform: str = "telegram") -> list[str]:
     """The words of the window that a turn has, which is then answered."""
-    conversation = receive(who, text, platform=platform, resolver=resolver)
-    claimed = claim(conversation)
-    turn = lifecycle.begin(claimed, resolver=resolver)
     if text.startswith("/"):
-        lifecycle.answer_command(claimed, turn, limit=outbox_queue.TEXT_LIMIT)
-    else:
-        lifecycle.finish(claimed, "ok", limit=outbox_queue.TEXT_LIMIT)
+        command(who, text, platform=platform, resolver=resolver)
+        return []
+    claimed = claim(receive(who, text, platform=platform, resolver=resolver))
+    turn = lifecycle.begin(claimed, resolver=resolver)
+    lifecycle.finish(claimed, "ok", limit=outbox_queue.TEXT_LIMIT)
     return [line.text for line in turn.history if line.role == "user"]
 
 
@@ -126,10 +125,10 @@ def test_it_finds_and_exports_it_and_shows_it_on_the_page() -> None:
 def test_it_answers_history_and_search_with_it(resolver: IdentityResolverProtocol) -> None:
     say("1", "octarine", None)
     resolver.link("telegram", "1", "alice")
-    conversation = Conversation.objects.get(pk=receive("1", "/search octarine", resolver=resolver))
-    say("1", "/history", resolver)
 
-    assert "octarine" in OutboundDelivery.objects.latest("pk").text
+    assert "octarine" in command("1", "/search octarine", resolver=resolver)
+    assert "octarine" in command("1", "/history", resolver=resolver)
+    conversation = Conversation.objects.get(key="alice")
     assert search.find(conversation, "octarine", limit=5) == []
 
 

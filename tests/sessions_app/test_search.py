@@ -7,10 +7,8 @@ from hypothesis import strategies as st
 
 from identity.flows import linking
 from sessions_app.history import search, window
-from sessions_app.models import Conversation, HistoryEntry, OutboundDelivery
-from sessions_app.outbox import queue as outbox_queue
-from sessions_app.turns import lifecycle
-from tests.sessions_app.talk import DATABASE, claim, receive, say
+from sessions_app.models import Conversation, HistoryEntry
+from tests.sessions_app.talk import command, say
 
 pytestmark = pytest.mark.django_db
 
@@ -119,7 +117,5 @@ def _explained(execute, sql, params, many, context):  # type: ignore[no-untyped-
 
 def test_it_is_there_in_chat() -> None:
     say("alice", "my colour is octarine", answer="ok")
-    claimed = claim(receive("alice", "/search octarine"))
-    lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=outbox_queue.TEXT_LIMIT)
 
-    assert "You, on Telegram: my colour is octarine" in OutboundDelivery.objects.latest("pk").text
+    assert "You, on Telegram: my colour is octarine" in command("alice", "/search octarine")

@@ -20,7 +20,7 @@ from sessions_app.models import (
 )
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.turns import leases, lifecycle
-from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, is_busy, message, receive, say, texts
+from tests.sessions_app.talk import DATABASE, PLATFORMS, answer_in_turn, claim, is_busy, message, receive, say, texts
 
 pytestmark = pytest.mark.django_db
 
@@ -255,13 +255,12 @@ def test_it_does_not_count_a_turn_that_was_given_back() -> None:
 
 
 def test_it_answers_a_command_without_making_history() -> None:
-    conversation = receive("alice", "/help")
-    claimed = claim(conversation)
+    conversation = receive("alice", "/prefer")
 
-    lifecycle.answer_command(claimed, lifecycle.begin(claimed, resolver=DATABASE), limit=2000)
+    answer_in_turn(conversation)
 
     assert texts(conversation) == []
-    assert "/new" in OutboundDelivery.objects.get().text
+    assert "I only know you here" in OutboundDelivery.objects.get().text
 
 
 def test_it_puts_what_was_said_before_new_behind_on_all_accounts() -> None:
