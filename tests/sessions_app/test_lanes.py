@@ -12,12 +12,14 @@ from identity.models import AccountLink
 from identity.resolvers import DatabaseIdentityResolver
 from identity.support import clock
 from identity.support.db_errors import is_away
+from sessions_app import inbox
 from sessions_app.history import window
-from sessions_app.models import Conversation, InboundEvent, Lane
+from sessions_app.messages import MessageEdit
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.turns import leases, lifecycle
 from tests.sessions_app.racing import at_once
-from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, is_busy, receive, say
+from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, is_busy, message, receive, say
 
 pytestmark = pytest.mark.django_db
 
@@ -307,6 +309,27 @@ def test_it_sees_that_a_lane_was_taken_while_it_waited_for_the_messages() -> Non
     assert outcomes[0].busy == frozenset([conversation])
     assert Lane.objects.get().fence == first.lease.fence
     assert InboundEvent.objects.get().starts == 1
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+@pytest.mark.django_db(transaction=True)
+def test_it_notes_the_edits_that_it_waited_for_when_it_ends_a_turn() -> None:
+    typed = [message("alice", f"{nth}") for nth in range(3)]
+    for one in typed:
+        inbox.receive(one, resolver=DATABASE)
+    (claimed,) = ask(Conversation.objects.get().pk).claims
+
+    with transaction.atomic():
+        for one in typed:
+            inbox.edit(MessageEdit(one.address, one.message_id, f"new {one.text}"))
+        thread = in_a_thread(lambda: lifecycle.finish(claimed, "hi", limit=2000))
+        while thread.is_alive() and not keeps_somebody_waiting():
+            thread.join(0.01)
+        assert thread.is_alive()
+    thread.join(10)
+
+    entries = HistoryEntry.objects.filter(role="user").order_by("pk").values_list("text", "metadata")
+    assert list(entries) == [(f"{nth}", {"edited": f"new {nth}"}) for nth in range(3)]
 
 
 def keeps_somebody_waiting() -> bool:
