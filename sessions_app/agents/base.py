@@ -25,6 +25,7 @@ from identity.support.text import storable
 from sessions_app import texts
 from sessions_app.agents import loop as agent_loop
 from sessions_app.agents.loop import MAX_LEFT_BEHIND, Blocked, Call, Displaced, NoLoopLeft, Rooms
+from sessions_app.agents.reasoning import without_reasoning
 from sessions_app.context import clear_session_context, enter
 from sessions_app.messages import Agent, Reply, Turn
 
@@ -158,7 +159,10 @@ def left_behind() -> Counter[str]:
 
 
 async def text_of(answer: object, on_text: OnText | None = None) -> str:
-    """The text of a `Reply`, a `str` or an async iterator of `str`, stripped. Raises `EmptyReply` if there is none."""
+    """The text of a `Reply`, a `str` or an async iterator of `str`, without reasoning and blanks around it.
+
+    Raises `EmptyReply` if there is none.
+    """
     if isinstance(answer, Reply):
         answer = answer.text
     if isinstance(answer, AsyncIterator):
@@ -180,8 +184,8 @@ async def _joined(pieces: AsyncIterator[str], on_text: OnText | None) -> str:
         async for piece in pieces:
             whole += piece[:room]
             room -= max(1, len(piece))
-            if on_text and piece:
-                handled = on_text(whole)
+            if on_text and piece and (told := without_reasoning(whole)).strip():
+                handled = on_text(told)
                 if inspect.isawaitable(handled):
                     await handled
             await asyncio.sleep(0)
@@ -196,9 +200,9 @@ async def _joined(pieces: AsyncIterator[str], on_text: OnText | None) -> str:
 
 def _visible(text: str) -> str:
     # Only the beginning, as an answer may fill the memory. Surrogates that a stream separated are a pair again.
-    whole = storable(text.lstrip()[: 2 * MAX_ANSWER]).strip()
+    whole = without_reasoning(storable(text.lstrip()[: 2 * MAX_ANSWER])).strip()
     if not any(char.isprintable() and not char.isspace() for char in whole):
-        raise EmptyReply("the agent answered only blanks")
+        raise EmptyReply("the agent answered only blanks or reasoning")
     return whole if len(whole) <= MAX_ANSWER else f"{whole[:MAX_ANSWER]}\n\n{texts.CUT_SHORT}"
 
 

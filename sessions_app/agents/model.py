@@ -33,6 +33,7 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Text
 from pydantic_ai.models import Model, ModelRequestParameters, infer_model
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.models.wrapper import WrapperModel
+from pydantic_ai.profiles import ModelProfile, merge_profile
 from pydantic_ai.providers import Provider
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
@@ -43,12 +44,15 @@ from pydantic_ai.usage import UsageLimits
 from sessions_app import texts
 from sessions_app.agents.base import AgentError, AgentFailure, AgentMisconfigured, PermanentFailure, run_in_thread
 from sessions_app.agents.chat_object import shape
+from sessions_app.agents.reasoning import without_reasoning
 from sessions_app.messages import Line, Reply, Turn
 
 log = logging.getLogger(__name__)
 OPENAI_URL = "https://api.openai.com/v1"
 OPENING = "[earlier messages are not shown]"
 MAX_REQUESTS = 12  # requests to the model in one turn, which stops an endless series of tool calls
+# pydantic-ai would take these out itself, without a look at code and quotes, and show what is never closed.
+REASONING = ModelProfile(thinking_tags=("<botos:think>", "</botos:think>"))
 RETRIES = 1  # of one request, after 429, 5xx or a broken connection; the pool repeats the turn itself
 # Statuses of a request that is too long, and how servers word it where pydantic-ai does not know the words: Anthropic,
 # llama.cpp, LM Studio, Text Generation Inference, Gemini, Groq and GitHub, xAI, Qwen, Moonshot, Zhipu, Cohere, OpenAI.
@@ -104,7 +108,9 @@ def build_model(model: object, endpoint: Endpoint) -> Model[Any]:
             return _openai_model(kind, name, endpoint)
         if not name and kind != "test":  # pydantic-ai's own model for tests
             raise ValueError(f"it has no provider. Hint: write BOTOS_MODEL=openai:{kind or 'gpt-5-mini'}.")
-        return infer_model(str(model).strip())
+        inferred = infer_model(str(model).strip())
+        inferred.profile = merge_profile(inferred.profile, REASONING)
+        return inferred
     except (UserError, ImportError, ValueError) as error:
         raise AgentMisconfigured(f"The model {str(model)!r} (BOTOS_MODEL) cannot be used: {error}") from error
 
@@ -113,7 +119,8 @@ def _openai_model(kind: str, name: str, endpoint: Endpoint) -> Model[Any]:
     if not name:
         raise ValueError("a name must follow the colon, as in openai:gpt-5-mini")
     model = OpenAIResponsesModel if kind == "openai-responses" else OpenAIChatModel
-    return model(name, provider=_openai_provider(endpoint), settings=ModelSettings(max_retries=RETRIES))
+    settings = ModelSettings(max_retries=RETRIES)
+    return model(name, provider=_openai_provider(endpoint), profile=REASONING, settings=settings)
 
 
 def _openai_provider(endpoint: Endpoint) -> Provider[Any]:
@@ -165,7 +172,12 @@ class ModelAgent:
                 result = await agent.run(prompt, model=model, message_history=history, deps=turn, usage_limits=limits)
         except AgentRunError as error:
             raise _failure(error) from None
-        return Reply(f"{result.output}\n\n{texts.CUT_OFF}" if model.was_cut_off else result.output)
+        text = without_reasoning(result.output)
+        if not model.was_cut_off:
+            return Reply(text)
+        if not text.strip():
+            raise _failure(OutputTokenLimitExceeded("only reasoning"))
+        return Reply(f"{text}\n\n{texts.CUT_OFF}")
 
     def _agent(self) -> pydantic_ai.Agent[Turn, str]:
         loop = asyncio.get_running_loop()

@@ -376,3 +376,24 @@ async def test_it_closes_the_database_connections_of_the_thread(
     worked_in = await asyncio.wait_for(run_in_thread(threading.get_ident), 5)
 
     assert closed_in == [worked_in]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("answer", ["<think>secret</think>Hello.", Reply("secret</think>\nHello.")])
+async def test_it_takes_reasoning_out_of_every_agents_answer(answer: object) -> None:
+    assert await text_of(answer) == "Hello."
+
+
+@pytest.mark.asyncio
+async def test_it_has_no_answer_if_there_is_only_reasoning() -> None:
+    with pytest.raises(EmptyReply):
+        await text_of(pieces("<think>", "secret"))
+
+
+@pytest.mark.asyncio
+async def test_it_shows_no_reasoning_while_an_answer_grows() -> None:
+    shown: list[str] = []
+
+    answer = await text_of(pieces("<think>sec", "ret</think>", "\n\nHel", "lo."), shown.append)
+
+    assert (answer, [text.strip() for text in shown]) == ("Hello.", ["Hel", "Hello."])

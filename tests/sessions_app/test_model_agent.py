@@ -357,8 +357,24 @@ def fails_at_a_tool(body: dict[str, Any]) -> web.Response:
 
 BEHAVIOURS: dict[str, list[Answer]] = {
     "answers": [lambda body: says("Hello.")],
+    "writes its reasoning into its answer, in the marks of any known model, also half of them": [
+        lambda body: says("<think>secret</think>Hello."),
+        lambda body: says("secret</think>Hello."),
+        lambda body: says("<thought>secret</thought>Hello."),
+        lambda body: says("Hello.", reasoning_content="secret"),
+        lambda body: says("Hello.", reasoning="secret"),
+    ],
+    "writes about such marks, in code or quotes": [lambda body: says("Qwen writes `<think>`.")],
+    "writes only reasoning": [
+        lambda body: says("<think>secret, never closed"),
+        lambda body: says("<think>secret</think>"),
+    ],
     "ends its answer with `finish_reason` `length`": [lambda body: says("Hel", "length")],
-    "reaches that limit before it says anything": [lambda body: says(None, "length"), lambda body: says("", "length")],
+    "reaches that limit before it says anything": [
+        lambda body: says(None, "length"),
+        lambda body: says("", "length"),
+        lambda body: says("<think>secret", "length"),
+    ],
     "declines in the field `refusal`": [lambda body: says(None, refusal="I can't help with that request.")],
     "ends with `finish_reason` `content_filter`, also after half an answer": [
         lambda body: says(None, "content_filter"),
@@ -417,7 +433,8 @@ async def test_it_shows_people_what_the_document_says(
         raised = everything(error)
 
     said, requests, again = documented()[row]
-    assert said.startswith(f"`{' '.join(text.split())}`")
+    ticks = "``" if "`" in text else "`"
+    assert said.startswith(f"{ticks}{' '.join(text.split())}{ticks}")
     assert len(server.asked) == int(requests.removeprefix("at most "))
     assert repeated == again
     assert QUESTION not in caplog.text + raised
