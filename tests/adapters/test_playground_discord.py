@@ -26,6 +26,7 @@ from tests.fakes.discord import FakeDiscord
 JSON = dict[str, Any]
 ALICE = Person("300000000000000001", "Alice", "alice")
 BOB = Person("300000000000000002", "Bob", "bob")
+ROWS = [{"type": 1, "components": [{"type": 2, "style": 1, "label": "Yes", "custom_id": "yes"}]}]
 INTENTS = GUILDS | GUILD_MESSAGES | DIRECT_MESSAGES
 
 pytestmark = pytest.mark.asyncio
@@ -135,9 +136,7 @@ async def test_it_tells_all_that_clients_need_to_know_of_an_interaction(
 ) -> None:
     socket = await call.connect()
     chat = server.group_chat(group) if group else server.private_chat(ALICE)
-    button = {"type": 2, "style": 1, "label": "Yes", "custom_id": "yes"}
-    rows = [{"type": 1, "components": [button]}]
-    sent = await call("POST", f"/channels/{chat}/messages", content="Well?", components=rows)
+    sent = await call("POST", f"/channels/{chat}/messages", content="Well?", components=ROWS)
     await server.press(ALICE, sent["id"], "yes")
     told = await call.heard(socket, "INTERACTION_CREATE")
     of_guild = {"guild_id", "guild", "guild_locale", "member"}
@@ -197,3 +196,78 @@ async def test_it_opens_a_thread_at_a_message(server: FakeDiscord, call: Caller)
     assert [thread["id"] for thread in guild["threads"]] == [beginning]
     assert beginning not in [channel["id"] for channel in guild["channels"]]
     assert (await call("POST", f"/channels/{beginning}/messages", content="I too"))["channel_id"] == beginning
+
+
+async def test_it_describes_the_bot_and_its_guild_in_full(server: FakeDiscord, call: Caller) -> None:
+    """Each of these is read by a client that ends without it."""
+    socket = await call.session.ws_connect(server.environment()["DISCORD_GATEWAY_URL"])
+    await socket.send_json(call.identify())
+    ready, guild = await call.heard(socket, "READY"), await call.heard(socket, "GUILD_CREATE")
+
+    assert {"mfa_enabled", "flags", "avatar"} <= set(ready["user"])
+    assert {"afk_channel_id", "verification_level", "preferred_locale", "system_channel_flags", "icon"} <= set(guild)
+
+
+# Answers to interactions
+
+
+async def interaction(server: FakeDiscord, call: Caller) -> JSON:
+    """A press of a button under a message of the bot, as the bot is told of it."""
+    socket = await call.connect()
+    sent = await call("POST", f"/channels/{server.private_chat(ALICE)}/messages", content="Well?", components=ROWS)
+    await server.press(ALICE, sent["id"], "yes")
+    return await call.heard(socket, "INTERACTION_CREATE")
+
+
+def callback(told: JSON) -> str:
+    return f"/interactions/{told['id']}/{told['token']}/callback?with_response=true"
+
+
+async def test_it_numbers_the_components_of_a_message(server: FakeDiscord, call: Caller) -> None:
+    [row] = (await interaction(server, call))["message"]["components"]
+
+    assert [row["id"], row["components"][0]["id"]] == [1, 2]
+
+
+async def test_it_shows_the_answer_to_an_interaction(server: FakeDiscord, call: Caller) -> None:
+    told = await interaction(server, call)
+    answer = await call("POST", callback(told), type=4, data={"content": "Thanks"})
+    [_, said] = await server.wait_for(2, chat=server.private_chat(ALICE))
+
+    assert (said.text, answer["resource"]["message"]["content"]) == ("Thanks", "Thanks")
+    assert answer["interaction"]["response_message_id"] == said.message_id
+
+
+async def test_it_shows_nobody_an_answer_for_one(server: FakeDiscord, call: Caller) -> None:
+    told = await interaction(server, call)
+    answer = await call("POST", callback(told), type=4, data={"content": "Thanks", "flags": 64})
+
+    assert answer["interaction"]["response_message_ephemeral"] is True
+    assert [said.text for said in server.said] == ["Well?"]
+
+
+async def test_it_changes_the_message_with_the_button(server: FakeDiscord, call: Caller) -> None:
+    told = await interaction(server, call)
+    await call("POST", callback(told), type=7, data={"content": "Done", "components": []})
+
+    assert [(said.text, said.buttons) for said in server.said] == [("Done", ())]
+
+
+@pytest.mark.parametrize("data", [{}, {"content": " "}, {"content": "x" * 2001}], ids=["nothing", "blank", "too long"])
+async def test_it_refuses_an_answer_that_no_message_can_be(server: FakeDiscord, call: Caller, data: JSON) -> None:
+    told = await interaction(server, call)
+    refused = await call("POST", callback(told), type=4, data=data)
+    taken = await call("POST", callback(told), type=4, data={"content": "Thanks"})
+
+    assert (refused["status"], taken["status"]) == (400, 200)
+
+
+async def test_it_lists_the_registered_commands(server: FakeDiscord, call: Caller) -> None:
+    path = f"/applications/{server.world.bot['id']}/commands"
+    headers = {"Authorization": f"Bot {server.token}"}
+    async with call.session.put(
+        call.address + API + path, headers=headers, json=[{"name": "help", "description": "Help"}]
+    ) as answer:
+        registered = await answer.json()
+    async with call.session.get(call.address + API + path, headers=headers) as answer:
+        assert await answer.json() == registered

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import time
 from secrets import token_urlsafe
 
 from aiohttp import web
 
 from adapters.playground.discord.gateway import ANY, DIRECT_MESSAGES, GUILD_MESSAGES, GUILDS, Event, Gateway
-from adapters.playground.discord.rest import API, BUTTON_CALLBACKS, MESSAGE_CALLBACKS, Rest
+from adapters.playground.discord.rest import API, BUTTON_CALLBACKS, MESSAGE_CALLBACKS, Asked, Rest
 from adapters.playground.discord.world import ALL_PERMISSIONS, BUTTON, REPLY, Channel, Json, World, user_json
 from adapters.playground.server import Person, Said, check_button
 
@@ -96,7 +95,8 @@ class DiscordServer:
     ) -> str:
         key, token = self.world.snowflake(), token_urlsafe(120)
         types = BUTTON_CALLBACKS if kind == 3 else MESSAGE_CALLBACKS
-        self.rest.interactions[key] = (token, types, time.monotonic())
+        pressed = more.get("message")
+        self.rest.interactions[key] = Asked(token, types, channel, pressed if isinstance(pressed, dict) else None)
         user, guild_id = user_json(person), self.world.guild_id
         if channel.person is not None:
             who: Json = {"user": user, "context": context, "authorizing_integration_owners": {"0": "0"}}

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -16,7 +17,9 @@ API = "/api/v10"
 MAX_TEXT, MAX_NONCE, MAX_PAGE = 2000, 25, 100
 NONCE_LIFETIME = 300.0  # seconds; the real one says "the past few minutes"
 MAX_WAIT = 3.0  # seconds until an interaction counts as failed
-MESSAGE_CALLBACKS, BUTTON_CALLBACKS = (4, 5), (4, 5, 6, 7)
+REPLY, DEFERRED_REPLY, DEFERRED_UPDATE, UPDATE = 4, 5, 6, 7  # interaction callback types
+MESSAGE_CALLBACKS, BUTTON_CALLBACKS = (REPLY, DEFERRED_REPLY), (REPLY, DEFERRED_REPLY, DEFERRED_UPDATE, UPDATE)
+SEEN_BY_ONE = 64  # message flag
 MESSAGES, MESSAGE = "/channels/{channel}/messages", "/channels/{channel}/messages/{message}"
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -42,11 +45,19 @@ ANSWERED_ALREADY = RefusedError(400, 40060, "Interaction has already been acknow
 NOT_JSON = RefusedError(400, 50109, "The request body contains invalid JSON.")
 
 
-class Rest:
-    """The routes. `publish` tells the gateway.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An interaction that may be answered: how, where, since when, and the message with the pressed button."""
 
-    `interactions` are those that may be answered, by id: token, callback types that fit, and when they came.
-    """
+    token: str
+    types: tuple[int, ...]
+    channel: Channel
+    message: Json | None = None
+    at: float = field(default_factory=time.monotonic)
+
+
+class Rest:
+    """The routes. `publish` tells the gateway. `interactions` are those that may be answered, by id."""
 
     def __init__(self, world: World, token: str, publish: Callable[[str, Json], Awaitable[None]]) -> None:
         self._world = world
@@ -56,7 +67,7 @@ class Rest:
         self.gateway_address: Callable[[], str] = str
         self.commands: list[Json] = []
         self.callbacks: list[Json] = []
-        self.interactions: dict[str, tuple[str, tuple[int, ...], float]] = {}
+        self.interactions: dict[str, Asked] = {}
 
     def add_routes(self, app: web.Application) -> None:
         for method, path, handler in (
@@ -69,6 +80,7 @@ class Rest:
             ("GET", MESSAGES, self._history),
             ("PATCH", MESSAGE, self._edit),
             ("POST", "/channels/{channel}/typing", self._typing),
+            ("GET", "/applications/{application}/commands", self._registered),
             ("PUT", "/applications/{application}/commands", self._register),
             ("POST", "/interactions/{interaction}/{token}/callback", self._callback),
         ):
@@ -155,9 +167,11 @@ class Rest:
             raise UNKNOWN_MESSAGE
         if message["author"]["id"] != self._world.bot["id"]:
             raise NOT_THE_AUTHOR
-        if not (content := _content(body)):
+        content = _content(body) if "content" in body else message["content"]
+        if not content:
             raise EMPTY_MESSAGE
-        self._world.rewrite(message, content)
+        _check_components(body.get("components") or [])
+        self._world.rewrite(message, content, body.get("components"))
         await self._publish("MESSAGE_UPDATE", message)
         return json_response(message)
 
@@ -176,18 +190,46 @@ class Rest:
         self._world.changes.announce()
         return json_response(self.commands)
 
+    async def _registered(self, request: web.Request) -> web.Response:
+        return json_response(self.commands)
+
     async def _callback(self, request: web.Request) -> web.Response:
         key, body = request.match_info["interaction"], await _body(request)
-        token, types, at = self.interactions.get(key, ("", (), 0.0))
-        if token != request.match_info["token"] or time.monotonic() - at > MAX_WAIT:
+        asked = self.interactions.get(key)
+        if asked is None or asked.token != request.match_info["token"] or time.monotonic() - asked.at > MAX_WAIT:
             raise UNKNOWN_INTERACTION
         if any(callback["interaction_id"] == key for callback in self.callbacks):
             raise ANSWERED_ALREADY
-        if body.get("type") not in types:
+        if body.get("type") not in asked.types:
             raise _invalid("type", "BASE_TYPE_CHOICES")
+        message = await self._respond(asked, body)
         self.callbacks.append({**body, "interaction_id": key})
         self._world.changes.announce()
-        return web.Response(status=204)
+        if request.query.get("with_response", "").lower() not in ("1", "true"):
+            return web.Response(status=204)
+        ids = {"id": key, "type": 3 if asked.message else 2, "response_message_id": message and message["id"]}
+        loading = body["type"] in (DEFERRED_REPLY, DEFERRED_UPDATE)
+        seen_by_one = bool(_flags(body) & SEEN_BY_ONE)
+        about = {**ids, "response_message_loading": loading, "response_message_ephemeral": seen_by_one}
+        return json_response({"interaction": about, "resource": {"type": body["type"], "message": message}})
+
+    async def _respond(self, asked: Asked, body: Json) -> Json | None:
+        """What a callback says or changes; None if that is nothing. What one person alone sees stands in no chat."""
+        given = body.get("data") or {}
+        if body["type"] == REPLY:
+            content = _content(given)
+            if not content and not given.get("embeds"):
+                raise EMPTY_MESSAGE
+            _check_components(given.get("components", []))
+            if _flags(body) & SEEN_BY_ONE:
+                return self._world.compose(asked.channel, self._world.bot, content, flags=SEEN_BY_ONE)
+            return await self._write(asked.channel, given, content, "")
+        if body["type"] == UPDATE and asked.message is not None:
+            _check_components(given.get("components", []))
+            content = _content(given) if "content" in given else asked.message["content"]
+            self._world.rewrite(asked.message, content, given.get("components"))
+            await self._publish("MESSAGE_UPDATE", asked.message)
+        return asked.message
 
     def _channel(self, request: web.Request) -> Channel:
         channel = self._world.channels.get(request.match_info["channel"])
@@ -203,6 +245,10 @@ def _content(body: Json) -> str:
     if len(content or "") > MAX_TEXT:
         raise _invalid("content", "BASE_TYPE_MAX_LENGTH")
     return (content or "").strip()  # as Discord stores it
+
+
+def _flags(callback: Json) -> int:
+    return int((callback.get("data") or {}).get("flags") or 0)
 
 
 def _check_components(rows: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import time
 from collections.abc import Callable
@@ -20,6 +21,22 @@ DEFAULT, REPLY = 0, 19
 ACTION_ROW, BUTTON = 1, 2  # component types
 
 Json = dict[str, Any]
+
+# What a guild has whose owner changed no setting.
+GUILD_DEFAULTS: Json = {
+    **dict.fromkeys(("afk_channel_id", "application_id", "system_channel_id", "rules_channel_id"), None),
+    **dict.fromkeys(("public_updates_channel_id", "safety_alerts_channel_id", "vanity_url_code"), None),
+    **dict.fromkeys(("icon", "splash", "discovery_splash", "description", "banner"), None),
+    **dict.fromkeys(("default_message_notifications", "explicit_content_filter", "mfa_level", "nsfw_level"), 0),
+    **dict.fromkeys(("verification_level", "premium_tier", "premium_subscription_count", "system_channel_flags"), 0),
+    "afk_timeout": 300,
+    "preferred_locale": "en-US",
+    "large": False,
+    "nsfw": False,
+    "premium_progress_bar_enabled": False,
+    "max_members": 500_000,
+    "max_video_channel_users": 25,
+}
 
 
 @dataclass(slots=True)
@@ -71,7 +88,7 @@ class World:
     def __init__(self) -> None:
         self._last_id = 0
         self.guild_id = self.snowflake()
-        self.bot: Json = {**_user(self.snowflake(), "botos", "BotOS"), "bot": True}
+        self.bot: Json = {**_user(self.snowflake(), "botos", "BotOS"), "bot": True, "mfa_enabled": False}
         self.bot_role = self.snowflake()  # Discord makes one for each bot, and people mention it by mistake
         self.users: dict[str, Json] = {self.bot["id"]: self.bot}  # those that can be mentioned
         self.channels: dict[str, Channel] = {}
@@ -110,14 +127,19 @@ class World:
 
     def write(self, channel: Channel, author: Json, content: str, **more: object) -> Json:
         """Store a message; fields of `more` replace the defaults."""
-        self.users[author["id"]] = author
-        named = {"mentions": self._mentioned(content), "mention_roles": self._mentioned_roles(content)}
-        message = {**_message(self.snowflake(), channel.id, author, content), **named, **more}
+        message = self.compose(channel, author, content, **more)
         channel.messages[message["id"]] = message
         buttons = buttons_in(message["components"])
         self.said.append(Said(message["id"], channel.id, self._author_of(message), content, buttons=buttons))
         self.changes.announce()
         return message
+
+    def compose(self, channel: Channel, author: Json, content: str, **more: object) -> Json:
+        """A message as it would stand in the channel."""
+        self.users[author["id"]] = author
+        named = {"mentions": self._mentioned(content), "mention_roles": self._mentioned_roles(content)}
+        message = {**_message(self.snowflake(), channel.id, author, content), **named, **more}
+        return {**message, "components": numbered(message["components"])}
 
     def _mentioned(self, content: str) -> list[Json]:
         """The users whose mention stands in a text. An unknown id mentions nobody."""
@@ -133,11 +155,14 @@ class World:
         self.heard.update(key for key in ids if isinstance(key, str))
         self.changes.announce()
 
-    def rewrite(self, message: Json, content: str) -> None:
+    def rewrite(self, message: Json, content: str, components: list[Json] | None = None) -> None:
+        """Give a message new words, and new components unless they are None."""
         message.update(content=content, edited_timestamp=_now())
+        if components is not None:
+            message["components"] = numbered(components)
         for place, said in enumerate(self.said):
             if said.message_id == message["id"]:
-                self.said[place] = replace(said, text=content)
+                self.said[place] = replace(said, text=content, buttons=buttons_in(message["components"]))
 
     def find(self, message_id: str) -> Json:
         """Raises KeyError."""
@@ -182,7 +207,16 @@ class World:
         roles = [everyone, {**_role(self.bot_role, "BotOS"), "managed": True, "tags": {"bot_id": self.bot["id"]}}]
         lists = {"channels": channels, "threads": threads, "roles": roles, "members": [self.member_json(self.bot)]}
         fields = {"name": "Playground", "owner_id": self.bot["id"], "member_count": 2, "unavailable": False}
-        return {"id": self.guild_id, **fields, **lists, **{name: [] for name in empty}}
+        return {"id": self.guild_id, **GUILD_DEFAULTS, **fields, **lists, **{name: [] for name in empty}}
+
+
+def numbered(rows: list[Json]) -> list[Json]:
+    """The components of a message as Discord keeps them: each has a number, also where the bot gave it none."""
+    numbers = itertools.count(1)
+    return [
+        {"id": next(numbers), **row, "components": [{"id": next(numbers), **one} for one in row["components"]]}
+        for row in rows
+    ]
 
 
 def buttons_in(rows: list[Json]) -> tuple[Button, ...]:
@@ -195,7 +229,8 @@ def user_json(person: Person) -> Json:
 
 
 def _user(user_id: str, username: str, name: str) -> Json:
-    return {"id": user_id, "username": username, "global_name": name, "discriminator": "0", "avatar": None}
+    looks = {"avatar": None, "banner": None, "accent_color": None, "flags": 0, "public_flags": 0}
+    return {"id": user_id, "username": username, "global_name": name, "discriminator": "0", **looks}
 
 
 def _role(role_id: str, name: str) -> Json:
