@@ -19,7 +19,7 @@ CHECKED := manage.py botos_project identity sessions_app adapters tests
 DEPLOY := env -i PATH="$$PATH" HOME="$$HOME" BOTOS_ENV_FILE= BOTOS_PUBLIC_URL=https://bots.example.org \
 	SECRET_KEY=$$($(BIN)/python -c "import secrets; print(secrets.token_urlsafe(50))")
 
-.PHONY: help run test check static slow bench faults mutants audit lock
+.PHONY: help run test check static slow bench faults mutants clients audit lock
 
 help: ## List the commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -56,6 +56,9 @@ faults: .venv/.installed-dev ## Kill, stall and flood it, and count what was los
 mutants: .venv/.installed-dev ## Change the pairing code at random and see whether a test notices
 	@$(BIN)/python -m tests.mutation
 
+clients: .venv/.installed-dev .clients/.installed ## Let bots of other libraries talk to the local servers (needs npm)
+	@$(QUICK_PYTHON) -m pytest -m clients tests/clients $(PYTEST_ARGS)
+
 audit: .venv/.installed-dev ## Look for known holes in what is pinned
 	@.ci/audit
 
@@ -74,6 +77,13 @@ lock: ## Resolve the requirements and pin all of them by hash, for every platfor
 	@echo "Installing what BotOS and its tests need ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
 	@touch $@ .venv/.installed
+
+# Apart from .venv, because these libraries are used by no part of BotOS.
+.clients/.installed: tests/clients/requirements.txt tests/clients/package.json
+	@$(PYTHON) -m venv .clients/python
+	@.clients/python/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+	@cp tests/clients/package.json .clients/ && npm install --silent --no-audit --no-fund --prefix .clients
+	@touch $@
 
 .venv/bin/pip:
 	@command -v "$(PYTHON)" > /dev/null || { echo "There is no $(PYTHON): install Python 3.11 or newer, or say make PYTHON=/path/to/python3." >&2; exit 1; }
