@@ -53,6 +53,10 @@ class DiscordServer:
             self.gateway.cut()
             await self._runner.cleanup()
 
+    def limit_rates(self) -> None:
+        """Refuse from now on what comes faster than Discord allows."""
+        self.rest.limiter.is_on = True
+
     def private_chat(self, person: Person) -> str:
         return self.world.private_channel(person).id
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -11,10 +12,14 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from adapters.playground.discord.world import ACTION_ROW, BUTTON, Channel, Json, World
+from adapters.playground.rate_limits import Limiter, RateLimit
 from adapters.playground.server import Person
 
 API = "/api/v10"
 MAX_TEXT, MAX_NONCE, MAX_PAGE = 2000, 25, 100
+# https://discord.com/developers/docs/topics/rate-limits documents the first and has a bot read the others in answers,
+# which are this for messages and edits.
+PER_BOT, PER_ROUTE = RateLimit(50, 1.0), RateLimit(5, 5.0)
 NONCE_LIFETIME = 300.0  # seconds; the real one says "the past few minutes"
 MAX_WAIT = 3.0  # seconds until an interaction counts as failed
 REPLY, DEFERRED_REPLY, DEFERRED_UPDATE, UPDATE = 4, 5, 6, 7  # interaction callback types
@@ -64,6 +69,7 @@ class Rest:
         self._token = token
         self._publish = publish
         self._nonces: dict[str, tuple[float, Json]] = {}
+        self.limiter = Limiter()
         self.gateway_address: Callable[[], str] = str
         self.commands: list[Json] = []
         self.callbacks: list[Json] = []
@@ -99,9 +105,26 @@ class Rest:
             is_open = handler == self._gateway or "token" in request.match_info
             if not is_open and request.headers.get("Authorization") != f"Bot {self._token}":
                 raise UNAUTHORIZED
+            if limited := self._limited(request):
+                return limited
             return await handler(request)
         except RefusedError as refusal:
             return json_response({"message": str(refusal), "code": refusal.code}, refusal.status)
+
+    def _limited(self, request: web.Request) -> web.Response | None:
+        """The refusal of a call that comes too early. Answers to interactions do not count for the bot."""
+        if "interaction" in request.match_info:
+            return None
+        for_bot = self.limiter.take({"bot": PER_BOT})
+        place = f"{request.method} {request.path}"
+        for_place = 0.0 if for_bot or "channel" not in request.match_info else self.limiter.take({place: PER_ROUTE})
+        if not (wait := for_bot or for_place):
+            return None
+        body = {"message": "You are being rate limited.", "retry_after": wait, "global": bool(for_bot)}
+        response = json_response(body, 429)
+        response.headers["Via"] = "1.1 google"  # what discord.py tells Discord's own limits by
+        response.headers["Retry-After"] = str(math.ceil(wait))
+        return response
 
     async def _unknown(self, request: web.Request) -> web.Response:
         raise UNKNOWN_ROUTE

@@ -53,6 +53,10 @@ class SlackServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    def limit_rates(self) -> None:
+        """Refuse from now on what comes faster than Slack documents."""
+        self.api.limiter.is_on = True
+
     def private_chat(self, person: Person) -> str:
         return self.workspace.private_chat(person).id
 

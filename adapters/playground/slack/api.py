@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
+from adapters.playground.rate_limits import Limiter, RateLimit
 from adapters.playground.slack.workspace import APP, BOT, BOT_USER, TEAM, Channel, Message, Workspace, with_ids
 
 TEXT_LIMIT = 40_000
+# https://docs.slack.dev/apis/web-api/rate-limits: of each method, and of each channel for posts.
+TIER_1, TIER_3, TIER_4 = (RateLimit(calls, 60.0) for calls in (1, 50, 100))
+PER_CHANNEL, AUTH_TEST = RateLimit(1, 1.0), RateLimit(200, 60.0)  # the second is documented as hundreds
 Args = dict[str, Any]
 Answer = dict[str, Any]
 
 
 class Refusal(Exception):
-    """An answer with `ok: false` and this error code."""
+    """An answer with `ok: false` and this error code. `wait`: seconds, with a 429."""
+
+    def __init__(self, code: str, wait: int = 0) -> None:
+        super().__init__(code)
+        self.wait = wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,7 @@ class Method:
     kinds: dict[str, type] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     token: str = "bot"
+    limit: RateLimit = TIER_3
 
 
 PAGE: dict[str, type] = {
@@ -52,15 +62,19 @@ class WebApi:
         self.heard: Callable[[Channel, Message, Message | None], Awaitable[None]] | None = None
         self._workspace = workspace
         self._tokens = tokens  # token -> its kind, "bot" or "app"
+        self.limiter = Limiter()
         self._methods = self._table()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["method"]
+        headers, status = {"X-OAuth-Scopes": ",".join(self.scopes)}, 200
         try:
             answer = await self._call(name, request)
         except Refusal as refusal:
             answer = {"ok": False, "error": str(refusal)}
-        return web.json_response(answer, headers={"X-OAuth-Scopes": ",".join(self.scopes)})
+            if refusal.wait:
+                headers, status = {**headers, "Retry-After": str(refusal.wait)}, 429
+        return web.json_response(answer, status=status, headers=headers)
 
     async def _call(self, name: str, request: web.Request) -> Answer:
         method = self._methods.get(name)
@@ -68,6 +82,9 @@ class WebApi:
             raise Refusal("unknown_method")
         args, typed = await _arguments(request)
         self._authorize(request, args, method)
+        key = f"{name} {args.get('channel')}" if method.limit is PER_CHANNEL else name
+        if wait := math.ceil(self.limiter.take({key: method.limit})):
+            raise Refusal("ratelimited", wait)
         known = {key: value if typed else _typed(value, method.kinds.get(key, str)) for key, value in args.items()}
         try:
             return {"ok": True, **await self._run(name, method, known)}
@@ -89,15 +106,15 @@ class WebApi:
 
     def _table(self) -> dict[str, Method]:
         return {
-            "auth.test": Method(self._auth_test),
-            "apps.connections.open": Method(self._connections_open, token="app"),
-            "users.info": Method(self._users_info, {"user": str}, ("user",)),
+            "auth.test": Method(self._auth_test, limit=AUTH_TEST),
+            "apps.connections.open": Method(self._connections_open, token="app", limit=TIER_1),
+            "users.info": Method(self._users_info, {"user": str}, ("user",), limit=TIER_4),
             "conversations.info": Method(self._info, {"channel": str}, ("channel",)),
             "conversations.open": Method(self._open, {"users": str}, ("users",)),
             "conversations.history": Method(self._history, PAGE, ("channel",)),
             "conversations.replies": Method(self._replies, {**PAGE, "ts": str}, ("channel", "ts")),
-            "chat.postMessage": Method(self._post, POST, ("channel",)),
-            "chat.postEphemeral": Method(self._post_ephemeral, POST, ("channel", "user")),
+            "chat.postMessage": Method(self._post, POST, ("channel",), limit=PER_CHANNEL),
+            "chat.postEphemeral": Method(self._post_ephemeral, POST, ("channel", "user"), limit=TIER_4),
             "chat.update": Method(self._update, POST, ("channel", "ts")),
         }
 

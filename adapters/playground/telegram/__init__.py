@@ -61,6 +61,10 @@ class TelegramServer:
             if connection.transport is not None:
                 connection.transport.abort()
 
+    def limit_rates(self) -> None:
+        """Refuse from now on what comes faster than Telegram documents."""
+        self.api.limiter.is_on = True
+
     # -- people
 
     def private_chat(self, person: Person) -> str:
@@ -140,7 +144,8 @@ class TelegramServer:
         try:
             result = await self.api.call(method, given)
         except ApiError as refusal:
-            return error_response(refusal.status, str(refusal))
+            wait = {"retry_after": refusal.retry_after} if refusal.retry_after else {}
+            return error_response(refusal.status, str(refusal), **wait)
         return web.json_response({"ok": True, "result": result})
 
 

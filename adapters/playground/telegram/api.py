@@ -7,17 +7,21 @@ https://core.telegram.org/bots/api
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from adapters.playground.rate_limits import Limiter, RateLimit
 from adapters.playground.server import Said
 from adapters.playground.telegram.queue import JSON, ApiError, UpdateQueue
 from identity.support.buttons import Button
 from identity.support.text import utf16_length
 
 TEXT_LIMIT = 4096  # UTF-16 code units
+# https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
+PER_BOT, PER_CHAT, PER_GROUP = RateLimit(30, 1.0), RateLimit(1, 1.0), RateLimit(20, 60.0)
 BOT: JSON = {"id": 777001, "is_bot": True, "first_name": "BotOS", "username": "BotosPlaygroundBot"}
 ACTIONS = ("typing", "upload_photo", "upload_document", "record_voice", "upload_voice", "find_location")
 
@@ -76,6 +80,7 @@ class BotApi:
         self.replies: dict[str, list[Said]] = {}
         self.queries: set[str] = set()  # of pressed buttons that the bot may answer
         self.commands: list[JSON] = []
+        self.limiter = Limiter()
         self._methods = self._table()
 
     def _table(self) -> dict[str, Callable[[Parameters], Awaitable[object]]]:
@@ -97,6 +102,8 @@ class BotApi:
 
     async def call(self, method: str, given: JSON) -> object:
         """The `result` of a call. Raises ApiError."""
+        if wait := math.ceil(self.limiter.take(_limits(method.lower(), str(given.get("chat_id"))))):
+            raise ApiError(429, f"Too Many Requests: retry after {wait}", wait)
         return await self._methods[method.lower()](Parameters(given))
 
     def new_message(self, author: JSON, chat: JSON, text: str, **more: object) -> JSON:
@@ -208,6 +215,14 @@ class BotApi:
     async def _get_webhook_info(self, _given: Parameters) -> JSON:
         """The bot asks for updates here: the playground calls no address."""
         return {"url": "", "has_custom_certificate": False, "pending_update_count": len(self.updates.pending)}
+
+
+def _limits(method: str, chat: str) -> dict[str, RateLimit]:
+    """What counts for a call: only what people see in a chat, and a group has a negative id."""
+    if method not in ("sendmessage", "editmessagetext"):
+        return {}
+    in_group = {f"group {chat}": PER_GROUP} if chat.startswith("-") else {}
+    return {"bot": PER_BOT, f"chat {chat}": PER_CHAT, **in_group}
 
 
 def as_said(message: JSON) -> Said:

@@ -13,11 +13,12 @@ TERMINATED = "terminated by other getUpdates request; make sure that only one bo
 
 
 class ApiError(Exception):
-    """A call that Telegram answers with an error: HTTP status and description."""
+    """A call that Telegram answers with an error: HTTP status and description, and seconds to wait with a 429."""
 
-    def __init__(self, status: int, description: str) -> None:
+    def __init__(self, status: int, description: str, retry_after: int = 0) -> None:
         super().__init__(description)
         self.status = status
+        self.retry_after = retry_after
 
 
 @dataclass(slots=True)
