@@ -175,7 +175,6 @@ def _store(message: InboundMessage, intent: Intent, resolver: Resolves | None) -
         message_id=message.message_id,
     )
     waits = store_event(event, None if is_decided else intent, resolver=resolver)
-    transaction.on_commit(lambda: _log_received([event.pk]))
     if not is_new:
         _refresh_labels(account, message.sender)
     watermarks.advance(message)
@@ -206,6 +205,9 @@ def store_event(
     event.text, event.kind = intent.text, InboundEvent.Kind.COMMAND if is_command else InboundEvent.Kind.MESSAGE
     # Before the event is inserted, so that a long search holds no row of it.
     answer = _answer_at_once(event, intent, resolver)
+    if answer is None and intent.question:
+        _create_with_question(event, intent)
+        return True
     if answer is None:
         _create(event)
         return True
@@ -219,6 +221,22 @@ def _create(event: InboundEvent, **fields: object) -> None:
     for name, value in fields.items():
         setattr(event, name, value)
     event.save(force_insert=True)
+    transaction.on_commit(lambda: _log_received([event.pk]))
+
+
+def _create_with_question(event: InboundEvent, intent: Intent) -> None:
+    """Store a command, and the words behind it as a message that follows it.
+
+    So the command has its effect, whatever becomes of the words, and they are asked like any others. They come later by
+    the clock too, as `/new` hides everything up to its own time.
+    """
+    place = ("platform", "conversation", "account", "chat_id", "chat_name", "thread_id", "message_id")
+    question = InboundEvent(**{name: getattr(event, name) for name in place})
+    key = f"{event.native_key} words"
+    question.native_key = key if len(key) <= MAX_ID else hashlib.sha256(key.encode()).hexdigest()
+    _create(event, text=intent.text.strip().removesuffix(intent.question).strip())
+    later = clock.seconds_from_now(0.000_001)
+    _create(question, kind=InboundEvent.Kind.MESSAGE, text=intent.question, received_at=later)
 
 
 def _answer_at_once(event: InboundEvent, intent: Intent, resolver: Resolves | None) -> str | None:
@@ -285,14 +303,15 @@ def edit(change: MessageEdit) -> None:
     An edit starts no turn.
     """
     check_text(change.text)
+    text = classify(change.text).question or change.text  # as `_create_with_question` stores it
     place = {"platform": change.address.platform, "chat_id": change.address.chat_id, "message_id": change.message_id}
     message = InboundEvent.objects.filter(**place, kind=InboundEvent.Kind.MESSAGE)
     if linking_commands.handle_edit(change):
         return
-    if message.filter(done_at=None, starts=0).update(text=change.text):
+    if message.filter(done_at=None, starts=0).update(text=text):
         return
-    if message.filter(done_at=None).update(edited=change.text):
+    if message.filter(done_at=None).update(edited=text):
         return  # the turn that has the message notes the edit when it ends
     for entry in HistoryEntry.objects.filter(event__in=message, role=HistoryEntry.Role.USER).select_for_update():
-        entry.metadata |= {"edited": change.text}
+        entry.metadata |= {"edited": text}
         entry.save(update_fields=["metadata"])

@@ -26,7 +26,7 @@ def _speaker(asked: Invocation) -> Pair:
 
 
 # In its turn: what was written before it belongs to the conversation that ends here.
-@in_turn("new", _("Start a new conversation"))
+@in_turn("new", _("Start a new conversation"), asks_rest=True)
 def _new(asked: Invocation) -> str:
     is_everywhere = window.reset_context(asked.conversation, at=asked.event.received_at)
     if asked.conversation.kind == Conversation.Kind.GROUP:
@@ -48,7 +48,7 @@ def _history(asked: Invocation) -> str:
     return "\n".join(f"{speakers[line.role]}: {_shortened(line.text)}" for line in lines) or str(texts.NO_HISTORY)
 
 
-@at_once("search", _("Find words in your messages"), hint="words", quotes_people=True)
+@at_once("search", _("Find words in your messages"), hint="words", takes=r".+", quotes_people=True)
 def _search(asked: Invocation) -> str:
     words = asked.argument
     if not words:
@@ -62,7 +62,7 @@ def _search(asked: Invocation) -> str:
     return "\n".join(lines) or str(texts.NOTHING_FOUND)
 
 
-@in_turn("prefer", _("Choose where I write when you haven't asked"), hint="app")
+@in_turn("prefer", _("Choose where I write when you haven't asked"), hint="app", takes=r"\S+")
 def _prefer(asked: Invocation) -> str:
     """Set the preferred app; without an argument, show it."""
     wanted, account = asked.argument.lower(), asked.account

@@ -48,6 +48,11 @@ class Intent:
         return codes.numbers_within(self.text)
 
     @property
+    def question(self) -> str:
+        """The words behind a command that are a message of their own; empty without any."""
+        return self.argument if self.command and self.command.asks_rest else ""
+
+    @property
     def is_plain(self) -> bool:
         """Whether the text is for the agent alone: no command, and nothing that may be a code or number."""
         is_message = self.kind is Kind.MESSAGE and self.command is None and self.shown_code is None

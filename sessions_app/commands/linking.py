@@ -213,7 +213,7 @@ _HANDLERS: dict[Kind, _Handler] = {
 # --- The commands
 
 
-@at_receipt("link", _("Link another app, so that both share one conversation"), hint="code")
+@at_receipt("link", _("Link another app, so that both share one conversation"), hint="code", takes=r"\S+|\w{4}\s\w{4}")
 def _link(account: PlatformAccount, argument: str) -> None:
     if argument:
         pair_in_chat.claim(account=account, secret=codes.read_code(argument) or argument)
@@ -226,7 +226,7 @@ def _accounts(account: PlatformAccount, argument: str) -> None:
     notices.tell(account, Template.ACCOUNTS)
 
 
-@at_receipt("unlink", _("Unlink this account, or the one on another app"), hint="app")
+@at_receipt("unlink", _("Unlink this account, or the one on another app"), hint="app", takes=r"\S+")
 def _unlink(account: PlatformAccount, argument: str) -> None:
     linking.leave(account=account, platform=argument.lower())
 
@@ -247,7 +247,7 @@ def _forget(account: PlatformAccount, argument: str) -> None:
         forgetting.say(account, texts.FORGET_NOT_NOW)
 
 
-@at_receipt("notme")
+@at_receipt("notme", takes=r"\S+")
 def _not_me(account: PlatformAccount, argument: str) -> None:
     if request := _uuid(argument):
         pair_in_chat.deny(account=account, pairing_id=request)
@@ -255,7 +255,7 @@ def _not_me(account: PlatformAccount, argument: str) -> None:
         notices.tell(account, Template.NOTHING_THERE)
 
 
-@at_receipt("undo")
+@at_receipt("undo", takes=r"\S+")
 def _undo(account: PlatformAccount, argument: str) -> None:
     if request := _uuid(argument):
         linking.undo(account=account, pairing_id=request)
@@ -263,7 +263,7 @@ def _undo(account: PlatformAccount, argument: str) -> None:
         notices.tell(account, Template.NOTHING_THERE)
 
 
-@at_receipt("wasntme")
+@at_receipt("wasntme", takes=r"\S+")
 def _was_not_me(account: PlatformAccount, argument: str) -> None:
     link_id = int(argument) if re.fullmatch(r"[0-9]{1,18}", argument) else None
     linking.disown(account=account, link_id=link_id)

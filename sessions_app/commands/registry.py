@@ -2,6 +2,8 @@
 
 The help, the menus of the platforms, Slack's manifest and the table in the README come from here. A command is written
 as `/name argument` or `!name argument`. It is answered without the agent and is not part of the conversation.
+
+A `!` may also stand before the first word of a sentence: with words that the command does not take, it is a message.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from identity import labels
 from identity.models import PlatformAccount
 from sessions_app.models import Conversation, InboundEvent
 
-_FORM = re.compile(r"[/!]([a-z]+)(?:@\w+)?(?:\s+(.*))?", re.DOTALL | re.IGNORECASE)
+_FORM = re.compile(r"([/!])([a-z]+)(?:@\w+)?(?:\s+(.*))?", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Command:
     """One command. It has one of the three handlers.
 
     summary: a line for menus and the help; a command without one is hidden. argument_hint: what can follow the name.
+    takes: a pattern of the words that can follow `!name`. asks_rest: the words that follow `/name` are a message of
+    their own, for the agent.
     private_only: a group is told to write in private. quotes_people: its answer quotes people, so command names in it
     are not rewritten for the platform.
     """
@@ -60,6 +64,8 @@ class Command:
     at_once: AnswerHandler | None = None
     in_turn: AnswerHandler | None = None
     quotes_people: bool = False
+    takes: str = ""
+    asks_rest: bool = False
 
     @property
     def usage(self) -> str:
@@ -74,18 +80,20 @@ class Command:
 _commands: dict[str, Command] = {}
 
 
-def at_receipt(name: str, summary: Promise | str = "", *, hint: str = "") -> Callable[[ReceiptHandler], ReceiptHandler]:
+def at_receipt(
+    name: str, summary: Promise | str = "", *, hint: str = "", takes: str = ""
+) -> Callable[[ReceiptHandler], ReceiptHandler]:
     """Register a command about linking or deletion, which runs when it is received and is not stored."""
 
     def register(handler: ReceiptHandler) -> ReceiptHandler:
-        _commands[name] = Command(name, summary, hint, at_receipt=handler)
+        _commands[name] = Command(name, summary, hint, at_receipt=handler, takes=takes)
         return handler
 
     return register
 
 
 def at_once(
-    name: str, summary: Promise | str = "", *, hint: str = "", quotes_people: bool = False
+    name: str, summary: Promise | str = "", *, hint: str = "", takes: str = "", quotes_people: bool = False
 ) -> Callable[[AnswerHandler], AnswerHandler]:
     """Register a command that is answered by the transaction that receives it, while turns may run.
 
@@ -94,14 +102,14 @@ def at_once(
     """
 
     def register(handler: AnswerHandler) -> AnswerHandler:
-        _commands[name] = Command(name, summary, hint, at_once=handler, quotes_people=quotes_people)
+        _commands[name] = Command(name, summary, hint, at_once=handler, quotes_people=quotes_people, takes=takes)
         return handler
 
     return register
 
 
 def in_turn(
-    name: str, summary: Promise | str = "", *, hint: str = "", quotes_people: bool = False
+    name: str, summary: Promise | str = "", *, hint: str = "", takes: str = "", asks_rest: bool = False
 ) -> Callable[[AnswerHandler], AnswerHandler]:
     """Register a command that is answered in its turn, after the messages before it.
 
@@ -110,7 +118,7 @@ def in_turn(
     """
 
     def register(handler: AnswerHandler) -> AnswerHandler:
-        _commands[name] = Command(name, summary, hint, in_turn=handler, quotes_people=quotes_people)
+        _commands[name] = Command(name, summary, hint, in_turn=handler, takes=takes, asks_rest=asks_rest)
         return handler
 
     return register
@@ -125,7 +133,11 @@ def menu() -> list[Command]:
 def parse(text: str) -> tuple[Command | None, str]:
     """The command that `text` calls, and its argument; None if it calls none."""
     match = _FORM.fullmatch(text.strip())
-    return (_commands.get(match[1].lower()), (match[2] or "").strip()) if match else (None, "")
+    if match is None:
+        return None, ""
+    command, argument = _commands.get(match[2].lower()), (match[3] or "").strip()
+    is_sentence = match[1] == "!" and argument and command and not re.fullmatch(command.takes, argument, re.DOTALL)
+    return (None, "") if is_sentence else (command, argument)
 
 
 def answer(invocation: Invocation) -> str:

@@ -15,7 +15,10 @@ from sessions_app import inbox
 from sessions_app.commands import registry as command_registry
 from sessions_app.commands.registry import Command, Invocation
 from sessions_app.history import conversations
+from sessions_app.messages import MessageEdit
 from sessions_app.models import Conversation, InboundEvent, OutboundDelivery
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import lifecycle
 from sessions_app.wakeups import local as local_wakeups
 from tests.sessions_app import browsing
 from tests.sessions_app.talk import DATABASE, answer_in_turn, claim, command, is_busy, message, receive, say, texts
@@ -234,3 +237,65 @@ def test_it_answers_in_a_browser_and_has_it_delivered(
     assert Conversation.objects.get().pk not in notified
     told = OutboundDelivery.objects.get(platform="web")
     assert (told.chat_id, told.event and told.event.status) == (str(page.pk), "done")
+
+
+# --- Words behind a command
+
+
+@pytest.mark.parametrize("group", ["", "pub"])
+def test_it_starts_anew_and_asks_what_stands_behind_new(group: str) -> None:
+    chat = say("alice", "old", group=group)
+    receive("alice", "/new what is\nthe weather?", group=group)
+    answer_in_turn(chat)
+    claimed = claim(chat)
+    turn = lifecycle.begin(claimed, resolver=DATABASE)
+    lifecycle.finish(claimed, "Rain.", limit=outbox_queue.TEXT_LIMIT)
+
+    assert (turn.text, turn.history) == ("what is\nthe weather?", ())
+    assert texts(chat) == ["what is\nthe weather?", "Rain."]
+    told = OutboundDelivery.objects.order_by("pk").values_list("text", flat=True)
+    assert [text[:20] for text in told][-2:] == ["A new conversation s", "Rain."]
+    assert list(InboundEvent.objects.order_by("pk").values_list("text", flat=True))[1:] == ["/new", turn.text]
+
+
+def test_it_asks_once_what_stands_behind_new() -> None:
+    asked = message("alice", "/new what is the weather?", key="k" * inbox.MAX_ID)
+
+    outcomes = [inbox.receive(asked, resolver=DATABASE) for _ in range(2)]
+
+    assert outcomes == [Conversation.objects.get().pk, None]
+    keys = InboundEvent.objects.order_by("pk").values_list("native_key", flat=True)
+    assert [len(key) <= inbox.MAX_ID for key in keys] == [True, True]
+
+
+def test_it_starts_anew_before_it_asks_whatever_follows() -> None:
+    for text in ("before", "/new first?", "second?"):
+        receive("alice", text)
+    chat = Conversation.objects.get().pk
+
+    turns = []
+    for _ in range(3):
+        claimed = claim(chat)
+        turns.append([event.text for event in claimed.events])
+        lifecycle.finish(claimed, "ok", limit=outbox_queue.TEXT_LIMIT)
+
+    assert turns == [["before"], ["/new"], ["first?", "second?"]]
+
+
+def test_it_follows_an_edit_of_what_stands_behind_new() -> None:
+    asked = message("alice", "/new what is the weather?")
+    inbox.receive(asked, resolver=DATABASE)
+
+    inbox.edit(MessageEdit(asked.address, asked.message_id, "/new what is the time?"))
+
+    assert list(InboundEvent.objects.order_by("pk").values_list("text", flat=True)) == ["/new", "what is the time?"]
+
+
+@pytest.mark.parametrize("platform", ["telegram", "discord", "slack"])
+def test_it_takes_a_sentence_with_an_exclamation_mark_for_a_message(platform: str) -> None:
+    chat = say("alice", "old", platform=platform)
+
+    say("alice", "!new laptop arrived today, it is great", platform=platform)
+
+    assert texts(chat) == ["old", "re: old", "!new laptop arrived today, it is great", *texts(chat)[3:]]
+    assert not InboundEvent.objects.filter(kind=InboundEvent.Kind.COMMAND).exists()

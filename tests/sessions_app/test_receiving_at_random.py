@@ -77,8 +77,9 @@ class Play:
             return MessageEdit(edited.address, edited.message_id, text)
         message = self.message(f"words {self.count}")
         if kind == "odd":
-            commands = ["/link", "/accounts", "/new", "/cancel", "/help", "!unlink"]
-            message = replace(message, text=self.dice.choice([*commands, "call 482 913", "123456", "a\x00b", ""]))
+            commands = ["/link", "/accounts", "/new", "/new words", "/cancel", "/help", "/whoami", "!unlink"]
+            others = ["!new words", "call 482 913", "123456", "a\x00b", ""]
+            message = replace(message, text=self.dice.choice([*commands, *others]))
         elif kind == "secret":
             message = replace(message, text=self.dice.choice(["{}", "look: {}", "/link {}"]).format(self.secret()))
         elif kind == "changed":
