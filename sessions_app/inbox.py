@@ -16,15 +16,16 @@ from identity import labels
 from identity.models import PLATFORM_NAME, PlatformAccount
 from identity.resolvers import IdentityUnavailable, Resolves, resolve_with
 from identity.support import clock, db_errors, platforms
+from identity.support.sanitize import literal
 from identity.support.text import is_storable
 from sessions_app import texts
 from sessions_app.commands import linking as linking_commands
 from sessions_app.commands import registry as command_registry
 from sessions_app.commands.intent import Intent, classify
-from sessions_app.commands.registry import Invocation
+from sessions_app.commands.registry import Invocation, Unknown
 from sessions_app.history import conversations
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable, check_text, label
-from sessions_app.models import HistoryEntry, InboundEvent
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.receiving import group, tombstones, watermarks
 
@@ -201,10 +202,11 @@ def store_event(
     if intent is None:
         _create(event, kind=InboundEvent.Kind.PAIRING, text="", **done)
         return False
-    is_command = intent.command is not None and not intent.command.at_receipt
+    unknown = intent.unknown if event.conversation.kind == Conversation.Kind.DM else None
+    is_command = bool(unknown or (intent.command and not intent.command.at_receipt))
     event.text, event.kind = intent.text, InboundEvent.Kind.COMMAND if is_command else InboundEvent.Kind.MESSAGE
     # Before the event is inserted, so that a long search holds no row of it.
-    answer = _answer_at_once(event, intent, resolver)
+    answer = _suggestion(unknown, event.platform) if unknown else _answer_at_once(event, intent, resolver)
     if answer is None and intent.question:
         _create_with_question(event, intent)
         return True
@@ -237,6 +239,13 @@ def _create_with_question(event: InboundEvent, intent: Intent) -> None:
     _create(event, text=intent.text.strip().removesuffix(intent.question).strip())
     later = clock.seconds_from_now(0.000_001)
     _create(question, kind=InboundEvent.Kind.MESSAGE, text=intent.question, received_at=later)
+
+
+def _suggestion(unknown: Unknown, platform: str) -> str:
+    """The answer to an unknown command, which no agent gets: it would make up what the command does."""
+    text = texts.DID_YOU_MEAN if unknown.like else texts.UNKNOWN_COMMAND
+    values = {"typed": f"/{literal(unknown.name, platform)}", "meant": f"/{unknown.like}"}
+    return labels.with_commands(str(text) % values, on=platform)
 
 
 def _answer_at_once(event: InboundEvent, intent: Intent, resolver: Resolves | None) -> str | None:

@@ -30,6 +30,9 @@ QUARANTINED = _(
 ASKING_AGAIN = _("I'm trying again to answer your last failed message.")
 NOTHING_TO_RETRY = _("You have no failed messages to retry here.")
 
+UNKNOWN_COMMAND = _("I don't know %(typed)s. Send /help to see what I can do.")
+DID_YOU_MEAN = _("I don't know %(typed)s. Did you mean %(meant)s?")
+
 CONTEXT_RESET = _(
     "A new conversation starts here, on all your linked apps. Earlier messages stay in your history, but I no longer "
     "look at them."

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from identity.pairing import codes
 from sessions_app.commands import registry
-from sessions_app.commands.registry import Command
+from sessions_app.commands.registry import Command, Unknown
 
 _DEEP_LINK = re.compile(rf"start=({codes.TOKEN_PREFIX}[A-Za-z0-9_-]{{22}})(?![A-Za-z0-9_-])")
 
@@ -38,6 +38,11 @@ class Intent:
     secret: str = ""
 
     @cached_property
+    def unknown(self) -> Unknown | None:
+        """The unknown command that the text calls, if it stands in a private chat."""
+        return None if self.command else registry.unknown(self.text)
+
+    @cached_property
     def possible_codes(self) -> list[str]:
         """What may be a code or a token. In private each counts as a guess."""
         return codes.secrets_within(self.text)
@@ -55,7 +60,7 @@ class Intent:
     @property
     def is_plain(self) -> bool:
         """Whether the text is for the agent alone: no command, and nothing that may be a code or number."""
-        is_message = self.kind is Kind.MESSAGE and self.command is None and self.shown_code is None
+        is_message = self.kind is Kind.MESSAGE and self.shown_code is None and not (self.command or self.unknown)
         return is_message and not self.possible_codes and not self.possible_numbers
 
 

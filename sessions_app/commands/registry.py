@@ -8,6 +8,7 @@ A `!` may also stand before the first word of a sentence: with words that the co
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from identity.models import PlatformAccount
 from sessions_app.models import Conversation, InboundEvent
 
 _FORM = re.compile(r"([/!])([a-z]+)(?:@\w+)?(?:\s+(.*))?", re.DOTALL | re.IGNORECASE)
+# As people type a command. One letter may be a mark of tone (`/s`), and capitals, digits and slashes are in paths.
+_UNKNOWN = re.compile(r"([/!])([a-z][a-z_]{1,31})(\s.*)?", re.DOTALL)
+_LIKENESS = 0.7  # from 0 to 1; `hlep` is 0.75 like `help`
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,13 @@ def at_once(
 
 
 def in_turn(
-    name: str, summary: Promise | str = "", *, hint: str = "", takes: str = "", asks_rest: bool = False
+    name: str,
+    summary: Promise | str = "",
+    *,
+    hint: str = "",
+    takes: str = "",
+    quotes_people: bool = False,
+    asks_rest: bool = False,
 ) -> Callable[[AnswerHandler], AnswerHandler]:
     """Register a command that is answered in its turn, after the messages before it.
 
@@ -118,7 +128,9 @@ def in_turn(
     """
 
     def register(handler: AnswerHandler) -> AnswerHandler:
-        _commands[name] = Command(name, summary, hint, in_turn=handler, takes=takes, asks_rest=asks_rest)
+        _commands[name] = Command(
+            name, summary, hint, in_turn=handler, quotes_people=quotes_people, takes=takes, asks_rest=asks_rest
+        )
         return handler
 
     return register
@@ -138,6 +150,28 @@ def parse(text: str) -> tuple[Command | None, str]:
     command, argument = _commands.get(match[2].lower()), (match[3] or "").strip()
     is_sentence = match[1] == "!" and argument and command and not re.fullmatch(command.takes, argument, re.DOTALL)
     return (None, "") if is_sentence else (command, argument)
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A name that is no command. like: the name of the command in the menu that looks most like it; "" without one."""
+
+    name: str
+    like: str
+
+
+def unknown(text: str) -> Unknown | None:
+    """The unknown command that `text` calls in a private chat; None for a message.
+
+    `/name` calls one, alone or with words behind it. `!name` calls one if it stands alone and looks like a command, as
+    a `!` may stand before any word.
+    """
+    match = _UNKNOWN.fullmatch(text.strip())
+    if match is None or match[2] in _commands:
+        return None
+    like = "".join(difflib.get_close_matches(match[2], [command.name for command in menu()], 1, _LIKENESS))
+    is_word = match[1] == "!" and (match[3] or not like)
+    return None if is_word else Unknown(match[2], like)
 
 
 def answer(invocation: Invocation) -> str:

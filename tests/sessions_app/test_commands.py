@@ -9,7 +9,7 @@ from django.conf import LazySettings
 from django.db import OperationalError
 
 from identity.flows import linking
-from identity.models import AccountLink, PlatformAccount
+from identity.models import AccountLink, Pairing, PlatformAccount
 from identity.support import clock
 from sessions_app import inbox
 from sessions_app.commands import registry as command_registry
@@ -20,6 +20,7 @@ from sessions_app.models import Conversation, InboundEvent, OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.turns import lifecycle
 from sessions_app.wakeups import local as local_wakeups
+from tests.identity import pairs
 from tests.sessions_app import browsing
 from tests.sessions_app.talk import DATABASE, answer_in_turn, claim, command, is_busy, message, receive, say, texts
 
@@ -299,3 +300,54 @@ def test_it_takes_a_sentence_with_an_exclamation_mark_for_a_message(platform: st
 
     assert texts(chat) == ["old", "re: old", "!new laptop arrived today, it is great", *texts(chat)[3:]]
     assert not InboundEvent.objects.filter(kind=InboundEvent.Kind.COMMAND).exists()
+
+
+# --- Unknown commands
+
+
+@pytest.mark.parametrize(
+    ("text", "platform", "told"),
+    [
+        ("/hlep", "telegram", "I don't know /hlep. Did you mean /help?"),
+        ("!hlep", "slack", "I don't know !hlep. Did you mean !help?"),
+        ("/serach octarine", "discord", "I don't know /serach. Did you mean /search?"),
+        ("/my_own", "discord", r"I don't know /my\_own. Send /help to see what I can do."),
+    ],
+)
+def test_it_suggests_a_command_at_once(text: str, platform: str, told: str) -> None:
+    chat = say("alice", "hello", platform=platform)
+    claim(receive("alice", "a long question", platform=platform))
+
+    assert inbox.receive(message("alice", text, platform=platform), resolver=DATABASE) is None
+
+    event, delivery = InboundEvent.objects.latest("pk"), OutboundDelivery.objects.latest("pk")
+    assert (event.kind, event.status) == (InboundEvent.Kind.COMMAND, InboundEvent.Status.DONE)
+    assert (delivery.event, delivery.text) == (event, told)
+    assert texts(chat) == ["hello", "re: hello"]
+
+
+@pytest.mark.parametrize(("text", "group"), [("/etc/hosts is broken", ""), ("/s", ""), ("/hlep", "pub")])
+def test_it_asks_the_agent_what_may_be_no_command(text: str, group: str) -> None:
+    """In a group, the command may be another bot's."""
+    chat = say("alice", text, group=group)
+
+    assert texts(chat)[0] == text
+
+
+def test_it_keeps_no_code_behind_an_unknown_command() -> None:
+    receive_link = inbox.receive(message("alice", "/link"), resolver=DATABASE)
+    code = pairs.code(Pairing.objects.get())
+
+    inbox.receive(message("bob", f"/lnik {code[:4]}-{code[4:]}", platform="discord"), resolver=DATABASE)
+
+    assert receive_link is None
+    assert (InboundEvent.objects.latest("pk").text, Pairing.objects.get().state) == ("", "claimed")
+
+
+def test_it_suggests_a_command_in_a_browser() -> None:
+    say("alice", "hello")
+    alice = PlatformAccount.objects.get()
+
+    browsing.write(browsing.browser_of(alice), alice, "/hlep")
+
+    assert OutboundDelivery.objects.get(platform="web").text == "I don't know /hlep. Did you mean /help?"

@@ -6,6 +6,7 @@ import pytest
 
 from identity.pairing import codes
 from sessions_app.commands.intent import Kind, classify
+from sessions_app.commands.registry import Unknown
 
 CODE, TOKEN, NUMBER = "WDJBMJHT", "L" + "a" * 22, "482913"
 
@@ -81,3 +82,62 @@ def test_it_looks_for_secrets_in_a_text_at_most_once(monkeypatch: pytest.MonkeyP
         assert intent.possible_codes == intent.possible_numbers == ["hello"]
 
     assert looks == ["secrets_within", "numbers_within"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "like"),
+    [
+        ("/hlep", "hlep", "help"),
+        (" /serach two words ", "serach", "search"),
+        ("/histroy\nplease", "histroy", "history"),
+        ("!hlep", "hlep", "help"),
+        ("!whoam", "whoam", "whoami"),
+        ("/frobnicate", "frobnicate", ""),
+        ("/my_command now", "my_command", ""),
+        ("/etc is full", "etc", ""),  # reads like a command with words
+        ("/undoo", "undoo", ""),  # hidden commands are not suggested
+    ],
+)
+def test_it_knows_an_unknown_command(text: str, name: str, like: str) -> None:
+    intent = classify(text)
+
+    assert intent.unknown == Unknown(name, like)
+    assert not intent.is_plain
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/etc/hosts is broken",
+        "/home/alice",
+        "/s",
+        "/j that was a joke",
+        "oh, great /s",
+        "/Users is full",
+        "/gpt4",
+        "/2 of it",
+        "/",
+        "/ hlep",
+        "//hlep",
+        "/hlep?",
+        "/hlep@otherbot",
+        "/étoile",
+        "/" + "a" * 33,
+        "!wow",
+        "!hlep me",
+        "!important: water the plants",
+        "!new laptop arrived",
+        "!!",
+        "hlep",
+    ],
+)
+def test_it_takes_what_only_looks_like_a_command_for_a_message(text: str) -> None:
+    intent = classify(text)
+
+    assert intent.unknown is None
+    assert intent.is_plain
+
+
+@pytest.mark.parametrize("text", ["/help", "/help me", "/undo 7", "!new", "/LINK"])
+def test_it_knows_its_own_commands(text: str) -> None:
+    assert classify(text).unknown is None

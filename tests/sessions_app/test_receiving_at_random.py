@@ -78,7 +78,7 @@ class Play:
         message = self.message(f"words {self.count}")
         if kind == "odd":
             commands = ["/link", "/accounts", "/new", "/new words", "/cancel", "/help", "/whoami", "!unlink"]
-            others = ["!new words", "call 482 913", "123456", "a\x00b", ""]
+            others = ["!new words", "/hlep", "!wow", "call 482 913", "123456", "a\x00b", ""]
             message = replace(message, text=self.dice.choice([*commands, *others]))
         elif kind == "secret":
             message = replace(message, text=self.dice.choice(["{}", "look: {}", "/link {}"]).format(self.secret()))
