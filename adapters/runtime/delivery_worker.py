@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 CALL_SHARE = 5 / 6  # of a delivery's lease, so that a call has ended before another process may start one
 MIN_PAUSE, MAX_PAUSE = 0.5, 86_400.0  # seconds that a platform may ask to wait
 RETRY_SECONDS = 1.0  # between attempts to store an outcome
+LATE_SECONDS = 1.0  # after a delivery became due, until which a look that did not see it is repeated
+MIN_REST = 0.05  # seconds between such looks, as a delivery that is due may have to wait for an earlier one
 MAX_CALLS = 100  # under way, from which on answers wait to be claimed
 LAST_CALLS = 4.0  # seconds that running calls have to end when the process stops
 
@@ -115,8 +117,9 @@ class DeliveryWorker:
         self._has_claimed = bool(due)
         if due or not adapters:
             return sweep
-        next_due = await db.call(outbox_queue.seconds_until_next, adapters.keys(), ago=moment() - since)
-        return sweep if next_due is None else min(sweep, next_due)
+        ago = moment() - since + LATE_SECONDS  # the call may wait for the thread of the database
+        next_due = await db.call(outbox_queue.seconds_until_next, adapters.keys(), ago=ago)
+        return sweep if next_due is None else min(sweep, max(next_due, MIN_REST))
 
     async def _send(self, adapter: PlatformAdapter, delivery: OutboundDelivery, since: float) -> None:
         """Send a delivery that was claimed after the moment `since`."""
