@@ -1,4 +1,4 @@
-"""How many calls a platform takes in a time. The local servers count only where somebody switches it on."""
+"""How many calls a platform takes in a time. A local server counts only where its user asks for it."""
 
 from __future__ import annotations
 

@@ -42,9 +42,6 @@ class PlatformServer(Protocol):
 
     async def stop(self) -> None: ...
 
-    def limit_rates(self) -> None:
-        """Refuse from now on what comes faster than the platform allows. Until then, every call is taken."""
-
     def private_chat(self, person: Person) -> str:
         """The id of the one-to-one chat of a person with the bot."""
 

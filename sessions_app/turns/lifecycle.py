@@ -13,13 +13,13 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 
 from identity import labels
-from identity.resolvers import Resolves, resolve_with
+from identity.resolvers import DatabaseIdentityResolver, Resolves, resolve_with
 from identity.support import clock, sql
 from sessions_app import texts
 from sessions_app.commands import registry as command_registry
 from sessions_app.commands.registry import Invocation
 from sessions_app.context import SessionContext
-from sessions_app.history import conversations, window
+from sessions_app.history import window
 from sessions_app.messages import Address, Turn
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent
 from sessions_app.outbox import queue as outbox_queue
@@ -79,7 +79,7 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
     is_stranger = claim.lease.conversation.account_id is not None and claim.lease.user_id is None
     if resolver is None or is_stranger:
         person = str(account)
-    elif claim.lease.person is not None and conversations.is_computed(resolver):
+    elif claim.lease.person is not None and type(resolver) is DatabaseIdentityResolver:  # no subclass, which may differ
         person = claim.lease.person
     else:
         person = resolve_with(resolver, account.platform, account.platform_user_id)

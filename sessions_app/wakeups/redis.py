@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 QUEUE = "turns"
 JOB = f"{__name__}.handle"
-JOBS = frozenset({JOB, "sessions_app.jobs.hear"})  # the second one comes from processes of the version before 0.1.0
+# The others come from processes of earlier versions.
+JOBS = frozenset({JOB, "sessions_app.jobs.hear", "sessions_app.wakeups.redis.hear"})
 OUTGOING = "botos.outgoing"  # the channel that notifies delivery workers
 CONNECT_SECONDS = 0.2
 ANSWER_SECONDS = 1.0

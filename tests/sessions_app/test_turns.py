@@ -7,6 +7,7 @@ from django.conf import settings
 
 from identity.flows import linking
 from identity.models import LiveEvent, PlatformAccount
+from identity.resolvers import DatabaseIdentityResolver
 from identity.support import clock
 from sessions_app import inbox
 from sessions_app.messages import Address, InboundMessage, MessageEdit
@@ -301,3 +302,15 @@ def test_it_announces_a_turn_once_to_pages_that_are_open() -> None:
     conversation = Conversation.objects.get(pk=say("alice", "hello"))
 
     assert list(LiveEvent.objects.values_list("topic", "kind")) == [(f"account:{conversation.account_id}", "messages")]
+
+
+def test_it_asks_a_resolver_that_is_made_of_the_databases() -> None:
+    class Named(DatabaseIdentityResolver):
+        def resolve(self, platform: str, platform_user_id: str) -> str:
+            return f"named-{super().resolve(platform, platform_user_id)}"
+
+    linking.link(platform="telegram", platform_user_id="alice", unified_user_id="al", method="import", actor="test")
+    claimed = claim(receive("alice", "hello"))
+
+    assert lifecycle.begin(claimed, resolver=Named()).context.unified_user_id == "named-al"
+    assert lifecycle.begin(claimed, resolver=DATABASE).context.unified_user_id == "al"
