@@ -23,6 +23,7 @@ from sessions_app.agents.base import (
     AgentFailure,
     AgentMisconfigured,
     AgentTimeout,
+    EmptyReply,
     PermanentFailure,
     ask,
 )
@@ -619,3 +620,18 @@ def test_it_says_what_is_wrong_with_a_model(model: str, endpoint: Endpoint, prob
 
 def test_it_does_not_show_its_key() -> None:
     assert KEY not in repr(Endpoint(KEY))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("text", ["<think>secret", "<think>secret</think>"])
+async def test_it_leaves_the_marks_of_other_providers_to_its_own_rule(
+    server: ModelServer, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_BASE_URL", server.base_url)
+    monkeypatch.setenv("OLLAMA_API_KEY", KEY)
+    server.answer = lambda body: says(text)
+
+    with pytest.raises(EmptyReply):
+        await ask(ModelAgent(lambda: build_model("ollama:tiny", Endpoint())), a_turn("Hi"), limit=10)
+
+    assert len(server.asked) == 1
