@@ -49,6 +49,8 @@ class AgentError(Exception):
 class AgentMisconfigured(AgentError, ImproperlyConfigured):
     """The settings name an agent or a model that cannot work; the text says which setting and what to do."""
 
+    words = texts.OPERATOR_NEEDED
+
 
 class AgentTimeout(AgentError):
     """The time was up before the answer was complete."""

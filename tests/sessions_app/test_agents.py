@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic_ai.models.test import TestModel
 
-from sessions_app import agents
+from sessions_app import agents, texts
 from sessions_app.agents import Agent, AgentMisconfigured, RecallAgent, as_agent, ask, configuration_problem, load_agent
 from sessions_app.agents.recall import HELP, NOTICE
 from sessions_app.context import get_session_context
@@ -134,8 +134,10 @@ async def test_it_takes_a_model_object(configure: Configure) -> None:
 async def test_it_needs_a_key_only_when_it_is_asked(configure: Configure) -> None:
     agent = Agent(model="openai:gpt-5-mini")
 
-    with pytest.raises(AgentMisconfigured, match="OPENAI_API_KEY"):
+    with pytest.raises(AgentMisconfigured, match="OPENAI_API_KEY") as caught:
         await ask(agent, a_turn("Hi"), limit=10)
+
+    assert caught.value.words == texts.OPERATOR_NEEDED
 
 
 @pytest.mark.parametrize(

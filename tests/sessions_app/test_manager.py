@@ -281,6 +281,16 @@ class Failing:
         raise OSError("no route to model")
 
 
+def test_it_says_what_an_agent_cannot_do() -> None:
+    class Strict:
+        async def reply(self, turn: Turn) -> Reply:
+            raise agents.PermanentFailure("too long", texts.TOO_LONG)
+
+    answer = chat(BotSessionManager("slack"), "U7", "hello", Strict())
+
+    assert answer == str(texts.TOO_LONG).replace("/new", "!new")
+
+
 def test_it_says_honestly_that_an_agent_failed() -> None:
     manager = BotSessionManager("telegram")
 
