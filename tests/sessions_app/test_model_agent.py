@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from pydantic_ai import RunContext, Tool
+from pydantic_ai import ModelRetry, RunContext, Tool, ToolFailed
 from pydantic_ai.models.openai import OpenAIResponsesModel
 from pydantic_ai.models.test import TestModel
 
@@ -206,6 +206,17 @@ async def test_it_tells_the_model_that_a_tool_failed_and_goes_on(
     assert len(server.asked) == 2
     assert f"tool {name} failed: ZeroDivisionError" in caplog.text
     assert "secret words" not in caplog.text + str(server.asked)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("error", [ToolFailed("no such city"), ModelRetry("no such city")])
+async def test_it_passes_on_what_a_tool_says_to_the_model(server: ModelServer, error: Exception) -> None:
+    def weather() -> str:
+        raise error
+
+    server.answer = calling("weather")
+
+    assert "no such city" in await ask(agent_of(server, weather), a_turn("Weather?"), limit=10)
 
 
 @pytest.mark.asyncio
