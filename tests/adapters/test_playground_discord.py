@@ -271,3 +271,21 @@ async def test_it_lists_the_registered_commands(server: FakeDiscord, call: Calle
         registered = await answer.json()
     async with call.session.get(call.address + API + path, headers=headers) as answer:
         assert await answer.json() == registered
+
+
+# Replies
+
+
+async def test_it_lets_the_bot_answer_a_message_of_the_same_chat(server: FakeDiscord, call: Caller) -> None:
+    chat = server.private_chat(ALICE)
+    said, elsewhere = await server.say(ALICE, "hello"), await server.say(BOB, "hello")
+    path = f"/channels/{chat}/messages"
+    answer = await call("POST", path, content="hi", message_reference={"message_id": said})
+    refused = await call("POST", path, content="hi", message_reference={"message_id": elsewhere})
+    lenient = {"message_id": elsewhere, "fail_if_not_exists": False}
+    plain = await call("POST", path, content="hi", message_reference=lenient)
+
+    assert (answer["type"], answer["referenced_message"]["id"]) == (19, said)
+    assert (refused["status"], refused["code"]) == (400, 50035)
+    assert (plain["type"], "referenced_message" in plain) == (0, False)
+    assert [said.chat_id for said in server.said if said.author_id == "bot"] == [chat, chat]

@@ -246,3 +246,17 @@ async def test_it_fails_by_chance_as_often_as_it_is_told(server: FakeTelegram, c
     failed = [not (await call("getMe"))["ok"] for _ in range(40)]
 
     assert 10 < sum(failed) < 30
+
+
+@pytest.mark.asyncio
+async def test_it_lets_the_bot_answer_a_message_of_the_same_chat(server: FakeTelegram, call: Caller) -> None:
+    said, elsewhere = await server.say(ALICE, "hello"), await server.say(Person("1002", "Bob"), "hello")
+    answer = await call("sendMessage", chat_id=1001, text="hi", reply_parameters={"message_id": int(said)})
+    unknown = {"message_id": int(elsewhere)}
+    refused = await call("sendMessage", chat_id=1001, text="hi", reply_parameters=unknown)
+    lenient = unknown | {"allow_sending_without_reply": True}
+    plain = await call("sendMessage", chat_id=1001, text="hi", reply_parameters=lenient)
+
+    assert answer["result"]["reply_to_message"]["message_id"] == int(said)
+    assert refused["description"] == "Bad Request: message to be replied not found"
+    assert "reply_to_message" not in plain["result"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from adapters.playground.discord.world import ACTION_ROW, BUTTON, Channel, Json, World
+from adapters.playground.discord.world import REPLY as REPLY_MESSAGE
 from adapters.playground.rate_limits import Limiter, RateLimit
 from adapters.playground.server import Person
 
@@ -158,6 +159,7 @@ class Rest:
         if not content and not body.get("embeds"):
             raise EMPTY_MESSAGE
         _check_components(body.get("components", []))
+        _check_reference(body.get("message_reference"), channel)
         return json_response(self._earlier(body, nonce) or await self._write(channel, body, content, nonce))
 
     def _earlier(self, body: Json, nonce: str) -> Json | None:
@@ -166,7 +168,11 @@ class Rest:
         return message if fresh and body.get("enforce_nonce") is True else None
 
     async def _write(self, channel: Channel, body: Json, content: str, nonce: str) -> Json:
-        kept = {key: body[key] for key in ("components", "embeds", "flags", "tts") if key in body}
+        kept: Json = {key: body[key] for key in ("components", "embeds", "flags", "tts") if key in body}
+        answered = channel.messages.get(str((body.get("message_reference") or {}).get("message_id")))
+        if answered is not None:
+            reference = {"type": 0, "message_id": answered["id"], "channel_id": channel.id}
+            kept |= {"type": REPLY_MESSAGE, "message_reference": reference, "referenced_message": answered}
         message = self._world.write(channel, self._world.bot, content, **kept)
         answer = {**message, "nonce": nonce} if nonce else message  # a history does not tell it again
         if nonce:
@@ -268,6 +274,16 @@ def _content(body: Json) -> str:
     if len(content or "") > MAX_TEXT:
         raise _invalid("content", "BASE_TYPE_MAX_LENGTH")
     return (content or "").strip()  # as Discord stores it
+
+
+def _check_reference(reference: object, channel: Channel) -> None:
+    """A reply answers a message of its own channel, unless the bot said that a plain message will do."""
+    if reference is None:
+        return
+    if not isinstance(reference, dict) or not str(reference.get("message_id")).isdecimal():
+        raise _invalid("message_reference", "NUMBER_TYPE_COERCE")
+    if str(reference["message_id"]) not in channel.messages and reference.get("fail_if_not_exists", True):
+        raise _invalid("message_reference", "REPLIES_UNKNOWN_MESSAGE")
 
 
 def _flags(callback: Json) -> int:

@@ -42,6 +42,9 @@ class Parameters:
             raise bad_request(f"invalid {name} specified")
         return int(str(value))
 
+    def flag(self, name: str) -> bool:
+        return str(self.given.get(name, "")).lower() in ("true", "1")
+
     def text(self) -> str:
         value = self.given.get("text")
         if not isinstance(value, str) or not value.strip():
@@ -147,6 +150,7 @@ class BotApi:
         markup = _keyboard(given)
         given.structure("link_preview_options", dict)
         more: JSON = {"reply_markup": markup} if "inline_keyboard" in markup else {}
+        more |= self._reply(chat, given)
         if "message_thread_id" in given.given:
             more |= self._thread(chat, given.integer("message_thread_id"))
         message = self.new_message(BOT, chat, text, **more)
@@ -165,6 +169,18 @@ class BotApi:
         if thread not in self.threads.get(chat["id"], ()):
             raise bad_request("message thread not found")
         return {"message_thread_id": thread, "is_topic_message": True}
+
+    def _reply(self, chat: JSON, given: Parameters) -> JSON:
+        """What a message that answers another one shows of that. The original comes without what it answered itself."""
+        parameters: JSON = given.structure("reply_parameters", dict)
+        if "message_id" not in parameters:
+            return {}
+        original = self.messages.get(Parameters(parameters).integer("message_id"))
+        if original is None or original["chat"]["id"] != chat["id"]:
+            if Parameters(parameters).flag("allow_sending_without_reply"):
+                return {}
+            raise bad_request("message to be replied not found")
+        return {"reply_to_message": {key: value for key, value in original.items() if key != "reply_to_message"}}
 
     def _own_message(self, given: Parameters, complaint: str) -> JSON:
         chat, message = self._chat(given), self.messages.get(given.integer("message_id"))
