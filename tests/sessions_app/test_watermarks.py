@@ -48,7 +48,7 @@ def test_it_does_not_advance_when_the_message_is_not_stored(monkeypatch: pytest.
     def full(*_: object, **__: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(InboundEvent.objects, "create", full)
+    monkeypatch.setattr("sessions_app.models.InboundEvent.save", full)
     with pytest.raises(OSError, match="full"):
         inbox.receive(at(5), resolver=DATABASE)
 
