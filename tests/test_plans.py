@@ -31,7 +31,7 @@ from sessions_app.turns import leases, lifecycle
 from tests.sessions_app.talk import receive, say
 from tests.sessions_app.test_views import attach
 
-ROWS = 20_000
+ROWS = 50_000
 BIG = {
     "sessions_app_inboundevent",
     "sessions_app_outbounddelivery",
