@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -308,15 +309,17 @@ def _select(
 ) -> list[Any]:
     epoch = connection.ops.adapt_datetimefield_value(clock.EPOCH)
     twin, about_twin = _twin_of(conversation, speaker)
-    functions = _FUNCTIONS[connection.vendor]
-    hidden_before = terms["hidden_before"].format(**functions)
-    fixed = {"is_without_resolver": _IS_WITHOUT_RESOLVER, "wanted": wanted}
-    statement = _READ.format(
-        **terms | functions | fixed | {"hidden_before": hidden_before, "twin": twin.format(**fixed)}
-    )
+    statement = _statement(connection.vendor, wanted, twin, **terms)
     with connection.cursor() as database:
         database.execute(statement, {"conversation": conversation.pk, "epoch": epoch, **about_twin, **values})
         return list(database.fetchall())
+
+
+@functools.lru_cache(64)  # every turn needs the same few
+def _statement(vendor: str, wanted: str, twin: str, *, hidden_before: str, is_window: str) -> str:
+    fixed = {"is_without_resolver": _IS_WITHOUT_RESOLVER, "wanted": wanted, "is_window": is_window}
+    functions = _FUNCTIONS[vendor]
+    return _READ.format(**functions | fixed, hidden_before=hidden_before.format(**functions), twin=twin.format(**fixed))
 
 
 def _twin_of(conversation: Conversation, speaker: Pair | None) -> tuple[str, dict[str, str]]:
@@ -336,8 +339,8 @@ def _twin_of(conversation: Conversation, speaker: Pair | None) -> tuple[str, dic
 
 def line(row: Any) -> Line:
     """The line of a row of ENTRIES."""
-    _pk, role, text, said_at, *about = row
-    return Line(role, text, moment(said_at), *(value or "" for value in about))
+    _pk, role, text, said_at, source, label, platform, *author = row
+    return Line(role, text, moment(said_at), source, label, platform, (author and author[0]) or "")
 
 
 def moment(value: datetime | str) -> datetime:
