@@ -68,7 +68,7 @@ class RemoveFieldIndexOnline(migrations.AlterField):
             _drop(schema_editor, name)
         options = {"concurrently": True} if schema_editor.connection.vendor == "postgresql" else {}
         field = model._meta.get_field(self.name)
-        schema_editor.execute(schema_editor._create_index_sql(model, fields=[field], **options))  # noqa: SLF001
+        schema_editor.execute(schema_editor._create_index_sql(model, fields=[field], **options))  # noqa: SLF001 - nothing public
 
 
 def _indexes_of(schema_editor: Any, model: Any, field: str) -> list[str]:

@@ -25,16 +25,8 @@ def _without_resolver(platform: str | OuterRef, platform_user_id: str | OuterRef
     return Concat(Value("bot_"), platform, Value("_"), platform_user_id, output_field=CharField())
 
 
-# For a row with an `account`: the conversation that the account had while no resolver was configured.
-_BEFORE_RESOLVERS = Subquery(
-    Conversation.objects.filter(
-        kind=Conversation.Kind.DM,
-        account=None,
-        platform=OuterRef("account__platform"),
-        key=_without_resolver(OuterRef("account__platform"), OuterRef("account__platform_user_id")),
-    ).values("pk")[:1]
-)
-# For such a conversation: its account. The id is cut out of the key, so that an index finds the account.
+# For a conversation from before there was a resolver: its account. The id is cut out of the key, so that an index finds
+# the account.
 _BY_KEY = PlatformAccount.objects.annotate(own_key=_without_resolver("platform", "platform_user_id")).filter(
     platform=OuterRef("platform"),
     platform_user_id=Substr(OuterRef("key"), Length(OuterRef("platform")) + len("bot__") + 1),
@@ -201,29 +193,3 @@ def _at(kind: str, key: str, address: Address, account: PlatformAccount | None) 
     if address.chat_id and place != {name: getattr(conversation, name) for name in place}:
         Conversation.objects.filter(pk=conversation.pk).update(**place)
     return conversation, is_first
-
-
-def of_people(user_ids: Collection[int]) -> dict[int, tuple[int, ...]]:
-    """The ids of the private conversations of these people, by person: one lane each.
-
-    They include those that the accounts had while no resolver was configured.
-    """
-    chats: dict[int, tuple[int, ...]] = dict.fromkeys(user_ids, ())
-    if user_ids:
-        linked = AccountLink.objects.live().filter(user__in=set(user_ids)).annotate(before=_BEFORE_RESOLVERS)
-        for user_id, *pks in linked.values_list("user", "account__conversation", "before"):
-            chats[user_id] = (*chats[user_id], *filter(None, pks))
-    return {user_id: tuple(sorted(pks)) for user_id, pks in chats.items()}
-
-
-def places_of(conversation_ids: Collection[int]) -> dict[int, tuple[int | None, tuple[int, ...]]]:
-    """The account of each of these conversations (None for a group), and the ids of its one or two conversations.
-
-    A deleted conversation is left out.
-    """
-    conversations = Conversation.objects.filter(pk__in=conversation_ids).annotate(
-        owner=_OWNER,
-        twin=Coalesce(_BEFORE_RESOLVERS, _BY_KEY.values("conversation")[:1]),
-    )
-    rows = conversations.values_list("pk", "owner", "twin")
-    return {pk: (owner, tuple(sorted(filter(None, (pk, twin))))) for pk, owner, twin in rows}

@@ -249,9 +249,9 @@ def _give_back(held: Collection[Lease], *, wait: float = 0.0) -> None:
 
 
 def _end(claims: Collection[Claim], status: str) -> dict[int, str]:
-    """End all events of these turns. Return by id the text that each was edited to meanwhile.
+    """End all events of these turns. Return by id the text that each was edited to meanwhile. Raises LeaseLost.
 
-    Their drafts are deleted with what takes their place.
+    The caller deletes their drafts.
     """
     events = [event.pk for claim in claims for event in claim.events]
     now, moment = clock.now().statement()

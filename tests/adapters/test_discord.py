@@ -330,7 +330,7 @@ async def test_it_hands_over_to_the_supervisor_when_the_gateway_stays_away(
 
 @pytest.mark.asyncio
 async def test_it_keeps_a_quiet_connection(server: FakeDiscord, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "AWAY_LIMIT", 1.0)  # of which connecting takes a part
+    monkeypatch.setattr(connection, "AWAY_LIMIT", 1.0)  # connecting takes a part of it
     async with running(adapter_for(server)) as run:
         ended, _ = await asyncio.wait({run.task}, timeout=1.5)
 

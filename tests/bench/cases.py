@@ -110,7 +110,7 @@ class Case:
 
 
 def turns(scene: Scene, program: str, *, in_flight: int) -> Sample:
-    """Turns of 100 people with 100 entries each, so many of whom wait for an answer at the same time."""
+    """Turns of 100 people with 100 entries each. So many people wait for an answer at the same time."""
     several = in_flight > 1
     number, warm_up = (scene.size(800, 128), scene.size(200, 64)) if several else (scene.size(200, 30), 10)
     url = scene.filled(program, **PEOPLE)

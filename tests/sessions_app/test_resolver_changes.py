@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from django.db import transaction
 
 from identity import labels
 from identity.flows import linking
@@ -20,11 +21,12 @@ from identity.resolvers import (
 from identity.support import clock
 from sessions_app.history import conversations, export, search, window
 from sessions_app.manager import BotSessionManager
-from sessions_app.models import Conversation, ForgetRequest, HistoryEntry
+from sessions_app.models import Conversation, ForgetRequest, HistoryEntry, Lane
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.privacy import confirmation, forget_report, forgetting
 from sessions_app.privacy.forget_report import Why
-from sessions_app.turns import lifecycle
+from sessions_app.turns import leases, lifecycle
+from sessions_app.turns.leases import LaneKey
 from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, command, is_busy, receive, texts
 
 pytestmark = pytest.mark.django_db
@@ -242,7 +244,10 @@ def test_it_takes_no_other_conversation_for_an_accounts_own(kind: str, key: str,
 
     assert texts(conversation) == []
     if kind == "dm":
-        assert conversations.places_of([other.pk]) == {other.pk: (None, (other.pk,))}
+        Lane.objects.create(conversation=other)
+        with transaction.atomic():
+            lanes, _ = leases._lock_lanes([other.pk])
+        assert lanes == {LaneKey(None, (other.pk,)): [other.pk]}
     assert list(conversations.of_accounts([account.pk]).values_list("pk", flat=True)) == [conversation]
 
 
