@@ -37,7 +37,7 @@ def test_it_puts_a_message_aside_that_ends_workers(place: FaultCluster, crew: Cr
 
 
 def judge(place: FaultCluster, those: Fleet | Crew, name: str) -> None:
-    """One of many people writes something that ends each process that answers it. It is quarantined, no more is lost."""
+    """One of many people writes what ends each process that answers it. It is quarantined, and nothing else is lost."""
     load = place.people(200, 1200, waits=1.0, a_second=8.0)
     talking = place.population.start(load.run())
     load.reached(600)

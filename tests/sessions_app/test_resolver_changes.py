@@ -234,6 +234,7 @@ def test_it_lets_no_resolver_give_the_key_of_another_account(tmp_path: Path) -> 
         ("dm", "bot_telegram_x_11", "telegram"),
         ("dm", "bot_discord_x_1", "discord"),
         ("dm", "telegram:x_1", "telegram"),
+        ("dm", "was_telegram_x_1", "telegram"),  # a resolver's own string, of the same form
     ],
 )
 def test_it_takes_no_other_conversation_for_an_accounts_own(kind: str, key: str, platform: str) -> None:
