@@ -61,6 +61,7 @@ class Lane(models.Model):
     lease_until = models.DateTimeField(default=clock.EPOCH)
     fence = models.PositiveBigIntegerField(default=0)
     not_before = models.DateTimeField(default=clock.EPOCH)  # backing off after a failure
+    stop_fence = models.PositiveBigIntegerField(null=True)  # the fence of the turn that a person has stopped
 
     class Meta:
         verbose_name = _("lane")
@@ -115,9 +116,17 @@ class InboundEvent(models.Model):
     )  # of turns, counted before the agent is called, so that a crash counts
     failures = models.PositiveSmallIntegerField(default=0)  # of the agent, told to the person
     received_at = models.DateTimeField(default=clock.now, editable=False)
+    # Empty for an event that may be answered at once. Later for words that more may belong to, and after a failure.
+    ready_at = models.DateTimeField(null=True, editable=False)
     done_at = models.DateTimeField(null=True, editable=False)  # empty only while the event waits
     emptied_at = models.DateTimeField(null=True, editable=False)  # when retention deleted its text
     dismissed_at = models.DateTimeField(null=True, editable=False)  # when an operator dismissed it (see dead_letters)
+    # Why it has no answer, or none yet, in words for operators. It quotes nothing that a person or a server wrote.
+    reason = models.CharField(max_length=300, blank=True, default="", db_default="")
+    # What the model used for the answer, where it says so: of a turn's events, on the first.
+    model = models.CharField(max_length=100, blank=True, default="", db_default="")
+    input_tokens = models.PositiveIntegerField(null=True)
+    output_tokens = models.PositiveIntegerField(null=True)
 
     class Meta:
         verbose_name = _("inbound event")
@@ -206,6 +215,8 @@ class HistoryEntry(models.Model):
     message_id = models.CharField(max_length=190, blank=True)
     said_at = models.DateTimeField(default=clock.now, editable=False)
     written_at = models.DateTimeField(default=clock.now, editable=False)
+    # People read it, agents never do: a message that the model's provider refuses, and an apology for a failure.
+    is_withheld = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         verbose_name = _("history entry")

@@ -149,6 +149,27 @@ def test_a_rename_changes_no_table(name: str, backwards: bool) -> None:
     assert [line for line in out.getvalue().splitlines() if not line.startswith("--")] == ["BEGIN;", "COMMIT;"]
 
 
+def test_processes_of_the_version_before_go_on_beside_new_columns(migrate: Migrate) -> None:
+    """They know nothing of the columns, and the triggers of the search stay on the table."""
+    old = migrate("sessions_app", "0018_entries_of_an_author")
+    chat = old("sessions_app", "Conversation").objects.create(kind="group", key="telegram/1/", platform="telegram")
+    entries = old("sessions_app", "HistoryEntry").objects
+    entries.create(conversation=chat, role="user", source="message", text="octarine before", platform="telegram")
+
+    new = migrate("sessions_app", "0019_turns_never_stuck")
+    entries.create(conversation=chat, role="user", source="message", text="octarine after", platform="telegram")
+    old("sessions_app", "Lane").objects.create(conversation=chat)
+
+    assert list(new("sessions_app", "HistoryEntry").objects.values_list("is_withheld", flat=True)) == [False, False]
+    assert new("sessions_app", "Lane").objects.get().stop_fence is None
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT COUNT(*) FROM sessions_app_entrysearch WHERE sessions_app_entrysearch MATCH 'octarine'"
+            )
+            assert cursor.fetchone() == (2,)
+
+
 def test_it_dates_replies_by_the_end_of_their_message(migrate: Migrate) -> None:
     model = migrate("sessions_app", "0001_initial")
     account = model("identity", "PlatformAccount").objects.create(platform="telegram", platform_user_id="alice")
