@@ -6,10 +6,12 @@ import gc
 import os
 import shutil
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
@@ -72,6 +74,31 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(TransactionTestCase, "_fixture_teardown", lambda _: emptied.bring_back())
         yield
+    with django_db_blocker.unblock():
+        wait_for_other_sessions()
+        connection.close()
+
+
+def wait_for_other_sessions(seconds: float = 60.0) -> None:
+    """Wait until nobody else uses the database: PostgreSQL drops none that is in use.
+
+    It may still be ending the session of a process that a test has killed, or vacuum a table.
+    """
+    if connection.vendor != "postgresql":
+        return
+    others: list[Any] = [()]
+    until = time.monotonic() + seconds
+    connection.close()
+    connection.close_pool()  # type: ignore[attr-defined]  # of PostgreSQL
+    while others and time.monotonic() < until:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT backend_type, application_name, state, NOW() - backend_start, LEFT(query, 200)"
+                " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            others = cursor.fetchall()
+        time.sleep(0.1 if others else 0)
+    assert not others, f"a test has left sessions behind: {others}"
 
 
 @pytest.fixture(scope="session")

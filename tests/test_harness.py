@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group, Permission
 from django.contrib.contenttypes.models import ContentType
+from django.db import connection
 
 from identity.models import AccountLink, PlatformAccount, UnifiedUser
 from tests import zygote
+from tests.conftest import wait_for_other_sessions
 from tests.empty import Emptied
+from tests.journeys.running import database_url
 
 
 def test_a_forked_program_has_its_own_arguments_environment_streams_and_exit() -> None:
@@ -90,3 +93,26 @@ def test_what_uses_the_database_is_not(request: pytest.FixtureRequest) -> None:
 
 def test_what_asks_for_the_database_is_not_either(db: Any, request: pytest.FixtureRequest) -> None:
     assert not request.node.get_closest_marker("anywhere")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no sessions")
+def test_the_database_is_dropped_when_nobody_else_uses_it() -> None:
+    holding = (
+        "import sys, django; django.setup(); from django.db import connection; connection.ensure_connection();"
+        "print('up', flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "DATABASE_URL": database_url(), "DJANGO_SETTINGS_MODULE": "botos_project.settings"}
+    process = zygote.start(["-c", holding], environment=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+
+    with pytest.raises(AssertionError, match="client backend"):
+        wait_for_other_sessions(0.5)
+    process.kill()
+    process.wait()
+    wait_for_other_sessions()
+
+    for stream in (process.stdin, process.stdout):
+        assert stream is not None
+        stream.close()
