@@ -87,14 +87,14 @@ def backlog() -> Backlog:
 
 
 def _may_be_overdue() -> bool:
-    """Whether an event waits whose conversation's own lane is free: only then can `leases.overdue` have one.
+    """Whether a ready event waits whose conversation's own lane is free: only then can `leases.overdue` have one.
 
     That statement takes longer to build than all others of `/metrics` together, and mostly there is nothing to find.
     """
     now = clock.now()
     held = Lane.objects.filter(Q(lease_until__gt=now) | Q(not_before__gt=now))
     own = held.filter(conversation=OuterRef("conversation"))
-    return InboundEvent.objects.filter(~Exists(own), done_at=None).exists()
+    return InboundEvent.objects.filter(leases.is_ready(), ~Exists(own), done_at=None).exists()
 
 
 def _age(since: datetime | None, now: datetime) -> float:

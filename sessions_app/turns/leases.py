@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import takewhile
 
 from django.conf import settings
@@ -18,7 +19,7 @@ from django.db.models.functions import Greatest
 
 from identity.models import PlatformAccount
 from identity.support import clock, sql
-from sessions_app.history import conversations
+from sessions_app.history import conversations, window
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, Conversation, InboundEvent, Lane
 
 MAX_IN_A_TURN = 20
@@ -68,12 +69,14 @@ SELECT u.id FROM identity_unifieduser u
 WHERE u.id IN (SELECT l.user_id FROM identity_accountlink l WHERE l.account_id = ANY(%s) AND l.ended_at IS NULL)
 ORDER BY u.id FOR NO KEY UPDATE
 """
-# Locked until the commit, so that an edit comes either before the words are taken or after.
+# Locked until the commit, so that an edit comes either before the words are taken or after. A message that steps aside
+# after a failure is left out until it is ready: it neither holds back later ones nor uses up the limit.
 _WAITING = f"""
-SELECT {sql.columns(InboundEvent, "e")}, {sql.columns(Conversation, "c")}, {sql.columns(PlatformAccount, "a")}
+SELECT {{now}}, {sql.columns(InboundEvent, "e")}, {sql.columns(Conversation, "c")}, {sql.columns(PlatformAccount, "a")}
 FROM sessions_app_inboundevent e
 JOIN sessions_app_conversation c ON c.id = e.conversation_id JOIN identity_platformaccount a ON a.id = e.account_id
 WHERE {{members}} AND {{platforms}} AND e.done_at IS NULL
+  AND (e.ready_at IS NULL OR e.failures = 0 OR e.ready_at <= {{now}})
 ORDER BY e.id LIMIT %s {{locking}}
 """  # noqa: S608 - names of our own
 # Of several processes that try at once, one locks all rows of a lane. It waits for no row: a process that ends a turn
@@ -142,12 +145,14 @@ class Claimed:
     """The claims that could be had, and the ids of conversations without one.
 
     busy: the lane is held. again: ask once more. put_off: ask when the turn with a message that crashed before ends.
+    settling: ask in so many seconds, since more words may belong to the oldest message.
     """
 
     claims: tuple[Claim, ...] = ()
     busy: frozenset[int] = frozenset()
     again: frozenset[int] = frozenset()
     put_off: frozenset[int] = frozenset()
+    settling: Mapping[int, float] = field(default_factory=dict)
 
 
 class Busy(Exception):
@@ -155,22 +160,27 @@ class Busy(Exception):
 
 
 def waiting(platforms: Collection[str], *, longer_than: float = 0.0) -> list[int]:
-    """Ids of conversations whose own row is free and where an event of `platforms` waits, the oldest event first.
+    """Ids of conversations whose own row is free and where an event of `platforms` is ready, the oldest event first.
 
-    longer_than: seconds that the event has waited at least. This is a hint: `claim` decides whether a lane can be had.
+    longer_than: seconds for which the event has been ready at least. This is a hint: `claim` decides.
     """
     # A subquery for each waiting event: for a join, PostgreSQL expects most lanes to be held, and reads all of them.
     turn_lease = Lane.objects.filter(pk=OuterRef("conversation_id"))
     free_from = Subquery(turn_lease.values(free_from=Greatest("lease_until", "not_before")))
-    waits = InboundEvent.objects.filter(done_at=None, platform__in=platforms).order_by("id")
+    waits = InboundEvent.objects.filter(is_ready(-longer_than), done_at=None, platform__in=platforms).order_by("id")
     events = waits.annotate(free_from=free_from).filter(free_from__lte=clock.now())
     if longer_than:
         events = events.filter(received_at__lte=clock.seconds_from_now(-longer_than))
     return list(dict.fromkeys(events.values_list("conversation_id", flat=True)))
 
 
+def is_ready(seconds: float = 0.0) -> Q:
+    """The condition that a waiting event neither settles nor steps aside, `seconds` from now."""
+    return Q(ready_at=None) | Q(ready_at__lte=clock.seconds_from_now(seconds))
+
+
 def overdue() -> QuerySet[InboundEvent]:
-    """The events that wait in a free lane: no conversation of the person is leased or backing off."""
+    """The ready events that wait in a free lane: no conversation of the person is leased or backing off."""
     now = clock.now()
     held = Lane.objects.filter(Q(lease_until__gt=now) | Q(not_before__gt=now))
     served = PlatformAccount.objects.filter(
@@ -181,7 +191,9 @@ def overdue() -> QuerySet[InboundEvent]:
         links__ended_at=None, links__user__links__ended_at=None, links__user__links__account=OuterRef("owner")
     )
     own = held.filter(conversation=OuterRef("conversation"))
-    waits = InboundEvent.objects.filter(~Exists(own), done_at=None).annotate(owner=conversations.owner_of_event())
+    waits = InboundEvent.objects.filter(is_ready(), ~Exists(own), done_at=None).annotate(
+        owner=conversations.owner_of_event()
+    )
     return waits.filter(~Exists(served.filter(pk=OuterRef("owner"))), ~Exists(same_person))
 
 
@@ -197,8 +209,8 @@ def claim(
     asked, held = _lock_lanes(conversation_ids)
     free = [lane for lane in asked if lane not in held]
     limit = (MAX_IN_A_TURN + 1) * len(free)
-    events = _waiting_in([pk for lane in free for pk in lane.together], platforms, limit)
-    planned = plan(free, events, is_cut_short=len(events) == limit, has_crashed_before=has_crashed_before)
+    events, now = _waiting_in([pk for lane in free for pk in lane.together], platforms, limit)
+    planned = plan(free, events, now=now, is_cut_short=len(events) == limit, has_crashed_before=has_crashed_before)
     leases = _take({lane: turn[0].conversation for lane, turn in planned.turns.items()}, owner)
     if started := [event.pk for lane in leases for event in planned.turns[lane]]:
         condition, values = sql.among("id", started)
@@ -209,6 +221,7 @@ def claim(
         busy=frozenset(pk for lane in busy for pk in asked[lane]),
         again=frozenset(pk for lane in planned.again for pk in asked[lane]),
         put_off=frozenset(pk for lane in planned.put_off for pk in asked[lane]),
+        settling={pk: seconds for lane, seconds in planned.settling.items() for pk in asked[lane]},
     )
 
 
@@ -236,43 +249,62 @@ class Plan:
     """Which lanes to lease.
 
     turns: the events of one turn, by lane. more: lanes where events may wait behind that turn. again: free lanes whose
-    events were cut off. put_off: lanes that wait until a turn with a message that crashed before ends.
+    events were cut off. put_off: lanes that wait until a turn with a message that crashed before ends. settling: lanes
+    whose oldest event settles, and for how many seconds.
     """
 
     turns: Mapping[LaneKey, list[InboundEvent]]
     more: Collection[LaneKey]
     again: Collection[LaneKey]
     put_off: Collection[LaneKey]
+    settling: Mapping[LaneKey, float]
 
 
 def plan(
-    lanes: Collection[LaneKey], events: Iterable[InboundEvent], *, is_cut_short: bool, has_crashed_before: bool
+    lanes: Collection[LaneKey],
+    events: Iterable[InboundEvent],
+    *,
+    now: datetime,
+    is_cut_short: bool,
+    has_crashed_before: bool,
 ) -> Plan:
     """Decide which of these free lanes to lease, for which turn each.
 
-    events: what waits in them, oldest first. is_cut_short: whether there may be more, since the flood of one lane may
-    leave no room for the events of others. At most one turn has a message that crashed before, and none with
-    `has_crashed_before`: when that turn ends the process, its message is known, and no other is quarantined with it.
+    events: what waits in them, oldest first, without those that step aside. is_cut_short: whether there may be more,
+    since the flood of one lane may leave no room for the events of others. At most one turn has a message that crashed
+    before, and none with `has_crashed_before`: when that turn ends the process, its message is known, and no other is
+    quarantined with it.
+
+    While the oldest event of a lane settles, the lane waits, so that turns start in order of arrival. When it is ready,
+    later ones that belong to its turn come with it, whether they settle or not.
     """
     lane_of = {pk: lane for lane in lanes for pk in lane.together}
     waiting: dict[LaneKey, list[InboundEvent]] = defaultdict(list)
     for event in events:
         waiting[lane_of[event.conversation_id]].append(event)
-    turns = {lane: _first_turn(queue) for lane, queue in waiting.items()}
+    settling = {lane: seconds for lane, queue in waiting.items() if (seconds := _settles_for(queue[0], now)) > 0}
+    turns = {lane: _first_turn(queue) for lane, queue in waiting.items() if lane not in settling}
     crashed = [lane for lane, turn in turns.items() if _crashed_before(turn[0])]
     put_off = crashed[0 if has_crashed_before else 1 :]
     return Plan(
         turns={lane: turn for lane, turn in turns.items() if lane not in put_off},
-        more=[lane for lane, queue in waiting.items() if is_cut_short or len(queue) > len(turns[lane])],
+        more=[lane for lane, turn in turns.items() if is_cut_short or len(waiting[lane]) > len(turn)],
         again=[lane for lane in lanes if is_cut_short and lane not in waiting],
         put_off=put_off,
+        settling=settling,
     )
+
+
+def _settles_for(event: InboundEvent, now: datetime) -> float:
+    """Seconds until the event is ready, 0 or negative if it is."""
+    return 0.0 if event.ready_at is None else (event.ready_at - now).total_seconds()
 
 
 def _first_turn(waiting: list[InboundEvent]) -> list[InboundEvent]:
     """The oldest event, and what its author wrote right after it in the same place.
 
-    A command is a turn of its own, and so is every event whose turn was started before, as it may be what crashed it.
+    A command is a turn of its own, and so is every event whose turn was started before, as it may be what crashed it or
+    what the agent failed at.
     """
     first = waiting[0]
     if _stands_alone(first):
@@ -287,7 +319,7 @@ def _crashed_before(event: InboundEvent) -> bool:
 
 
 def _stands_alone(event: InboundEvent) -> bool:
-    return event.kind == InboundEvent.Kind.COMMAND or event.starts > 0
+    return event.kind == InboundEvent.Kind.COMMAND or event.starts > 0 or event.failures > 0
 
 
 def _place(event: InboundEvent) -> tuple[object, ...]:
@@ -316,18 +348,25 @@ def _lock_lanes(conversation_ids: Collection[int]) -> tuple[dict[LaneKey, list[i
     return lanes, {keys[asked] for asked, _, _, _, is_held in rows if is_held}
 
 
-def _waiting_in(conversation_ids: Collection[int], platforms: Collection[str], limit: int) -> list[InboundEvent]:
-    """The oldest waiting events in these conversations, at most `limit`, each with its conversation and account."""
+def _waiting_in(
+    conversation_ids: Collection[int], platforms: Collection[str], limit: int
+) -> tuple[list[InboundEvent], datetime]:
+    """The oldest waiting events in these conversations, at most `limit`, each with its conversation and account.
+
+    Without those that step aside. Also returns the moment at which the database read them.
+    """
     if not conversation_ids or not platforms:
-        return []
+        return [], clock.EPOCH
     members, ids = sql.among("e.conversation_id", conversation_ids)
     on, names = sql.among("e.platform", platforms)
-    statement = _WAITING.format(members=members, platforms=on, locking=sql.locking("FOR UPDATE OF e"))
+    now, moment = clock.now().statement()
+    statement = _WAITING.format(members=members, platforms=on, now=now, locking=sql.locking("FOR UPDATE OF e"))
+    rows = sql.run(statement, [moment, *ids, *names, moment, limit])
     events = []
-    for row in sql.run(statement, [*ids, *names, limit]):
-        event, event.conversation, event.account = sql.load(row, InboundEvent, Conversation, PlatformAccount)
+    for row in rows:
+        event, event.conversation, event.account = sql.load(row[1:], InboundEvent, Conversation, PlatformAccount)
         events.append(event)
-    return events
+    return events, window.moment(rows[0][0]) if rows else clock.EPOCH
 
 
 def _take(wanted: Mapping[LaneKey, Conversation], owner: str) -> dict[LaneKey, Lease]:

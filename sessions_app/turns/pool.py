@@ -92,6 +92,10 @@ class TurnPool:
         self._hints[conversation_id] = None
         self._wake.set()
 
+    def _notify_in(self, seconds: float, conversation_id: int) -> None:
+        """Look for waiting events in this conversation when one of them becomes ready."""
+        asyncio.get_running_loop().call_later(seconds, self.notify, conversation_id)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Run turns until `stop` is set; then let them end within BOTOS_DRAIN_SECONDS, and release the others.
 
@@ -165,6 +169,8 @@ class TurnPool:
         self._put_off |= claimed.put_off
         for conversation_id in claimed.again:
             self.notify(conversation_id)
+        for conversation_id, seconds in claimed.settling.items():
+            self._notify_in(seconds, conversation_id)
 
     def _end(self, turn: asyncio.Task[None]) -> None:
         self._turns.discard(turn)

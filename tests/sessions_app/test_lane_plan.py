@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from identity.support import clock
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, InboundEvent
 from sessions_app.turns import leases
 from sessions_app.turns.leases import LaneKey, Plan
 
 COMMAND = InboundEvent.Kind.COMMAND
 CRASHED = {"starts": CRASHES_BEFORE_QUARANTINE - 1}
+NOW = clock.EPOCH + timedelta(days=20_000)
 ALICE, BOB, CAROL = LaneKey(1, (10, 11)), LaneKey(2, (20,)), LaneKey(None, (30,))
 
 
@@ -20,7 +23,13 @@ def event(pk: int, conversation: int, **fields: Any) -> InboundEvent:
 
 
 def plan(*events: InboundEvent, is_cut_short: bool = False, has_crashed_before: bool = False) -> Plan:
-    return leases.plan([ALICE, BOB, CAROL], events, is_cut_short=is_cut_short, has_crashed_before=has_crashed_before)
+    return leases.plan(
+        [ALICE, BOB, CAROL], events, now=NOW, is_cut_short=is_cut_short, has_crashed_before=has_crashed_before
+    )
+
+
+def ready_in(seconds: float) -> dict[str, Any]:
+    return {"ready_at": NOW + timedelta(seconds=seconds)}
 
 
 def turns(planned: Plan) -> dict[LaneKey, list[int]]:
@@ -40,6 +49,10 @@ def turns(planned: Plan) -> dict[LaneKey, list[int]]:
         ([event(1, 10), event(2, 10, kind=COMMAND), event(3, 10)], [1]),
         ([event(1, 10, starts=1), event(2, 10)], [1]),
         ([event(1, 10), event(2, 10, starts=1)], [1]),
+        ([event(1, 10, **ready_in(0)), event(2, 10, **ready_in(3)), event(3, 10)], [1, 2, 3]),
+        ([event(1, 10), event(2, 10, starts=1, failures=1, **ready_in(-1))], [1]),
+        ([event(1, 10, starts=1, failures=1, **ready_in(-1)), event(2, 10, **ready_in(3))], [1]),
+        ([event(1, 10, failures=1), event(2, 10)], [1]),  # by a process that took the start back
         ([event(pk, 10) for pk in range(leases.MAX_IN_A_TURN + 2)], list(range(leases.MAX_IN_A_TURN))),
     ],
 )
@@ -86,3 +99,12 @@ def test_it_asks_again_for_lanes_whose_events_were_cut_off() -> None:
     assert turns(planned) == {ALICE: [1, 2]}
     assert list(planned.more) == [ALICE]
     assert list(planned.again) == [BOB, CAROL]
+
+
+def test_a_lane_waits_while_its_oldest_event_settles() -> None:
+    planned = plan(event(1, 20, **ready_in(0.3)), event(2, 10), event(3, 20), event(4, 20, **ready_in(0)))
+
+    assert turns(planned) == {ALICE: [2]}
+    assert planned.settling == {BOB: pytest.approx(0.3)}
+    assert not planned.more
+    assert not planned.again

@@ -76,6 +76,65 @@ def test_it_asks_the_same_number_of_questions_however_much_waits(
     assert claimed.more
 
 
+def ready_in(seconds: float, *conversations: int, **fields: int) -> None:
+    events = InboundEvent.objects.filter(conversation__in=conversations, done_at=None)
+    events.update(ready_at=clock.seconds_from_now(seconds), **fields)
+
+
+def test_it_names_no_lane_where_everything_settles_or_steps_aside() -> None:
+    settling, aside, ready = receive("alice", "a"), receive("bob", "b"), receive("carol", "c")
+    ready_in(30, settling)
+    ready_in(30, aside, starts=1, failures=1)
+    ready_in(-0.1, ready)
+    InboundEvent.objects.update(received_at=clock.seconds_from_now(-1))
+    assert leases.waiting(PLATFORMS) == [ready]
+    assert [event.conversation_id for event in leases.overdue()] == [ready]
+    assert leases.waiting(PLATFORMS, longer_than=0.5) == []
+
+    receive("bob", "another")
+    assert leases.waiting(PLATFORMS) == [ready, aside]
+
+
+def test_it_leaves_a_lane_alone_while_its_oldest_message_settles() -> None:
+    conversation, bob = receive("alice", "one"), receive("bob", "b")
+    receive("alice", "two")
+    ready_in(30, conversation)
+
+    claimed = ask(conversation, bob)
+    assert said(claimed) == [["b"]]
+    assert (claimed.busy, claimed.again) == (frozenset(), frozenset())
+    assert 20 < claimed.settling[conversation] <= 30
+    assert set(InboundEvent.objects.filter(conversation=conversation).values_list("starts", flat=True)) == {0}
+
+    InboundEvent.objects.filter(text="one").update(ready_at=clock.now())
+    assert said(ask(conversation)) == [["one", "two"]]
+
+
+def test_later_messages_pass_one_that_stepped_aside() -> None:
+    conversation = receive("alice", "hard question")
+    ready_in(30, conversation, starts=1, failures=1)
+    assert ask(conversation) == leases.Claimed()
+    receive("alice", "two")
+    receive("alice", "three")
+
+    later = claim(conversation)
+    assert [event.text for event in later.events] == ["two", "three"]
+    assert not later.more
+    lifecycle.finish(later, "ok", limit=outbox_queue.TEXT_LIMIT)
+
+    ready_in(0, conversation)
+    receive("alice", "four")
+    assert said(ask(conversation)) == [["hard question"]]
+
+
+def test_messages_that_stepped_aside_use_up_no_room() -> None:
+    conversation, *_ = [receive("alice", f"{number}") for number in range(2 * leases.MAX_IN_A_TURN)]
+    ready_in(30, conversation, starts=1, failures=1)
+    receive("alice", "one more")
+
+    assert said(ask(conversation)) == [["one more"]]
+
+
 # --- Many at once
 
 

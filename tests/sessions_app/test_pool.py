@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from asgiref.sync import SyncToAsync, async_to_sync
-from django.db import OperationalError, connections
+from django.db import OperationalError, connections, transaction
 from django.test import override_settings
 
+from identity.support import clock
 from sessions_app import db
 from sessions_app.agents import AgentsStandStill, PermanentFailure, as_agent
 from sessions_app.messages import Agent, Reply, Turn
@@ -207,6 +208,24 @@ def test_it_works_on_one_message_at_a_time_that_crashed_before_and_on_others_mea
         async_to_sync(scene)()
 
     assert OutboundDelivery.objects.filter(text="hello").count() == 4
+
+
+def test_it_looks_again_when_a_message_that_settles_is_ready() -> None:
+    @transaction.atomic
+    def receive_both() -> int:
+        conversation, _ = (receive("alice", text) for text in ("one", "two"))
+        InboundEvent.objects.update(ready_at=clock.seconds_from_now(0.3))
+        return conversation
+
+    async def scene() -> None:
+        async with pool_of(Recorder()) as (pool, counted):
+            pool.notify(await db.call(receive_both))
+            await counted.wait_for(1)
+
+    with override_settings(BOTOS_SWEEP_SECONDS=3600):  # the sweep would be too late
+        async_to_sync(scene)()
+
+    assert OutboundDelivery.objects.get().text == "re: one\ntwo"
 
 
 def test_it_finds_what_nobody_told_it_of() -> None:
