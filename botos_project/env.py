@@ -143,11 +143,11 @@ class Environment:
         value = self.choice(name, str(default).lower(), "true false 1 0 yes no on off")
         return value in {"true", "1", "yes", "on"}
 
-    def integer(self, name: str, default: int, *, hint: str = "") -> int:
-        """A whole number from 1 to 999,999,999."""
+    def integer(self, name: str, default: int, *, or_zero: bool = False, hint: str = "") -> int:
+        """A whole number from 1, or with `or_zero` from 0, to 999,999,999."""
         value = self.text(name, str(default))
-        if not re.fullmatch(r"0*[1-9][0-9]{0,8}", value):
-            problem = f"{name} is not a whole number above 0."
+        if not re.fullmatch(r"0*[0-9]{1,9}" if or_zero else r"0*[1-9][0-9]{0,8}", value):
+            problem = f"{name} is not a whole number {'from' if or_zero else 'above'} 0."
             raise BadSetting("E005", problem, hint=f"write {name}={default}{hint}.")
         return int(value)
 

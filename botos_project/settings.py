@@ -80,6 +80,7 @@ BOTOS_RECEIVER_LEASE_SECONDS = ENV.seconds("BOTOS_RECEIVER_LEASE_SECONDS", 30)
 BOTOS_SWEEP_SECONDS = ENV.seconds("BOTOS_SWEEP_SECONDS", 2)
 BOTOS_DRAIN_SECONDS = ENV.seconds("BOTOS_DRAIN_SECONDS", 20)
 BOTOS_WINDOW = ENV.integer("BOTOS_WINDOW", 100)
+BOTOS_WINDOW_TOKENS = ENV.integer("BOTOS_WINDOW_TOKENS", 16_000, or_zero=True)
 BOTOS_WORKERS = ENV.integer(
     "BOTOS_WORKERS", 128, hint="; to leave the answers to other processes, use runbots --workers 0"
 )

@@ -21,7 +21,7 @@ from identity.support import clock
 from identity.support.text import storable
 from sessions_app import agents, db, texts
 from sessions_app.context import SessionContext
-from sessions_app.history import conversations, window
+from sessions_app.history import conversations, size, window
 from sessions_app.messages import Address, Agent, Turn
 from sessions_app.models import Conversation, HistoryEntry
 from sessions_app.turns import leases, lifecycle
@@ -137,7 +137,8 @@ class BotSessionManager:
             person = resolve_with(self.identity_resolver, self.platform, context.user_id)
         speaker = (self.platform, context.user_id)
         lines = window.window_for(lease.conversation, limit=self.max_history, speaker=speaker)
-        return Turn(f"chat-{secrets.token_hex(8)}", prompt, lines, replace(context, unified_user_id=person))
+        fitting, whole = size.newest_that_fit(lines, prompt), replace(context, unified_user_id=person)
+        return Turn(f"chat-{secrets.token_hex(8)}", prompt, fitting, whole)
 
     def history(
         self, user_id: str, chat_id: str = "", thread_id: str = "", *, scope: Scope = ""

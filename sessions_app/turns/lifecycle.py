@@ -19,7 +19,7 @@ from sessions_app import texts
 from sessions_app.commands import registry as command_registry
 from sessions_app.commands.registry import Invocation
 from sessions_app.context import SessionContext
-from sessions_app.history import window
+from sessions_app.history import size, window
 from sessions_app.messages import Address, Turn
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent
 from sessions_app.outbox import queue as outbox_queue
@@ -94,7 +94,8 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
     )
     speaker = (account.platform, account.platform_user_id)
     lines = window.window_for(claim.lease.conversation, limit=settings.BOTOS_WINDOW, speaker=speaker)
-    return Turn(f"event-{head.pk}", "\n".join(event.text for event in claim.events), lines, context)
+    text = "\n".join(event.text for event in claim.events)
+    return Turn(f"event-{head.pk}", text, size.newest_that_fit(lines, text), context)
 
 
 @dataclass(frozen=True, slots=True)
