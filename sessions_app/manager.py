@@ -108,7 +108,7 @@ class BotSessionManager:
             if (answered := await db.call(_answer_to, question)) is not None:
                 await db.call(lifecycle.abandon, lease)
                 return answered
-            turn = await db.call(self._begin, lease, context, question.text)
+            turn = await db.call(self._begin, lease, context, question)
             try:
                 text = await agents.ask(agent, turn, limit=settings.BOTOS_TURN_SECONDS)
             except agents.AgentError as error:
@@ -130,15 +130,17 @@ class BotSessionManager:
             except leases.Busy:
                 await asyncio.sleep(POLL_SECONDS)
 
-    def _begin(self, lease: Lease, context: SessionContext, prompt: str) -> Turn:
+    def _begin(self, lease: Lease, context: SessionContext, question: HistoryEntry) -> Turn:
         if self.identity_resolver is None:
             person = stranger_key(self.platform, context.user_id)
         else:
             person = resolve_with(self.identity_resolver, self.platform, context.user_id)
         speaker = (self.platform, context.user_id)
-        lines = window.window_for(lease.conversation, limit=self.max_history, speaker=speaker)
-        fitting, whole = size.newest_that_fit(lines, prompt), replace(context, unified_user_id=person)
-        return Turn(f"chat-{secrets.token_hex(8)}", prompt, fitting, whole)
+        lines, name = window.window_with_name(
+            lease.conversation, limit=self.max_history, speaker=speaker, account=question.author
+        )
+        about, text = replace(context, unified_user_id=person), question.text
+        return Turn(f"chat-{secrets.token_hex(8)}", text, size.newest_that_fit(lines, text), about, name)
 
     def history(
         self, user_id: str, chat_id: str = "", thread_id: str = "", *, scope: Scope = ""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from identity.support.buttons import Button
+from identity.support.sanitize import harmless
 from identity.support.text import is_storable, storable
+from sessions_app import texts
 from sessions_app.context import SessionContext
 
 MAX_TEXT = 100_000  # characters, more than any platform lets a person write
 BROWSER = "web"  # the platform of messages that are written in a browser
+# Colons, their look-alikes, and the brackets around what BotOS itself tells an agent.
+_ENDS_NAME = re.compile(r"[:\u02d0\u02f8\u0589\u05c3\u2236\ua789\ufe13\ufe55\uff1a\[\]\uff3b\uff3d]")
 BROWSER_EVENT = "messages"  # the live event for pages of a browser with something new to read
 
 
@@ -31,6 +36,11 @@ def check_text(text: str) -> None:
 def label(name: str) -> str:
     """The part of a name that can be stored: a label identifies nobody."""
     return storable(name)[:150]
+
+
+def speaker_name(label: str) -> str:
+    """The name of an account before what it says, from its label: harmless, and without marks that end a name."""
+    return harmless(_ENDS_NAME.sub(" ", label)) or str(texts.SOMEONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +102,7 @@ class Line:
     """One history entry as an agent reads it.
 
     said_at: aware, in UTC. source: `message`, `reply` or `mirror`. author: the name of the person, where several may
-    write: in a group, or under another resolver's key.
+    write: in a group, or under another resolver's key. In the window of a group, it is harmless and nobody else's.
     """
 
     role: str
@@ -108,13 +118,15 @@ class Line:
 class Turn:
     """The question for an agent: the earlier lines, oldest first, the person's new text, and who they are.
 
-    key: the same for all attempts, so that a tool with effects can act once.
+    key: the same for all attempts, so that a tool with effects can act once. speaker: in a group, the name of the
+    person as the author of their lines; empty in a private chat.
     """
 
     key: str
     text: str
     history: tuple[Line, ...]
     context: SessionContext
+    speaker: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ def shape(history: Iterable[Line]) -> list[tuple[str, str]]:
         if not line.text.strip():
             continue
         role, text = "user" if line.role == "user" else "assistant", line.text
-        if role == "user" and line.author:
-            text = f"{line.author}: {text}"
+        if role == "user":
+            text = said_by(line.author, text)
         elif line.source == "mirror":
             by = f" by {line.source_label}" if line.source_label else ""
             text = f"[sent to the person{by}] {text}"
@@ -33,6 +33,19 @@ def shape(history: Iterable[Line]) -> list[tuple[str, str]]:
             text = f"{shaped.pop()[1]}\n\n{text}"
         shaped.append((role, text))
     return shaped
+
+
+def said_by(speaker: str, text: str) -> str:
+    """What a speaker said, as an agent reads it in a group: "Bob: what may I eat?". Without a speaker, the text itself.
+
+    Further lines are indented: no text can begin a line of another speaker.
+    """
+    return f"{speaker}: " + "\n  ".join(text.splitlines()) if speaker else text
+
+
+def question_of(turn: Turn) -> str:
+    """The person's new text as an agent reads it."""
+    return said_by(turn.speaker, turn.text)
 
 
 def as_agent(obj: object) -> Agent:
@@ -98,4 +111,4 @@ class ChatAgent:
             raise TypeError(f"the factory made a {type(agent).__name__}, which has neither reply nor chat")
         if hasattr(agent, "chat_history"):
             agent.chat_history = [{"role": role, "content": text} for role, text in shape(turn.history)]
-        return agent.chat(turn.text)
+        return agent.chat(question_of(turn))

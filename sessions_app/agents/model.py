@@ -43,7 +43,7 @@ from pydantic_ai.usage import UsageLimits
 
 from sessions_app import texts
 from sessions_app.agents.base import AgentError, AgentFailure, AgentMisconfigured, PermanentFailure, run_in_thread
-from sessions_app.agents.chat_object import shape
+from sessions_app.agents.chat_object import question_of, shape
 from sessions_app.agents.reasoning import without_reasoning
 from sessions_app.messages import Line, Reply, Turn
 
@@ -321,7 +321,7 @@ def prompt_of(turn: Turn) -> tuple[list[ModelMessage], str]:
         else ModelResponse(parts=[TextPart(content=text)])
         for role, text in shaped
     ]
-    return history, "\n\n".join([*unanswered, turn.text])
+    return history, "\n\n".join([*unanswered, question_of(turn)])
 
 
 def _off_the_loop(tool: Callable[..., Any]) -> Callable[..., Any]:

@@ -62,7 +62,7 @@ def _answer(turn: Turn) -> str:
         return next(mirrors, "I have sent you nothing but my answers.")
     if not (key := _key_of(question)):
         return HELP
-    own = (line.text for line in turn.history if line.role == "user" and line.author in ("", turn.context.user_name))
+    own = (line.text for line in turn.history if line.role == "user" and line.author == turn.speaker)
     facts = _facts([*own, turn.text])
     if key not in facts:
         return "You have not told me that yet."

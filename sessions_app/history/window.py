@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ from identity.flows import linking
 from identity.models import PlatformAccount
 from identity.resolvers import Pair, key_without_resolver, stranger_key
 from identity.support import clock
-from sessions_app.messages import Line
+from sessions_app.messages import Line, speaker_name
 from sessions_app.models import Conversation, HistoryEntry
 
 # One statement, so that links, bounds and entries are of one moment. For each conversation that may be read, the index
@@ -70,7 +71,8 @@ disowned AS (
 """
 ENTRIES = """
 SELECT e.id, e.role, e.text, e.said_at, e.source, e.source_label, e.platform, CASE WHEN readable.account_id IS NULL
-       THEN (SELECT author.display_name FROM identity_platformaccount author WHERE author.id = e.author_id) END
+       THEN (SELECT COALESCE(NULLIF(author.display_name, ''), author.username)
+             FROM identity_platformaccount author WHERE author.id = e.author_id) END, e.author_id
 """
 NEWEST_FIRST = """
 ORDER BY e.said_at DESC, e.id DESC
@@ -213,7 +215,43 @@ def window_for(conversation: Conversation, *, limit: int, speaker: Pair | None =
     was disowned later. An answer from that time to an earlier message is left out too, as it may repeat words of the
     link. speaker: as in `readable`.
     """
-    return tuple(line(row) for row in _read(conversation, limit, _WINDOW, speaker=speaker))
+    return _window(conversation, limit, speaker)[0]
+
+
+def window_with_name(
+    conversation: Conversation, *, limit: int, speaker: Pair, account: PlatformAccount | None
+) -> tuple[tuple[Line, ...], str]:
+    """The window for a turn of `account`, and the name of the account there: "" in a private chat."""
+    lines, names = _window(conversation, limit, speaker, account)
+    return lines, names.get(account.pk, "") if account else ""
+
+
+def _window(
+    conversation: Conversation, limit: int, speaker: Pair | None, account: PlatformAccount | None = None
+) -> tuple[tuple[Line, ...], dict[int, str]]:
+    """The lines of a window, and in a group the names of their authors and of `account`, by primary key.
+
+    No two names are alike: of namesakes, all but the account that is known longest get a number.
+    """
+    rows = _read(conversation, limit, _WINDOW, speaker=speaker)
+    lines = [line(row) for row in rows]
+    if conversation.kind != Conversation.Kind.GROUP:
+        return tuple(replace(one, author="") for one in lines), {}
+    labels = {row[8]: one.author for row, one in zip(rows, lines, strict=True) if row[8] is not None}
+    if account is not None:
+        labels[account.pk] = account.display_name or account.username
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    for pk, label in sorted(labels.items()):
+        name = plain = speaker_name(label)
+        for number in itertools.count(2):
+            if name.casefold() not in taken:
+                break
+            name = f"{plain} ({number})"
+        names[pk] = name
+        taken.add(name.casefold())
+    authors = (names.get(row[8], "") for row in rows)
+    return tuple(replace(one, author=author) for one, author in zip(lines, authors, strict=True)), names
 
 
 def page(conversation: Conversation, *, limit: int, before: str = "", only: int | None = None) -> Page:

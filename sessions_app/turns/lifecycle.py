@@ -93,9 +93,10 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
         unified_user_id=person,
     )
     speaker = (account.platform, account.platform_user_id)
-    lines = window.window_for(claim.lease.conversation, limit=settings.BOTOS_WINDOW, speaker=speaker)
+    conversation, limit = claim.lease.conversation, settings.BOTOS_WINDOW
+    lines, name = window.window_with_name(conversation, limit=limit, speaker=speaker, account=account)
     text = "\n".join(event.text for event in claim.events)
-    return Turn(f"event-{head.pk}", text, size.newest_that_fit(lines, text), context)
+    return Turn(f"event-{head.pk}", text, size.newest_that_fit(lines, text), context, name)
 
 
 @dataclass(frozen=True, slots=True)
