@@ -68,7 +68,8 @@ class InboundMessage:
     native_key: unique on the platform, and the same for every delivery of this message. is_private: one to one with the
     bot. is_addressed: meant for the bot, as every private message is, and a message in a group that mentions it or
     replies to it. is_firsthand: False if the person did not type it here: forwarded, via another bot, or anonymous.
-    text: without the mention of the bot. sent_at: the platform's time, None if it has none.
+    more_may_follow: whether the app sends other messages with it, as with an album or a forward. text: without the
+    mention of the bot. sent_at: the platform's time, None if it has none.
 
     position: the place in the platform's own order of a private chat whose history bots can read; the inbox has
     everything before it. None without such a history, and while there is a gap. is_from_history: read back from there.
@@ -83,6 +84,7 @@ class InboundMessage:
     is_private: bool = True
     is_addressed: bool = True
     is_firsthand: bool = True
+    more_may_follow: bool = False
     sent_at: datetime | None = None
     position: int | None = None
     is_from_history: bool = False

@@ -25,6 +25,7 @@ PLATFORM = Platform(
     title="Discord",
     build=_build,
     text_limit=MAX_TEXT - ROOM,
+    cut_at=(MAX_TEXT, 2 * MAX_TEXT),  # with Nitro, people write twice as much
     settings=(
         Setting("DISCORD_BOT_TOKEN", pattern=r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", kind="a Discord token"),
         Setting("DISCORD_API_URL", is_secret=False, scheme="http"),

@@ -54,7 +54,7 @@ def parse_message(data: object, me: str, *, platform: str = "discord") -> Inboun
     sender, address = _sender(author), Address(platform, _snowflake(raw, "channel_id"))
     kind, private, addressed = _integer(raw, "type"), _is_private(raw), _is_addressed(raw, me)
     message_id, sent_at, text = _snowflake(raw, "id"), _sent_at(raw), _words(raw, me)
-    if kind not in WRITTEN_BY_PEOPLE or not text or _is_unheard(raw, author, me):
+    if kind not in WRITTEN_BY_PEOPLE or not text.strip() or _is_unheard(raw, author, me):
         return None
     return InboundMessage(
         native_key=message_id,
@@ -65,6 +65,7 @@ def parse_message(data: object, me: str, *, platform: str = "discord") -> Inboun
         is_private=private,
         is_addressed=private or (addressed and _is_person(raw, author)),
         is_firsthand=_is_firsthand(raw),
+        more_may_follow=_is_forward(raw),  # its comment comes behind it, as a message of its own
         sent_at=sent_at,
         position=int(message_id) if private and int(message_id) < MAX_ID else None,
     )
@@ -83,7 +84,7 @@ def parse_edit(data: object, me: str, *, platform: str = "discord") -> MessageEd
     if not raw.get("edited_timestamp") or _is_unheard(raw, author, me):
         return None
     text = _words(raw, me) if "content" in raw else ""
-    return MessageEdit(address, message_id, text) if text else None
+    return MessageEdit(address, message_id, text) if text.strip() else None
 
 
 def parse_interaction(data: object, me: str, *, platform: str = "discord") -> Interaction | None:
@@ -162,9 +163,13 @@ def _is_firsthand(raw: Raw) -> bool:
     """An application id means that a command of some application made the message in the person's name. A history has
     the words that a message was edited to.
     """
-    reference = _object(raw.get("message_reference") or {}, "message_reference")
     was_changed = raw.get("application_id") or raw.get("edited_timestamp")
-    return reference.get("type") != FORWARD and not was_changed
+    return not (_is_forward(raw) or was_changed)
+
+
+def _is_forward(raw: Raw) -> bool:
+    reference = _object(raw.get("message_reference") or {}, "message_reference")
+    return bool(reference.get("type") == FORWARD)
 
 
 def _sender(author: Raw) -> Sender:
@@ -178,7 +183,8 @@ def _words(raw: Raw, me: str) -> str:
         raise MalformedEvent("content is not a text")
     if len(text) > MAX_TEXT:
         raise MalformedEvent("content is too long")
-    return re.sub(rf"[ \t]*<@!?{me}>[ \t]*", " ", storable(text)).strip()
+    words, mentions = re.subn(rf"[ \t]*<@!?{me}>[ \t]*", " ", storable(text))
+    return words.strip() if mentions else words
 
 
 def _name(author: Raw, key: str) -> str:

@@ -27,6 +27,7 @@ PLATFORM = Platform(
     name="slack",
     title="Slack",
     build=_build,
+    cut_at=(4000,),
     text_limit=4000,  # escaping makes at most five characters of one: still far below the 40,000 that Slack cuts at
     settings=(
         Setting("SLACK_BOT_TOKEN", pattern=r"xoxb-.+", kind="a Slack bot token (xoxb-)"),

@@ -134,7 +134,7 @@ def _message(event: dict[str, Any], me: Me) -> InboundMessage | None:
     sender = Sender(_optional(event, "bot_id") or _id(event, "user") if is_bot else _author(event, me))
     address = Address(me.platform, channel, _thread(event))
     text = _without_mention(words, me)
-    if not text:  # a file or a bare mention
+    if not text.strip():  # a file or a bare mention
         return None
     return InboundMessage(
         native_key=f"{channel}:{stamp}",
@@ -203,7 +203,8 @@ def _mention(me: Me) -> re.Pattern[str]:
 
 
 def _without_mention(words: str, me: Me) -> str:
-    return plain(_mention(me).sub("", storable(words))).strip()
+    rest, mentions = _mention(me).subn("", storable(words))
+    return plain(rest).strip() if mentions else plain(rest)
 
 
 def _readable(token: re.Match[str]) -> str:

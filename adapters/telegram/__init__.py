@@ -28,6 +28,7 @@ PLATFORM = Platform(
     title="Telegram",
     build=_build,
     text_limit=MAX_TEXT - ROOM,
+    cut_at=(MAX_TEXT,),
     settings=(
         Setting("TELEGRAM_BOT_TOKEN", pattern=r"[0-9]+:[A-Za-z0-9_-]{30,}", kind="a Telegram token"),
         Setting("TELEGRAM_API_URL", is_secret=False, scheme="http"),

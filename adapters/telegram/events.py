@@ -27,6 +27,9 @@ GROUPS = ("group", "supergroup")
 # what Bot API servers before 7.0 sent in place of `forward_origin`.
 SECONDHAND = ("forward_origin", "forward_date", "via_bot", "sender_chat", "is_automatic_forward", "is_from_offline")
 
+# Other messages come with it: those of an album, and with a forward its comment or more forwards.
+WITH_OTHERS = ("media_group_id", "forward_origin", "forward_date")
+
 
 @dataclass(frozen=True, slots=True)
 class BotIdentity:
@@ -86,6 +89,7 @@ def _read_message(message: JSON, native_key: str, me: BotIdentity) -> InboundMes
         is_private=private,
         is_addressed=private or (not author["is_bot"] and (mentioned or _replies_to(message, me))),
         is_firsthand=not any(message.get(mark) for mark in SECONDHAND),
+        more_may_follow=any(message.get(mark) for mark in WITH_OTHERS),
         sent_at=_time(message),
     )
 

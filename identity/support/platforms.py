@@ -26,7 +26,8 @@ class PlatformTraits:
     handle_prefix: stands before a user name there. markup: the characters that its app reads as mark-up in what a bot
     writes. privacy_note: what people must know before they trust a private chat there. start_link: what is added to
     the bot's address so that opening it sends `{token}`. private_chat: a pattern of the ids of chats one to one with
-    the bot, where an id tells that. text_limit: the longest message in UTF-16 code units.
+    the bot, where an id tells that. text_limit: the longest message in UTF-16 code units. cut_at: the lengths at which
+    its app cuts a longer text that a person sends, in the same units.
     """
 
     name: str
@@ -38,6 +39,7 @@ class PlatformTraits:
     start_link: str = ""
     private_chat: str = ""
     text_limit: int = TEXT_LIMIT
+    cut_at: tuple[int, ...] = ()
 
 
 T = TypeVar("T", bound=PlatformTraits)

@@ -48,6 +48,16 @@ def test_it_takes_its_own_mention_out_of_the_text() -> None:
     assert parsed(content=f"<@{ME}> so <@!{ME}>, <@5>?\nYes").text == "so , <@5>?\nYes"
 
 
+def test_it_keeps_the_blanks_around_a_text_that_may_go_on_elsewhere() -> None:
+    assert parsed(content=" and more\n").text == " and more\n"
+
+
+def test_it_says_that_a_comment_comes_with_a_forward() -> None:
+    assert parsed(message_reference={"type": 1, "message_id": "1"}).more_may_follow
+    assert not parsed(message_reference={"type": 0, "message_id": "1"}).more_may_follow
+    assert not parsed().more_may_follow
+
+
 @pytest.mark.parametrize(
     "told",
     [
@@ -56,9 +66,10 @@ def test_it_takes_its_own_mention_out_of_the_text() -> None:
         {"webhook_id": "1"},
         {"type": 7},
         {"content": ""},
+        {"content": " \n"},
         {"content": f"<@{ME}>"},
     ],
-    ids=["bot", "system", "webhook", "join", "empty", "only a mention"],
+    ids=["bot", "system", "webhook", "join", "empty", "blank", "only a mention"],
 )
 def test_it_ignores_what_no_person_wrote(told: dict[str, object]) -> None:
     assert parse_message(event(**told), ME) is None

@@ -174,6 +174,12 @@ async def test_it_takes_slacks_word_for_a_mention(run: Run, server: FakeSlack) -
     assert (message.is_private, message.is_addressed) == (False, True)
 
 
+async def test_it_keeps_the_blanks_around_a_text_that_may_go_on_elsewhere(run: Run, server: FakeSlack) -> None:
+    [message] = await heard(run, server, written(" and more\n"))
+
+    assert message.text == " and more\n"
+
+
 async def test_it_strips_its_mention_and_keeps_those_of_others(run: Run, server: FakeSlack) -> None:
     text = f"<@{BOT_USER}>: ask <@U2BOB> or <@{BOT_USER}|botos> now"
     [message] = await heard(run, server, written(text, channel=ROOM, channel_type="channel"))

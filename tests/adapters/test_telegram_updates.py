@@ -120,6 +120,14 @@ def test_it_cuts_overlapping_mentions_once() -> None:
     assert parsed(in_group(text="abcdefgh!", entities=entities)).text == "abc!"
 
 
+@pytest.mark.parametrize(
+    "mark", [{"media_group_id": "1"}, {"forward_origin": {"type": "hidden_user"}}, {"forward_date": 5}], ids=repr
+)
+def test_it_says_that_others_come_with_a_message(mark: JSON) -> None:
+    assert parsed(update(**mark)).more_may_follow
+    assert not parsed(update()).more_may_follow
+
+
 def test_it_bounds_names() -> None:
     message = parsed(in_group(chat={"id": -1, "type": "group", "title": "x" * 1000}))
 
