@@ -14,7 +14,7 @@ from django.db.models import F, QuerySet
 
 from identity import labels
 from identity.resolvers import DatabaseIdentityResolver, Resolves, resolve_with
-from identity.support import clock, sql
+from identity.support import clock, platforms, sql
 from sessions_app import texts
 from sessions_app.commands import registry as command_registry
 from sessions_app.commands.registry import Invocation
@@ -23,7 +23,7 @@ from sessions_app.history import size, window
 from sessions_app.messages import Address, Turn
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent
 from sessions_app.outbox import queue as outbox_queue
-from sessions_app.turns import drafts, leases
+from sessions_app.turns import drafts, joining, leases
 from sessions_app.turns.leases import Claim, Claimed, Lease
 
 Role, Source, Status = HistoryEntry.Role, HistoryEntry.Source, InboundEvent.Status
@@ -95,7 +95,7 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
     speaker = (account.platform, account.platform_user_id)
     conversation, limit = claim.lease.conversation, settings.BOTOS_WINDOW
     lines, name = window.window_with_name(conversation, limit=limit, speaker=speaker, account=account)
-    text = "\n".join(event.text for event in claim.events)
+    text = joining.join([event.text for event in claim.events], cut_at=platforms.of(head.platform).cut_at)
     return Turn(f"event-{head.pk}", text, size.newest_that_fit(lines, text), context, name)
 
 
