@@ -165,14 +165,15 @@ class Environment:
             raise BadSetting("E005", f"{name} is not a whole number of days.", hint=f"write {name}={default}.")
         return int(value)
 
-    def seconds(self, name: str, default: float) -> float:
-        """A duration above 0, in seconds."""
+    def seconds(self, name: str, default: float, *, zero: bool = False) -> float:
+        """A duration in seconds: above 0, or with `zero` also 0."""
         try:
             value = float(self.text(name, str(default)))
         except ValueError:
             value = math.nan
-        if not 0 < value < math.inf:
-            raise BadSetting("E005", f"{name} is not a number of seconds above 0.", hint=f"write {name}={default:g}.")
+        if not (0 < value < math.inf or (zero and value == 0)):
+            what = "a number of seconds from 0" if zero else "a number of seconds above 0"
+            raise BadSetting("E005", f"{name} is not {what}.", hint=f"write {name}={default:g}.")
         return value
 
     def words(self, name: str, default: str = "") -> list[str]:

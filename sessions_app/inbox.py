@@ -27,7 +27,8 @@ from sessions_app.history import conversations
 from sessions_app.messages import Address, InboundMessage, MessageEdit, Sender, Unacceptable, check_text, label
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent
 from sessions_app.outbox import queue as outbox_queue
-from sessions_app.receiving import group, tombstones, watermarks
+from sessions_app.receiving import group, settling, tombstones, watermarks
+from sessions_app.receiving.settling import Place
 
 log = logging.getLogger(__name__)
 MAX_ID = 190
@@ -175,7 +176,8 @@ def _store(message: InboundMessage, intent: Intent, resolver: Resolves | None) -
         thread_id=address.thread_id,
         message_id=message.message_id,
     )
-    waits = store_event(event, None if is_decided else intent, resolver=resolver)
+    settles = settling.seconds(message)
+    waits = store_event(event, None if is_decided else intent, resolver=resolver, settles=settles)
     if not is_new:
         _refresh_labels(account, message.sender)
     watermarks.advance(message)
@@ -191,29 +193,40 @@ def _send_privacy_notice(address: Address, *, is_available: bool) -> None:
 
 
 def store_event(
-    event: InboundEvent, intent: Intent | None, *, resolver: Resolves | None, limit: int | None = None
+    event: InboundEvent,
+    intent: Intent | None,
+    *,
+    resolver: Resolves | None,
+    limit: int | None = None,
+    settles: float = 0.0,
 ) -> bool:
     """Store a new event. True if it waits for its turn, False if it is done and its answer, if any, is queued.
 
     intent: that of the text; None for a text about linking, which is decided and not stored. limit: the longest message
-    of the place, in UTF-16 code units; by default the platform's.
+    of the place, in UTF-16 code units; by default the platform's. settles: how many seconds words for the agent wait
+    for others that belong to them. Everything else is ready at once, and so is what its author wrote before it.
     """
     done = {"status": InboundEvent.Status.DONE, "done_at": clock.now()}
     if intent is None:
         _create(event, kind=InboundEvent.Kind.PAIRING, text="", **done)
+        settling.end(event)
         return False
     unknown = intent.unknown if event.conversation.kind == Conversation.Kind.DM else None
     is_command = bool(unknown or (intent.command and not intent.command.at_receipt))
     event.text, event.kind = intent.text, InboundEvent.Kind.COMMAND if is_command else InboundEvent.Kind.MESSAGE
     # Before the event is inserted, so that a long search holds no row of it.
     answer = _suggestion(unknown, event.platform) if unknown else _answer_at_once(event, intent, resolver)
+    if answer is None and not is_command and settles:
+        _create(event, ready_at=clock.seconds_from_now(settles))
+        settling.postpone({Place.of(event): settles})
+        return True
     if answer is None and intent.question:
-        _create_with_question(event, intent)
-        return True
+        _create_with_question(event, intent, settles)
+    else:
+        _create(event, **({} if answer is None else done))
+    settling.end(event)
     if answer is None:
-        _create(event)
         return True
-    _create(event, **done)
     address = Address(event.platform, event.chat_id, event.thread_id)
     outbox_queue.queue(address, answer, limit=limit or platforms.of(event.platform).text_limit, event=event)
     return False
@@ -226,7 +239,7 @@ def _create(event: InboundEvent, **fields: object) -> None:
     transaction.on_commit(lambda: _log_received([event.pk]))
 
 
-def _create_with_question(event: InboundEvent, intent: Intent) -> None:
+def _create_with_question(event: InboundEvent, intent: Intent, settles: float) -> None:
     """Store a command, and the words behind it as a message that follows it.
 
     So the command has its effect, whatever becomes of the words, and they are asked like any others. They come later by
@@ -238,7 +251,8 @@ def _create_with_question(event: InboundEvent, intent: Intent) -> None:
     question.native_key = key if len(key) <= MAX_ID else hashlib.sha256(key.encode()).hexdigest()
     _create(event, text=intent.text.strip().removesuffix(intent.question).strip())
     later = clock.seconds_from_now(0.000_001)
-    _create(question, kind=InboundEvent.Kind.MESSAGE, text=intent.question, received_at=later)
+    waits = {"ready_at": clock.seconds_from_now(settles)} if settles else {}
+    _create(question, kind=InboundEvent.Kind.MESSAGE, text=intent.question, received_at=later, **waits)
 
 
 def _suggestion(unknown: Unknown, platform: str) -> str:

@@ -24,11 +24,12 @@ from identity import audit
 from identity.admin import base
 from identity.models import Browser, Pairing, PlatformAccount
 from identity.support import clock
+from sessions_app import inbox
 from sessions_app.models import HistoryEntry, OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.outbox.queue import Sent
 from sessions_app.turns import leases, lifecycle
-from tests.sessions_app.talk import receive, say
+from tests.sessions_app.talk import DATABASE, message, receive, say
 from tests.sessions_app.test_views import attach
 
 ROWS = 50_000
@@ -211,6 +212,14 @@ def a_turn() -> None:
     outbox_queue.settle([Sent(one, "1") for one in going])
 
 
+@override_settings(BOTOS_SETTLE_SECONDS=0.3)
+def settling() -> None:
+    for text in ("one", "two", "/new"):
+        receive("alice", text)
+    said = [message("alice", text) for text in ("three", "four")]
+    assert len(inbox.receive_together(said, resolver=DATABASE)) == 2
+
+
 def watching() -> None:
     metrics.exposition()
     list(diagnostics.findings())
@@ -366,7 +375,7 @@ def short_log(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iter
 def test_every_statement_reads_what_it_needs() -> None:
     fill()
     with captured() as statements:
-        for part in (a_turn, watching, keeping_house, admin_lists):
+        for part in (a_turn, settling, watching, keeping_house, admin_lists):
             part()
 
     faults = {sql: found for sql, one in statements.items() if (found := faults_in(one))}

@@ -15,10 +15,11 @@ from typing import Any
 
 from django.db import connection
 
-from identity.support import clock
+from identity.support import clock, sql
 from sessions_app.history import conversations
 from sessions_app.messages import InboundMessage, label
-from sessions_app.receiving import tombstones
+from sessions_app.receiving import settling, tombstones
+from sessions_app.receiving.settling import Place
 
 _DAY = timedelta(days=1).total_seconds()
 
@@ -43,9 +44,9 @@ FROM {listed_keys} {locked}
 # In the order of `nth`, so that ids and times of receipt grow with it.
 _INSERT = """
 INSERT INTO sessions_app_inboundevent (
-    received_at, platform, kind, status, edited, starts, failures,
+    received_at, ready_at, platform, kind, status, edited, starts, failures,
     native_key, conversation_id, account_id, chat_id, chat_name, thread_id, message_id, text)
-SELECT {received_at}, %s, 'message', 'pending', '', 0, 0,
+SELECT {received_at}, {ready_at}, %s, 'message', 'pending', '', 0, 0,
     {native_key}, {conversation_id}, {account_id}, {chat_id}, {chat_name}, {thread_id}, {message_id}, {text}
 FROM {rows}
 WHERE NOT EXISTS (SELECT 1 FROM sessions_app_forgottenevent f WHERE f.key_hash {among_hashes})
@@ -62,6 +63,7 @@ _FIELDS = {
     "thread_id": "text",
     "message_id": "text",
     "text": "text",
+    "settles": "bigint",
 }
 _DIALECTS: dict[str, dict[str, str]] = {
     "postgresql": {
@@ -107,7 +109,9 @@ class Prefix:
 
 
 def store(messages: Sequence[InboundMessage]) -> Prefix:
-    """Store the longest prefix of `messages` that adds events and changes no other row. Call it in a transaction.
+    """Store the longest prefix of `messages` that adds events. Call it in a transaction.
+
+    Of other rows it changes only when earlier events of the same gestures are ready.
 
     It ends before the first message of an unknown account or chat, or of one that the message changes: by another name
     or address, as the first message from there, or as the first one of a day.
@@ -115,28 +119,32 @@ def store(messages: Sequence[InboundMessage]) -> Prefix:
     messages: from one platform and with distinct keys; each is ordinary in all that it tells by itself.
     """
     places, now = _places(messages)
+    settles = [settling.seconds(message) for message in messages[: len(places)]]
     rows = [
         {
             "nth": nth,
             "hashes": tombstones.hashes(message.address.platform, message.native_key),
             "native_key": message.native_key,
-            "account_id": account_id,
-            "conversation_id": conversation_id,
-            "chat_id": message.address.chat_id,
+            "account_id": place.account_id,
+            "conversation_id": place.conversation_id,
+            "chat_id": place.chat_id,
             "chat_name": label(message.chat_name),
-            "thread_id": message.address.thread_id,
+            "thread_id": place.thread_id,
             "message_id": message.message_id,
             "text": message.text,
+            "settles": settling.microseconds(waits) if waits else None,
         }
-        for nth, (message, (account_id, conversation_id)) in enumerate(zip(messages, places, strict=False))
+        for nth, (message, place, waits) in enumerate(zip(messages, places, settles, strict=False))
     ]
     ids = _insert(messages[0].address.platform, rows) if rows else {}
     events = [ids.get(message.native_key) for message in messages[: len(rows)]]
-    return Prefix([conversation_id for _, conversation_id in places], events, now)
+    new = zip(places, settles, events, strict=True)
+    settling.postpone({place: waits for place, waits, event_id in new if event_id is not None})
+    return Prefix([place.conversation_id for place in places], events, now)
 
 
-def _places(messages: Sequence[InboundMessage]) -> tuple[list[tuple[int, int]], datetime]:
-    """The primary keys of account and conversation for each message of the prefix, and the time."""
+def _places(messages: Sequence[InboundMessage]) -> tuple[list[Place], datetime]:
+    """Account and conversation, by their primary keys, and address of each message of the prefix; and the time."""
     platform = messages[0].address.platform
     keys = [None if message.is_private else conversations.group_key(message.address) for message in messages]
     users = {message.sender.user_id for message in messages if message.is_private}
@@ -156,7 +164,7 @@ def _places(messages: Sequence[InboundMessage]) -> tuple[list[tuple[int, int]], 
         is_unchanged = names == [label(message.sender.name), label(message.sender.username)] and not is_stale
         if not is_unchanged or place != [address.platform, address.chat_id, address.thread_id]:
             break
-        places.append((account_id, conversation_id))
+        places.append(Place(conversation_id, account_id, address.chat_id, address.thread_id))
     read = next((row[8] for row in private_chats.values()), clock.EPOCH)
     return places, read if connection.vendor == "postgresql" else clock.read()
 
@@ -173,17 +181,21 @@ def _select(
         return {row[0]: row[1:] for row in cursor.fetchall()}
 
 
-def _insert(platform: str, rows: list[dict[str, object]]) -> dict[str, int]:
+def _insert(platform: str, rows: list[dict[str, Any]]) -> dict[str, int]:
     """Insert the rows whose messages are neither stored nor deleted. The new ids by native key."""
     terms, parameters = _DIALECTS[connection.vendor], [platform]
     if connection.vendor == "postgresql":
         moment, zero = clock.now().statement()
-        received_at, parameters = f"{moment} + {terms['nth']} * INTERVAL '1 microsecond'", [zero, platform]
+        received_at, parameters = f"{moment} + {terms['nth']} * INTERVAL '1 microsecond'", [zero, zero, platform]
+        ready_at = f"{received_at} + {terms['settles']} * INTERVAL '1 microsecond'"
     else:
-        received_at, now = "json_extract(m.value, '$.received_at')", clock.read()
+        received_at, ready_at = (f"json_extract(m.value, '$.{name}')" for name in ("received_at", "ready_at"))
+        now = clock.read()
         for nth, row in enumerate(rows):
-            row["received_at"] = connection.ops.adapt_datetimefield_value(now + timedelta(microseconds=nth))
+            received, settles = now + timedelta(microseconds=nth), row["settles"]
+            row["received_at"] = sql.moment(received)
+            row["ready_at"] = sql.moment(received + timedelta(microseconds=settles)) if settles else None
     with connection.cursor() as cursor:
-        statement = _INSERT.format(**terms, received_at=received_at)
+        statement = _INSERT.format(**terms, received_at=received_at, ready_at=ready_at)
         cursor.execute(statement, [*parameters, json.dumps(rows, ensure_ascii=False)])
         return dict(cursor.fetchall())

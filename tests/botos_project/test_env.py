@@ -172,6 +172,13 @@ def test_it_refuses_what_is_no_number_above_0_and_does_not_repeat_it(value: str)
             ask("NAME", 7)
 
 
+@pytest.mark.parametrize("value", ["hunter2", "-1", "1e400", "nan"])
+def test_it_takes_0_seconds_only_where_they_mean_something(value: str) -> None:
+    assert Environment({"NAME": "0"}).seconds("NAME", 7, zero=True) == 0
+    with pytest.raises(BadSetting, match=r"^botos\.E005 NAME is not a number of seconds from 0\. Hint: write NAME=7"):
+        Environment({"NAME": value}).seconds("NAME", 7, zero=True)
+
+
 def test_it_refuses_a_word_that_is_no_choice() -> None:
     with pytest.raises(BadSetting, match=r"botos\.E005 NAME is not one of true, false"):
         Environment({"NAME": "hunter2"}).boolean("NAME", default=True)

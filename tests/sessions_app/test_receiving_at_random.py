@@ -14,6 +14,7 @@ from uuid import UUID
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import models
+from pytest_django import Settings
 
 from identity.models import AccountLink, AuditEvent, GuessLimit, Pairing, PlatformAccount, UnifiedUser
 from identity.resolvers import DatabaseIdentityResolver, InMemoryIdentityResolver, Resolves
@@ -29,11 +30,19 @@ from sessions_app.models import (
     Watermark,
 )
 from sessions_app.receiver import Receiver
-from sessions_app.receiving import group, tombstones
+from sessions_app.receiving import group, settling, tombstones
 from tests.empty import Emptied
 from tests.identity import pairs
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def settles(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages wait for each other, however long the test takes."""
+    settings.BOTOS_SETTLE_SECONDS = 0.3
+    monkeypatch.setattr(settling, "MAX_SECONDS", 3600.0)
+
 
 Item = InboundMessage | MessageEdit
 Result = int | str | None
@@ -88,6 +97,8 @@ class Play:
             specials: list[dict[str, Any]] = [
                 {"is_addressed": message.is_private},
                 {"is_firsthand": False},
+                {"more_may_follow": True},
+                {"text": "x" * 4096},
                 {"is_from_history": True, "sent_at": clock.read() - timedelta(hours=1)},
                 {"sent_at": clock.read() - timedelta(hours=1)},
                 {"native_key": ""},
@@ -134,7 +145,7 @@ class Play:
 
     def between(self) -> None:
         """What others do between two bursts."""
-        deed = self.dice.choice(["nothing", "delete", "silence"])
+        deed = self.dice.choice(["nothing", "delete", "silence", "start"])
         if deed == "delete" and len(self.said) >= 3:
             keys = {said.native_key for said in self.dice.sample(self.said, k=3)}
             deleted = InboundEvent.objects.filter(native_key__in=keys)
@@ -144,6 +155,8 @@ class Play:
             PlatformAccount.objects.filter(platform_user_id__startswith=self.dice.choice(PEOPLE)).update(
                 seen_at=clock.seconds_from_now(-100_000)
             )
+        elif deed == "start":
+            InboundEvent.objects.filter(done_at=None).update(starts=1)
 
 
 def one_by_one(items: Sequence[Item], resolver: Resolves | None) -> list[Result]:
@@ -195,6 +208,11 @@ def comparable(row: Any, field: models.Field[Any, Any], order: dict[type[models.
         return list(order[field.related_model]).index(value)
     if field.primary_key and isinstance(value, int | UUID):
         return list(order[type(row)]).index(value)
+    if field.name == "ready_at" and value is not None:
+        together = [one for one in order[InboundEvent].values() if one.ready_at == value]
+        newest = together[-1]
+        waits = (value - newest.received_at).total_seconds()
+        return f"{'long' if waits > 0.65 else 'short'} after {list(order[InboundEvent]).index(newest.pk)}"
     if isinstance(value, datetime):
         return "never" if value == clock.EPOCH else "once"
     if field.name in {"nonce", "code_hash", "token_hash"}:
@@ -221,7 +239,8 @@ def played(seed: int, resolver: Resolves | None) -> Iterator[tuple[list[Item], P
         play.between()
 
 
-def check(seed: int, resolver: Resolves | None, together: list[int]) -> None:
+def check(seed: int, resolver: Resolves | None, together: list[int]) -> set[str]:
+    """Compare both ways, and return how long messages wait for others."""
     emptied = Emptied()
     wanted: list[tuple[list[str | None], set[int]]] = []
     for items, _ in played(seed, resolver):
@@ -242,6 +261,7 @@ def check(seed: int, resolver: Resolves | None, together: list[int]) -> None:
         assert found[name] == several, name
     moments = list(InboundEvent.objects.order_by("pk").values_list("received_at", flat=True))
     assert moments == sorted(set(moments))
+    return {str(row["ready_at"]).partition(" ")[0] for row in found["InboundEvent"]}
 
 
 @pytest.fixture
@@ -261,10 +281,11 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("plays", [4, pytest.param(40, marks=pytest.mark.slow)])
 def test_it_leaves_the_rows_of_messages_that_come_one_by_one(plays: int, together: list[int]) -> None:
-    emptied = Emptied()
+    emptied, waits = Emptied(), set[str]()
     for seed in range(plays):
-        check(seed, DatabaseIdentityResolver(), together)
+        waits |= check(seed, DatabaseIdentityResolver(), together)
         emptied.bring_back()
+    assert waits == {"None", "short", "long"}
     assert max(together) > 5
     assert 0 in together
 
