@@ -241,6 +241,12 @@ class BotOS:
         if self._notifier:
             self._notifier.notify_delivery_workers()
 
+    def _look_for_stops(self) -> None:
+        """Some other process may run the turn."""
+        self.pool.look_for_stops()
+        if self._notifier:
+            self._notifier.notify_of_stop()
+
     async def _serve(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then end in the order in which messages flow: turns, deliveries, connections."""
         stop_sending, stop_connecting = asyncio.Event(), asyncio.Event()
@@ -266,10 +272,11 @@ class BotOS:
             await ending.enter_async_context(in_background(housekeeping.keep(self.delivery_worker.wake)))
             await ending.enter_async_context(in_background(health.keep_writing()))
             if settings.REDIS_URL:
-                from sessions_app.wakeups.redis import listen
+                from sessions_app.wakeups.redis import OUTGOING, STOPPED, listen
 
-                await ending.enter_async_context(in_background(listen(settings.REDIS_URL, self.delivery_worker.wake)))
-            ending.enter_context(local_wakeups.answered_by(self.pool.notify, self._wake_all))
+                wakes = {OUTGOING: self.delivery_worker.wake, STOPPED: self.pool.look_for_stops}
+                await ending.enter_async_context(in_background(listen(settings.REDIS_URL, wakes)))
+            ending.enter_context(local_wakeups.answered_by(self.pool.notify, self._wake_all, self._look_for_stops))
             await self.pool.run(stop)
 
     def _inbox_of(self, bot: Bot, supervisor: Supervisor) -> BotInbox:

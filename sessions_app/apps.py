@@ -18,8 +18,8 @@ class SessionsAppConfig(AppConfig):
         from sessions_app.outbox import queue as outbox_queue
         from sessions_app.privacy import confirmation
 
-        for module in ("sessions_app.commands.handlers", "sessions_app.commands.linking"):
-            import_module(module)  # which registers its commands
+        for module in ("turns.stopping", "commands.handlers", "commands.linking"):
+            import_module(f"sessions_app.{module}")  # which registers its commands
         agent_loop.count = counters.up
         notices.deliver_by(outbox_queue.queue_notice)
         outbox_queue.render_by(confirmation.TEMPLATE, confirmation.notice)

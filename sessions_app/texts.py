@@ -27,6 +27,9 @@ QUARANTINED = _(
     "I was interrupted several times while working on that message, so I set it aside. I saved it: ask me something "
     "else, or send /retry."
 )
+STOPPED = _("(stopped)")
+HAVE_STOPPED = _("OK, I've stopped.")
+NOTHING_TO_STOP = _("I'm not working on anything for you right now.")
 ASKING_AGAIN = _("I'm trying again to answer your last failed message.")
 NOTHING_TO_RETRY = _("You have no failed messages to retry here.")
 

@@ -25,6 +25,7 @@ from rq.exceptions import DequeueTimeout, DeserializationError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from adapters.aio import in_background
 from adapters.runtime import health
 from adapters.runtime.services import configured_services
 from sessions_app import counters, db
@@ -69,8 +70,9 @@ class TurnWorker(SimpleWorker):
         listener = threading.Thread(target=self._listen, args=(notify, end, is_over, burst), name="queue", daemon=True)
         listener.start()
         log.info("worker: up")
+        stops = redis_wakeups.listen(settings.REDIS_URL, {redis_wakeups.STOPPED: pool.look_for_stops})
         try:
-            async with counters.kept():
+            async with counters.kept(), in_background(stops):
                 await pool.run(stop)
                 await db.drain()
         finally:

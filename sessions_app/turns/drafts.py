@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 
 from identity import live
 from identity.support.text import storable
@@ -43,9 +43,10 @@ def settle(event_ids: Collection[int]) -> None:
 
 @transaction.atomic
 def write(claim: Claim, text: str) -> bool:
-    """Show `text` as the answer so far. False, without a change, if the lease was lost."""
+    """Show `text` as the answer so far. False, without a change, if the lease was lost or the turn was stopped."""
     lease, head = claim.lease, claim.head
     turn_lease = Lane.objects.filter(pk=lease.conversation.pk, owner=lease.owner, fence=lease.fence)
+    turn_lease = turn_lease.exclude(stop_fence=F("fence"))
     if not turn_lease.select_for_update(no_key=True).exists():
         return False
     said_at = claim.events[-1].received_at  # the time that the reply gets: the page shows both as one line

@@ -14,7 +14,7 @@ from itertools import takewhile
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Greatest
 
 from identity.models import PlatformAccount
@@ -235,6 +235,14 @@ def hold(conversation: Conversation, *, owner: str) -> Lease:
     return next(iter(leases.values()))
 
 
+def together(conversation: Conversation) -> tuple[int, ...]:
+    """The ids of the conversations in the lane that a conversation is in now. It locks nothing."""
+    condition, ids = sql.among("c.id", [conversation.pk])
+    now, moment = clock.now().statement()
+    rows = sql.run(_LANES.format(owner=_OWNER, asked=condition, now=now), [*ids, moment, moment])
+    return tuple(sorted(member for _, _, _, member, _ in rows))
+
+
 @dataclass(frozen=True, slots=True)
 class LaneKey:
     """Identifies a lane: the person, if the lane is a linked person's, and the ids of its conversations."""
@@ -394,6 +402,13 @@ def _take(wanted: Mapping[LaneKey, Conversation], owner: str) -> dict[LaneKey, L
         for lane, conversation in wanted.items()
         if conversation.pk in fences
     }
+
+
+def stopped(leases: Collection[Lease]) -> set[Lease]:
+    """Those of these leases whose turn a person has stopped."""
+    rows = Lane.objects.filter(pk__in=[lease.conversation.pk for lease in leases], stop_fence=F("fence"))
+    fences = set(rows.values_list("pk", "fence"))
+    return {lease for lease in leases if (lease.conversation.pk, lease.fence) in fences}
 
 
 def renew(leases: Collection[Lease]) -> None:

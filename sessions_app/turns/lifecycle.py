@@ -35,8 +35,9 @@ LOOKED_BACK = 500  # messages that are searched for them
 
 _GIVE_BACK = """
 UPDATE sessions_app_lane SET owner = '', lease_until = %s, not_before = {until}
-WHERE conversation_id = %s AND owner = %s AND fence = %s
+WHERE conversation_id = %s AND owner = %s AND fence = %s {unless_stopped}
 """
+_UNLESS_STOPPED = "AND (stop_fence IS NULL OR stop_fence <> fence)"
 # In the order of ids, as every transaction that holds several events locks them.
 _END = """
 WITH held AS (
@@ -49,6 +50,10 @@ WHERE id IN (SELECT id FROM held) RETURNING id, edited
 
 class LeaseLost(Exception):
     """The lease ran out and another process has the lane. Nothing is written."""
+
+
+class Stopped(LeaseLost):
+    """A person has stopped the turn, which ended its events (see `stopping`). Nothing is written."""
 
 
 def start(
@@ -173,7 +178,7 @@ def record(lease: Lease, *, question: HistoryEntry, answered: str) -> None:
 def abandon(lease: Lease) -> None:
     """Give a lease back, unless it was lost already."""
     with suppress(LeaseLost):
-        _give_back([lease])
+        _give_back([lease], even_stopped=True)
 
 
 @transaction.atomic
@@ -197,9 +202,9 @@ def fail(claim: Claim, *, words: object = "") -> None:
 
 @transaction.atomic
 def release(claim: Claim) -> None:
-    """Give an unfinished turn back as if it had never started, since the process stops."""
+    """Give an unfinished turn back as if it had never started, since the process or a person stops it."""
     with suppress(LeaseLost):
-        _give_back([claim.lease])
+        _give_back([claim.lease], even_stopped=True)
         _events([claim]).update(starts=F("starts") - 1)
 
 
@@ -241,13 +246,17 @@ def _own_words(claim: Claim, text: object) -> str:
     return labels.with_commands(str(text), on=claim.head.platform)
 
 
-def _give_back(held: Collection[Lease], *, wait: float = 0.0) -> None:
-    """Free the lanes. The same statement checks the fence, so a lost lease raises LeaseLost."""
+def _give_back(held: Collection[Lease], *, wait: float = 0.0, even_stopped: bool = False) -> None:
+    """Free the lanes. The same statement checks the fence, so a lost lease raises LeaseLost.
+
+    A turn that a person has stopped raises Stopped, unless `even_stopped`.
+    """
     until, moment = clock.seconds_from_now(wait).statement()
     end = sql.moment(clock.EPOCH)
     ours = [(end, moment, lease.conversation.pk, lease.owner, lease.fence) for lease in held]
-    if sql.run_many(_GIVE_BACK.format(until=until), ours) != len(held):
-        raise LeaseLost
+    statement = _GIVE_BACK.format(until=until, unless_stopped="" if even_stopped else _UNLESS_STOPPED)
+    if sql.run_many(statement, ours) != len(held):
+        raise Stopped if leases.stopped(held) else LeaseLost
 
 
 def _end(claims: Collection[Claim], status: str) -> dict[int, str]:

@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from identity.resolvers import IdentityUnavailable, Resolves
 from identity.support.db_errors import is_out_of_reach
 from sessions_app import agents, counters, db, duties
 from sessions_app.agents import loop as agent_loop
+from sessions_app.agents.base import OnText
 from sessions_app.messages import Agent, Turn
 from sessions_app.models import InboundEvent
 from sessions_app.outbox.queue import TEXT_LIMIT, SendsAtOnce
@@ -32,6 +33,7 @@ MAX_TROUBLES = 20  # the same for turns that the database did not take: their te
 
 MIN_SILENCE = 60.0  # seconds that the whole process may stand still
 OTHERS_FIRST = 0.5  # seconds that the worker which was notified of a message has to claim it
+STOP_SECONDS = 1.0  # between two looks for stopped turns, while agents work
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,9 @@ class TurnPool:
         self._writer = Writer(on_outgoing=on_outgoing, sending=sending)
         self._claiming: asyncio.Task[None] | None = None
         self._leases: dict[int, leases.Lease] = {}  # of the running turns
+        self._asking: dict[leases.Lease, asyncio.Timeout] = {}  # of the turns whose agents work, each to be ended early
+        self._asks = asyncio.Event()  # an agent works
+        self._stops = asyncio.Event()  # a person has stopped a turn, here or elsewhere
         self._is_stopping = False
         self._is_hopeless = asyncio.Event()  # this process can ask no agent any more
 
@@ -96,6 +101,10 @@ class TurnPool:
         """Look for waiting events in this conversation when one of them becomes ready."""
         asyncio.get_running_loop().call_later(seconds, self.notify, conversation_id)
 
+    def look_for_stops(self) -> None:
+        """Look for turns that a person has stopped, now."""
+        self._stops.set()
+
     async def run(self, stop: asyncio.Event) -> None:
         """Run turns until `stop` is set; then let them end within BOTOS_DRAIN_SECONDS, and release the others.
 
@@ -103,7 +112,7 @@ class TurnPool:
         """
         agent_loop.share_fairly()
         finding = [asyncio.create_task(job()) for job in (self._start_hinted, self._sweep)]
-        keeping = asyncio.create_task(self._keep_leases())
+        keeping = [asyncio.create_task(job()) for job in (self._keep_leases, self._end_stopped)]
         reasons = [asyncio.create_task(event.wait()) for event in (stop, self._is_hopeless)]
         try:
             await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
@@ -122,7 +131,8 @@ class TurnPool:
             await asyncio.gather(*self._turns, return_exceptions=True)
             await self._writer.join()
         finally:
-            keeping.cancel()
+            for job in keeping:
+                job.cancel()
         if self._is_hopeless.is_set():
             raise agents.AgentsStandStill("the agents' loops stand still; a new process must take over")
 
@@ -239,14 +249,18 @@ class TurnPool:
 
     async def _answer(self, claim: Claim, turn: Turn | Exception | None) -> None:
         try:
-            await self._take_turn(claim, turn)
-        except agents.AgentsStandStill:
-            raise
-        except (agents.AgentError, IdentityUnavailable) as error:
-            _log(logging.WARNING, claim, f"not answered: {type(error).__name__}: {error}")
-            counters.up("failures", claim.head.platform)
-            await db.call(lifecycle.fail, claim, words=getattr(error, "words", ""))
-            self._on_outgoing()
+            try:
+                await self._take_turn(claim, turn)
+            except agents.AgentsStandStill:
+                raise
+            except (agents.AgentError, IdentityUnavailable) as error:
+                _log(logging.WARNING, claim, f"not answered: {type(error).__name__}: {error}")
+                counters.up("failures", claim.head.platform)
+                await db.call(lifecycle.fail, claim, words=getattr(error, "words", ""))
+                self._on_outgoing()
+        except lifecycle.Stopped:
+            await db.call(lifecycle.release, claim)
+            _log(logging.INFO, claim, "stopped by the person")
 
     async def _take_turn(self, claim: Claim, begun: Turn | Exception | None) -> None:
         service = self._services[claim.head.platform]
@@ -266,13 +280,45 @@ class TurnPool:
             return
         try:
             async with drafts.following(claim) if service.streams else nullcontext() as on_text:
-                limit = settings.BOTOS_TURN_SECONDS
-                text = await agents.ask(service.agent, turn, limit=limit, on_text=on_text, on_own_loop=True)
+                text = await self._ask(claim, service.agent, turn, on_text)
         finally:
             await db.drain()  # what the agent mirrored is written before its answer
         await self._writer.finish(Answer(claim, text, service.text_limit))
         _log(logging.INFO, claim, "answered")
         counters.up("turns", claim.head.platform)
+
+    async def _ask(self, claim: Claim, agent: Agent, turn: Turn, on_text: OnText | None) -> str:
+        """The agent's answer. Raises Stopped as soon as it is known that a person has stopped the turn."""
+        try:
+            async with asyncio.timeout(None) as asking:
+                self._asking[claim.lease] = asking
+                self._asks.set()
+                try:
+                    limit = settings.BOTOS_TURN_SECONDS
+                    return await agents.ask(agent, turn, limit=limit, on_text=on_text, on_own_loop=True)
+                finally:
+                    self._asking.pop(claim.lease, None)
+        except TimeoutError:
+            raise lifecycle.Stopped from None
+
+    async def _end_stopped(self) -> None:
+        """Cancel the agents of stopped turns. A turn that ends within STOP_SECONDS costs no query."""
+        while True:
+            await self._asks.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self._stops.wait()
+            if not self._asking:
+                self._asks.clear()
+                continue
+            self._stops.clear()  # only now: a turn that was claimed before the stop may begin to ask after it
+            try:
+                for lease in await db.call(leases.stopped, list(self._asking)):
+                    if asking := self._asking.pop(lease, None):
+                        asking.reschedule(asyncio.get_running_loop().time())
+                duties.succeeded("stop turns")
+            except Exception as error:  # noqa: BLE001 - repeated, and a stopped turn writes nothing
+                duties.failed("stop turns", error, then=f"trying again in {STOP_SECONDS:g} s")
 
     async def _sweep(self) -> None:
         """Find the conversations whose notification was lost, at intervals."""

@@ -1,7 +1,8 @@
-"""Notifies workers of events that no adapter received: typed into a page, or sent to a webhook.
+"""Notifies workers of events that no adapter received, typed into a page or sent to a webhook, and of stopped turns.
 
 The bots in this process are notified at once. Without any, other processes are notified through Redis, if there is one.
-A notification has no content, and may be lost: a sweep finds every event.
+A notification has no content, and may be lost: a sweep finds every event, and each pool looks for stopped
+turns itself.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 class _Listener:
     notify: Callable[[int], None]
     send: Callable[[], None]
+    stop: Callable[[], None] = lambda: None
 
 
 _listeners: list[_Listener] = []
@@ -46,6 +48,15 @@ def notify_delivery_workers() -> None:
         _elsewhere().notify_delivery_workers()
 
 
+def notify_of_stop() -> None:
+    """Notify turn pools that a person has stopped a turn. The rest is as with `notify`."""
+    for listener in _listeners.copy():
+        with suppress(RuntimeError):
+            listener.stop()
+    if not _listeners and settings.REDIS_URL:
+        _elsewhere().notify_of_stop()
+
+
 @functools.cache
 def _elsewhere() -> Notifier:
     """One for the process, created late, as its thread would not survive a fork."""
@@ -55,12 +66,18 @@ def _elsewhere() -> Notifier:
 
 
 @contextmanager
-def answered_by(notify: Callable[[int], None], send: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Within the block, call `notify` for events and `send` for deliveries that wait, in the running event loop."""
+def answered_by(
+    notify: Callable[[int], None], send: Callable[[], None] = lambda: None, stop: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Within the block, make these calls in the running event loop.
+
+    notify: for an event that waits in a conversation. send: for a delivery that waits. stop: for a stopped turn.
+    """
     loop = asyncio.get_running_loop()
     listener = _Listener(
         lambda conversation_id: _call_soon(loop, notify, conversation_id),
         lambda: _call_soon(loop, send),
+        lambda: _call_soon(loop, stop),
     )
     _listeners.append(listener)
     try:

@@ -1,6 +1,7 @@
 """Notifications between processes: an RQ job says that something waits in a conversation, without its content.
 
-A notification may be lost: workers and delivery workers look for themselves every BOTOS_SWEEP_SECONDS.
+A notification may be lost: workers and delivery workers look for themselves every BOTOS_SWEEP_SECONDS, and turn pools
+for stopped turns every second.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from redis import Redis
@@ -26,6 +27,7 @@ JOB = f"{__name__}.handle"
 # The others come from processes of earlier versions.
 JOBS = frozenset({JOB, "sessions_app.jobs.hear", "sessions_app.wakeups.redis.hear"})
 OUTGOING = "botos.outgoing"  # the channel that notifies delivery workers
+STOPPED = "botos.stopped"  # the channel that notifies turn pools of stopped turns
 CONNECT_SECONDS = 0.2
 ANSWER_SECONDS = 1.0
 REST_SECONDS = 1.0  # before the next attempt, after Redis was out of reach
@@ -45,7 +47,7 @@ class Notifier:
         self._redis = connect(url)
         self._queue = Queue(QUEUE, connection=self._redis, serializer=JSONSerializer)
         self._conversations: dict[int, None] = {}
-        self._is_outgoing = False
+        self._channels: set[str] = set()  # to notify
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closed = threading.Event()
@@ -61,7 +63,15 @@ class Notifier:
 
     def notify_delivery_workers(self) -> None:
         """Notify delivery workers that a delivery was queued."""
-        self._is_outgoing = True
+        self._publish(OUTGOING)
+
+    def notify_of_stop(self) -> None:
+        """Notify turn pools that a person has stopped a turn. Call it after the commit."""
+        self._publish(STOPPED)
+
+    def _publish(self, channel: str) -> None:
+        with self._lock:
+            self._channels.add(channel)
         self._wake.set()
 
     def close(self) -> None:
@@ -77,10 +87,10 @@ class Notifier:
             self._wake.clear()
             with self._lock:
                 waiting, self._conversations = self._conversations, {}
-            is_outgoing, self._is_outgoing = self._is_outgoing, False
+                channels, self._channels = self._channels, set()
             try:
-                if is_outgoing:
-                    self._redis.publish(OUTGOING, "")
+                for channel in channels:
+                    self._redis.publish(channel, "")
                 if waiting and self._queue.count < MAX_WAITING:
                     self._queue.enqueue_many([_job_of(conversation_id) for conversation_id in waiting])
             except (RedisError, OSError) as error:
@@ -108,13 +118,16 @@ class Elsewhere:
         """Notify the workers that something waits in this conversation."""
         self._notifier.notify(conversation_id)
 
+    def look_for_stops(self) -> None:
+        """Do nothing: no turn runs here."""
+
     async def run(self, stop: asyncio.Event) -> None:
         """Wait for `stop`: no turn runs here."""
         await stop.wait()
 
 
-async def listen(url: str, wake: Callable[[], None]) -> None:
-    """Call `wake` when another process has queued a delivery, until cancelled. It outlives outages of Redis."""
+async def listen(url: str, wakes: Mapping[str, Callable[[], None]]) -> None:
+    """Call the function of a channel for each notification there, until cancelled. It outlives outages of Redis."""
     retry = async_redis.retry.Retry(NoBackoff(), 0)
     while True:
         client = async_redis.Redis.from_url(
@@ -122,9 +135,9 @@ async def listen(url: str, wake: Callable[[], None]) -> None:
         )
         try:
             async with client, client.pubsub(ignore_subscribe_messages=True) as channel:
-                await channel.subscribe(OUTGOING)
-                async for _ in channel.listen():
-                    wake()
+                await channel.subscribe(*wakes)
+                async for notification in channel.listen():
+                    wakes[notification["channel"].decode()]()
         except (RedisError, OSError) as error:
             log.debug("listen to Redis failed: %s; trying again in %g s", type(error).__name__, REST_SECONDS)
         await asyncio.sleep(REST_SECONDS)

@@ -45,7 +45,7 @@ def without_fence() -> None:
     from sessions_app.models import Lane
     from sessions_app.turns import lifecycle
 
-    def give_back(held: Any, *, wait: float = 0.0) -> None:
+    def give_back(held: Any, *, wait: float = 0.0, even_stopped: bool = False) -> None:
         Lane.objects.filter(pk__in=[lease.conversation.pk for lease in held]).update(
             owner="", lease_until=clock.EPOCH, not_before=clock.seconds_from_now(wait)
         )

@@ -1,0 +1,114 @@
+"""`/stop`: a person ends the answer to their own messages, in whichever process it is written.
+
+The transaction that receives the command decides. It ends the messages under the locks under which a turn ends, so a
+turn is either answered or stopped. It also notes the fence of the running turn in the turn lease. The pool that holds
+the lease cancels the agent then and gives the lease back; until then nobody else begins a turn in the lane. If that
+process crashes first, nothing is left to be answered.
+"""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.db.models import F
+from django.utils.translation import gettext_lazy as _
+
+from identity.models import PlatformAccount
+from identity.support import clock, platforms
+from sessions_app import texts
+from sessions_app.commands.registry import Invocation, at_once
+from sessions_app.history import window
+from sessions_app.messages import Address
+from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane
+from sessions_app.outbox import queue as outbox_queue
+from sessions_app.turns import drafts, leases
+from sessions_app.wakeups import local as local_wakeups
+
+REASON = "stopped by the person"
+
+Role, Source = HistoryEntry.Role, HistoryEntry.Source
+
+
+@at_once("stop", _("Stop the answer that I'm working on"))
+def _stop(asked: Invocation) -> str:
+    is_stopped = stop(asked.conversation, asked.account, before=asked.event.pk)
+    return str(texts.HAVE_STOPPED if is_stopped else texts.NOTHING_TO_STOP)
+
+
+@transaction.atomic
+def stop(conversation: Conversation, account: PlatformAccount, *, before: int | None = None) -> bool:
+    """End the messages that a turn answers now and those that wait. Return whether there was one.
+
+    In private these are all messages of the person, on all linked accounts; in a group, those of `account` there.
+    Commands that wait keep their place. The person's words stay in history. What the agent has said so far, if people
+    could see it, becomes the answer, marked as stopped.
+
+    before: the id of an event. Messages behind it are not ended.
+    """
+    together = leases.together(conversation)
+    # Turn leases before events, as a turn locks them when it ends. A claim waits for no lease.
+    lanes = Lane.objects.filter(pk__in=together).order_by("pk").select_for_update(no_key=True)
+    held = {lane.pk for lane in lanes if lane.owner}
+    waits = InboundEvent.objects.filter(conversation__in=together, kind=InboundEvent.Kind.MESSAGE, done_at=None)
+    if before is not None:
+        waits = waits.filter(pk__lt=before)
+    waiting = list(waits.order_by("pk").select_for_update(of=("self",)).select_related("conversation"))
+    is_private = conversation.kind == Conversation.Kind.DM
+    ended = {event.pk: event for event in waiting if is_private or event.account_id == account.pk}
+    if not ended:
+        return False
+    # The oldest one whose start has not failed: turns begin in order, and the lane has one at a time.
+    started = (event for event in waiting if event.conversation_id in held and event.starts > event.failures)
+    running = next(started, None)
+    if running and running.pk in ended:
+        Lane.objects.filter(pk=running.conversation_id).update(stop_fence=F("fence"))
+        transaction.on_commit(local_wakeups.notify_of_stop, robust=True)
+    paused = {event.conversation_id for event in ended.values() if event.failures}
+    Lane.objects.filter(pk__in=paused).update(not_before=clock.EPOCH)
+    waits.filter(pk__in=ended).update(status=InboundEvent.Status.DONE, done_at=clock.now(), reason=REASON)
+    # A message that failed before may have its entry already.
+    HistoryEntry.objects.bulk_create(map(_question, ended.values()), ignore_conflicts=True)
+    _keep_drafts(ended)
+    window.announce({event.conversation for event in ended.values()}, {event.account_id for event in ended.values()})
+    return True
+
+
+def _question(event: InboundEvent) -> HistoryEntry:
+    return window.entry(
+        event.conversation,
+        author_id=event.account_id,
+        event=event,
+        role=Role.USER,
+        source=Source.MESSAGE,
+        text=event.text,
+        metadata={"edited": event.edited} if event.edited else {},
+        platform=event.platform,
+        chat_id=event.chat_id,
+        thread_id=event.thread_id,
+        message_id=event.message_id,
+        said_at=event.received_at,
+    )
+
+
+def _keep_drafts(ended: dict[int, InboundEvent]) -> None:
+    """Make the drafts of these events the answers."""
+    replies = []
+    for draft in drafts.of_events(ended):
+        head = ended[draft.event_id or 0]
+        address = Address(draft.platform, draft.chat_id, draft.thread_id)
+        text = f"{draft.text}\n\n{texts.STOPPED}"
+        entry = window.entry(
+            head.conversation,
+            author_id=head.account_id,
+            event=head,
+            role=Role.ASSISTANT,
+            source=Source.REPLY,
+            text=text,
+            platform=draft.platform,
+            chat_id=draft.chat_id,
+            thread_id=draft.thread_id,
+            said_at=draft.created_at,  # the time of the last message that the turn answers
+        )
+        entry.save()
+        limit = platforms.of(draft.platform).text_limit
+        replies.append(outbox_queue.Reply(address, text, limit, head, entry.pk))
+    outbox_queue.add_replies(replies)
