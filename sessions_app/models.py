@@ -259,7 +259,8 @@ class OutboundDelivery(models.Model):
     chat_id = models.CharField(max_length=190)
     thread_id = models.CharField(max_length=190, blank=True)
     text = models.TextField(blank=True)
-    # A notice about linking: its text is rendered from these when it is sent, so that no code is stored.
+    # A notice about linking: its text is rendered from these when it is sent, so that no code is stored. Of a text
+    # without an account, the template says which buttons it has.
     template = models.CharField(max_length=20, blank=True)
     subject = models.JSONField(default=dict, blank=True)
     account = models.ForeignKey(PlatformAccount, null=True, on_delete=models.CASCADE, related_name="deliveries")

@@ -27,6 +27,7 @@ QUARANTINED = _(
     "I was interrupted several times while working on that message, so I set it aside. I saved it: ask me something "
     "else, or send /retry."
 )
+STOP = _("Stop")
 STOPPED = _("(stopped)")
 HAVE_STOPPED = _("OK, I've stopped.")
 NOTHING_TO_STOP = _("I'm not working on anything for you right now.")

@@ -18,7 +18,9 @@ from identity.models import PlatformAccount
 from identity.notices import Template
 from identity.support import clock, platforms, sql
 from identity.support.backoff import seconds
+from identity.support.buttons import Button
 from identity.wording import Notice
+from sessions_app import texts
 from sessions_app.messages import Address, OutgoingMessage
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery, new_nonce
 from sessions_app.outbox.splitting import split
@@ -44,6 +46,8 @@ _SENT = """
 UPDATE sessions_app_outbounddelivery SET status = 'sent', reason = '', message_id = %s, settled_at = {now}
 WHERE id = %s AND owner = %s AND attempts = %s AND status = 'sending'
 """
+
+STOPPABLE = "stoppable"  # the template of a text with a button that stops the turn
 
 Renderer = Callable[[PlatformAccount, Mapping[str, Any]], Notice]
 _renderers: dict[str, Renderer] = {}
@@ -123,10 +127,21 @@ class Queued:
 
 
 def queue(
-    address: Address, text: object, *, limit: int = TEXT_LIMIT, event: InboundEvent | None = None, nonce: str = ""
+    address: Address,
+    text: object,
+    *,
+    limit: int = TEXT_LIMIT,
+    event: InboundEvent | None = None,
+    nonce: str = "",
+    is_stoppable: bool = False,
 ) -> None:
-    """Queue `text` for `address`, in as many deliveries as the limit requires; nothing if the `nonce` was used."""
+    """Queue `text` for `address`, in as many deliveries as the limit requires; nothing if the `nonce` was used.
+
+    is_stoppable: whether a button that stops the turn stands below it.
+    """
     rows = list(parts(address, str(text), limit=limit, event=event))
+    if is_stoppable:
+        rows[-1].template = STOPPABLE
     for number, row in enumerate(rows if nonce else ()):
         row.nonce = hashlib.sha256(f"{nonce} {number}".encode()).hexdigest()[:24] if number else nonce
     OutboundDelivery.objects.bulk_create(rows, AT_ONCE, ignore_conflicts=bool(nonce))
@@ -263,7 +278,8 @@ def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
     """The message that an adapter sends for a delivery. Notices and what was possibly sent need the database."""
     address = _address(delivery)
     if delivery.account is None:
-        notice = Notice(delivery.text)
+        stop = Button(str(texts.STOP), "/stop")
+        notice = Notice(delivery.text, (stop,) if delivery.template == STOPPABLE else ())
     elif render := _renderers.get(delivery.template):
         notice = render(delivery.account, delivery.subject)
     else:

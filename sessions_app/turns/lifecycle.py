@@ -197,7 +197,7 @@ def fail(claim: Claim, *, words: object = "") -> None:
     drafts.settle([claim.head.pk])
     _events([claim]).update(failures=F("failures") + 1)
     if failures == 0:
-        outbox_queue.queue(_address(claim), texts.TRYING_AGAIN, event=claim.head)
+        outbox_queue.queue(_address(claim), texts.TRYING_AGAIN, event=claim.head, is_stoppable=True)
 
 
 @transaction.atomic

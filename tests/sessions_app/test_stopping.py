@@ -282,6 +282,19 @@ def test_it_stops_in_its_turn_only_what_was_asked_before() -> None:
     assert told()[-1] == NOTHING
 
 
+def test_it_offers_a_button_where_it_says_that_it_tries_again() -> None:
+    lifecycle.fail(claim(receive("alice", "fails")))
+    OutboundDelivery.objects.exclude(text=str(texts.TRYING_AGAIN)).delete()
+
+    (delivery,) = outbox_queue.claim(owner="test", platforms=PLATFORMS)
+    sent = outbox_queue.outgoing(delivery)
+
+    assert (sent.text, [(one.label, one.command) for one in sent.buttons]) == (
+        str(texts.TRYING_AGAIN),
+        [("Stop", "/stop")],
+    )
+
+
 # --- In a pool
 
 
