@@ -8,6 +8,7 @@ const answering = document.querySelector("#answering");
 const how = document.querySelector("#chat-state");
 const form = document.querySelector("#say");
 const box = form.elements.text;
+const stop = document.querySelector("#stop");
 const problem = document.querySelector("#problem");
 
 let looked = 0;
@@ -35,6 +36,7 @@ function show(fresh) {
   const wasAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 120;
   const words = fresh.dataset.answering ? answering.dataset.words : "";
   if (answering.textContent !== words) answering.textContent = words;
+  stop.hidden = !fresh.dataset.answering;
   log.setAttribute("aria-busy", fresh.querySelector("li.draft") ? "true" : "false");
   merge([...fresh.querySelectorAll("#lines > li")]);
   document.querySelector("#nothing").hidden = lines.children.length > 0;
@@ -87,7 +89,7 @@ const line = follow({
 
 // --- What is sent
 
-function anotherKey() {
+function anotherKey(form) {
   const bytes = crypto.getRandomValues(new Uint8Array(12));
   form.elements.key.value = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
@@ -122,7 +124,7 @@ async function send(event) {
   try {
     const said = await deliver(body);
     problem.textContent = said.words;
-    if (said.answer === "sent" || said.answer === "secret") { box.value = ""; anotherKey(); }
+    if (said.answer === "sent" || said.answer === "secret") { box.value = ""; anotherKey(form); }
   } catch {
     problem.textContent = how.dataset.failed;
   }
@@ -133,7 +135,22 @@ async function send(event) {
   box.focus();
 }
 
+async function stopAnswer(event) {
+  event.preventDefault();
+  const body = new FormData(stop);
+  stop.hidden = true;
+  box.focus();
+  try {
+    problem.textContent = (await deliver(body)).words;
+    anotherKey(stop);
+  } catch {
+    problem.textContent = how.dataset.failed;
+  }
+  look().catch(lost);
+}
+
 form.addEventListener("submit", send);
+stop.addEventListener("submit", stopAnswer);
 box.addEventListener("keydown", (event) => {
   const isEnter = event.key === "Enter" && !event.shiftKey && !event.isComposing;
   if (isEnter && !matchMedia("(pointer: coarse)").matches) { event.preventDefault(); form.requestSubmit(); }
@@ -143,7 +160,7 @@ box.addEventListener("keydown", (event) => {
 
 window.addEventListener("offline", lost);
 window.addEventListener("online", () => { line.connectNow(); look().catch(lost); });
-window.addEventListener("pageshow", (event) => { if (event.persisted) { anotherKey(); look().catch(lost); } });
+window.addEventListener("pageshow", (event) => { if (event.persisted) { anotherKey(form); anotherKey(stop); look().catch(lost); } });
 
 log.scrollTop = log.scrollHeight;
 setInterval(poll, 1000);

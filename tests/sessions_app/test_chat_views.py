@@ -129,7 +129,7 @@ def test_it_talks_as_the_account_attached_last_or_the_one_that_is_chosen(
     attach(page, bob)
 
     def author(chosen: object = "") -> str:
-        [named] = re.findall(r'name="account" value="(\d+)"', get(client, query=str(chosen)))
+        [named] = set(re.findall(r'name="account" value="(\d+)"', get(client, query=str(chosen))))
         return str(named)
 
     assert author() == str(bob.pk)
@@ -257,6 +257,26 @@ def test_it_sends_without_scripts(client: Client, page: Browser, alice: Platform
     shown = get(client)
     assert words(shown)[-1] == "hello"
     assert "… is answering</p>" in shown
+
+
+def test_it_offers_to_stop_while_it_answers_and_stops_without_scripts(
+    client: Client, page: Browser, alice: PlatformAccount
+) -> None:
+    def form(shown: str) -> str:
+        [found] = re.findall(r'<form id="stop"[^>]*>.*?</form>', shown, re.DOTALL)
+        return str(found)
+
+    assert " hidden>" in form(get(client))
+    post(client, alice, "a long question")
+    shown = form(get(client))
+    assert " hidden>" not in shown
+    pressed = dict(re.findall(r'name="(\w+)" value="([^"]+)"', shown))
+
+    assert client.post(reverse("chat-say"), pressed).status_code == 302
+
+    shown = get(client)
+    assert " hidden>" in form(shown)
+    assert words(shown)[-3:] == ["a long question", "/stop", "OK, I&#x27;ve stopped."]
 
 
 def test_it_sends_once_what_is_sent_twice(client: Client, page: Browser, alice: PlatformAccount) -> None:
