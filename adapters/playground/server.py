@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Protocol
 
 from identity.support.buttons import Button
@@ -29,8 +31,51 @@ class Said:
     buttons: tuple[Button, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class TypingCall:
+    """The bot asked for its typing sign in a chat, or took it back. at: by the clock of `Typing`."""
+
+    at: float
+    chat_id: str
+    thread_id: str = ""
+    is_on: bool = True
+
+
+@dataclass(slots=True)
+class Typing:
+    """Where the bot's typing sign is seen. A call shows it for `seconds`, unless the bot says something before.
+
+    calls: all that were accepted, in order. clock: seconds.
+    """
+
+    seconds: float
+    clock: Callable[[], float] = monotonic
+    calls: list[TypingCall] = field(default_factory=list)
+    _until: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def show(self, chat_id: str, thread_id: str = "") -> None:
+        self.calls.append(TypingCall(self.clock(), chat_id, thread_id))
+        self._until[chat_id, thread_id] = self.clock() + self.seconds
+
+    def hide(self, chat_id: str, thread_id: str = "") -> None:
+        """The bot took it back."""
+        self.calls.append(TypingCall(self.clock(), chat_id, thread_id, is_on=False))
+        self.end(chat_id, thread_id)
+
+    def end(self, chat_id: str, thread_id: str = "") -> None:
+        """The bot said something."""
+        self._until.pop((chat_id, thread_id), None)
+
+    def is_on(self, chat_id: str) -> bool:
+        """Whether people see it anywhere in the chat."""
+        return any(chat == chat_id and until > self.clock() for (chat, _), until in self._until.items())
+
+
 class PlatformServer(Protocol):
-    """A local server that speaks one platform's protocol to the real SDK. Everything runs on one event loop."""
+    """A local server that speaks one platform's protocol to the real SDK. Everything runs on one event loop.
+
+    A server of a platform with a typing sign has a `typing: Typing` too.
+    """
 
     platform: str
     said: list[Said]  # everything in every chat, in order, both sides

@@ -122,6 +122,7 @@ class FakeDiscord(DiscordServer):
         self.faults = FaultPlan()
         self.gateway = FakeGateway(self.world, self.token, self._welcome, self.faults)
         self.rest = FakeRest(self.world, self.token, self._publish, self.faults)
+        self.typing = self.rest.typing
 
     def delete_account(self, person: Person) -> None:
         """The person's account does not exist any more: code 10013."""

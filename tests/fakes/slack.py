@@ -83,6 +83,7 @@ class FakeSlack(SlackServer):
         super().__init__(redeliver_after)
         self.faults = FaultPlan()
         self.api = FakeWebApi(self.workspace, {self.bot_token: "bot", self.app_token: "app"}, self.faults)
+        self.typing = self.api.typing
         self.socket = FakeSocketMode(self.workspace, redeliver_after, self.faults)
         self.http = HttpEvents(self.workspace, self.faults, (0.1, redeliver_after, redeliver_after))
         self.responses: FakeResponses = FakeResponses(self.workspace)

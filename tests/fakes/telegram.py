@@ -142,6 +142,7 @@ class FakeTelegram(TelegramServer):
         super().__init__()
         self.api = FakeBotApi()
         self.said = self.api.said
+        self.typing = self.api.typing
         self.faults = FaultPlan()
         self.calls: deque[tuple[str, JSON]] = deque(maxlen=REMEMBERED_CALLS)
 

@@ -28,6 +28,7 @@ class DiscordServer:
         self.token = _token(self.world.bot["id"])
         self.gateway = Gateway(self.world, self.token, self._welcome)
         self.rest = Rest(self.world, self.token, self._publish)
+        self.typing = self.rest.typing
         self._runner: web.AppRunner | None = None
         self._address = ""
 

@@ -14,13 +14,14 @@ from aiohttp import web
 from adapters.playground.discord.world import ACTION_ROW, BUTTON, Channel, Json, World
 from adapters.playground.discord.world import REPLY as REPLY_MESSAGE
 from adapters.playground.rate_limits import Limiter, RateLimit
-from adapters.playground.server import Person
+from adapters.playground.server import Person, Typing
 
 API = "/api/v10"
 MAX_TEXT, MAX_NONCE, MAX_PAGE = 2000, 25, 100
 # https://discord.com/developers/docs/topics/rate-limits documents the first and has a bot read the others in answers,
 # which are this for messages and edits.
 PER_BOT, PER_ROUTE = RateLimit(50, 1.0), RateLimit(5, 5.0)
+TYPING_SECONDS = 10.0
 NONCE_LIFETIME = 300.0  # seconds; the real one says "the past few minutes"
 MAX_WAIT = 3.0  # seconds until an interaction counts as failed
 REPLY, DEFERRED_REPLY, DEFERRED_UPDATE, UPDATE = 4, 5, 6, 7  # interaction callback types
@@ -70,6 +71,7 @@ class Rest:
         self._token = token
         self._publish = publish
         self._nonces: dict[str, tuple[float, Json]] = {}
+        self.typing = Typing(TYPING_SECONDS)
         self.limiter = Limiter()
         self.gateway_address: Callable[[], str] = str
         self.commands: list[Json] = []
@@ -174,6 +176,7 @@ class Rest:
             reference = {"type": 0, "message_id": answered["id"], "channel_id": channel.id}
             kept |= {"type": REPLY_MESSAGE, "message_reference": reference, "referenced_message": answered}
         message = self._world.write(channel, self._world.bot, content, **kept)
+        self.typing.end(channel.id)
         answer = {**message, "nonce": nonce} if nonce else message  # a history does not tell it again
         if nonce:
             self._nonces[nonce] = (time.monotonic(), answer)
@@ -205,7 +208,8 @@ class Rest:
         return json_response(message)
 
     async def _typing(self, request: web.Request) -> web.Response:
-        self._channel(request)
+        self.typing.show(self._channel(request).id)
+        self._world.changes.announce()
         return web.Response(status=204)
 
     async def _register(self, request: web.Request) -> web.Response:

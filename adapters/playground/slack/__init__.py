@@ -26,6 +26,7 @@ class SlackServer:
         self.said = self.workspace.said
         self.bot_token, self.app_token = f"xoxb-{uuid4().hex}", f"xapp-1-{uuid4().hex}"
         self.api = WebApi(self.workspace, {self.bot_token: "bot", self.app_token: "app"})
+        self.typing = self.api.typing
         self.socket = SocketMode(self.workspace, redeliver_after)
         self.responses = Responses(self.workspace)
         self._runner: web.AppRunner | None = None

@@ -11,12 +11,15 @@ from typing import Any
 from aiohttp import web
 
 from adapters.playground.rate_limits import Limiter, RateLimit
+from adapters.playground.server import Typing
 from adapters.playground.slack.workspace import APP, BOT, BOT_USER, TEAM, Channel, Message, Workspace, with_ids
 
 TEXT_LIMIT = 40_000
 # https://docs.slack.dev/apis/web-api/rate-limits: of each method, and of each channel for posts.
 TIER_1, TIER_3, TIER_4 = (RateLimit(calls, 60.0) for calls in (1, 50, 100))
 PER_CHANNEL, AUTH_TEST = RateLimit(1, 1.0), RateLimit(200, 60.0)  # the second is documented as hundreds
+# https://docs.slack.dev/reference/methods/assistant.threads.setStatus
+STATUS, STATUS_SECONDS = RateLimit(600, 60.0), 120.0
 Args = dict[str, Any]
 Answer = dict[str, Any]
 
@@ -62,6 +65,7 @@ class WebApi:
         self.heard: Callable[[Channel, Message, Message | None], Awaitable[None]] | None = None
         self._workspace = workspace
         self._tokens = tokens  # token -> its kind, "bot" or "app"
+        self.typing = Typing(STATUS_SECONDS)
         self.limiter = Limiter()
         self._methods = self._table()
 
@@ -116,6 +120,12 @@ class WebApi:
             "chat.postMessage": Method(self._post, POST, ("channel",), limit=PER_CHANNEL),
             "chat.postEphemeral": Method(self._post_ephemeral, POST, ("channel", "user"), limit=TIER_4),
             "chat.update": Method(self._update, POST, ("channel", "ts")),
+            "assistant.threads.setStatus": Method(
+                self._set_status,
+                {**dict.fromkeys(("channel_id", "thread_ts", "status"), str), "loading_messages": list},
+                ("channel_id", "thread_ts", "status"),
+                limit=STATUS,
+            ),
         }
 
     async def _auth_test(self, _: Args) -> Answer:
@@ -169,6 +179,7 @@ class WebApi:
         author = {"user": BOT_USER, "bot_id": BOT, "app_id": APP, "team": TEAM}
         message: Message = {"type": "message", "text": text, **author, **kept}
         written = await self._workspace.write(channel, message, author="bot")
+        self.typing.end(channel.id, str(args.get("thread_ts") or ""))
         await self._tell(channel, written, None)
         return {"channel": channel.id, "ts": written["ts"], "message": written}
 
@@ -189,6 +200,18 @@ class WebApi:
         before = await self._workspace.rewrite(message, text, blocks)
         await self._tell(channel, message, before)
         return {"channel": channel.id, "ts": message["ts"], "text": text, "message": message}
+
+    async def _set_status(self, args: Args) -> Answer:
+        """Show below a thread what the bot is doing; nothing with an empty status."""
+        if not {"assistant:write", "chat:write"} & {*self.scopes}:
+            raise Refusal("missing_scope")
+        channel = self._own_channel(args["channel_id"])
+        if not any(args["thread_ts"] in (message["ts"], message.get("thread_ts")) for message in channel.messages):
+            raise Refusal("invalid_thread_ts")
+        change = self.typing.show if args["status"] else self.typing.hide
+        change(channel.id, args["thread_ts"])
+        await self._workspace.notify()
+        return {}
 
     def _messages(self, args: Args) -> list[Message]:
         return self._own_channel(args["channel"]).messages

@@ -24,6 +24,7 @@ class TelegramServer:
     def __init__(self) -> None:
         self.api = BotApi()
         self.said: list[Said] = self.api.said
+        self.typing = self.api.typing
         self.token = f"{BOT['id']}:AA{secrets.token_hex(17)}"[: len(str(BOT["id"])) + 36]
         self.port = 0
         self._runner: web.AppRunner | None = None

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from adapters.playground.rate_limits import Limiter, RateLimit
-from adapters.playground.server import Said
+from adapters.playground.server import Said, Typing
 from adapters.playground.telegram.queue import JSON, ApiError, UpdateQueue
 from identity.support.buttons import Button
 from identity.support.text import utf16_length
@@ -22,6 +22,7 @@ from identity.support.text import utf16_length
 TEXT_LIMIT = 4096  # UTF-16 code units
 # https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this
 PER_BOT, PER_CHAT, PER_GROUP = RateLimit(30, 1.0), RateLimit(1, 1.0), RateLimit(20, 60.0)
+TYPING_SECONDS = 5.0  # "or less (when a message arrives from your bot, Telegram clients clear its typing status)"
 BOT: JSON = {"id": 777001, "is_bot": True, "first_name": "BotOS", "username": "BotosPlaygroundBot"}
 ACTIONS = ("typing", "upload_photo", "upload_document", "record_voice", "upload_voice", "find_location")
 
@@ -83,6 +84,7 @@ class BotApi:
         self.replies: dict[str, list[Said]] = {}
         self.queries: set[str] = set()  # of pressed buttons that the bot may answer
         self.commands: list[JSON] = []
+        self.typing = Typing(TYPING_SECONDS)
         self.limiter = Limiter()
         self._methods = self._table()
 
@@ -154,6 +156,7 @@ class BotApi:
         if "message_thread_id" in given.given:
             more |= self._thread(chat, given.integer("message_thread_id"))
         message = self.new_message(BOT, chat, text, **more)
+        self.typing.end(str(chat["id"]), str(more.get("message_thread_id", "")))
         await self.updates.announce()
         return message
 
@@ -208,9 +211,14 @@ class BotApi:
         return True
 
     async def _send_chat_action(self, given: Parameters) -> bool:
-        self._chat(given)
+        chat = self._chat(given)
         if given.given.get("action") not in ACTIONS:
             raise bad_request("wrong parameter action in request")
+        thread = ""
+        if "message_thread_id" in given.given:
+            thread = str(self._thread(chat, given.integer("message_thread_id"))["message_thread_id"])
+        self.typing.show(str(chat["id"]), thread)
+        await self.updates.announce()
         return True
 
     async def _answer_callback_query(self, given: Parameters) -> bool:
@@ -234,7 +242,12 @@ class BotApi:
 
 
 def _limits(method: str, chat: str) -> dict[str, RateLimit]:
-    """What counts for a call: only what people see in a chat, and a group has a negative id."""
+    """What counts for a call: only what people see in a chat, and a group has a negative id.
+
+    Actions have limits of their own. Telegram documents none, and refuses a bot that repeats them without a pause.
+    """
+    if method == "sendchataction":
+        return {f"action {chat}": PER_CHAT, **({f"actions in {chat}": PER_GROUP} if chat.startswith("-") else {})}
     if method not in ("sendmessage", "editmessagetext"):
         return {}
     in_group = {f"group {chat}": PER_GROUP} if chat.startswith("-") else {}
