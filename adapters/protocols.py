@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
-from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
+from sessions_app.messages import Address, InboundMessage, MessageEdit, OutgoingMessage
 from sessions_app.receiving.watermarks import Mark
 
 MAX_COMMAND = 64  # bytes of identity.support.buttons.Button.command
@@ -112,3 +112,29 @@ class Checkable(Protocol):
         Raises NeedsConfiguration when the credentials are refused, anything else when the platform does not serve.
         """
         ...
+
+
+@runtime_checkable
+class ShowsTyping(Protocol):
+    """An adapter that can show the typing sign of its platform.
+
+    typing_seconds: after so many seconds the sign is shown again while it is on. It is also the least time between two
+    calls for one chat in which the bot has said nothing meanwhile.
+    """
+
+    typing_seconds: float
+
+    async def show_typing(self, address: Address) -> None:
+        """Show the sign once, or do nothing where the platform has none.
+
+        Raises DeliveryError; whatever it raises harms nothing. With `retry_after` the sign rests there for so long, and
+        with `permanent` it is not shown for this message again.
+        """
+
+
+@runtime_checkable
+class HidesTyping(Protocol):
+    """An adapter whose platform keeps the sign until the bot says something, so that it must be taken back without."""
+
+    async def hide_typing(self, address: Address) -> None:
+        """Take the sign back. Raises as `show_typing` does."""

@@ -14,14 +14,14 @@ class TestMatrix(AdapterContract):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from adapters.aio import is_set_within
 from adapters.platform import Platform, is_name
-from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration, PlatformAdapter
+from adapters.protocols import DeliveryError, HidesTyping, Inbox, NeedsConfiguration, PlatformAdapter, ShowsTyping
 from sessions_app.messages import Address, InboundMessage, MessageEdit, OutgoingMessage
 from sessions_app.receiving.watermarks import Mark
 
@@ -258,6 +258,24 @@ class AdapterContract:
             failure = await failure_of(run.adapter, to(platform, "never", nonce="n-2"))
             ensure(failure.permanent, "a refusal for good does not count as permanent")
 
+    async def test_it_shows_a_typing_sign_that_says_nothing(self) -> None:
+        """Only of an adapter that fulfils `ShowsTyping`."""
+        async with self.platform() as platform:
+            adapter = adapter_of(platform)
+            if not isinstance(adapter, ShowsTyping):
+                return
+            ensure(adapter.typing_seconds > 0, "the sign would be shown again without a pause")
+            calls = [adapter.show_typing, *([adapter.hide_typing] if isinstance(adapter, HidesTyping) else [])]
+            place, nowhere = to(platform, "").address, Address(platform.description.name, "nowhere", "nowhere")
+            await _failures_of_typing(calls, place)  # before it is connected
+            async with running(adapter) as run:
+                await platform.say("hello")
+                await run.inbox.wait_for_text("hello")
+                ensure(not await _failures_of_typing(calls, place), "the sign is refused where a person has written")
+                await _failures_of_typing(calls, nowhere)
+                await adapter.send(to(platform, "one"))
+                ensure(await platform.answers(1) == ["one"], "the sign is a message, or keeps one away")
+
     async def test_it_needs_configuration_where_the_credentials_are_refused(self) -> None:
         async with self.platform() as platform:
             inbox = RecordingInbox()
@@ -311,6 +329,18 @@ async def failure_of(adapter: PlatformAdapter, message: OutgoingMessage) -> Deli
     except DeliveryError as failure:
         return failure
     raise AssertionError("the message was sent")
+
+
+async def _failures_of_typing(calls: Iterable[Callable[[Address], Awaitable[None]]], address: Address) -> list[str]:
+    """What the calls say that failed. Raises whatever is no DeliveryError."""
+    failures = []
+    for call in calls:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await call(address)
+        except DeliveryError as failure:
+            failures.append(str(failure))
+    return failures
 
 
 async def _run_again_and_again(adapter: PlatformAdapter, inbox: Inbox, stop: asyncio.Event) -> None:

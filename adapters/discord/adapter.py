@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import deque
 from datetime import timedelta
 from typing import Any
 
@@ -16,11 +17,12 @@ from adapters.discord.client import Busy, buttons_of, delivery_error, new_client
 from adapters.discord.connection import Connection, Memory
 from adapters.duplicate_marker import MARK, marked
 from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
-from sessions_app.messages import OutgoingMessage
+from sessions_app.messages import Address, OutgoingMessage
 
 SEND_TIMEOUT = 60.0  # seconds, with the SDK's own waiting for a channel's rate limit
 NONCE_SECONDS = 120.0  # so long Discord itself keeps a second message with the same nonce away
 CLOCKS_APART = timedelta(hours=1)  # by which the database's clock and Discord's may differ
+MAX_TYPING_CALLS = 25  # a second: half of the bot's calls on all routes, so that messages have the others
 LOOK_THROUGH = 500  # messages, in pages of a hundred, for an earlier attempt
 
 
@@ -31,6 +33,7 @@ class DiscordAdapter:
     """
 
     text_limit = PLATFORM.text_limit
+    typing_seconds = 9.0  # Discord shows the sign for 10 seconds
 
     def __init__(self, *, token: str, api_url: str = "", gateway_url: str = "", platform: str = "discord") -> None:
         self.platform = platform
@@ -40,6 +43,7 @@ class DiscordAdapter:
         self._memory = Memory(platform)
         self._client: discord.Client | None = None  # while messages can be sent
         self._paused_until = 0.0
+        self._typing_calls: deque[float] = deque(maxlen=MAX_TYPING_CALLS)  # when the latest were made
 
     async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
         """Receive until `stop` is set; see PlatformAdapter. Raises ConnectionError when the gateway stays away."""
@@ -92,14 +96,31 @@ class DiscordAdapter:
             async with asyncio.timeout(SEND_TIMEOUT):
                 sent = await self._post(client, message)
         except Exception as exc:  # noqa: BLE001 - whatever went wrong, the outbox must know whether to try again
-            failure = self._failure(exc, message)
+            failure = self._failure(exc, possibly_sent=message.possibly_sent)
         else:
             return sent
         raise failure  # out here, where no cause comes along: it carries the request's headers, with the token
 
+    async def show_typing(self, address: Address) -> None:
+        """See `ShowsTyping`."""
+        client, now = self._client, time.monotonic()
+        if client is None:
+            raise DeliveryError("discord is not connected")
+        self._keep_pause()
+        if len(self._typing_calls) == MAX_TYPING_CALLS and (wait := self._typing_calls[0] + 1.0 - now) > 0:
+            raise DeliveryError("messages have the other calls of this second", retry_after=wait)
+        self._typing_calls.append(now)
+        try:
+            await client.http.send_typing(_channel_id(address))
+        except Exception as exc:  # noqa: BLE001 - its cause carries the request's headers, with the token
+            failure = self._failure(exc)
+        else:
+            return
+        raise failure
+
     async def _post(self, client: discord.Client, message: OutgoingMessage) -> str:
         self._keep_pause()
-        channel = client.get_partial_messageable(_channel_id(message))
+        channel = client.get_partial_messageable(_channel_id(message.address))
         earlier = await self._earlier(client, channel, message) if _is_beyond_nonce(message) else ""
         if earlier:
             return earlier
@@ -135,12 +156,12 @@ class DiscordAdapter:
         if remaining > 0:
             raise DeliveryError("discord asked the whole bot to pause", retry_after=remaining)
 
-    def _failure(self, exc: Exception, message: OutgoingMessage) -> DeliveryError:
+    def _failure(self, exc: Exception, *, possibly_sent: bool = False) -> DeliveryError:
         if isinstance(exc, Busy) and exc.is_global and exc.retry_after:
             self._paused_until = time.monotonic() + exc.retry_after
         failure = delivery_error(exc)
         # Failing to look up an earlier attempt leaves open whether it arrived.
-        failure.ambiguous = failure.ambiguous or (message.possibly_sent and not failure.permanent)
+        failure.ambiguous = failure.ambiguous or (possibly_sent and not failure.permanent)
         return failure
 
 
@@ -154,7 +175,7 @@ def _may_be(old: discord.Message, message: OutgoingMessage) -> bool:
     return (str(old.nonce) == message.nonce or same_words) and str(old.id) not in message.others
 
 
-def _channel_id(message: OutgoingMessage) -> int:
-    if not re.fullmatch(r"[0-9]{1,20}", message.address.chat_id):
+def _channel_id(address: Address) -> int:
+    if not re.fullmatch(r"[0-9]{1,20}", address.chat_id):
         raise DeliveryError("this is no chat of Discord", permanent=True)
-    return int(message.address.chat_id)
+    return int(address.chat_id)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+from django.utils.translation import gettext as _
 from slack_bolt.adapter.socket_mode.aiohttp import AsyncSocketModeHandler
 from slack_bolt.app.async_app import AsyncApp
 from slack_sdk.socket_mode.aiohttp import SocketModeClient
@@ -15,11 +16,22 @@ from slack_sdk.web.async_client import AsyncWebClient
 
 from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
 from adapters.slack import PLATFORM
-from adapters.slack.client import TokenRefused, ask_who, checked, introduce, missing_scopes, post, quiet, slack_client
+from adapters.slack.client import (
+    StatusRefused,
+    TokenRefused,
+    ask_who,
+    checked,
+    introduce,
+    missing_scopes,
+    post,
+    quiet,
+    set_status,
+    slack_client,
+)
 from adapters.slack.directory import Directory
 from adapters.slack.events import Me
 from adapters.slack.receiver import Receiver
-from sessions_app.messages import OutgoingMessage
+from sessions_app.messages import Address, OutgoingMessage
 
 PING_SECONDS = 5.0  # how soon the SDK notices a dead socket
 LOST_SECONDS = 60.0  # how long it may try to reconnect before everything is built again
@@ -36,9 +48,12 @@ class SlackAdapter:
     When it connects, what was missed in the private chats that the inbox knows is read from their history.
 
     Buttons and slash commands arrive in the same way and the same order, but Slack tells of them once.
+
+    Slack has a typing sign in threads alone, and keeps it for two minutes.
     """
 
     text_limit = PLATFORM.text_limit
+    typing_seconds = 60.0
 
     def __init__(
         self, *, bot_token: str, app_token: str, api_url: str = "https://slack.com/api/", platform: str = "slack"
@@ -50,6 +65,7 @@ class SlackAdapter:
         self._web: AsyncWebClient | None = None  # while connected
         self._me: Me | None = None
         self._refused = False  # a send met a refusal of the token
+        self._shows_no_status = False  # until it connects again
 
     async def run(self, inbox: Inbox, stop: asyncio.Event) -> None:
         """Receive until `stop` is set. The event in hand is finished first; what waits behind it comes again.
@@ -81,6 +97,25 @@ class SlackAdapter:
             self._refused = True
             raise
 
+    async def show_typing(self, address: Address) -> None:
+        """See `ShowsTyping`."""
+        await self._set_status(address, _("is typing..."))
+
+    async def hide_typing(self, address: Address) -> None:
+        """See `HidesTyping`."""
+        await self._set_status(address, "")
+
+    async def _set_status(self, address: Address, status: str) -> None:
+        if self._web is None:
+            raise DeliveryError("slack is not connected")
+        if not address.thread_id or self._shows_no_status:
+            return
+        try:
+            await set_status(self._web, address, status)
+        except StatusRefused:
+            self._shows_no_status = True
+            raise
+
     async def _session(self, inbox: Inbox) -> None:
         bot, app = slack_client(self._api_url, self._bot_token), slack_client(self._api_url, self._app_token)
         me = await introduce(bot, self.platform)
@@ -90,7 +125,7 @@ class SlackAdapter:
         handler.client.wss_uri = address
         try:
             await _connect(handler)
-            self._web, self._me, self._refused = bot, me, False
+            self._web, self._me, self._refused, self._shows_no_status = bot, me, False, False
             receiver.catch_up()
             inbox.connected(name=me.name)  # an address would open Slack only where it is installed
             await self._watch(handler.client, receiver)

@@ -20,7 +20,7 @@ from adapters.protocols import DeliveryError, NeedsConfiguration
 from adapters.slack.events import Me, escape
 from identity.support.buttons import Button
 from identity.support.text import storable
-from sessions_app.messages import OutgoingMessage
+from sessions_app.messages import Address, OutgoingMessage
 from sessions_app.outbox.splitting import split
 
 SECTION_LIMIT = 3000  # characters of a block; a message may have more
@@ -52,12 +52,18 @@ GONE = frozenset(("user_disabled",))  # the person's account, in so many words; 
 PERHAPS_DONE = frozenset(("fatal_error", "internal_error"))
 # Not a member, or no permission to read: posting may still work.
 CANNOT_LOOK = frozenset(("missing_scope", "not_in_channel", "no_permission"))
+# This app, whatever the thread, may show no status.
+NO_STATUS = frozenset(("missing_scope", "not_allowed_token_type", "no_permission", "access_denied", "unknown_method"))
 
 NEEDED_SCOPES = ("chat:write", "im:history")  # without them nothing is sent, or no private message received
 
 
 class TokenRefused(DeliveryError):
     """The bot token was refused on a send. The message can be sent once the token is right."""
+
+
+class StatusRefused(DeliveryError):
+    """The app may not show what it is doing."""
 
 
 class _Discreet(logging.Filter):
@@ -141,6 +147,22 @@ async def post(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
     if not isinstance(ts, str) or not ts:
         raise DeliveryError("slack says that it has posted, and not what", ambiguous=True)
     return ts
+
+
+async def set_status(web: AsyncWebClient, address: Address, status: str) -> None:
+    """Show what the bot is doing below a thread; nothing with an empty status. Raises DeliveryError."""
+    chat, thread = address.chat_id, address.thread_id
+    try:
+        await web.assistant_threads_setStatus(channel_id=chat, thread_ts=thread, status=status)
+    except SlackApiError as error:
+        code = answer(error)[1]
+        if code in NO_STATUS:
+            raise StatusRefused(f"slack refuses the status: {code}", permanent=True) from None
+        failure = _failure(error)
+        failure.permanent = failure.retry_after is None
+        raise failure from None
+    except NO_ANSWER as error:
+        raise _failure(error) from None
 
 
 def _form(message: OutgoingMessage, text: str) -> dict[str, Any]:

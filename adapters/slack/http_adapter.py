@@ -29,7 +29,7 @@ class SlackHttpAdapter(SlackAdapter):
         me = await introduce(bot, self.platform)
         receiver = Receiver(inbox, me, Directory(bot), await inbox.marks())
         try:
-            self._web, self._me, self._refused = bot, me, False
+            self._web, self._me, self._refused, self._shows_no_status = bot, me, False, False
             receiver.catch_up()
             inbox.connected(name=me.name)
             while not receiver.task.done():

@@ -39,13 +39,14 @@ from adapters.telegram.client import (
     new_request,
     register_commands,
     send_text,
+    send_typing,
     unless_stopped,
     where_found,
 )
 from adapters.telegram.events import BotIdentity, Press, parse_update, update_id
 from adapters.telegram.webhook import Webhook, put_up, take_down, watch
 from identity.support import backoff
-from sessions_app.messages import InboundMessage, MessageEdit, OutgoingMessage
+from sessions_app.messages import Address, InboundMessage, MessageEdit, OutgoingMessage
 
 os.environ.setdefault("PTB_TIMEDELTA", "1")  # without it the SDK warns at every 429; both types are read below
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class TelegramAdapter:
     """One Telegram bot. `platform` names it: a second bot runs as, say, `telegram-acme`."""
 
     text_limit = PLATFORM.text_limit
+    typing_seconds = 4.5  # Telegram shows the sign for 5 seconds
 
     def __init__(
         self,
@@ -152,6 +154,15 @@ class TelegramAdapter:
             raise DeliveryError(f"{self.platform} is not connected")
         try:
             return await self._start(send_text(bot, message))
+        except Exception as error:  # noqa: BLE001 - none may leave as it is
+            raise self._undelivered(error) from None
+
+    async def show_typing(self, address: Address) -> None:
+        """See `ShowsTyping`."""
+        if (bot := self._bot) is None:
+            raise DeliveryError(f"{self.platform} is not connected")
+        try:
+            await send_typing(bot, address)
         except Exception as error:  # noqa: BLE001 - none may leave as it is
             raise self._undelivered(error) from None
 

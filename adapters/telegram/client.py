@@ -17,6 +17,7 @@ from telegram import (
     InlineKeyboardMarkup,
     LinkPreviewOptions,
 )
+from telegram.constants import ChatAction
 from telegram.error import BadRequest, NetworkError, RetryAfter
 from telegram.request import HTTPXRequest
 
@@ -25,7 +26,7 @@ from adapters.telegram import MAX_TEXT
 from adapters.telegram.events import BotIdentity
 from identity.support.text import storable
 from sessions_app.commands import registry as command_registry
-from sessions_app.messages import OutgoingMessage
+from sessions_app.messages import Address, OutgoingMessage
 
 T = TypeVar("T")
 
@@ -59,6 +60,12 @@ async def send_text(bot: Bot, message: OutgoingMessage) -> str:
     if not isinstance(sent_id, int):
         raise UnreadableAnswerError("the answer names no message")
     return str(sent_id)
+
+
+async def send_typing(bot: Bot, address: Address) -> None:
+    """Show the typing sign in a chat or topic. Raises AddressError, and whatever the SDK does."""
+    topic = _numeric(address.thread_id) if address.thread_id else None
+    await bot.send_chat_action(_numeric(address.chat_id), ChatAction.TYPING, message_thread_id=topic)
 
 
 def _keyboard(message: OutgoingMessage) -> InlineKeyboardMarkup | None:

@@ -25,7 +25,7 @@ from adapters.protocols import DeliveryError, Inbox, NeedsConfiguration
 from adapters.slack import PLATFORM as SLACK
 from adapters.telegram import PLATFORM as TELEGRAM
 from adapters.testing import AdapterContract, PlatformUnderTest, RecordingInbox
-from sessions_app.messages import InboundMessage, OutgoingMessage, Sender
+from sessions_app.messages import Address, InboundMessage, OutgoingMessage, Sender
 from tests.botos_project.test_settings import PROJECT
 from tests.example_platform import PLATFORM as NOTES
 from tests.example_platform.adapter import NotesAdapter
@@ -229,6 +229,15 @@ class Hopeful(NotesAdapter):
             raise DeliveryError(str(error)) from None
 
 
+class Chatty(NotesAdapter):
+    """Says that it types."""
+
+    typing_seconds = 5.0
+
+    async def show_typing(self, address: Address) -> None:
+        await self.send(OutgoingMessage(address, "...", nonce="typing"))
+
+
 class Silent(NotesAdapter):
     """Ends without a word where its credentials are refused."""
 
@@ -254,6 +263,7 @@ BROKEN: list[tuple[type[NotesAdapter], str]] = [
     (Cutting, "sends_a_text_as_long_as_its_limit_in_one"),
     (Hopeless, "says_of_a_refused_message_whether_another_attempt_can_help"),
     (Hopeful, "says_of_a_refused_message_whether_another_attempt_can_help"),
+    (Chatty, "shows_a_typing_sign_that_says_nothing"),
     (Silent, "needs_configuration_where_the_credentials_are_refused"),
     (Deaf, "ends_when_it_is_stopped_and_can_run_again"),
 ]
