@@ -21,6 +21,7 @@ from adapters.runtime.delivery_worker import DeliveryWorker
 from adapters.runtime.polling_lease import PollingLease
 from adapters.runtime.services import configured_agent, services_of
 from adapters.runtime.supervisor import Health, State, Supervisor
+from adapters.runtime.typing_signs import TypingSigns
 from identity.resolvers import Resolves
 from sessions_app import agents, counters, db
 from sessions_app.manager import BotSessionManager
@@ -137,7 +138,8 @@ class BotOS:
         self._notifier: Notifier | None = None
         self._bots: dict[str, Bot] = {}
         self._supervisors: dict[str, Supervisor] = {}
-        self.delivery_worker = DeliveryWorker(self._adapters_that_are_up)
+        self._signs = TypingSigns(self._adapters_that_are_up)
+        self.delivery_worker = DeliveryWorker(self._adapters_that_are_up, signs=self._signs)
         self._stop = asyncio.Event()
         self._stopped = asyncio.Event()
         self._stopped.set()
@@ -271,17 +273,30 @@ class BotOS:
             ending.push_async_callback(db.drain)
             await ending.enter_async_context(in_background(housekeeping.keep(self.delivery_worker.wake)))
             await ending.enter_async_context(in_background(health.keep_writing()))
+            await ending.enter_async_context(in_background(self._signs.run()))
             if settings.REDIS_URL:
                 from sessions_app.wakeups.redis import OUTGOING, STOPPED, listen
 
                 wakes = {OUTGOING: self.delivery_worker.wake, STOPPED: self.pool.look_for_stops}
                 await ending.enter_async_context(in_background(listen(settings.REDIS_URL, wakes)))
-            ending.enter_context(local_wakeups.answered_by(self.pool.notify, self._wake_all, self._look_for_stops))
+            ending.enter_context(local_wakeups.answered_by(self._notify, self._wake_all, self._look_for_stops))
             await self.pool.run(stop)
+
+    def _notify(self, conversation_id: int) -> None:
+        """A page of this process received a message."""
+        self._signs.look_at(conversation_id)
+        self.pool.notify(conversation_id)
 
     def _inbox_of(self, bot: Bot, supervisor: Supervisor) -> BotInbox:
         notify, wake = self.pool.notify, self.delivery_worker.wake
-        return BotInbox(bot.platform, bot.identity_resolver, supervisor, on_turn=notify, on_outgoing=wake)
+        return BotInbox(
+            bot.platform,
+            bot.identity_resolver,
+            supervisor,
+            on_turn=notify,
+            on_outgoing=wake,
+            on_waiting=self._signs.begin,
+        )
 
     def _stop_without(self, connections: list[asyncio.Task[None]]) -> None:
         if all(connection.done() for connection in connections):

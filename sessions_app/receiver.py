@@ -26,15 +26,22 @@ class _Waiting:
 class Receiver:
     """A queue of messages and edits. Its task runs while something waits, so nobody needs to stop it.
 
-    on_turn: called with the id of each conversation in which new messages wait for a turn. on_outgoing: called when a
-    message that was decided at receipt may have queued an answer. Both are called after the commit.
+    on_turn: called with the id of each conversation in which new messages wait for a turn. on_waiting: called before
+    that with each of these messages and the id of its conversation. on_outgoing: called when a message that was decided
+    at receipt may have queued an answer. All are called after the commit.
     """
 
     def __init__(
-        self, resolver: Resolves | None, *, on_turn: Callable[[int], object], on_outgoing: Callable[[], object]
+        self,
+        resolver: Resolves | None,
+        *,
+        on_turn: Callable[[int], object],
+        on_outgoing: Callable[[], object],
+        on_waiting: Callable[[int, InboundMessage], object] = lambda _conversation, _message: None,
     ) -> None:
         self._resolver = resolver
         self._on_turn = on_turn
+        self._on_waiting = on_waiting
         self._on_outgoing = on_outgoing
         self._queue: deque[_Waiting] = deque()
         self._under_way = 0  # how many at the front the database has now
@@ -101,8 +108,11 @@ class Receiver:
     def _settle(self, outcomes: Sequence[int | None]) -> None:
         is_edit = isinstance(self._queue[0].item, MessageEdit)
         self._under_way = 0
-        for _ in outcomes:
-            self._queue.popleft().done.set_result(None)
+        for conversation_id in outcomes:
+            waiting = self._queue.popleft()
+            waiting.done.set_result(None)
+            if conversation_id and isinstance(waiting.item, InboundMessage):
+                self._on_waiting(conversation_id, waiting.item)
         for conversation_id in dict.fromkeys(filter(None, outcomes)):
             self._on_turn(conversation_id)
         if not is_edit and outcomes == [None]:

@@ -27,10 +27,11 @@ class BotInbox:
         *,
         on_turn: Callable[[int], object],
         on_outgoing: Callable[[], object],
+        on_waiting: Callable[[int, InboundMessage], object],
     ) -> None:
         self._platform = platform
         self._supervisor = supervisor
-        self._receiver = Receiver(resolver, on_turn=on_turn, on_outgoing=on_outgoing)
+        self._receiver = Receiver(resolver, on_turn=on_turn, on_outgoing=on_outgoing, on_waiting=on_waiting)
 
     def connected(self, *, name: str = "", url: str = "") -> None:
         self._supervisor.connected()

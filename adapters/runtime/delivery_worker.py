@@ -14,8 +14,10 @@ from django.conf import settings
 
 from adapters.aio import is_set_within
 from adapters.protocols import DeliveryError, PlatformAdapter
+from adapters.runtime.typing_signs import TypingSigns
 from identity.support.text import storable
 from sessions_app import counters, db, duties
+from sessions_app.messages import Address
 from sessions_app.models import OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.outbox.queue import Failed, Outcome, Sender, Sent, Unsent
@@ -32,10 +34,16 @@ LAST_CALLS = 4.0  # seconds that running calls have to end when the process stop
 
 
 class DeliveryWorker:
-    """Sends due deliveries through `adapters()`, the adapters that are up, by platform, in order for each address."""
+    """Sends due deliveries through `adapters()`, the adapters that are up, by platform, in order for each address.
 
-    def __init__(self, adapters: Callable[[], Mapping[str, PlatformAdapter]]) -> None:
+    signs: the typing signs, which pause at an address while a message is sent there.
+    """
+
+    def __init__(
+        self, adapters: Callable[[], Mapping[str, PlatformAdapter]], *, signs: TypingSigns | None = None
+    ) -> None:
         self.owner = secrets.token_hex(8)
+        self._signs = signs or TypingSigns(adapters)
         self._adapters = adapters
         self._wake = asyncio.Event()
         self._calls: set[asyncio.Task[None]] = set()
@@ -80,6 +88,7 @@ class DeliveryWorker:
                 self._outcomes.put_nowait(Unsent(delivery))
 
     def _start(self, adapter: PlatformAdapter, delivery: OutboundDelivery, since: float) -> None:
+        self._signs.pause(_address(delivery))
         call = asyncio.create_task(self._send(adapter, delivery, since))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -162,12 +171,18 @@ class DeliveryWorker:
                     log.exception("store outcomes of %d deliveries failed; trying again", len(outcomes))
                     await asyncio.sleep(RETRY_SECONDS)
             self._in_hand.difference_update(outcome.delivery.pk for outcome in outcomes)
-            for _ in outcomes:
+            for outcome in outcomes:
+                pause = outcome.retry_after if isinstance(outcome, Failed) else None
+                self._signs.resume(_address(outcome.delivery), rest=pause)
                 self._outcomes.task_done()
             # The next deliveries of the same addresses, and what the last look left: more than one claim takes, or
             # what is tried again soon.
             if may_be_due or self._has_claimed:
                 self.wake()
+
+
+def _address(delivery: OutboundDelivery) -> Address:
+    return Address(delivery.platform, delivery.chat_id, delivery.thread_id)
 
 
 def moment() -> float:

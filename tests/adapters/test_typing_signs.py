@@ -1,0 +1,430 @@
+"""The typing sign: when it is shown, how often, and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from adapters.protocols import DeliveryError, HidesTyping, PlatformAdapter, ShowsTyping
+from adapters.runtime.delivery_worker import DeliveryWorker
+from adapters.runtime.typing_signs import TypingSigns
+from identity.support import clock
+from sessions_app import db
+from sessions_app.messages import Address, InboundMessage, OutgoingMessage, Reply, Turn
+from sessions_app.models import InboundEvent, OutboundDelivery
+from sessions_app.receiver import Receiver
+from sessions_app.turns.pool import Service, TurnPool
+from sessions_app.turns.unanswered import SOON, unanswered
+from tests.adapters.recording import PATIENCE, RecordingAdapter
+from tests.sessions_app.talk import DATABASE, Signal, message, receive, say
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ALICE = Address("telegram", "chat-alice")
+TYPING = "(typing)"
+
+
+class Typist(RecordingAdapter):
+    """Shows the sign. `log`: what people see of it, in order: signs, and texts when they arrive.
+
+    trouble: what a call raises. gate: what every message waits for, after `(sending)` is in the log.
+    """
+
+    typing_seconds = 0.05
+
+    def __init__(self) -> None:
+        super().__init__("telegram")
+        self.log: list[str] = []
+        self.shown: list[Address] = []
+        self.trouble: Exception | None = None
+        self.gate: asyncio.Event | None = None
+
+    async def show_typing(self, address: Address) -> None:
+        self.log.append(TYPING)
+        self.shown.append(address)
+        if self.trouble:
+            raise self.trouble
+
+    async def send(self, message: OutgoingMessage) -> str:
+        if self.gate:
+            self.log.append("(sending)")
+            await self.gate.wait()
+        self.log.append(message.text)
+        return await super().send(message)
+
+
+class Keeper(Typist):
+    """Its platform keeps the sign until the bot says something."""
+
+    async def hide_typing(self, address: Address) -> None:
+        self.log.append("(hidden)")
+
+
+@dataclass
+class Agent:
+    """Answers when `told`."""
+
+    told: Signal
+    answer: str = "fine"
+
+    async def reply(self, turn: Turn) -> Reply:
+        await self.told.wait()
+        return Reply(self.answer)
+
+
+@dataclass
+class Bots:
+    """What runs in one process, without a connection."""
+
+    signs: TypingSigns
+    receive: Callable[[InboundMessage], Awaitable[None]]
+    told: Signal
+
+    async def until_off(self) -> None:
+        """Until no sign is on."""
+        await until(lambda: not self.signs._signs)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not holds():  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def bots(
+    adapter: PlatformAdapter, *, answer: str = "fine", has_pool: bool = True, max_seconds: float = 60.0
+) -> AsyncIterator[Bots]:
+    """Receiver, pool, delivery worker and signs, put together as BotOS does. Without a pool nothing is answered."""
+    told, stop = Signal(), asyncio.Event()
+    signs = TypingSigns(
+        lambda: {adapter.platform: adapter}, begin_after=0.0, max_seconds=max_seconds, check_seconds=0.05
+    )
+    worker = DeliveryWorker(lambda: {adapter.platform: adapter}, signs=signs)
+    services = {adapter.platform: Service(Agent(told, answer), DATABASE, adapter.text_limit)}
+    pool = TurnPool(services, size=4, on_outgoing=worker.wake, sending=worker)
+    receiver = Receiver(DATABASE, on_turn=pool.notify, on_outgoing=worker.wake, on_waiting=signs.begin)
+    showing = asyncio.create_task(signs.run())
+    running = [asyncio.create_task(worker.run(stop))]
+    if has_pool:
+        running.append(asyncio.create_task(pool.run(stop)))
+    try:
+        yield Bots(signs, receiver.receive, told)
+    finally:
+        told.set()
+        stop.set()
+        await asyncio.wait_for(asyncio.gather(*running), PATIENCE)
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+        await db.drain()
+
+
+def known(*people: str) -> None:
+    """People whose privacy notice was sent long ago."""
+    for who in people:
+        say(who, "hello")
+    OutboundDelivery.objects.all().delete()
+
+
+def test_it_is_shown_again_and_again_until_the_last_part_is_sent() -> None:
+    known("alice")
+    adapter = Typist()
+
+    async def scene() -> None:
+        async with bots(adapter, answer="word " * 50) as running:
+            await running.receive(message("alice", "how are you?"))
+            await until(lambda: adapter.log.count(TYPING) >= 3)
+            assert adapter.log == [TYPING] * len(adapter.log)
+            running.told.set()
+            await until(lambda: len(adapter.sent) == 3)
+            await running.until_off()
+
+    async_to_sync(scene)()
+
+    assert {*adapter.shown} == {ALICE}
+    assert adapter.log[-1] != TYPING
+
+
+def test_it_comes_back_between_the_parts_and_never_while_one_is_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.runtime.typing_signs.AFTER_A_POST", 0.0)
+    known("alice")
+    adapter = Typist()
+    adapter.gate = asyncio.Event()
+    refused = DeliveryError("one message a second", retry_after=1.0)
+    really = adapter.send
+
+    async def send(outgoing: OutgoingMessage) -> str:
+        """The second part is refused once, so that it comes later."""
+        if len(adapter.sent) == 1 and "refused" not in adapter.log:
+            adapter.log.append("refused")
+            raise refused
+        return await really(outgoing)
+
+    monkeypatch.setattr(adapter, "send", send)
+
+    async def scene() -> None:
+        async with bots(adapter, answer=f"{'a' * 90} {'b' * 90}") as running:
+            await running.receive(message("alice", "how are you?"))
+            await until(lambda: TYPING in adapter.log)
+            running.told.set()
+            await until(lambda: "(sending)" in adapter.log)
+            await asyncio.sleep(4 * adapter.typing_seconds)  # in which it would be shown again
+            assert adapter.gate
+            adapter.gate.set()
+            await until(lambda: len(adapter.sent) == 2)
+            await running.until_off()
+
+    async_to_sync(scene)()
+
+    first = adapter.log.index("(sending)")
+    assert adapter.log[first + 1] == "a" * 90
+    assert TYPING in adapter.log[adapter.log.index("refused") :]
+    assert adapter.log[-1] == "b" * 90
+
+
+def test_it_ends_when_the_turn_ends_without_an_answer() -> None:
+    known("alice")
+    adapter = Typist()
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            await running.receive(message("alice", "how are you?"))
+            await until(lambda: adapter.log)
+            waits = InboundEvent.objects.filter(done_at=None)
+            await db.call(lambda: waits.update(status="done", done_at=clock.now()))
+            await running.until_off()
+
+    async_to_sync(scene)()
+
+    assert adapter.log
+    assert {*adapter.log} == {TYPING}
+
+
+def test_it_ends_after_its_time() -> None:
+    known("alice")
+    adapter = Typist()
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False, max_seconds=0.3) as running:
+            await running.receive(message("alice", "how are you?"))
+            await until(lambda: adapter.log)
+            await running.until_off()
+            assert await db.call(InboundEvent.objects.filter(done_at=None).exists)
+
+    async_to_sync(scene)()
+
+
+def test_it_ends_where_the_message_is_asked_again_later() -> None:
+    known("alice")
+    adapter = Typist()
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            await running.receive(message("alice", "how are you?"))
+            await until(lambda: adapter.log)
+            waits = InboundEvent.objects.filter(done_at=None)
+            await db.call(lambda: waits.update(failures=1, ready_at=clock.seconds_from_now(60)))
+            await running.until_off()
+
+    async_to_sync(scene)()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_shown"), [("hello", True), ("/new", False), ("/help", False), ("/hlep", False), ("/new hello", True)]
+)
+def test_it_is_shown_for_what_the_agent_is_asked_and_not_for_commands(text: str, is_shown: bool) -> None:
+    known("alice")
+    adapter = Typist()
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            await running.receive(message("alice", text))
+            assert bool(running.signs._signs) == is_shown
+
+    async_to_sync(scene)()
+
+
+def test_it_is_shown_for_all_who_wait_and_for_a_newcomer() -> None:
+    known("bob", "carol")
+    adapter = Typist()
+    said = [message("bob", "hi"), message("alice", "hi"), message("carol", "hi"), message("carol", "hi", group="pub")]
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            await asyncio.gather(*(running.receive(one) for one in said))
+            await until(lambda: len({*adapter.shown}) == 4)
+
+    async_to_sync(scene)()
+
+    assert {*adapter.shown} == {one.address for one in said}
+
+
+def test_it_is_not_shown_to_who_is_answered_at_once() -> None:
+    known("alice")
+    adapter = Typist()
+
+    async def scene() -> None:
+        async with bots(adapter) as running:
+            running.signs._begin_after = PATIENCE
+            running.told.set()
+            await running.receive(message("alice", "how are you?"))
+            await until(lambda: adapter.sent)
+            await running.until_off()
+
+    async_to_sync(scene)()
+
+    assert adapter.log == ["fine"]
+
+
+@pytest.mark.parametrize("trouble", [RuntimeError("a bug"), DeliveryError("gone", permanent=True), TimeoutError()])
+def test_an_error_harms_nothing_and_is_logged_once(trouble: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    known("alice", "bob")
+    adapter = Typist()
+    adapter.trouble = trouble
+
+    async def scene() -> None:
+        async with bots(adapter) as running:
+            await running.receive(message("alice", "how are you?"))
+            await running.receive(message("bob", "how are you?"))
+            await until(lambda: len({*adapter.shown}) == 2)
+            running.told.set()
+            await until(lambda: len(adapter.sent) == 2)
+            await running.until_off()
+
+    async_to_sync(scene)()
+
+    [line] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert line.startswith("telegram: show the typing sign failed: ")
+    assert adapter.shown.count(ALICE) == 1 or not getattr(trouble, "permanent", False)
+
+
+def test_it_rests_as_long_as_the_platform_asks() -> None:
+    known("alice", "bob")
+    adapter = Typist()
+    adapter.trouble = DeliveryError("too many", retry_after=3600)
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            await running.receive(message("alice", "how are you?"))
+            await until(lambda: adapter.log)
+            adapter.trouble = None
+            await running.receive(message("bob", "how are you?"))
+            await until(lambda: adapter.shown[-1].chat_id == "chat-bob")  # after a second
+
+    async_to_sync(scene)()
+
+    assert adapter.shown.count(ALICE) == 1
+
+
+def test_it_rests_where_a_message_came_too_soon() -> None:
+    known("alice")
+    adapter = Typist()
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            running.signs.resume(ALICE, rest=3600)
+            await running.receive(message("alice", "how are you?"))
+            await running.receive(message("bob", "how are you?"))
+            await until(lambda: adapter.log)
+
+    async_to_sync(scene)()
+
+    assert ALICE not in adapter.shown
+
+
+def test_the_topics_of_a_chat_share_its_calls() -> None:
+    known("alice")
+    adapter = Typist()
+    adapter.typing_seconds = 3600
+    said = [message("alice", "hi", group="pub") for _ in range(3)]
+    said = [replace(one, address=replace(one.address, thread_id=f"{nth}")) for nth, one in enumerate(said)]
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            for one in [*said, message("bob", "hi")]:
+                await running.receive(one)
+            await until(lambda: adapter.shown and adapter.shown[-1].chat_id == "chat-bob")
+            assert len(running.signs._signs) == 4
+
+    async_to_sync(scene)()
+
+    assert len(adapter.shown) == 2
+
+
+def test_it_is_taken_back_where_the_platform_would_keep_it() -> None:
+    known("alice", "bob")
+    adapter = Keeper()
+    assert isinstance(adapter, ShowsTyping)
+    assert isinstance(adapter, HidesTyping)
+
+    async def scene() -> None:
+        async with bots(adapter) as running:
+            await running.receive(message("alice", "how are you?"))
+            await until(lambda: adapter.log)
+            running.told.set()
+            await running.until_off()
+            assert "(hidden)" not in adapter.log  # the answer did it
+        adapter.log.clear()
+        async with bots(adapter, has_pool=False) as running:
+            await running.receive(message("bob", "how are you?"))
+            await until(lambda: adapter.log)
+            waits = InboundEvent.objects.filter(done_at=None)
+            await db.call(lambda: waits.update(status="done", done_at=clock.now()))
+            await until(lambda: "(hidden)" in adapter.log)
+
+    async_to_sync(scene)()
+
+    assert adapter.log[-1] == "(hidden)"
+
+
+def test_an_adapter_without_a_sign_costs_nothing() -> None:
+    adapter = RecordingAdapter("telegram")
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            await running.receive(message("alice", "how are you?"))
+            assert not running.signs._signs
+
+    async_to_sync(scene)()
+
+
+def test_it_is_shown_for_a_message_that_a_page_received() -> None:
+    adapter = Typist()
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            running.signs.look_at(await db.call(receive, "alice", "how are you?"))
+            await until(lambda: ALICE in adapter.shown)
+
+    async_to_sync(scene)()
+
+
+def test_one_statement_says_where_an_answer_is_to_come() -> None:
+    conversations = [receive("alice", "hello"), receive("bob", "hello"), receive("carol", "hello")]
+    OutboundDelivery.objects.all().delete()
+    bob, carol, dave = (Address("telegram", f"chat-{who}") for who in ("bob", "carol", "dave"))
+    event = InboundEvent.objects.get(conversation=conversations[1])
+    InboundEvent.objects.filter(conversation__in=conversations[1:]).update(status="done", done_at=clock.now())
+
+    def answer(address: Address, **fields: object) -> None:
+        place = {"platform": address.platform, "chat_id": address.chat_id}
+        OutboundDelivery.objects.create(**place, text="hi", **({"event": event} | fields))
+
+    answer(bob)
+    answer(carol, status="sent", settled_at=clock.now())
+    answer(carol, event=None)  # no answer
+    answer(dave, not_before=clock.seconds_from_now(60 + SOON))
+
+    with CaptureQueriesContext(connection) as queries:
+        found = unanswered(conversations, [ALICE, bob, carol, dave])
+
+    assert found == {(conversations[0], ALICE), (0, bob)}
+    assert len(queries) == 1
