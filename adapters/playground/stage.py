@@ -10,7 +10,7 @@ from django.utils.module_loading import import_string
 from adapters import registry
 from adapters.botos import Bot
 from adapters.platform import LocalServer
-from adapters.playground.server import Person, PlatformServer, Said
+from adapters.playground.server import Person, PlatformServer, Said, Typing
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,12 @@ class Playground:
         chat_id = server.private_chat(persona.accounts[platform])
         theirs = (said for said in server.said if said.chat_id == chat_id)
         return [said for said in theirs if (platform, said.message_id) not in self._forgotten]
+
+    def is_typing(self, persona: Persona, platform: str) -> bool:
+        """Whether the bot's typing sign is on in the private chat of a persona."""
+        server = self.servers[platform]
+        typing: Typing | None = getattr(server, "typing", None)
+        return typing is not None and typing.is_on(server.private_chat(persona.accounts[platform]))
 
     def forget(self) -> None:
         """Empty the chats. The platforms still have the messages; the panes do not show them."""

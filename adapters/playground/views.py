@@ -36,7 +36,7 @@ async def page(request: HttpRequest) -> HttpResponse:
     context = {
         "personas": PERSONAS,
         "persona": persona,
-        "panes": _panes(playground, persona, watched.busy),
+        "panes": _panes(playground, persona),
         "views": [(one, platforms.title(one)) for one in playground.servers],
         "seen": seen,
         "window": [(line, platforms.title(line.platform)) for line in watched.windows[seen]],
@@ -154,13 +154,13 @@ class Bubble:
     buttons: tuple[Any, ...]
 
 
-def _panes(playground: Playground, persona: Persona, busy: frozenset[str]) -> list[dict[str, Any]]:
+def _panes(playground: Playground, persona: Persona) -> list[dict[str, Any]]:
     return [
         {
             "platform": platform,
             "title": platforms.title(platform),
             "username": persona.accounts[platform].username,
-            "is_busy": platform in busy,
+            "is_typing": playground.is_typing(persona, platform),
             "lines": [_bubble(said, platform) for said in playground.chat(persona, platform)],
         }
         for platform in playground.servers

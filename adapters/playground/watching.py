@@ -1,4 +1,4 @@
-"""What the page shows of the database: what an agent is given for each app of a persona, and where an answer is due."""
+"""What the page shows of the database: what an agent is given for each app of a persona."""
 
 from __future__ import annotations
 
@@ -20,20 +20,18 @@ from sessions_app.models import Conversation, InboundEvent, OutboundDelivery
 @dataclass(frozen=True, slots=True)
 class Watched:
     """`windows`: what an agent would be given for the next message on each platform. `linked`: the platforms whose
-    accounts share a conversation. `busy`: the platforms on which the bot has something left to say.
+    accounts share a conversation.
     """
 
     windows: dict[str, tuple[Line, ...]] = field(default_factory=dict)
     linked: tuple[str, ...] = ()
-    busy: frozenset[str] = frozenset()
 
 
 def watch(persona: Persona) -> Watched:
     """How things stand for a persona now."""
     links = AccountLink.objects.live().filter(_any_of(persona.accounts, "account__"))
     linked = set(links.values_list("account__platform", flat=True))
-    busy = busy_platforms(persona)
-    return Watched(_windows(persona), tuple(one for one in persona.accounts if one in linked), busy)
+    return Watched(_windows(persona), tuple(one for one in persona.accounts if one in linked))
 
 
 def busy_platforms(persona: Persona) -> frozenset[str]:
