@@ -278,14 +278,20 @@ class BotOS:
                 from sessions_app.wakeups.redis import OUTGOING, STOPPED, listen
 
                 wakes = {OUTGOING: self.delivery_worker.wake, STOPPED: self.pool.look_for_stops}
-                await ending.enter_async_context(in_background(listen(settings.REDIS_URL, wakes)))
+                listening = listen(settings.REDIS_URL, wakes, self._look_for_typing)
+                await ending.enter_async_context(in_background(listening))
             ending.enter_context(local_wakeups.answered_by(self._notify, self._wake_all, self._look_for_stops))
             await self.pool.run(stop)
 
     def _notify(self, conversation_id: int) -> None:
         """A page of this process received a message."""
-        self._signs.look_at(conversation_id)
+        self._look_for_typing(conversation_id)
         self.pool.notify(conversation_id)
+
+    def _look_for_typing(self, conversation_id: int) -> None:
+        """Show the typing sign for a message that a page received, if a platform of ours calls pages."""
+        if any(registry.calls(name) for name in self._bots):
+            self._signs.look_at(conversation_id)
 
     def _inbox_of(self, bot: Bot, supervisor: Supervisor) -> BotInbox:
         notify, wake = self.pool.notify, self.delivery_worker.wake

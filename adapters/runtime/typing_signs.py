@@ -72,7 +72,8 @@ class TypingSigns:
         self._max_seconds = max_seconds
         self._check_seconds = check_seconds
         self._signs: dict[Address, _Sign] = {}
-        self._elsewhere: dict[int, None] = {}  # ids of conversations where another process received a message
+        self._elsewhere: dict[int, None] = {}  # ids of conversations where a page received a message
+        self._look_at = math.inf  # when they are looked at
         self._free_at: dict[Chat, float] = {}  # the earliest moment of the next call
         self._calls: dict[Address, asyncio.Task[None]] = {}
         self._checking: asyncio.Task[None] | None = None
@@ -85,13 +86,15 @@ class TypingSigns:
         """Show that an answer to this message is to come. It is stored, and waits for its turn."""
         command, words = command_registry.parse(message.text)
         if command is None or (command.asks_rest and words):
-            self._begin(conversation_id, message.address)
+            self._begin(conversation_id, message.address, after=self._begin_after)
 
     def look_at(self, conversation_id: int) -> None:
-        """Look for a message in this conversation that another process received, such as a page that is called."""
+        """Look soon for messages that wait in this conversation: a page received one, maybe in another process."""
+        if not self._elsewhere:
+            self._look_at = monotonic() + self._begin_after
+            self._wake_at(self._look_at)
         if len(self._elsewhere) < MAX_SIGNS:
             self._elsewhere[conversation_id] = None
-            self._wake_at(self._next_check)
 
     def pause(self, address: Address) -> None:
         """Show no sign at the address before `resume`: a message is being sent there, and ends the sign."""
@@ -131,17 +134,16 @@ class TypingSigns:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, conversation_id: int, address: Address) -> None:
+    def _begin(self, conversation_id: int, address: Address, *, after: float = 0.0) -> None:
         now, sign = monotonic(), self._signs.get(address)
         if sign is None:
             can_show = hasattr(self._adapters().get(address.platform), "show_typing")  # isinstance takes longer
             if not can_show or len(self._signs) >= MAX_SIGNS:
                 return
-            due = now + self._begin_after
-            sign = self._signs[address] = _Sign(conversation_id, until=0.0, due=due, known_until=0.0)
+            sign = self._signs[address] = _Sign(conversation_id, until=0.0, due=now + after, known_until=0.0)
         sign.conversation_id = conversation_id
         sign.until = now + self._max_seconds
-        sign.known_until = max(sign.known_until, now + self._begin_after + self._check_seconds)
+        sign.known_until = max(sign.known_until, now + after + self._check_seconds)
         sign.version += 1
         self._wake_at(sign.due)
 
@@ -151,7 +153,7 @@ class TypingSigns:
 
     def _next(self) -> float:
         """When there is something to do; infinite if only a call, a message or a delivery can change anything."""
-        moments = [self._next_check] if self._elsewhere and self._checking is None else []
+        moments = [self._look_at] if self._elsewhere and self._checking is None else []
         busy = Counter(address.platform for address in self._calls)
         for address, sign in self._signs.items():
             moments.append(sign.until)
@@ -194,7 +196,7 @@ class TypingSigns:
 
     def _check_if_due(self) -> None:
         now = monotonic()
-        if self._checking is not None or now < self._next_check:
+        if self._checking is not None:
             return
         soon = now + self._check_seconds
         asked = {
@@ -202,9 +204,12 @@ class TypingSigns:
             for address, sign in self._signs.items()
             if not sign.held and sign.due <= soon and self._needs_check(sign, max(sign.due, now))
         }
-        elsewhere, self._elsewhere = self._elsewhere, {}
+        asked = asked if now >= self._next_check else {}
+        elsewhere: dict[int, None] = {}
+        if now >= self._look_at:
+            elsewhere, self._elsewhere, self._look_at = self._elsewhere, {}, math.inf
         if asked or elsewhere:
-            self._next_check = soon
+            self._next_check = soon if asked else self._next_check
             conversations = {self._signs[address].conversation_id for address in asked} | elsewhere.keys()
             self._checking = asyncio.create_task(self._check(asked, conversations, elsewhere))
             self._checking.add_done_callback(self._checked)

@@ -62,7 +62,7 @@ def _elsewhere() -> Notifier:
     """One for the process, created late, as its thread would not survive a fork."""
     from sessions_app.wakeups.redis import Notifier  # with the libraries for Redis, only where it is used
 
-    return Notifier(settings.REDIS_URL)
+    return Notifier(settings.REDIS_URL, is_page=True)
 
 
 @contextmanager

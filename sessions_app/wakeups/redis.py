@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +29,7 @@ JOB = f"{__name__}.handle"
 JOBS = frozenset({JOB, "sessions_app.jobs.hear", "sessions_app.wakeups.redis.hear"})
 OUTGOING = "botos.outgoing"  # the channel that notifies delivery workers
 STOPPED = "botos.stopped"  # the channel that notifies turn pools of stopped turns
+RECEIVED = "botos.received"  # the channel for the typing sign: ids of conversations where a page received a message
 CONNECT_SECONDS = 0.2
 ANSWER_SECONDS = 1.0
 REST_SECONDS = 1.0  # before the next attempt, after Redis was out of reach
@@ -41,9 +43,13 @@ def handle(conversation_id: int) -> None:
 
 
 class Notifier:
-    """Sends notifications from any thread without waiting. One thread talks to Redis, and pauses while it is away."""
+    """Sends notifications from any thread without waiting. One thread talks to Redis, and pauses while it is away.
 
-    def __init__(self, url: str) -> None:
+    is_page: the process has no connections to platforms, so those that have are told what it receives.
+    """
+
+    def __init__(self, url: str, *, is_page: bool = False) -> None:
+        self._is_page = is_page
         self._redis = connect(url)
         self._queue = Queue(QUEUE, connection=self._redis, serializer=JSONSerializer)
         self._conversations: dict[int, None] = {}
@@ -91,6 +97,8 @@ class Notifier:
             try:
                 for channel in channels:
                     self._redis.publish(channel, "")
+                if waiting and self._is_page:
+                    self._redis.publish(RECEIVED, " ".join(map(str, waiting)))
                 if waiting and self._queue.count < MAX_WAITING:
                     self._queue.enqueue_many([_job_of(conversation_id) for conversation_id in waiting])
             except (RedisError, OSError) as error:
@@ -126,8 +134,11 @@ class Elsewhere:
         await stop.wait()
 
 
-async def listen(url: str, wakes: Mapping[str, Callable[[], None]]) -> None:
-    """Call the function of a channel for each notification there, until cancelled. It outlives outages of Redis."""
+async def listen(url: str, wakes: Mapping[str, Callable[[], None]], on_received: Callable[[int], None]) -> None:
+    """Call the function of a channel for each notification there, until cancelled. It outlives outages of Redis.
+
+    on_received: called with the id of each conversation in which a page of another process received a message.
+    """
     retry = async_redis.retry.Retry(NoBackoff(), 0)
     while True:
         client = async_redis.Redis.from_url(
@@ -135,9 +146,13 @@ async def listen(url: str, wakes: Mapping[str, Callable[[], None]]) -> None:
         )
         try:
             async with client, client.pubsub(ignore_subscribe_messages=True) as channel:
-                await channel.subscribe(*wakes)
+                await channel.subscribe(*wakes, RECEIVED)
                 async for notification in channel.listen():
-                    wakes[notification["channel"].decode()]()
+                    if wake := wakes.get(notification["channel"].decode()):
+                        wake()
+                        continue
+                    for conversation_id in re.findall(rb"\b[0-9]{1,18}\b", notification["data"]):
+                        on_received(int(conversation_id))
         except (RedisError, OSError) as error:
             log.debug("listen to Redis failed: %s; trying again in %g s", type(error).__name__, REST_SECONDS)
         await asyncio.sleep(REST_SECONDS)
