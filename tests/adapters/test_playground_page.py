@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from django.test import Client, override_settings
@@ -19,7 +21,7 @@ from identity.flows import linking
 from identity.models import AuditEvent, BotProfile, LiveEvent, PlatformAccount
 from sessions_app import receiver_leases
 from sessions_app.history import window
-from sessions_app.models import Conversation
+from sessions_app.models import Conversation, InboundEvent
 
 pytestmark = pytest.mark.django_db(transaction=True)  # async views close and open connections
 
@@ -99,6 +101,28 @@ def test_it_shows_what_the_agent_is_given_in_each_app() -> None:
         )
     assert watching.watch(ALICE).linked == ("telegram", "discord")
     assert "Alice has linked Telegram, Discord." in page("discord")
+
+
+@pytest.mark.parametrize("platform", ["telegram", "discord", "slack"])
+def test_it_shows_a_typing_sign_while_the_platform_does(playground: Playground, platform: str) -> None:
+    """And not because an answer is due."""
+    conversation = told(account(platform), "octarine")
+    about = {"conversation": conversation, "account": conversation.account, "platform": platform, "chat_id": "1"}
+    InboundEvent.objects.create(native_key="1", kind="message", text="hello", **about)
+    server: Any = playground.servers[platform]
+    chat = server.private_chat(ALICE.accounts[platform])
+
+    def shown() -> list[str]:
+        page = Client().get("/playground/", headers={"host": "localhost"}).content.decode()
+        return re.findall(r'id="(\w+)-typing">BotOS is typing', page)
+
+    assert shown() == []
+    server.typing.show("somewhere else")
+    assert shown() == []
+    server.typing.show(chat)
+    assert shown() == [platform]
+    server.typing.end(chat)
+    assert shown() == []
 
 
 def test_it_calls_a_platform_by_its_title(monkeypatch: pytest.MonkeyPatch) -> None:
