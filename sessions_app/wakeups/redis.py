@@ -134,7 +134,9 @@ class Elsewhere:
         await stop.wait()
 
 
-async def listen(url: str, wakes: Mapping[str, Callable[[], None]], on_received: Callable[[int], None]) -> None:
+async def listen(
+    url: str, wakes: Mapping[str, Callable[[], None]], on_received: Callable[[int], None] | None = None
+) -> None:
     """Call the function of a channel for each notification there, until cancelled. It outlives outages of Redis.
 
     on_received: called with the id of each conversation in which a page of another process received a message.
@@ -146,13 +148,13 @@ async def listen(url: str, wakes: Mapping[str, Callable[[], None]], on_received:
         )
         try:
             async with client, client.pubsub(ignore_subscribe_messages=True) as channel:
-                await channel.subscribe(*wakes, RECEIVED)
+                await channel.subscribe(*wakes, *([RECEIVED] if on_received else []))
                 async for notification in channel.listen():
                     if wake := wakes.get(notification["channel"].decode()):
                         wake()
-                        continue
-                    for conversation_id in re.findall(rb"\b[0-9]{1,18}\b", notification["data"]):
-                        on_received(int(conversation_id))
+                    elif on_received:
+                        for conversation_id in re.findall(rb"\b[0-9]{1,18}\b", notification["data"]):
+                            on_received(int(conversation_id))
         except (RedisError, OSError) as error:
             log.debug("listen to Redis failed: %s; trying again in %g s", type(error).__name__, REST_SECONDS)
         await asyncio.sleep(REST_SECONDS)
