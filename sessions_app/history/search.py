@@ -20,13 +20,13 @@ MAX_WORD = 100  # PostgreSQL refuses very long ones
 _SQLITE = """
 FROM sessions_app_entrysearch CROSS JOIN sessions_app_historyentry e CROSS JOIN readable
 WHERE sessions_app_entrysearch MATCH %(words)s AND e.id = sessions_app_entrysearch.rowid
-  AND readable.id = e.conversation_id AND e.said_at > readable.after
+  AND readable.id = e.conversation_id AND e.said_at > readable.after {bounds}
 """
 # Exactly the expression of the index entries_by_words.
 _POSTGRESQL = """
 FROM readable JOIN sessions_app_historyentry e ON e.conversation_id = readable.id AND e.said_at > readable.after
 WHERE to_tsvector('simple', translate(left(e.text, 100000), '._-/@:~+=&?#', '            '))
-      @@ to_tsquery('simple', %(words)s)
+      @@ to_tsquery('simple', %(words)s) {bounds}
 """
 _APART = str.maketrans(dict.fromkeys("._-/@:~+=&?#\0", " "))
 
@@ -39,10 +39,13 @@ class Hit:
     place: str
 
 
-def find(conversation: Conversation, words: str, *, limit: int, speaker: Pair | None = None) -> list[Hit]:
+def find(
+    conversation: Conversation, words: str, *, limit: int, speaker: Pair | None = None, for_agent: bool = False
+) -> list[Hit]:
     """The newest `limit` entries that may be read in `conversation` and have words beginning with all of `words`.
 
-    Any text is accepted: nothing in it is an operator. speaker: as in `window.readable`.
+    Any text is accepted: nothing in it is an operator. speaker: as in `window.readable`. for_agent: whether an agent
+    searches, which gets no withheld entries.
     """
     plain = storable(words[:2000]).translate(_APART)
     searchable = (word[:MAX_WORD] for word in plain.split() if any(map(str.isalnum, word[:MAX_WORD])))
@@ -60,6 +63,9 @@ def find(conversation: Conversation, words: str, *, limit: int, speaker: Pair | 
         escaped = (word.replace("\\", "\\\\").replace("'", "''") for word in wanted_words)
         query = " & ".join(f"'{word}':*" for word in escaped)
     values = {"words": query, "limit": limit}
-    wanted = window.ENTRIES + (_SQLITE if is_sqlite else _POSTGRESQL) + window.NEWEST_FIRST
+    found = (_SQLITE if is_sqlite else _POSTGRESQL).format(
+        bounds=window.FOR_AGENT.format(entry="e") if for_agent else ""
+    )
+    wanted = window.ENTRIES + found + window.NEWEST_FIRST
     rows = window.select(conversation, wanted, values, speaker=speaker)
     return [Hit(window.line(row), window.cursor(row, behind=True)) for row in rows]

@@ -82,7 +82,7 @@ LIMIT %(limit)s
 _NEWEST_ON_POSTGRESQL = """
 FROM readable CROSS JOIN LATERAL (
     SELECT entry.* FROM sessions_app_historyentry entry
-    WHERE entry.conversation_id = readable.id AND entry.said_at > readable.after {before_entry} AND NOT EXISTS (
+    WHERE entry.conversation_id = readable.id AND entry.said_at > readable.after {bounds_of_entry} AND NOT EXISTS (
         SELECT 1 FROM disowned d
         WHERE d.id = readable.id AND entry.said_at <= d.until AND entry.written_at > d.since)
     ORDER BY entry.said_at DESC, entry.id DESC LIMIT %(limit)s) e
@@ -94,11 +94,11 @@ FROM readable CROSS JOIN sessions_app_historyentry e INDEXED BY entries_in_order
 WHERE {is_chosen} AND e.conversation_id = readable.id
   AND e.said_at >= COALESCE((
         SELECT nth.said_at FROM sessions_app_historyentry nth
-        WHERE nth.conversation_id = readable.id AND nth.said_at > readable.after {before_nth} AND NOT EXISTS (
+        WHERE nth.conversation_id = readable.id AND nth.said_at > readable.after {bounds_of_nth} AND NOT EXISTS (
             SELECT 1 FROM disowned d
             WHERE d.id = readable.id AND nth.said_at <= d.until AND nth.written_at > d.since)
         ORDER BY nth.said_at DESC LIMIT 1 OFFSET %(skip)s), readable.after)
-  AND e.said_at <> readable.after {before_e}
+  AND e.said_at <> readable.after {bounds_of_e}
   AND NOT EXISTS (
         SELECT 1 FROM disowned d
         WHERE d.id = readable.id AND e.said_at <= d.until AND e.written_at > d.since)
@@ -140,6 +140,10 @@ _WINDOW = {
     "is_window": "TRUE",
 }
 _EVERYTHING = {"hidden_before": "%(epoch)s", "is_window": "FALSE"}
+# What an agent gets. asked: the event whose words it is asked with. For a condition on the entries alone, SQLite may
+# read all of them to build a filter: hence also `readable`.
+FOR_AGENT = "AND (readable.id IS NULL OR NOT {entry}.is_withheld)"
+_NOT_ASKED = "AND (readable.id IS NULL OR {entry}.event_id IS NULL OR {entry}.event_id <> %(asked)s)"
 # A page begins at the index too, so that old pages cost no more than new ones.
 _BEFORE = """AND {entry}.said_at <= %(before_at)s
     AND ({entry}.said_at < %(before_at)s OR {entry}.id < %(before_id)s)"""
@@ -208,32 +212,54 @@ def readable(conversation: Conversation, *, limit: int, speaker: Pair | None = N
     return tuple(line(row) for row in _read(conversation, limit, _EVERYTHING, speaker=speaker))
 
 
-def window_for(conversation: Conversation, *, limit: int, speaker: Pair | None = None) -> tuple[Line, ...]:
+def window_for(
+    conversation: Conversation,
+    *,
+    limit: int,
+    speaker: Pair | None = None,
+    asked: int | None = None,
+    for_agent: bool = True,
+) -> tuple[Line, ...]:
     """The newest `limit` entries for an agent in `conversation`, oldest first.
 
     These are the readable entries, without those before `/new`, and without those that were written during a link that
     was disowned later. An answer from that time to an earlier message is left out too, as it may repeat words of the
-    link. speaker: as in `readable`.
+    link. Withheld entries are left out unless `for_agent` is false. speaker: as in `readable`. asked: the id of an
+    event that the agent is asked with, whose own entries are left out.
     """
-    return _window(conversation, limit, speaker)[0]
+    return _window(conversation, limit, speaker, asked=asked, for_agent=for_agent)[0]
 
 
 def window_with_name(
-    conversation: Conversation, *, limit: int, speaker: Pair, account: PlatformAccount | None
+    conversation: Conversation,
+    *,
+    limit: int,
+    speaker: Pair,
+    account: PlatformAccount | None,
+    asked: int | None = None,
 ) -> tuple[tuple[Line, ...], str]:
-    """The window for a turn of `account`, and the name of the account there: "" in a private chat."""
-    lines, names = _window(conversation, limit, speaker, account)
+    """The window for a turn of `account`, and the name of the account there: "" in a private chat.
+
+    asked: as in `window_for`.
+    """
+    lines, names = _window(conversation, limit, speaker, account, asked=asked)
     return lines, names.get(account.pk, "") if account else ""
 
 
 def _window(
-    conversation: Conversation, limit: int, speaker: Pair | None, account: PlatformAccount | None = None
+    conversation: Conversation,
+    limit: int,
+    speaker: Pair | None,
+    account: PlatformAccount | None = None,
+    *,
+    asked: int | None = None,
+    for_agent: bool = True,
 ) -> tuple[tuple[Line, ...], dict[int, str]]:
     """The lines of a window, and in a group the names of their authors and of `account`, by primary key.
 
     No two names are alike: of namesakes, all but the account that is known longest get a number.
     """
-    rows = _read(conversation, limit, _WINDOW, speaker=speaker)
+    rows = _read(conversation, limit, _WINDOW, speaker=speaker, asked=asked, for_agent=for_agent)
     lines = [line(row) for row in rows]
     if conversation.kind != Conversation.Kind.GROUP:
         return tuple(replace(one, author="") for one in lines), {}
@@ -328,14 +354,17 @@ def _read(
     is_chosen: str = "TRUE",
     only: int | None = None,
     speaker: Pair | None = None,
+    asked: int | None = None,
+    for_agent: bool = False,
 ) -> list[Any]:
     """The newest `limit` rows of ENTRIES, oldest first."""
     place = _read_cursor(before)
+    wanted = ((_BEFORE, place), (FOR_AGENT, for_agent), (_NOT_ASKED, asked is not None))
+    bounds = " ".join(condition for condition, is_wanted in wanted if is_wanted)
     newest = _FUNCTIONS[connection.vendor]["newest"].format(
-        is_chosen=is_chosen,
-        **{f"before_{alias}": _BEFORE.format(entry=alias) if place else "" for alias in ("e", "nth", "entry")},
+        is_chosen=is_chosen, **{f"bounds_of_{alias}": bounds.format(entry=alias) for alias in ("e", "nth", "entry")}
     )
-    values: dict[str, Any] = {"skip": limit - 1, "limit": limit, "only": only}
+    values: dict[str, Any] = {"skip": limit - 1, "limit": limit, "only": only, "asked": asked}
     if place:
         at = connection.ops.adapt_datetimefield_value(place[0])
         values |= {"before_at": at, "before_id": place[1]}

@@ -13,8 +13,8 @@ from tests.sessions_app.talk import command, say
 pytestmark = pytest.mark.django_db
 
 
-def found(conversation: int, words: str, *, limit: int = 10) -> list[str]:
-    hits = search.find(Conversation.objects.get(pk=conversation), words, limit=limit)
+def found(conversation: int, words: str, *, limit: int = 10, for_agent: bool = False) -> list[str]:
+    hits = search.find(Conversation.objects.get(pk=conversation), words, limit=limit, for_agent=for_agent)
     return [hit.line.text for hit in hits]
 
 
@@ -51,6 +51,15 @@ def test_it_finds_what_may_be_read_and_nothing_else() -> None:
     assert found(discord, "secret") == ["secret new", "secret too"]
     assert found(mallory, "secret") == ["secret of another"]
     assert found(group, "secret") == ["secret to all"]
+
+
+def test_an_agent_finds_nothing_that_is_withheld() -> None:
+    alice = say("alice", "octarine paint", answer="ok")
+    say("alice", "octarine poison", answer="ok")
+    HistoryEntry.objects.filter(text="octarine poison").update(is_withheld=True)
+
+    assert found(alice, "octarine") == ["octarine poison", "octarine paint"]
+    assert found(alice, "octarine", for_agent=True) == ["octarine paint"]
 
 
 def test_it_follows_edits_and_deletions() -> None:
@@ -105,7 +114,7 @@ def test_it_uses_the_index() -> None:
             [window.entry(conversation, text=f"words {number}") for number in range(3_000)]
         )
         cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off; ANALYZE")
-        wanted = window.ENTRIES + search._POSTGRESQL
+        wanted = window.ENTRIES + search._POSTGRESQL.format(bounds="")
     with connection.execute_wrapper(_explained):
         plan = window.select(conversation, wanted, {"words": "'octarine':*"})
     assert "entries_by_words" in str(plan)
