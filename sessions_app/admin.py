@@ -96,8 +96,18 @@ class DeliveryAdmin(RedriveAdmin):
 @admin.register(InboundEvent)
 class EventAdmin(RedriveAdmin):
     noun, given_up = "event", dead_letters.EVENTS
-    fields = ("platform", "described_account", "kind", "status", "starts", "failures", "received_at", "done_at")
-    list_display = ("received_at", "platform", "described_account", "kind", "status", "starts", "failures")
+    fields = (
+        "platform",
+        "described_account",
+        "kind",
+        "status",
+        "starts",
+        "failures",
+        "reason",
+        "received_at",
+        "done_at",
+    )
+    list_display = ("received_at", "platform", "described_account", "kind", "status", "starts", "failures", "reason")
     list_filter = (GivenUpFilter, PlatformFilter)
     list_select_related = ("account",)
     search_fields = ("=account__platform_user_id", "=chat_id")

@@ -91,13 +91,17 @@ def dismiss_event(pk: int, *, operator: str) -> bool:
 
 @transaction.atomic
 def last_of(conversation: Conversation, account: PlatformAccount) -> bool:
-    """Have the last given up message answered that `account` itself wrote in the conversation. False if there is none.
+    """Have the last failed message answered that `account` itself wrote in the conversation. False if there is none.
 
+    A message that steps aside after a failure is ready at once; else the last one that was given up is reopened.
     The private conversations that an account has with a resolver and without one count as one.
     """
     is_there = Q(conversation=conversation)
     if conversation.kind == Conversation.Kind.DM:
         is_there |= Q(conversation__in=conversations.of_accounts([account.pk]))
+    aside = InboundEvent.objects.filter(is_there, account=account, done_at=None, failures__gt=0)
+    if aside.update(ready_at=clock.now()):
+        return True
     own = given_up_events().filter(is_there, account=account)
     last = own.order_by("-pk").values_list("pk", flat=True).first()
     return last is not None and _reopen(last, starts=ONE_TRY)
@@ -105,8 +109,8 @@ def last_of(conversation: Conversation, account: PlatformAccount) -> bool:
 
 def _reopen(pk: int, *, starts: int) -> bool:
     """Let the event wait for a turn, and delete the turn in history that only says that there is no answer."""
-    waits = {"status": InboundEvent.Status.PENDING, "done_at": None, "starts": starts, "failures": 0}
-    if not given_up_events().filter(pk=pk).update(**waits):
+    waits = {"status": InboundEvent.Status.PENDING, "done_at": None, "ready_at": None, "reason": ""}
+    if not given_up_events().filter(pk=pk).update(**waits, starts=starts, failures=0):
         return False
     entries = HistoryEntry.objects.filter(event=pk)
     edited = entries.filter(role=HistoryEntry.Role.USER).values_list("metadata__edited", flat=True).first()

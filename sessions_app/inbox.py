@@ -208,7 +208,7 @@ def store_event(
     """
     done = {"status": InboundEvent.Status.DONE, "done_at": clock.now()}
     if intent is None:
-        _create(event, kind=InboundEvent.Kind.PAIRING, text="", **done)
+        _create(event, kind=InboundEvent.Kind.PAIRING, text="", reason="about linking", **done)
         settling.end(event)
         return False
     unknown = intent.unknown if event.conversation.kind == Conversation.Kind.DM else None
@@ -282,6 +282,7 @@ def _answer_at_once(event: InboundEvent, intent: Intent, resolver: Resolves | No
         if db_errors.is_out_of_reach(error):
             raise
         log.warning("answer /%s at once failed: %s; it waits for its turn", intent.command.name, type(error).__name__)
+        event.reason = f"not answered at receipt: {type(error).__name__}"
         return None
 
 
@@ -333,8 +334,7 @@ def edit(change: MessageEdit) -> None:
         return
     if message.filter(done_at=None, starts=0).update(text=text):
         return
-    if message.filter(done_at=None).update(edited=text):
-        return  # the turn that has the message notes the edit when it ends
+    message.filter(done_at=None).update(edited=text)  # the turn that has the message notes it with the new entry
     for entry in HistoryEntry.objects.filter(event__in=message, role=HistoryEntry.Role.USER).select_for_update():
         entry.metadata |= {"edited": text}
         entry.save(update_fields=["metadata"])

@@ -109,13 +109,15 @@ class BotSessionManager:
                 await db.call(lifecycle.abandon, lease)
                 return answered
             turn = await db.call(self._begin, lease, context, question)
+            failed: agents.AgentError | None = None
             try:
                 text = await agents.ask(agent, turn, limit=settings.BOTOS_TURN_SECONDS)
             except agents.AgentError as error:
+                failed = error
                 log.warning("ask the agent failed: %s; the answer says so", type(error).__name__)
                 text = labels.with_commands(str(error.words or texts.GAVE_UP), on=self.platform)
             await db.drain()
-            await db.call(lifecycle.record, lease, question=question, answered=text)
+            await db.call(lifecycle.record, lease, question=question, answered=text, error=failed)
             return text
         except BaseException:
             await asyncio.shield(db.call(lifecycle.abandon, lease))
@@ -146,7 +148,8 @@ class BotSessionManager:
         self, user_id: str, chat_id: str = "", thread_id: str = "", *, scope: Scope = ""
     ) -> list[dict[str, Any]]:
         """The window of a person or group, as for `chat`, oldest first: dicts of role, content and timestamp (seconds
-        since 1970).
+        since 1970). It includes what is withheld from agents: messages that the model's provider refused, and the
+        apologies for failures.
 
         Mirrored entries also have `mirror` (True) and `mirror_source`. An unknown person or group has no entries.
         """
@@ -157,7 +160,7 @@ class BotSessionManager:
         is_account = conversation.key == conversations.storage_key(self.platform, str(user_id), self.identity_resolver)
         speaker = (self.platform, str(user_id)) if is_account else None
         entries = []
-        for line in window.window_for(conversation, limit=self.max_history, speaker=speaker):
+        for line in window.window_for(conversation, limit=self.max_history, speaker=speaker, for_agent=False):
             entry: dict[str, Any] = {"role": line.role, "content": line.text, "timestamp": line.said_at.timestamp()}
             if line.source == HistoryEntry.Source.MIRROR:
                 entry |= {"mirror": True, "mirror_source": line.source_label}
@@ -268,9 +271,11 @@ def _answer_to(question: HistoryEntry) -> str | None:
         author=question.author,
         message_id=question.message_id,
     )
-    earlier = same.order_by("pk").first()
+    earlier = same.select_related("event").order_by("pk").first()
     if earlier is None:
         return None
-    # Turns of a conversation are stored one after the other, each with its answer.
+    # Turns of a conversation are stored one after the other, each with its answer, except one that was repeated.
     answers = recent.filter(source=HistoryEntry.Source.REPLY, pk__gt=earlier.pk).order_by("pk")
+    if earlier.event and earlier.event.failures:
+        answers = answers.filter(event=earlier.event)
     return answers.values_list("text", flat=True).first()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,9 @@ from django.db.models import F, QuerySet
 from identity import labels
 from identity.resolvers import DatabaseIdentityResolver, Resolves, resolve_with
 from identity.support import clock, platforms, sql
+from identity.support.text import storable
 from sessions_app import texts
+from sessions_app.agents import AgentError
 from sessions_app.commands import registry as command_registry
 from sessions_app.commands.registry import Invocation
 from sessions_app.context import SessionContext
@@ -27,23 +29,24 @@ from sessions_app.turns import drafts, joining, leases
 from sessions_app.turns.leases import Claim, Claimed, Lease
 
 Role, Source, Status = HistoryEntry.Role, HistoryEntry.Source, InboundEvent.Status
-RETRY_AFTER = (1.0, 5.0, 30.0)  # seconds, after each failure of the agent
+RETRY_AFTER = (1.0, 5.0, 30.0)  # seconds for which a message steps aside, after each failure of the agent
+MAX_REASON = 300  # characters, as the column takes
 MAX_CRASHES = 5  # until quarantine, where processes crash for another reason too
 UNRELATED = 2  # other conversations with crashes that show another reason
 LOOKED_BACK = 500  # messages that are searched for them
 
 
 _GIVE_BACK = """
-UPDATE sessions_app_lane SET owner = '', lease_until = %s, not_before = {until}
+UPDATE sessions_app_lane SET owner = '', lease_until = %s
 WHERE conversation_id = %s AND owner = %s AND fence = %s {unless_stopped}
 """
 _UNLESS_STOPPED = "AND (stop_fence IS NULL OR stop_fence <> fence)"
 # In the order of ids, as every transaction that holds several events locks them.
-_END = """
+_UPDATE = """
 WITH held AS (
     SELECT e.id FROM sessions_app_inboundevent e WHERE {events} AND e.done_at IS NULL ORDER BY e.id {locking}
 )
-UPDATE sessions_app_inboundevent SET status = %s, done_at = {now}
+UPDATE sessions_app_inboundevent SET {changes}
 WHERE id IN (SELECT id FROM held) RETURNING id, edited
 """
 
@@ -98,8 +101,9 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
         unified_user_id=person,
     )
     speaker = (account.platform, account.platform_user_id)
+    asked = head.pk if head.failures else None  # its words are in history since its first failure
     conversation, limit = claim.lease.conversation, settings.BOTOS_WINDOW
-    lines, name = window.window_with_name(conversation, limit=limit, speaker=speaker, account=account)
+    lines, name = window.window_with_name(conversation, limit=limit, speaker=speaker, account=account, asked=asked)
     text = joining.join([event.text for event in claim.events], cut_at=platforms.of(head.platform).cut_at)
     return Turn(f"event-{head.pk}", text, size.newest_that_fit(lines, text), context, name)
 
@@ -131,19 +135,33 @@ def finish(claim: Claim, text: str, *, limit: int) -> None:
     finish_together([Answer(claim, text, limit)])
 
 
-@transaction.atomic
-def finish_together(
-    answers: Collection[Answer], status: str = Status.DONE, *, sender: outbox_queue.Sender | None = None
-) -> outbox_queue.Queued:
+def finish_together(answers: Collection[Answer], *, sender: outbox_queue.Sender | None = None) -> outbox_queue.Queued:
     """End the events of these turns, store questions and answers in history, and queue the replies, all or nothing.
 
     sender: who sends the beginnings of the replies at once. Raises LeaseLost if one of the leases was lost.
     """
+    return _finish(answers, Status.DONE, sender=sender)
+
+
+@transaction.atomic
+def _finish(
+    answers: Collection[Answer],
+    status: str,
+    *,
+    sender: outbox_queue.Sender | None = None,
+    reason: str = "",
+    withholds_questions: bool = False,
+) -> outbox_queue.Queued:
+    """End turns as `finish_together` does. Where they are given up, the replies are apologies, which no agent gets.
+
+    withholds_questions: whether no agent gets the questions either.
+    """
     claims = [answer.claim for answer in answers]
     _give_back([claim.lease for claim in claims])
-    edits = _end(claims, status)
-    questions = [_question(claim, event, edits[event.pk]) for claim in claims for event in claim.events]
-    keys = sql.insert(HistoryEntry, [*questions, *map(_reply, answers)])
+    edits = _end(claims, status, reason)
+    questions = _missing_questions(claims, edits, is_withheld=withholds_questions)
+    replies = [_reply(answer) | {"is_withheld": status != Status.DONE} for answer in answers]
+    keys = sql.insert(HistoryEntry, [*questions, *replies])
     window.announce([claim.lease.conversation for claim in claims], [claim.head.account_id for claim in claims])
     return outbox_queue.add_replies(
         [
@@ -155,10 +173,14 @@ def finish_together(
 
 
 @transaction.atomic
-def record(lease: Lease, *, question: HistoryEntry, answered: str) -> None:
-    """Store a turn that has no event and whose answer the caller delivers. Raises LeaseLost."""
+def record(lease: Lease, *, question: HistoryEntry, answered: str, error: Exception | None = None) -> None:
+    """Store a turn that has no event and whose answer the caller delivers. Raises LeaseLost.
+
+    error: why `answered` is an apology, if it is one.
+    """
     _give_back([lease])
     question.role, question.source = Role.USER, Source.MESSAGE
+    question.is_withheld = _is_refused(error)
     reply = window.entry(
         lease.conversation,
         author=question.author,
@@ -169,6 +191,7 @@ def record(lease: Lease, *, question: HistoryEntry, answered: str) -> None:
         chat_id=question.chat_id,
         thread_id=question.thread_id,
         said_at=question.said_at,
+        is_withheld=error is not None,
     )
     HistoryEntry.objects.bulk_create([question, reply])
     window.announce([lease.conversation])
@@ -182,22 +205,48 @@ def abandon(lease: Lease) -> None:
 
 
 @transaction.atomic
-def fail(claim: Claim, *, words: object = "") -> None:
-    """Note that the agent failed. The person is told at once; the turn is repeated later, and given up at last.
+def fail(claim: Claim, error: Exception | None = None) -> float | None:
+    """Note that the agent failed. Returns the seconds until the turn is repeated; None if it is given up.
 
-    words: what the person reads if repeating is useless; the turn is then given up at once. Giving up ends the turn as
-    an answer does, so that the person's words stay and the lane goes on. Raises LeaseLost.
+    The person is told at once, and their words go to history, so that later turns know them. The messages step aside
+    and the lane is free, so that later messages pass them. Giving up ends the turn as an answer does.
+
+    error: what was raised. If it has `words`, repeating is useless: the turn is given up at once, and the person reads
+    them. Raises LeaseLost.
     """
-    failures = claim.head.failures
-    if words or failures == len(RETRY_AFTER):
+    failures, words = claim.head.failures, getattr(error, "words", "")
+    is_command = claim.head.kind == InboundEvent.Kind.COMMAND  # no part of the conversation
+    if words or failures >= len(RETRY_AFTER):
         told = _own_words(claim, words or texts.GAVE_UP)
-        finish_together([Answer(claim, told, outbox_queue.TEXT_LIMIT)], Status.GIVEN_UP)
-        return
-    _give_back([claim.lease], wait=RETRY_AFTER[failures])
+        answer = Answer(claim, told, outbox_queue.TEXT_LIMIT)
+        reason = _reason(error, failures, "given up at once" if words else "given up")
+        _finish([answer], Status.GIVEN_UP, reason=reason, withholds_questions=is_command or _is_refused(error))
+        return None
+    _give_back([claim.lease])
+    reason, (ready_at, moment) = _reason(error, failures), clock.seconds_from_now(RETRY_AFTER[failures]).statement()
+    changes = f"failures = failures + 1, reason = %s, ready_at = {ready_at}"
+    edits = _update([claim], changes, [reason, moment])
     drafts.settle([claim.head.pk])
-    _events([claim]).update(failures=F("failures") + 1)
+    if not is_command:
+        sql.insert(HistoryEntry, _missing_questions([claim], edits))
+        window.announce([claim.lease.conversation], [claim.account.pk])
     if failures == 0:
         outbox_queue.queue(_address(claim), texts.TRYING_AGAIN, event=claim.head, is_stoppable=True)
+    return RETRY_AFTER[failures]
+
+
+def _reason(error: Exception | None, failures: int, outcome: str = "") -> str:
+    """Why a turn has failed, for operators. Only an AgentError is known to quote nobody."""
+    cause = type(error).__name__ if error else "failed"
+    if isinstance(error, AgentError) and str(error):
+        cause = f"{cause}: {storable(str(error))}"
+    count = f"failure {failures + 1} of {len(RETRY_AFTER) + 1}"
+    return f"{outcome or count}: {cause}"[:MAX_REASON]
+
+
+def _is_refused(error: Exception | None) -> bool:
+    """Whether the model's provider refuses the words themselves, so that they would spoil every later turn."""
+    return bool(getattr(error, "is_refused", False))
 
 
 @transaction.atomic
@@ -206,6 +255,12 @@ def release(claim: Claim) -> None:
     with suppress(LeaseLost):
         _give_back([claim.lease], even_stopped=True)
         _events([claim]).update(starts=F("starts") - 1)
+
+
+@transaction.atomic
+def explain(claim: Claim, error: Exception) -> None:
+    """Note for operators why a turn was not written. It is repeated when its lease ends."""
+    _events([claim]).update(reason=f"not answered: {type(error).__name__}")
 
 
 @transaction.atomic
@@ -237,7 +292,10 @@ def has_unrelated_crashes(claim: Claim) -> bool:
 def quarantine(claim: Claim) -> None:
     """Quarantine the claimed message and tell the person. Its text stays in the event. Raises LeaseLost."""
     _give_back([claim.lease])
-    _end([claim], Status.QUARANTINED)
+    crashes = claim.head.starts - claim.head.failures
+    _end([claim], Status.QUARANTINED, f"quarantined: processes ended {crashes} times while they worked on it")
+    if claim.head.failures:  # its words are in history, and may end the processes that work on later ones
+        _stored_questions([claim]).update(is_withheld=True)
     drafts.settle([claim.head.pk])
     outbox_queue.queue(_address(claim), _own_words(claim, texts.QUARANTINED), event=claim.head)
 
@@ -246,29 +304,32 @@ def _own_words(claim: Claim, text: object) -> str:
     return labels.with_commands(str(text), on=claim.head.platform)
 
 
-def _give_back(held: Collection[Lease], *, wait: float = 0.0, even_stopped: bool = False) -> None:
+def _give_back(held: Collection[Lease], *, even_stopped: bool = False) -> None:
     """Free the lanes. The same statement checks the fence, so a lost lease raises LeaseLost.
 
     A turn that a person has stopped raises Stopped, unless `even_stopped`.
     """
-    until, moment = clock.seconds_from_now(wait).statement()
     end = sql.moment(clock.EPOCH)
-    ours = [(end, moment, lease.conversation.pk, lease.owner, lease.fence) for lease in held]
-    statement = _GIVE_BACK.format(until=until, unless_stopped="" if even_stopped else _UNLESS_STOPPED)
-    if sql.run_many(statement, ours) != len(held):
+    statement = _GIVE_BACK.format(unless_stopped="" if even_stopped else _UNLESS_STOPPED)
+    if sql.run_many(statement, [(end, one.conversation.pk, one.owner, one.fence) for one in held]) != len(held):
         raise Stopped if leases.stopped(held) else LeaseLost
 
 
-def _end(claims: Collection[Claim], status: str) -> dict[int, str]:
-    """End all events of these turns. Return by id the text that each was edited to meanwhile. Raises LeaseLost.
+def _end(claims: Collection[Claim], status: str, reason: str = "") -> dict[int, str]:
+    """End all events of these turns, as `_update` does. The caller deletes their drafts.
 
-    The caller deletes their drafts.
+    reason: why they have no answer.
     """
-    events = [event.pk for claim in claims for event in claim.events]
     now, moment = clock.now().statement()
+    return _update(claims, f"status = %s, reason = %s, done_at = {now}", [status, reason, moment])
+
+
+def _update(claims: Collection[Claim], changes: str, values: Sequence[Any]) -> dict[int, str]:
+    """Change all events of these turns. Return by id the text that each was edited to meanwhile. Raises LeaseLost."""
+    events = [event.pk for claim in claims for event in claim.events]
     condition, ids = sql.among("e.id", events)
-    statement = _END.format(events=condition, now=now, locking=sql.locking("FOR UPDATE"))
-    edits = dict(sql.run(statement, [*ids, status, moment]))
+    statement = _UPDATE.format(events=condition, changes=changes, locking=sql.locking("FOR UPDATE"))
+    edits = dict(sql.run(statement, [*ids, *values]))
     if len(edits) != len(events):
         raise LeaseLost  # another process has ended one of the events
     return edits
@@ -276,6 +337,29 @@ def _end(claims: Collection[Claim], status: str) -> dict[int, str]:
 
 def _events(claims: Collection[Claim]) -> QuerySet[InboundEvent]:
     return InboundEvent.objects.filter(pk__in=[event.pk for claim in claims for event in claim.events], done_at=None)
+
+
+def _stored_questions(claims: Collection[Claim]) -> QuerySet[HistoryEntry]:
+    events = [event.pk for claim in claims for event in claim.events]
+    return HistoryEntry.objects.filter(event__in=events, role=Role.USER)
+
+
+def _missing_questions(
+    claims: Collection[Claim], edits: Mapping[int, str], *, is_withheld: bool = False
+) -> list[dict[str, Any]]:
+    """The entries of what these turns ask, without those that were stored at an earlier failure."""
+    stored: set[int | None] = set()
+    if failed := [claim for claim in claims if claim.head.failures]:
+        entries = _stored_questions(failed)
+        stored.update(entries.values_list("event_id", flat=True))
+        if is_withheld and stored:
+            entries.update(is_withheld=True)
+    return [
+        _question(claim, event, edits[event.pk]) | {"is_withheld": is_withheld}
+        for claim in claims
+        for event in claim.events
+        if event.pk not in stored
+    ]
 
 
 def _question(claim: Claim, event: InboundEvent, edited: str) -> dict[str, Any]:
@@ -312,6 +396,7 @@ def _entry(
         "message_id": "",
         "said_at": place.received_at,
         "written_at": clock.now(),
+        "is_withheld": False,
     }
 
 

@@ -213,6 +213,8 @@ class TurnPool:
                 self._blameless.append(claim)
             problem = f"turn failed: {type(error).__name__}; it is repeated when its lease ends"
             _log(logging.ERROR, claim, problem, exc_info=True)
+            with suppress(Exception):  # it may be the database that fails
+                await db.call(lifecycle.explain, claim, error)
         finally:
             del self._leases[id(claim)]
             self._wake_waiting(claim)
@@ -256,8 +258,10 @@ class TurnPool:
             except (agents.AgentError, IdentityUnavailable) as error:
                 _log(logging.WARNING, claim, f"not answered: {type(error).__name__}: {error}")
                 counters.up("failures", claim.head.platform)
-                await db.call(lifecycle.fail, claim, words=getattr(error, "words", ""))
+                seconds = await db.call(lifecycle.fail, claim, error)
                 self._on_outgoing()
+                if seconds is not None:
+                    self._notify_in(seconds, claim.lease.conversation.pk)
         except lifecycle.Stopped:
             await db.call(lifecycle.release, claim)
             _log(logging.INFO, claim, "stopped by the person")

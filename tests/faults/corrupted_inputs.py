@@ -45,10 +45,8 @@ def without_fence() -> None:
     from sessions_app.models import Lane
     from sessions_app.turns import lifecycle
 
-    def give_back(held: Any, *, wait: float = 0.0, even_stopped: bool = False) -> None:
-        Lane.objects.filter(pk__in=[lease.conversation.pk for lease in held]).update(
-            owner="", lease_until=clock.EPOCH, not_before=clock.seconds_from_now(wait)
-        )
+    def give_back(held: Any, *, even_stopped: bool = False) -> None:
+        Lane.objects.filter(pk__in=[lease.conversation.pk for lease in held]).update(owner="", lease_until=clock.EPOCH)
 
     lifecycle._give_back = give_back
 
@@ -59,9 +57,9 @@ def without_end_check() -> None:
     from sessions_app.models import InboundEvent
     from sessions_app.turns import lifecycle
 
-    def end(claims: Any, status: str) -> dict[int, str]:
+    def end(claims: Any, status: str, reason: str = "") -> dict[int, str]:
         ended = [event.pk for claim in claims for event in claim.events]
-        InboundEvent.objects.filter(pk__in=ended).update(status=status, done_at=clock.now())
+        InboundEvent.objects.filter(pk__in=ended).update(status=status, done_at=clock.now(), reason=reason)
         return dict.fromkeys(ended, "")
 
     lifecycle._end = end

@@ -15,7 +15,7 @@ MARGIN = 1.0  # seconds between the moment that a row names and its commit
 Rows = Callable[[str], list[tuple[Any, ...]]]
 Replies = Mapping[tuple[str, str], Sequence[str]]
 EVENTS = """
-    SELECT e.id, e.platform, a.platform_user_id, e.text, e.status, e.received_at
+    SELECT e.id, e.platform, a.platform_user_id, e.text, e.status, e.received_at, e.failures
     FROM sessions_app_inboundevent e JOIN identity_platformaccount a ON a.id = e.account_id ORDER BY e.id
 """
 ENTRIES = """
@@ -45,6 +45,7 @@ class Event:
     numbers: tuple[int, ...]
     status: str
     received_at: float
+    failures: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +103,16 @@ def judge(said: Sequence[Message], replies: Replies, rows: Rows, *, aside: Colle
     _account_for(verdict, said, events, entries)
     _count_replies(verdict, said, replies)
     _check_order(verdict, said, events, entries)
+    failed = {number for event in events if event.failures for number in event.numbers}  # later ones have passed them
     for lane, numbers in _orders_of_replies(said, replies):
-        if not _grows([number for number in numbers if number not in aside]):
+        if not _grows([number for number in numbers if number not in failed.union(aside)]):
             verdict.disorder(lane, f"replies {numbers}")
     verdict.broken += _broken(events, entries, rows)
     return verdict
 
 
 def _events(rows: Rows) -> list[Event]:
-    return [Event(r[0], (r[1], r[2]), numbers_in(r[3]), r[4], _seconds(r[5])) for r in rows(EVENTS)]
+    return [Event(r[0], (r[1], r[2]), numbers_in(r[3]), r[4], _seconds(r[5]), r[6]) for r in rows(EVENTS)]
 
 
 def _entries(rows: Rows) -> list[Entry]:

@@ -12,7 +12,7 @@ from tests.faults.judge import REPEATED, Message, Replies, Verdict, judge
 HERE = ("telegram", "chat")
 TABLES = """
     CREATE TABLE identity_platformaccount (id, platform_user_id);
-    CREATE TABLE sessions_app_inboundevent (id, platform, account_id, text, status, received_at);
+    CREATE TABLE sessions_app_inboundevent (id, platform, account_id, text, status, received_at, failures);
     CREATE TABLE sessions_app_historyentry (id INTEGER PRIMARY KEY, role, text, event_id, platform, author_id);
     CREATE TABLE sessions_app_outbounddelivery (id, status);
     INSERT INTO identity_platformaccount VALUES (1, 'alice');
@@ -30,10 +30,10 @@ class Books:
     def say(self, number: int, *, at: float = 1_000_000_000.0, platform: str = "telegram") -> None:
         self.said.append(Message(number, platform, "alice", "chat", "lane", at, str(number)))
 
-    def receive(self, number: int, *, status: str = "done", platform: str = "telegram") -> None:
-        values = (number, platform, f"m{number:05d}", status)
+    def receive(self, number: int, *, status: str = "done", platform: str = "telegram", failures: int = 0) -> None:
+        values = (number, platform, f"m{number:05d}", status, failures)
         self.database.execute(
-            "INSERT INTO sessions_app_inboundevent VALUES (?, ?, 1, ?, ?, '2001-09-09 01:46:40')", values
+            "INSERT INTO sessions_app_inboundevent VALUES (?, ?, 1, ?, ?, '2001-09-09 01:46:40', ?)", values
         )
 
     def enter(self, role: str, *numbers: int, event: int = 0) -> None:
@@ -131,6 +131,18 @@ def test_it_finds_replies_out_of_order(books: Books) -> None:
     books.turn(1, 2)
 
     assert books.judge("m00002", "m00001").order == ["lane: replies [2, 1]"]
+
+
+def test_it_lets_later_replies_pass_a_message_that_the_agent_failed_at(books: Books) -> None:
+    books.say(3)
+    books.receive(3, failures=1)
+    books.say(4)
+    books.receive(4)
+    for numbers in ((1,), (2,), (3,), (4,)):
+        books.turn(*numbers)
+
+    assert books.judge("m00001", "m00002", "m00004", "m00003").is_clean
+    assert not books.judge("m00001", "m00004", "m00002", "m00003").is_clean
 
 
 def test_it_finds_an_event_that_nobody_ended(books: Books) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 DAY = timedelta(days=1)
@@ -12,13 +12,14 @@ DAY = timedelta(days=1)
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One entry. `place` is the account whose private chat it was said in, whether a resolver was configured then or
-    not, or the name of a group. An answer is `written` later than it is said `at`.
+    not, or the name of a group. An answer is `written` later than it is said `at`. No agent gets what is `withheld`.
     """
 
     place: str
     text: str
     at: datetime
     written: datetime
+    is_withheld: bool = False
 
 
 @dataclass(slots=True)
@@ -40,8 +41,15 @@ class ReferenceModel:
     links: list[Link] = field(default_factory=list)
     behind: dict[str, datetime] = field(default_factory=dict)
 
-    def say(self, place: str, text: str, at: datetime, *, written: datetime | None = None) -> None:
-        self.entries.append(Entry(place, text, at, written or at))
+    def say(
+        self, place: str, text: str, at: datetime, *, written: datetime | None = None, is_withheld: bool = False
+    ) -> None:
+        self.entries.append(Entry(place, text, at, written or at, is_withheld))
+
+    def withhold(self, place: str, text: str) -> None:
+        """What was said, and is kept from agents from now on."""
+        said = [(entry.place, entry.text) for entry in self.entries].index((place, text))
+        self.entries[said] = replace(self.entries[said], is_withheld=True)
 
     def link(self, account: str, person: str, at: datetime) -> None:
         live = self.live(account)
@@ -85,8 +93,11 @@ class ReferenceModel:
 
     def window(self, place: str, limit: int) -> list[str]:
         bound = self.behind.get(place)
-        in_view = [entry for entry in self.entries if self._may_be_read(place, entry) and not self._is_disowned(entry)]
+        in_view = [entry for entry in self.entries if self._is_for_agents(place, entry)]
         return _newest([entry for entry in in_view if bound is None or entry.at > bound], limit)
+
+    def _is_for_agents(self, place: str, entry: Entry) -> bool:
+        return self._may_be_read(place, entry) and not self._is_disowned(entry) and not entry.is_withheld
 
     def _may_be_read(self, place: str, entry: Entry) -> bool:
         if entry.place == place:

@@ -7,10 +7,11 @@ import itertools
 from concurrent.futures import Future
 
 from identity.resolvers import DatabaseIdentityResolver, Resolves
+from identity.support import clock
 from sessions_app import inbox
 from sessions_app.history import window as history_window
 from sessions_app.messages import Address, InboundMessage, Line, Sender
-from sessions_app.models import Conversation, OutboundDelivery
+from sessions_app.models import Conversation, InboundEvent, OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.turns import leases, lifecycle
 from sessions_app.turns.leases import Claim
@@ -86,6 +87,11 @@ def claim(conversation: int, *, owner: str = "test") -> Claim:
     """Claim a lane where something must be waiting."""
     (claimed,) = leases.claim([conversation], owner=owner, platforms=PLATFORMS).claims
     return claimed
+
+
+def time_passes() -> None:
+    """What settles or steps aside is ready from now on."""
+    InboundEvent.objects.filter(done_at=None).update(ready_at=clock.now())
 
 
 def is_busy(conversation: int) -> bool:

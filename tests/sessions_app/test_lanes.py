@@ -19,7 +19,7 @@ from sessions_app.models import Conversation, HistoryEntry, InboundEvent, Lane
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.turns import leases, lifecycle
 from tests.sessions_app.racing import at_once
-from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, is_busy, message, receive, say
+from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, is_busy, message, receive, say, time_passes
 
 pytestmark = pytest.mark.django_db
 
@@ -47,17 +47,18 @@ def test_it_names_what_waits_the_longest_first_and_once() -> None:
 
 
 def test_it_names_only_what_can_be_worked_on() -> None:
-    held, backing_off, free = receive("alice", "a"), receive("bob", "b"), receive("carol", "c")
+    held, aside, free = receive("alice", "a"), receive("bob", "b"), receive("carol", "c")
     receive("dave", "d", platform="discord")
     claim(held)
-    lifecycle.fail(claim(backing_off))
+    lifecycle.fail(claim(aside))
     done = receive("erin", "e")
     lifecycle.finish(claim(done), "ok", limit=outbox_queue.TEXT_LIMIT)
 
     assert leases.waiting(["telegram"]) == [free]
 
-    Lane.objects.update(lease_until=clock.EPOCH, not_before=clock.EPOCH)
-    assert leases.waiting(["telegram"]) == [held, backing_off, free]
+    Lane.objects.update(lease_until=clock.EPOCH)
+    time_passes()
+    assert leases.waiting(["telegram"]) == [held, aside, free]
 
 
 def test_it_asks_the_same_number_of_questions_however_much_waits(
@@ -175,10 +176,11 @@ def test_it_leaves_out_what_is_held_and_where_nothing_waits() -> None:
     assert (claimed.busy, claimed.again) == (frozenset([held]), frozenset())
 
 
-def test_it_leaves_a_lane_alone_that_backs_off_and_one_whose_sibling_does() -> None:
+def test_it_leaves_a_lane_alone_where_a_process_of_an_earlier_version_backs_off() -> None:
     link("alice", "telegram")
     link("alice", "discord")
-    lifecycle.fail(claim(receive("alice", "one")))
+    backing_off = receive("alice", "one")
+    Lane.objects.filter(pk=backing_off).update(not_before=clock.seconds_from_now(30))
     discord, bob = receive("alice", "two", platform="discord"), receive("bob", "b")
 
     claimed = ask(discord, bob)
@@ -211,18 +213,16 @@ def test_it_asks_anew_for_those_whom_a_flood_hides() -> None:
     assert sorted(said(second)) == [["a"], ["b"]]
 
 
-def test_it_waits_for_a_sibling_that_is_held_or_backs_off_where_another_process_answers() -> None:
+def test_it_waits_for_a_sibling_that_is_held_where_another_process_answers() -> None:
     link("alice", "telegram")
     link("alice", "discord")
     telegram, discord = receive("alice", "one"), receive("alice", "two", platform="discord")
 
     lifecycle.fail(claim(telegram))
-    assert leases.claim([discord], owner="other", platforms=["discord"]).busy == frozenset([discord])
-
-    Lane.objects.update(not_before=clock.EPOCH)
     (claimed,) = leases.claim([discord], owner="other", platforms=["discord"]).claims
     assert leases.claim([telegram], owner="test", platforms=["telegram"]).busy == frozenset([telegram])
     lifecycle.finish(claimed, "ok", limit=outbox_queue.TEXT_LIMIT)
+    time_passes()
     assert claim(telegram).head.text == "one"
 
 
@@ -268,7 +268,7 @@ def test_it_puts_off_no_message_whose_turns_failed_and_did_not_crash() -> None:
     for _ in range(3):
         for conversation in (alice, bob):
             lifecycle.fail(claim(conversation))
-        Lane.objects.update(not_before=clock.EPOCH)
+        time_passes()
 
     assert len(ask(alice, bob).claims) == 2
 

@@ -45,6 +45,12 @@ class Echo:
         return Reply(f"re: {turn.text}")
 
 
+class Refused(agents.PermanentFailure):
+    """What a model's provider refuses for its content."""
+
+    is_refused = True
+
+
 def known() -> InMemoryIdentityResolver:
     """Alice is one person on two platforms."""
     resolver = InMemoryIdentityResolver()
@@ -298,7 +304,22 @@ def test_it_says_honestly_that_an_agent_failed() -> None:
 
     assert answer == str(texts.GAVE_UP)
     assert said(manager, "7") == ["hello", answer]
-    assert chat(manager, "7", "again") == "re: again"
+    echo = Echo()
+    assert chat(manager, "7", "again", echo) == "re: again"
+    assert [line.text for line in echo.turns[0].history] == ["hello"]
+
+
+def test_no_agent_reads_what_the_provider_refuses() -> None:
+    class Strict:
+        async def reply(self, turn: Turn) -> Reply:
+            raise Refused("refused", "I can't answer that.")
+
+    manager, echo = BotSessionManager("telegram"), Echo()
+    chat(manager, "7", "poison", Strict())
+    chat(manager, "7", "again", echo)
+
+    assert echo.turns[0].history == ()
+    assert said(manager, "7") == ["poison", "I can't answer that.", "again", "re: again"]
 
 
 def test_it_keeps_nothing_if_nobody_knows_who_it_is() -> None:

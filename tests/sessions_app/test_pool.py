@@ -249,6 +249,37 @@ class Broken:
         return Reply("" if turn.text == "nothing" else "fine")
 
 
+def test_a_message_that_fails_holds_no_other_back() -> None:
+    class Strict:
+        def __init__(self) -> None:
+            self.is_late = False
+
+        async def reply(self, turn: Turn) -> Reply:
+            if turn.text == "hard" and not self.is_late:
+                raise RuntimeError("boom")
+            return Reply(f"re: {turn.text}")
+
+    async def scene() -> None:
+        agent = Strict()
+        async with pool_of(agent) as (pool, counted):
+            await tell(pool, "alice", "hard")
+            await counted.wait_for(1)
+            for number in (1, 2):
+                await tell(pool, "alice", f"easy {number}")
+                await counted.wait_for(1 + number)
+            assert await db.call(InboundEvent.objects.filter(text="hard", done_at=None).exists)
+            agent.is_late = True
+            await nothing_waits(counted)
+
+    with override_settings(BOTOS_SWEEP_SECONDS=3600):  # the sweep would be too late
+        async_to_sync(scene)()
+
+    _, *answers = OutboundDelivery.objects.order_by("id").values_list("text", flat=True)
+    assert answers == ["re: easy 1", "re: easy 2", "re: hard"]
+    said = HistoryEntry.objects.order_by("said_at", "id").values_list("text", flat=True)
+    assert list(said) == ["hard", "re: hard", "easy 1", "re: easy 1", "easy 2", "re: easy 2"]
+
+
 @pytest.mark.parametrize("way", ["raise", "hang", "nothing"])
 def test_it_is_honest_when_the_agent_fails_and_goes_on_with_others(way: str) -> None:
     async def scene() -> None:
@@ -371,6 +402,7 @@ def test_it_lets_a_lease_run_out_when_a_turn_could_not_be_written(monkeypatch: p
         async_to_sync(scene)()
 
     assert Lane.objects.get().owner != ""  # nobody gave it back
+    assert InboundEvent.objects.get().reason == "not answered: OperationalError"
 
 
 @pytest.mark.parametrize(
@@ -403,7 +435,9 @@ def test_it_holds_no_trouble_of_the_database_against_a_message(
     with override_settings(BOTOS_LEASE_SECONDS=0.1, BOTOS_SWEEP_SECONDS=0.03):
         async_to_sync(scene)()
 
-    assert InboundEvent.objects.get().status == becomes
+    event = InboundEvent.objects.get()
+    assert event.status == becomes
+    assert event.reason.startswith("quarantined: processes ended" if becomes == "quarantined" else "")
 
 
 class Interrupted:

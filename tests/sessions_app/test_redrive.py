@@ -17,13 +17,21 @@ from identity.resolvers import InMemoryIdentityResolver, Resolves
 from identity.support import clock
 from sessions_app import dead_letters, inbox
 from sessions_app import texts as bot_texts
+from sessions_app.history import window
 from sessions_app.messages import Address, MessageEdit
-from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent, Lane, OutboundDelivery
+from sessions_app.models import (
+    CRASHES_BEFORE_QUARANTINE,
+    Conversation,
+    HistoryEntry,
+    InboundEvent,
+    Lane,
+    OutboundDelivery,
+)
 from sessions_app.outbox import queue as outbox_queue
-from sessions_app.turns import lifecycle
+from sessions_app.turns import leases, lifecycle
 from tests.identity.operator_pages import operator
 from tests.sessions_app.racing import at_once
-from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, receive, say, texts
+from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, receive, say, texts, time_passes
 
 pytestmark = pytest.mark.django_db
 
@@ -41,7 +49,7 @@ def give_up(who: str, text: str, **place: Any) -> int:
     """The agent fails until the message is given up. The id of its conversation."""
     conversation = receive(who, text, **place)
     for _ in range(len(lifecycle.RETRY_AFTER) + 1):
-        Lane.objects.update(not_before="1970-01-01T00:00Z")
+        time_passes()
         lifecycle.fail(claim(conversation))
     return conversation
 
@@ -67,6 +75,11 @@ def retry(who: str, **place: Any) -> str:
     """`who` asks to be answered after all. What the bot says to that."""
     ask(receive(who, "/retry", **place))
     return str(OutboundDelivery.objects.latest("pk").text)
+
+
+def pages(conversation: int) -> list[str]:
+    """What people read there."""
+    return [line.text for line in window.readable(Conversation.objects.get(pk=conversation), limit=100)]
 
 
 # --- Deliveries
@@ -178,6 +191,17 @@ def test_it_gives_an_operator_three_tries_and_a_person_one() -> None:
     assert lifecycle.should_quarantine(claim(conversation))
 
 
+def test_a_person_asks_at_once_for_what_steps_aside() -> None:
+    conversation = receive("alice", "hard question")
+    lifecycle.fail(claim(conversation))
+    lifecycle.fail(claim(receive("bob", "of another account")))
+
+    assert retry("alice").startswith("I'm trying again")
+    assert leases.waiting(PLATFORMS) == [conversation]
+    assert ask(conversation) == "hard question"
+    assert retry("alice").startswith("You have no failed messages")
+
+
 def test_it_asks_again_in_a_chat() -> None:
     conversation = give_up("alice", "hard question")
 
@@ -209,7 +233,8 @@ def test_it_asks_for_no_other_account_of_the_person() -> None:
 
     assert retry("1").startswith("You have no failed messages")
     assert dead_letters.given_up_events().get().text == "of another account"
-    assert texts(there) == ["of another account", str(bot_texts.GAVE_UP)]
+    assert texts(there) == ["of another account"]
+    assert pages(there) == ["of another account", str(bot_texts.GAVE_UP)]
 
 
 def test_it_asks_in_a_group_for_who_wrote_it() -> None:
@@ -238,6 +263,7 @@ def test_commands_list_show_and_redrive(command: str) -> None:
     shown = run(command, "show", listed[0]["id"])
 
     assert len(listed) == 1
+    assert listed[0]["reason"] == ("Forbidden: blocked" if command == "deliveries" else "given up: failed")
     assert shown["status"] == listed[0]["status"] in ("dead", "given up")
     assert "words of" not in json.dumps([listed, shown])
     assert run(command, "redrive", listed[0]["id"]) == {"redriven": 1}

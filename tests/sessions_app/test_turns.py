@@ -7,9 +7,11 @@ from django.conf import settings
 
 from identity.flows import linking
 from identity.models import LiveEvent, PlatformAccount
-from identity.resolvers import DatabaseIdentityResolver
+from identity.resolvers import DatabaseIdentityResolver, IdentityUnavailable
 from identity.support import clock
-from sessions_app import inbox
+from sessions_app import dead_letters, inbox
+from sessions_app.agents import AgentFailure, AgentTimeout, PermanentFailure
+from sessions_app.history import window
 from sessions_app.messages import Address, InboundMessage, MessageEdit
 from sessions_app.models import (
     CRASHES_BEFORE_QUARANTINE,
@@ -21,7 +23,18 @@ from sessions_app.models import (
 )
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.turns import leases, lifecycle
-from tests.sessions_app.talk import DATABASE, PLATFORMS, answer_in_turn, claim, is_busy, message, receive, say, texts
+from tests.sessions_app.talk import (
+    DATABASE,
+    PLATFORMS,
+    answer_in_turn,
+    claim,
+    is_busy,
+    message,
+    receive,
+    say,
+    texts,
+    time_passes,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -158,7 +171,7 @@ def test_it_tells_the_person_when_the_agent_fails_and_keeps_their_words() -> Non
     conversation = receive("alice", "hello")
 
     for _ in range(len(lifecycle.RETRY_AFTER) + 1):
-        Lane.objects.update(not_before=clock.EPOCH)
+        time_passes()
         lifecycle.fail(claim(conversation))
 
     said = list(OutboundDelivery.objects.order_by("id").values_list("text", flat=True))
@@ -168,11 +181,190 @@ def test_it_tells_the_person_when_the_agent_fails_and_keeps_their_words() -> Non
     assert texts(conversation)[0] == "hello"
 
 
+class Refused(PermanentFailure):
+    """What a model's provider refuses for its content."""
+
+    is_refused = True
+
+
+def readable(conversation: int) -> list[str]:
+    """What people read."""
+    return [line.text for line in window.readable(Conversation.objects.get(pk=conversation), limit=100)]
+
+
+def asked(claimed: leases.Claim) -> tuple[list[str], str]:
+    """What an agent gets: the window and the question."""
+    turn = lifecycle.begin(claimed, resolver=DATABASE)
+    return [line.text for line in turn.history], turn.text
+
+
+def test_later_turns_pass_a_failed_one_and_know_its_words() -> None:
+    conversation = receive("alice", "hard question")
+    lifecycle.fail(claim(conversation))
+    receive("alice", "easy question")
+
+    later = claim(conversation)
+    assert asked(later) == (["hard question"], "easy question")
+    lifecycle.finish(later, "easy answer", limit=2000)
+
+    time_passes()
+    repeated = claim(conversation)
+    assert asked(repeated) == (["easy question", "easy answer"], "hard question")
+    lifecycle.fail(repeated)
+    time_passes()
+    repeated = claim(conversation)
+    assert asked(repeated) == (["easy question", "easy answer"], "hard question")
+    lifecycle.finish(repeated, "hard answer", limit=2000)
+    assert texts(conversation) == ["hard question", "hard answer", "easy question", "easy answer"]
+    question, reply = HistoryEntry.objects.filter(event__text="hard question").order_by("role").reverse()
+    assert question.said_at == question.written_at == InboundEvent.objects.get(text="hard question").received_at
+    assert reply.said_at == question.said_at < reply.written_at
+
+
+def test_each_message_of_a_failed_turn_is_repeated_alone_and_is_in_history_once() -> None:
+    conversation = receive("alice", "one")
+    receive("alice", "two")
+    lifecycle.fail(claim(conversation))
+    assert texts(conversation) == ["one", "two"]
+
+    time_passes()
+    for window_of, question in ((["two"], "one"), (["one", "re: one"], "two")):
+        repeated = claim(conversation)
+        assert asked(repeated) == (window_of, question)
+        lifecycle.finish(repeated, f"re: {question}", limit=2000)
+
+    assert texts(conversation) == ["one", "re: one", "two", "re: two"]
+    assert OutboundDelivery.objects.filter(text__startswith="I couldn't answer").count() == 1
+
+
+def test_it_writes_the_words_of_a_message_that_failed_in_an_earlier_version() -> None:
+    conversation = receive("alice", "hello")
+    InboundEvent.objects.update(starts=1, failures=1)
+
+    repeated = claim(conversation)
+    assert asked(repeated) == ([], "hello")
+    lifecycle.fail(repeated)
+    assert texts(conversation) == ["hello"]
+    time_passes()
+    lifecycle.finish(claim(conversation), "hi", limit=2000)
+
+    assert texts(conversation) == ["hello", "hi"]
+
+
+def test_a_command_that_failed_is_no_part_of_the_conversation() -> None:
+    conversation = receive("alice", "/prefer")
+
+    while lifecycle.fail(claim(conversation), IdentityUnavailable("away")) is not None:
+        assert readable(conversation) == []
+        time_passes()
+
+    assert texts(conversation) == []
+
+
+def test_it_notes_an_edit_of_a_message_that_steps_aside() -> None:
+    conversation = receive("alice", "teh")
+    claimed = claim(conversation)
+    lifecycle.fail(claimed)
+
+    inbox.edit(MessageEdit(Address("telegram", "chat-alice"), claimed.head.message_id, "the"))
+
+    entry = HistoryEntry.objects.get()
+    assert (entry.text, entry.metadata) == ("teh", {"edited": "the"})
+    time_passes()
+    lifecycle.finish(claim(conversation), "hi", limit=2000)
+    entry.refresh_from_db()
+    assert (entry.text, entry.metadata) == ("teh", {"edited": "the"})
+
+
+def test_it_notes_an_edit_that_came_before_the_turn_failed() -> None:
+    claimed = claim(receive("alice", "teh"))
+
+    inbox.edit(MessageEdit(Address("telegram", "chat-alice"), claimed.head.message_id, "the"))
+    lifecycle.fail(claimed)
+
+    assert HistoryEntry.objects.get().metadata == {"edited": "the"}
+
+
+def test_no_agent_reads_an_apology() -> None:
+    conversation = receive("alice", "hard question")
+    while lifecycle.fail(claim(conversation)) is not None:
+        time_passes()
+
+    assert asked(claim(receive("alice", "and now?"))) == (["hard question"], "and now?")
+    assert readable(conversation)[1].startswith("I still couldn't answer that")
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+def test_no_agent_reads_what_the_provider_refuses(failures: int) -> None:
+    conversation = receive("alice", "poison")
+    if failures:
+        lifecycle.fail(claim(conversation))
+        time_passes()
+    assert lifecycle.fail(claim(conversation), Refused("refused", "I can't answer that.")) is None
+
+    assert asked(claim(receive("alice", "and now?"))) == ([], "and now?")
+    assert readable(conversation) == ["poison", "I can't answer that."]
+    assert InboundEvent.objects.get(text="poison").status == InboundEvent.Status.GIVEN_UP
+
+
+def test_no_agent_reads_a_failed_message_that_was_quarantined() -> None:
+    conversation = receive("mallory", "poison")
+    lifecycle.fail(claim(conversation))
+    InboundEvent.objects.update(starts=1 + CRASHES_BEFORE_QUARANTINE)
+    time_passes()
+    lifecycle.quarantine(claim(conversation))
+
+    assert texts(conversation) == []
+    assert readable(conversation) == ["poison"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (AgentFailure("RuntimeError"), "failure 1 of 4: AgentFailure: RuntimeError"),
+        (AgentTimeout(), "failure 1 of 4: AgentTimeout"),
+        (AgentFailure("x\0" * 300), ("failure 1 of 4: AgentFailure: " + "x" * 300)[:300]),
+        (IdentityUnavailable("resolve returned 'alice smith'"), "failure 1 of 4: IdentityUnavailable"),
+        (PermanentFailure("401", "Sorry."), "given up at once: PermanentFailure: 401"),
+    ],
+)
+def test_it_tells_operators_why_there_is_no_answer(error: Exception, reason: str) -> None:
+    lifecycle.fail(claim(receive("alice", "hello")), error)
+
+    assert InboundEvent.objects.get().reason == reason
+
+
+def test_it_says_why_a_message_was_given_up_or_quarantined_until_it_is_answered() -> None:
+    conversation = receive("alice", "hello")
+    for _ in lifecycle.RETRY_AFTER:
+        lifecycle.fail(claim(conversation), AgentFailure("RuntimeError"))
+        time_passes()
+    last = claim(conversation)
+    lifecycle.explain(last, ValueError("alice"))
+    assert InboundEvent.objects.get().reason == "not answered: ValueError"
+
+    lifecycle.fail(last, AgentFailure("RuntimeError"))
+    assert InboundEvent.objects.get().reason == "given up: AgentFailure: RuntimeError"
+
+    dead_letters.event(last.head.pk, operator="carol")
+    assert InboundEvent.objects.get().reason == ""
+    InboundEvent.objects.update(starts=CRASHES_BEFORE_QUARANTINE)
+    lifecycle.quarantine(claim(conversation))
+    reason = f"quarantined: processes ended {CRASHES_BEFORE_QUARANTINE} times while they worked on it"
+    assert InboundEvent.objects.get().reason == reason
+
+    dead_letters.event(last.head.pk, operator="carol")
+    lifecycle.fail(claim(conversation), AgentFailure("RuntimeError"))
+    time_passes()
+    lifecycle.finish(claim(conversation), "hi", limit=2000)
+    assert InboundEvent.objects.get().reason == ""
+
+
 def test_it_names_commands_in_its_own_words_as_they_are_typed_there() -> None:
     """What it says of itself, and not what agents say."""
     receive("alice", "hello", platform="slack")
     for _ in range(len(lifecycle.RETRY_AFTER) + 1):
-        Lane.objects.update(not_before=clock.EPOCH)
+        time_passes()
         lifecycle.fail(claim(Lane.objects.get().pk))
     lifecycle.quarantine(claim(receive("alice", "and now?", platform="slack")))
     lifecycle.finish(claim(receive("alice", "again", platform="slack")), "it is in /etc", limit=2000)
@@ -185,10 +377,16 @@ def test_it_names_commands_in_its_own_words_as_they_are_typed_there() -> None:
 
 def test_it_waits_before_it_tries_a_failed_turn_again() -> None:
     conversation = receive("alice", "hello")
-    lifecycle.fail(claim(conversation))
 
-    assert is_busy(conversation)
-    assert leases.waiting(PLATFORMS) == []
+    for seconds in lifecycle.RETRY_AFTER:
+        assert lifecycle.fail(claim(conversation)) == seconds
+        assert leases.claim([conversation], owner="test", platforms=PLATFORMS) == leases.Claimed()
+        assert leases.waiting(PLATFORMS) == []
+        ready_at = InboundEvent.objects.get().ready_at
+        assert ready_at is not None
+        assert seconds - 1 < (ready_at - clock.read()).total_seconds() <= seconds
+        time_passes()
+    assert lifecycle.fail(claim(conversation)) is None
 
 
 def test_it_puts_a_message_aside_that_took_the_process_down_three_times() -> None:

@@ -16,7 +16,7 @@ class Command(GivenUpCommand):
     singular, plural, taken_up = "message", "messages", "will be answered"
 
     def matching(self, search: str) -> Q:
-        return super().matching(search) | Q(account__platform_user_id=search)
+        return super().matching(search) | Q(account__platform_user_id=search) | Q(reason__icontains=search)
 
     def row(self, event: InboundEvent) -> Row:
         return {
@@ -26,6 +26,7 @@ class Command(GivenUpCommand):
             "status": event.status,
             "starts": event.starts,
             "failures": event.failures,
+            "reason": event.reason,
             "received_at": event.received_at,
         }
 
