@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connection, transaction
 from django.db.models import F
 from django.test import override_settings
@@ -17,10 +19,12 @@ from pytest_django import Settings
 from identity.models import Pairing
 from identity.support import clock
 from sessions_app import inbox
-from sessions_app.messages import Address, InboundMessage
+from sessions_app.messages import Address, InboundMessage, Turn
 from sessions_app.models import ForgottenEvent, HistoryEntry, InboundEvent
+from sessions_app.receiver import Receiver
 from sessions_app.receiving import tombstones
 from sessions_app.turns import leases, lifecycle
+from sessions_app.turns.pool import Service, TurnPool
 from tests.identity import pairs
 from tests.sessions_app.browsing import account, browser_of, write
 from tests.sessions_app.racing import at_once
@@ -134,6 +138,15 @@ def test_the_setting_is_the_shortest_time(settings: Settings, setting: float, pl
     assert seconds("look") == pytest.approx(with_others, abs=TOLERANCE)
 
 
+def test_nothing_waits_when_it_is_off(arrive: Any, settings: Settings) -> None:
+    settings.BOTOS_SETTLE_SECONDS = 0.0
+
+    arrive(message("alice", "x" * 4096))
+    arrive(replace(message("alice", "look"), more_may_follow=True))
+
+    assert not InboundEvent.objects.filter(done_at=None, ready_at__isnull=False).exists()
+
+
 # --- Together
 
 
@@ -189,11 +202,12 @@ def test_messages_of_others_and_elsewhere_change_nothing(arrive: Any, other: dic
     assert event("hello").ready_at == before
 
 
-def test_a_thread_of_a_private_chat_is_another_place(arrive: Any) -> None:
+@pytest.mark.parametrize("place", [("chat-alice", "thread"), ("moved", "")])
+def test_each_thread_and_address_of_a_private_chat_is_a_place(arrive: Any, place: tuple[str, str]) -> None:
     arrive(message("alice", "hello"))
     before = event("hello").ready_at
 
-    arrive(replace(message("alice", "else"), address=Address("telegram", "chat-alice", "thread")))
+    arrive(replace(message("alice", "else"), address=Address("telegram", *place)))
 
     assert event("hello").ready_at == before
 
@@ -216,12 +230,13 @@ def test_what_was_started_or_is_ready_waits_for_nothing_new(arrive: Any, state: 
 
 @pytest.mark.parametrize("is_deleted", [False, True])
 def test_a_part_that_comes_again_changes_nothing(arrive: Any, *, is_deleted: bool) -> None:
-    arrive(message("alice", "one"))
-    again = message("alice", "two", key="key of two")
+    again = replace(message("alice", "one", key="key of one"), more_may_follow=True)
     arrive(again)
+    arrive(message("alice", "two"))
+    arrive(message("alice", "three"))
     if is_deleted:
-        tombstones.remember([event("two")])
-        event("two").delete()
+        tombstones.remember([event("one")])
+        event("one").delete()
     rows = list(InboundEvent.objects.order_by("pk").values())
 
     arrive(again)
@@ -291,9 +306,9 @@ def test_words_behind_a_command_wait_as_a_message_does() -> None:
 
 
 def test_a_message_in_a_browser_is_at_once() -> None:
-    alice = account("alice")
     with override_settings(BOTOS_SETTLE_SECONDS=0.0):
-        page = browser_of(alice)
+        alice = account("alice")
+    page = browser_of(alice)
     receive("alice", "hello")
 
     write(page, alice, "from the page")
@@ -317,6 +332,37 @@ def test_a_paste_that_the_app_cut_is_one_text(platform: str, cut: int) -> None:
 
     assert turn.text == PASTE
     assert list(HistoryEntry.objects.filter(role="user").order_by("pk").values_list("text", flat=True)) == parts
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_pool_asks_once_what_comes_in_several_messages(settings: Settings) -> None:
+    settings.BOTOS_SETTLE_SECONDS = 1.5
+    settings.BOTOS_SWEEP_SECONDS = 3600.0
+    asked: list[str] = []
+
+    async def scene() -> None:
+        answered, stop = asyncio.Event(), asyncio.Event()
+
+        class Agent:
+            async def reply(self, turn: Turn) -> str:
+                asked.append(turn.text)
+                answered.set()
+                return "fine"
+
+        pool = TurnPool({"telegram": Service(Agent(), DATABASE)}, size=4, on_outgoing=lambda: None)
+        running = asyncio.create_task(pool.run(stop))
+        receiver = Receiver(DATABASE, on_turn=pool.notify, on_outgoing=lambda: None)
+        for text in ("hello", "are you there?", "it is urgent"):
+            await receiver.receive(message("alice", text))
+        async with asyncio.timeout(30):
+            await answered.wait()
+        stop.set()
+        await running
+
+    async_to_sync(scene)()
+
+    assert asked == ["hello\nare you there?\nit is urgent"]
+    assert not InboundEvent.objects.filter(done_at=None).exists()
 
 
 def test_quick_messages_are_lines_of_one_turn() -> None:
