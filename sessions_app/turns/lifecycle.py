@@ -174,11 +174,11 @@ def _finish(
 
 @transaction.atomic
 def record(lease: Lease, *, question: HistoryEntry, answered: str, error: Exception | None = None) -> None:
-    """Store a turn that has no event and whose answer the caller delivers. Raises LeaseLost.
+    """Store a turn that has no event and whose answer the caller delivers. No person can stop it. Raises LeaseLost.
 
     error: why `answered` is an apology, if it is one.
     """
-    _give_back([lease])
+    _give_back([lease], even_stopped=True)
     question.role, question.source = Role.USER, Source.MESSAGE
     question.is_withheld = _is_refused(error)
     reply = window.entry(

@@ -46,8 +46,7 @@ def stop(conversation: Conversation, account: PlatformAccount, *, before: int | 
     """
     together = leases.together(conversation)
     # Turn leases before events, as a turn locks them when it ends. A claim waits for no lease.
-    lanes = Lane.objects.filter(pk__in=together).order_by("pk").select_for_update(no_key=True)
-    held = {lane.pk for lane in lanes if lane.owner}
+    list(Lane.objects.filter(pk__in=together).order_by("pk").select_for_update(no_key=True))
     waits = InboundEvent.objects.filter(conversation__in=together, kind=InboundEvent.Kind.MESSAGE, done_at=None)
     if before is not None:
         waits = waits.filter(pk__lt=before)
@@ -56,11 +55,11 @@ def stop(conversation: Conversation, account: PlatformAccount, *, before: int | 
     ended = {event.pk: event for event in waiting if is_private or event.account_id == account.pk}
     if not ended:
         return False
-    # The oldest one whose start has not failed: turns begin in order, and the lane has one at a time.
-    started = (event for event in waiting if event.conversation_id in held and event.starts > event.failures)
-    running = next(started, None)
-    if running and running.pk in ended:
-        Lane.objects.filter(pk=running.conversation_id).update(stop_fence=F("fence"))
+    # If a turn runs in a conversation, it began with the oldest message whose start has not failed. If none runs, the
+    # fence is nobody's.
+    heads = {event.conversation_id: event for event in reversed(waiting) if event.starts > event.failures}
+    stopped = [pk for pk, head in heads.items() if head.pk in ended]
+    if Lane.objects.filter(pk__in=stopped).update(stop_fence=F("fence")):
         transaction.on_commit(local_wakeups.notify_of_stop, robust=True)
     paused = {event.conversation_id for event in ended.values() if event.failures}
     Lane.objects.filter(pk__in=paused).update(not_before=clock.EPOCH)

@@ -183,6 +183,18 @@ def test_it_stops_the_turn_of_a_linked_account_on_another_app() -> None:
     assert (told(platform="telegram"), told(platform="discord")) == ([], [HAVE_STOPPED])
 
 
+def test_it_stops_the_turn_that_runs_although_an_older_one_crashed_on_an_app_that_is_not_served() -> None:
+    link(("telegram", "alice"), ("discord", "al"))
+    claim(receive("al", "crashed", platform="discord"))
+    Lane.objects.update(lease_until=clock.EPOCH)
+    chat = receive("alice", "a long question")
+    (claimed,) = leases.claim([chat], owner="test", platforms=["telegram"]).claims
+
+    press("alice")
+
+    assert leases.stopped([claimed.lease]) == {claimed.lease}
+
+
 def test_it_ends_no_private_turn_from_a_group_and_the_other_way_round() -> None:
     private, group = claim(receive("alice", "in private")), claim(receive("alice", "in the group", group="pub"))
 
@@ -224,7 +236,8 @@ def test_it_ends_ones_own_turn_in_a_group_and_leaves_what_others_wait_for() -> N
 def test_it_stops_no_turn_that_a_program_has_begun() -> None:
     chat = say("alice", "hello")
     lease = leases.hold(Lane.objects.get(pk=chat).conversation, owner="program")
-    receive("alice", "a question behind it")
+    receive("alice", "a question that crashed before")
+    InboundEvent.objects.filter(done_at=None).update(starts=1)
 
     assert press("alice") == HAVE_STOPPED
 
