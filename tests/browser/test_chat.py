@@ -123,6 +123,23 @@ def test_it_shows_an_answer_while_it_is_made(visitor: Visitor) -> None:
         assert words(tab).count("My snail is Tom.") == 1
 
 
+def test_it_stops_an_answer(visitor: Visitor) -> None:
+    visitor.attach("telegram")
+    open_chat(visitor)
+    stop = visitor.page.get_by_role("button", name="Stop")
+    expect(stop).to_have_count(0)
+    write(visitor.page, "My snail is Tim.")
+    expect(visitor.page.locator("li.draft .words")).to_have_text(re.compile("^G"))
+    visitor.look("chat-stop")
+
+    stop.click()
+
+    expect_last(visitor.page, "OK, I've stopped.")
+    expect(visitor.page.locator("#lines .words", has_text="(stopped)")).to_have_count(1)
+    expect(visitor.page.locator("li.draft")).to_have_count(0)
+    expect(stop).to_have_count(0)
+
+
 def test_it_closes_when_somebody_signs_out_elsewhere(visitor: Visitor) -> None:
     visitor.attach("telegram")
     open_chat(visitor)

@@ -20,6 +20,15 @@ class SlowEcho:
         return Reply(f"You said: {turn.text}")
 
 
+class UntilStopped:
+    """Says back what it was told, but for a question with a snail in it, which it thinks about until it is stopped."""
+
+    async def reply(self, turn: Turn) -> Reply:
+        if "snail" in turn.text:
+            await asyncio.Event().wait()
+        return Reply(f"You said: {turn.text}")
+
+
 class Spelling:
     """Knows what `RecallAgent` knows. To whoever speaks of a snail it spells the beginning of its answer, slowly enough
     to be watched.

@@ -11,7 +11,7 @@ from rq import Callback, Queue
 from rq.serializers import JSONSerializer
 
 from adapters.monitoring import metrics
-from sessions_app.models import OutboundDelivery
+from sessions_app.models import InboundEvent, OutboundDelivery
 from sessions_app.wakeups import redis as redis_wakeups
 from tests.journeys.redis_server import RedisServer, redis_server
 from tests.journeys.running import Bots, Platforms, Worker, environment, eventually, person, running
@@ -64,6 +64,21 @@ def test_it_answers_what_came_meanwhile_in_the_worker_that_has_the_lane(
         for number in range(4):
             platforms.say("telegram", alice, f"hello {number}")
         eventually(lambda: "hello 3" in platforms.replies("telegram", alice)[-1])
+
+
+@pytest.mark.parametrize("has_redis", [True, False])
+def test_it_stops_a_turn_in_a_worker(platforms: Platforms, own_redis: RedisServer, has_redis: bool) -> None:
+    alice, snail = person("telegram", 1), InboundEvent.objects.filter(text="a snail", starts=1)
+    with apart(platforms, own_redis, BOTOS_AGENT="tests.journeys.agents.UntilStopped"):
+        platforms.say("telegram", alice, "a snail")
+        eventually(snail.exists)
+        if not has_redis:
+            own_redis.kill()
+        platforms.say("telegram", alice, "/stop")
+        platforms.say("telegram", alice, "hello")  # waits until the worker has ended the turn
+        eventually(lambda: platforms.replies("telegram", alice)[-2:] == ["OK, I've stopped.", "You said: hello"])
+    if not has_redis:
+        own_redis.start()
 
 
 def test_it_shows_in_the_bots_numbers_what_a_worker_did(platforms: Platforms, own_redis: RedisServer) -> None:
