@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.test_every_page import AXE, problems_at
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import PICTURES, Visitor
 from tests.journeys.test_own_platform import ADDED
 from tests.journeys.test_playground import NO_TOKENS
 
@@ -17,8 +17,9 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def settings_of_site() -> dict[str, str]:
-    """Notes has no style of its own."""
-    return {"arguments": "--playground", "up": "telegram discord slack notes", **NO_TOKENS, **ADDED}
+    """Notes has no style of its own. The agent takes its time with a snail."""
+    agent = {"BOTOS_AGENT": "tests.journeys.agents.Spelling"}
+    return {"arguments": "--playground", "up": "telegram discord slack notes", **NO_TOKENS, **ADDED, **agent}
 
 
 @pytest.fixture
@@ -82,6 +83,23 @@ def test_it_is_used_with_the_keyboard_and_copies_codes(page: Page) -> None:
     page.get_by_role("link", name="as Alice").click()
     page.get_by_role("button", name="Not me").click()
     expect(page.locator("#telegram-lines li.bot").last).to_contain_text("Nothing was linked")
+
+
+@pytest.mark.parametrize("platform", ["telegram", "discord"])
+def test_it_shows_the_typing_sign_until_the_answer(page: Page, platform: str) -> None:
+    write(page, platform, "My favourite colour is octarine.")
+    said = page.locator(f"#{platform}-lines li.bot")
+    expect(said.last).to_contain_text("Got it!")
+    expect(page.locator(".typing i")).to_have_count(0)
+    before = said.count()
+
+    write(page, platform, "My snail is Tom.")
+    expect(page.locator(f"#{platform}-typing")).to_have_text("BotOS is typing")
+    expect(page.locator(".typing i")).to_have_count(1)
+    if PICTURES:
+        page.screenshot(path=f"{PICTURES}/playground-typing-{platform}.png", full_page=True)
+    expect(said).to_have_count(before + 1)
+    expect(page.locator(".typing i")).to_have_count(0)
 
 
 ENDS = """() => {
