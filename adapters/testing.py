@@ -247,6 +247,18 @@ class AdapterContract:
 
             ensure(await platform.answers(1) == [text], "a text of the limit's length does not arrive whole")
 
+    async def test_it_sends_an_answer_whether_the_question_is_still_there_or_not(self) -> None:
+        async with self.platform() as platform, running(adapter_of(platform)) as run:
+            question = await platform.say("hello")
+            await run.inbox.wait_for_text("hello")
+            await run.adapter.send(to(platform, "hi", nonce="n-1", reply_to=question))
+            try:
+                await run.adapter.send(to(platform, "bye", nonce="n-2", reply_to=f"{question}0"))
+            except DeliveryError as failure:
+                raise AssertionError(f"an answer to a message that is gone is not sent: {failure}") from None
+
+            ensure(await platform.answers(2) == ["hi", "bye"], "an answer to a message does not arrive as it is")
+
     async def test_it_says_of_a_refused_message_whether_another_attempt_can_help(self) -> None:
         async with self.platform() as platform, running(adapter_of(platform)) as run:
             await platform.say("hello")
@@ -316,9 +328,9 @@ def adapter_of(platform: PlatformUnderTest, settings: Mapping[str, str] | None =
     return description.build(description.config(lambda name: values.get(name, "")))
 
 
-def to(platform: PlatformUnderTest, text: str, *, nonce: str = "n-1") -> OutgoingMessage:
+def to(platform: PlatformUnderTest, text: str, *, nonce: str = "n-1", reply_to: str = "") -> OutgoingMessage:
     """A message to the private chat."""
-    return OutgoingMessage(Address(platform.description.name, platform.chat_id), text, nonce)
+    return OutgoingMessage(Address(platform.description.name, platform.chat_id), text, nonce, reply_to=reply_to)
 
 
 async def failure_of(adapter: PlatformAdapter, message: OutgoingMessage) -> DeliveryError:

@@ -146,6 +146,9 @@ class OutgoingMessage:
     platform has them. possibly_sent: an earlier attempt may have reached the platform; the adapter looks for it where
     that is possible, and marks the text elsewhere.
 
+    reply_to: the platform's id of the message that this one answers, where others may stand between. It may be gone.
+    asker: in a group, the name of its author, for platforms where a reply would begin another conversation.
+
     If it was possibly sent, queued_at: when the delivery was queued, and waited: how many seconds ago, both by the
     database's clock. follows: the platform's id of the last message before that, if known. others: the ids of other
     messages that were sent there since.
@@ -161,6 +164,8 @@ class OutgoingMessage:
     others: frozenset[str] = frozenset()
     buttons: tuple[Button, ...] = ()
     copy: str = ""
+    reply_to: str = ""
+    asker: str = ""
 
     @property
     def may_be_repeat(self) -> bool:

@@ -260,7 +260,8 @@ class OutboundDelivery(models.Model):
     thread_id = models.CharField(max_length=190, blank=True)
     text = models.TextField(blank=True)
     # A notice about linking: its text is rendered from these when it is sent, so that no code is stored. Of a text
-    # without an account, the template says which buttons it has.
+    # without an account, the template says which buttons it has. A later part of a long text has its number in
+    # `subject`.
     template = models.CharField(max_length=20, blank=True)
     subject = models.JSONField(default=dict, blank=True)
     account = models.ForeignKey(PlatformAccount, null=True, on_delete=models.CASCADE, related_name="deliveries")
@@ -279,6 +280,8 @@ class OutboundDelivery(models.Model):
     created_at = models.DateTimeField(default=clock.now, editable=False)
     settled_at = models.DateTimeField(null=True, editable=False)  # sent, or given up
     dismissed_at = models.DateTimeField(null=True, editable=False)  # as that of an event
+    # No columns: the platform's id of the message that this one replies to, and the name of its author (see claim).
+    reply_to = asker = ""
 
     class Meta:
         verbose_name = _("delivery")

@@ -23,6 +23,9 @@ SEND_TIMEOUT = 60.0  # seconds, with the SDK's own waiting for a channel's rate 
 NONCE_SECONDS = 120.0  # so long Discord itself keeps a second message with the same nonce away
 CLOCKS_APART = timedelta(hours=1)  # by which the database's clock and Discord's may differ
 MAX_TYPING_CALLS = 25  # a second: half of the bot's calls on all routes, so that messages have the others
+
+# Error codes: no permission to read the history, which replies need; a message of the system.
+CANNOT_REPLY = (160002, 50035)
 LOOK_THROUGH = 500  # messages, in pages of a hundred, for an earlier attempt
 
 
@@ -128,13 +131,25 @@ class DiscordAdapter:
         about: dict[str, Any] = {"nonce": message.nonce, "flags": discord.MessageFlags(suppress_embeds=True)}
         if message.buttons:
             about["view"] = buttons_of(message.buttons)
-        # The answer as it is: what the SDK cannot make a message of was posted all the same.
-        with handle_message_parameters(text, previous_allowed_mentions=client.allowed_mentions, **about) as params:
-            sent: object = await client.http.send_message(channel.id, params=params)
+        if re.fullmatch(r"[0-9]{1,20}", message.reply_to):
+            # Nobody is notified of an answer, and one to a message that is gone is posted without a reference.
+            about["message_reference"] = {"message_id": message.reply_to, "fail_if_not_exists": False}
+            about["mention_author"] = False
+        sent = await self._send_message(client, channel.id, text, about)
         sent_id = sent.get("id") if isinstance(sent, dict) else None
         if not isinstance(sent_id, str) or not sent_id.isdecimal():
             raise DeliveryError("discord's answer names no message", ambiguous=True)
         return sent_id
+
+    async def _send_message(self, client: discord.Client, channel_id: int, text: str, about: dict[str, Any]) -> object:
+        """The answer as it is: what the SDK cannot make a message of was posted all the same."""
+        try:
+            with handle_message_parameters(text, previous_allowed_mentions=client.allowed_mentions, **about) as params:
+                return await client.http.send_message(channel_id, params=params)
+        except discord.HTTPException as exc:
+            if not about.pop("message_reference", None) or exc.code not in CANNOT_REPLY:
+                raise
+            return await self._send_message(client, channel_id, text, about)
 
     async def _earlier(
         self, client: discord.Client, channel: discord.PartialMessageable, message: OutgoingMessage

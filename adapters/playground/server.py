@@ -21,7 +21,10 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One message as it stands in a chat on the server. `author_id` is the person's id, or `bot`."""
+    """One message as it stands in a chat on the server. `author_id` is the person's id, or `bot`.
+
+    reply_to: the id of the message that it answers.
+    """
 
     message_id: str
     chat_id: str
@@ -29,6 +32,7 @@ class Said:
     text: str
     thread_id: str = ""
     buttons: tuple[Button, ...] = ()
+    reply_to: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,8 @@ async def post(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
 
     It is sent as plain text, so that what is read is what the history holds. The nonce travels as metadata: a repeat
     looks for it first, among the messages since it was queued. Where it may not look, or there are too many messages,
-    it says so in the text.
+    it says so in the text. An answer in a channel names who asked, without notifying them. It begins no thread, as a
+    thread is a conversation of its own, which would know nothing.
     """
     if not message.text.strip():  # the SDK would warn with every send
         raise DeliveryError("slack refuses the message: no_text", permanent=True)
@@ -139,6 +140,8 @@ async def post(web: AsyncWebClient, me: Me, message: OutgoingMessage) -> str:
     if before:
         return before
     text = message.text + (REPEAT if before is None else "")
+    if message.asker and not message.address.thread_id:
+        text = f"@{message.asker}: {text}"
     try:
         posted = await web.chat_postMessage(**_form(message, text))
     except (SlackApiError, *NO_ANSWER) as error:

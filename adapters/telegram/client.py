@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from telegram import (
     InlineKeyboardButton,
     InlineKeyboardMarkup,
     LinkPreviewOptions,
+    ReplyParameters,
 )
 from telegram.constants import ChatAction
 from telegram.error import BadRequest, NetworkError, RetryAfter
@@ -50,6 +52,7 @@ async def send_text(bot: Bot, message: OutgoingMessage) -> str:
         "text": marked(text, MAX_TEXT) if message.possibly_sent else text,
         "message_thread_id": _numeric(message.address.thread_id) if message.address.thread_id else None,
         "link_preview_options": LinkPreviewOptions(is_disabled=True),
+        "reply_parameters": _reply_parameters(message.reply_to),
         "reply_markup": _keyboard(message),
     }
     wanted = {name: value for name, value in form.items() if value is not None}
@@ -66,6 +69,13 @@ async def send_typing(bot: Bot, address: Address) -> None:
     """Show the typing sign in a chat or topic. Raises AddressError, and whatever the SDK does."""
     topic = _numeric(address.thread_id) if address.thread_id else None
     await bot.send_chat_action(_numeric(address.chat_id), ChatAction.TYPING, message_thread_id=topic)
+
+
+def _reply_parameters(message_id: str) -> ReplyParameters | None:
+    """What makes a message answer another one, if that is still there."""
+    if not re.fullmatch(r"[0-9]{1,18}", message_id):
+        return None
+    return ReplyParameters(int(message_id), allow_sending_without_reply=True)
 
 
 def _keyboard(message: OutgoingMessage) -> InlineKeyboardMarkup | None:

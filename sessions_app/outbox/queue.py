@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,7 +11,8 @@ from typing import Any, Protocol
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce, JSONObject, NullIf
 
 from identity import wording
 from identity.flows import link_maintenance
@@ -21,7 +23,7 @@ from identity.support.backoff import seconds
 from identity.support.buttons import Button
 from identity.wording import Notice
 from sessions_app import texts
-from sessions_app.messages import Address, OutgoingMessage
+from sessions_app.messages import Address, OutgoingMessage, speaker_name
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery, new_nonce
 from sessions_app.outbox.splitting import split
 
@@ -48,6 +50,19 @@ WHERE id = %s AND owner = %s AND attempts = %s AND status = 'sending'
 """
 
 STOPPABLE = "stoppable"  # the template of a text with a button that stops the turn
+# The question that a delivery answers, as one value: PostgreSQL looks it up for each row, and for a join it would read
+# the whole table.
+_QUESTION = Subquery(
+    InboundEvent.objects.filter(pk=OuterRef("event")).values(
+        about=JSONObject(
+            message_id="message_id",
+            chat_id="chat_id",
+            failures="failures",
+            conversation_kind="conversation__kind",
+            author=Coalesce(NullIf("account__display_name", Value("")), "account__username"),
+        )
+    )
+)
 
 Renderer = Callable[[PlatformAccount, Mapping[str, Any]], Notice]
 _renderers: dict[str, Renderer] = {}
@@ -152,7 +167,20 @@ def parts(
 ) -> Iterable[OutboundDelivery]:
     """Unsaved deliveries that carry `text` to `address`, none longer than `limit` UTF-16 code units."""
     place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
-    return (OutboundDelivery(**place, text=part, event=event, entry=entry) for part in split(text, limit))
+    return (
+        OutboundDelivery(**place, text=part, event=event, entry=entry, subject=_part(number))
+        for number, part in enumerate(split(text, limit))
+    )
+
+
+def _part(number: int) -> dict[str, int]:
+    """What the row of a part says of its place: nothing for the first, which is mostly the only one."""
+    return {"part": number} if number else {}
+
+
+def is_later_part(delivery: OutboundDelivery) -> bool:
+    """Whether the delivery continues another one."""
+    return "part" in delivery.subject
 
 
 def add(deliveries: Iterable[OutboundDelivery]) -> None:
@@ -171,17 +199,18 @@ def add_replies(replies: Sequence[Reply], *, sender: Sender | None = None) -> Qu
     if has_drafts:
         OutboundDelivery.objects.filter(event__in=events, status=Status.DRAFTING).delete()
     rows: list[dict[str, Any]] = []
-    taken: list[int] = []
+    taken: dict[int, Reply] = {}  # by row
     for reply in replies:
-        for text in split(reply.text, reply.limit):
+        for number, text in enumerate(split(reply.text, reply.limit)):
             if sender and reply.address not in busy and reply.address.platform in sender.platforms:
-                taken.append(len(rows))
-                rows.append(_row(reply, text, sender.owner))
+                taken[len(rows)] = reply
+                rows.append(_row(reply, text, number, sender.owner))
             else:
-                rows.append(_row(reply, text))
+                rows.append(_row(reply, text, number))
             busy.add(reply.address)
     keys = sql.insert(OutboundDelivery, rows)
-    return Queued([_taken(keys[number], rows[number]) for number in taken], waits=len(taken) < len(rows))
+    first_parts = [_taken(keys[number], rows[number], reply.event) for number, reply in taken.items()]
+    return Queued(first_parts, waits=len(taken) < len(rows))
 
 
 def _open_at(addresses: Collection[Address]) -> tuple[set[Address], bool]:
@@ -194,15 +223,15 @@ def _open_at(addresses: Collection[Address]) -> tuple[set[Address], bool]:
     return {Address(*place) for *place, is_draft in found if not is_draft}, any(row[-1] for row in found)
 
 
-def _row(reply: Reply, text: str, owner: str = "") -> dict[str, Any]:
-    """The columns of a delivery: of one that `owner` sends now, or of one that waits."""
+def _row(reply: Reply, text: str, number: int, owner: str = "") -> dict[str, Any]:
+    """The columns of a part: of one that `owner` sends now, or of one that waits."""
     return {
         "platform": reply.address.platform,
         "chat_id": reply.address.chat_id,
         "thread_id": reply.address.thread_id,
         "text": text,
         "template": "",
-        "subject": "{}",
+        "subject": json.dumps(_part(number)),
         "nonce": new_nonce(),
         "event_id": reply.event.pk,
         "entry_id": reply.entry,
@@ -218,10 +247,19 @@ def _row(reply: Reply, text: str, owner: str = "") -> dict[str, Any]:
     }
 
 
-def _taken(key: int, row: Mapping[str, Any]) -> OutboundDelivery:
+def _taken(key: int, row: Mapping[str, Any], event: InboundEvent) -> OutboundDelivery:
     """What a sender needs to know of a row."""
-    known = ("platform", "chat_id", "thread_id", "text", "nonce", "event_id", "entry_id", "status", "attempts", "owner")
-    return OutboundDelivery(pk=key, **{name: row[name] for name in known})
+    known = ("platform", "chat_id", "thread_id", "text", "nonce", "entry_id", "status", "attempts", "owner")
+    delivery = OutboundDelivery(pk=key, event=event, **{name: row[name] for name in known})
+    _tie(
+        delivery,
+        message_id=event.message_id,
+        chat_id=event.chat_id,
+        failures=event.failures,
+        conversation_kind=event.conversation.kind,
+        author=event.account.display_name or event.account.username,
+    )
+    return delivery
 
 
 def queue_notice(account: PlatformAccount, template: str, subject: Mapping[str, Any]) -> None:
@@ -259,10 +297,14 @@ def claim(
     A delivery whose last sender vanished was possibly sent.
     """
     free = due(platforms).exclude(pk__in=besides).select_related("account")
-    taken = list(free.select_for_update(skip_locked=True, of=("self",))[:limit])
-    for delivery in taken:
+    locked = free.annotate(question=_QUESTION).select_for_update(skip_locked=True, of=("self",))
+    taken: list[OutboundDelivery] = []
+    for delivery in locked[:limit]:
         delivery.possibly_sent = delivery.possibly_sent or delivery.status == Status.SENDING
         delivery.owner, delivery.attempts = owner, delivery.attempts + 1
+        if delivery.question and not is_later_part(delivery):
+            _tie(delivery, **delivery.question)
+        taken.append(delivery)
     ids = [delivery.pk for delivery in taken]
     possibly_sent = [delivery.pk for delivery in taken if delivery.possibly_sent]
     until = clock.seconds_from_now(settings.BOTOS_SEND_SECONDS)
@@ -285,11 +327,24 @@ def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
     else:
         notice = wording.render(Template(delivery.template), delivery.account, delivery.subject)
     known = _known_of_earlier_attempt(delivery) if delivery.possibly_sent else {}
+    known |= {"reply_to": delivery.reply_to, "asker": delivery.asker}
     return OutgoingMessage(address, notice.text, delivery.nonce, buttons=notice.buttons, copy=notice.copy, **known)
 
 
 def _address(delivery: OutboundDelivery) -> Address:
     return Address(delivery.platform, delivery.chat_id, delivery.thread_id)
+
+
+def _tie(
+    delivery: OutboundDelivery, *, message_id: str, chat_id: str, failures: int, conversation_kind: str, author: str
+) -> None:
+    """Note which message the first part of an answer replies to: where others may stand between.
+
+    In a private chat that is where an answer comes late, as the agent failed.
+    """
+    is_group = conversation_kind == Conversation.Kind.GROUP
+    if message_id and chat_id == delivery.chat_id and (is_group or failures):
+        delivery.reply_to, delivery.asker = message_id, speaker_name(author) if is_group else ""
 
 
 def _known_of_earlier_attempt(delivery: OutboundDelivery) -> dict[str, Any]:

@@ -209,6 +209,15 @@ class Cutting(NotesAdapter):
         return await super().send(replace(message, text=message.text[:500]))
 
 
+class Attached(NotesAdapter):
+    """Answers nothing but a message that is there."""
+
+    async def send(self, message: OutgoingMessage) -> str:
+        if len(message.reply_to) > len("note-0"):
+            raise DeliveryError("there is no such note", permanent=True)
+        return await super().send(message)
+
+
 class Hopeless(NotesAdapter):
     """Takes every refusal for good."""
 
@@ -261,6 +270,7 @@ BROKEN: list[tuple[type[NotesAdapter], str]] = [
     (Forgetful, "acknowledges_only_what_is_stored"),
     (OneId, "sends_and_says_under_which_id"),
     (Cutting, "sends_a_text_as_long_as_its_limit_in_one"),
+    (Attached, "sends_an_answer_whether_the_question_is_still_there_or_not"),
     (Hopeless, "says_of_a_refused_message_whether_another_attempt_can_help"),
     (Hopeful, "says_of_a_refused_message_whether_another_attempt_can_help"),
     (Chatty, "shows_a_typing_sign_that_says_nothing"),

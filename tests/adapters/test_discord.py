@@ -66,8 +66,10 @@ def adapter_for(server: FakeDiscord, *, token: str = "", platform: str = "discor
     return DiscordAdapter(token=token or where["DISCORD_BOT_TOKEN"], platform=platform, **urls)
 
 
-def to(chat: str, text: str = "Good morning", *, nonce: str = "n1", repeat: bool = False) -> OutgoingMessage:
-    return OutgoingMessage(Address("discord", chat), text, nonce=nonce, possibly_sent=repeat)
+def to(
+    chat: str, text: str = "Good morning", *, nonce: str = "n1", repeat: bool = False, reply_to: str = ""
+) -> OutgoingMessage:
+    return OutgoingMessage(Address("discord", chat), text, nonce=nonce, possibly_sent=repeat, reply_to=reply_to)
 
 
 async def refused(run: Run, message: OutgoingMessage) -> DeliveryError:
@@ -422,6 +424,31 @@ async def test_it_sends_without_mentions_and_previews(server: FakeDiscord, run: 
     assert (said.message_id, said.text, said.author_id) == (sent, "@everyone https://example.org", "bot")
     (post,) = server.rest.posts
     assert (post["allowed_mentions"], post["flags"], post["enforce_nonce"]) == ({"parse": []}, 4, True)
+
+
+@pytest.mark.asyncio
+async def test_it_answers_a_message_without_notifying_its_author(server: FakeDiscord, run: Run) -> None:
+    asked = await server.say(ALICE, "hello?", group="general", mention=True)
+    chat = (await run.inbox.wait_for(1))[0].address.chat_id
+    sent = await run.adapter.send(to(chat, reply_to=asked))
+    (said,) = await server.wait_for(1, chat=chat)
+
+    assert (said.message_id, said.reply_to) == (sent, asked)
+    (post,) = server.rest.posts
+    assert post["message_reference"] == {"message_id": asked, "fail_if_not_exists": False}
+    assert post["allowed_mentions"] == {"parse": [], "replied_user": False}
+    assert server.world.find(sent)["mentions"] == []
+
+
+@pytest.mark.asyncio
+async def test_it_answers_where_it_may_not_reply(server: FakeDiscord, run: Run) -> None:
+    asked = await server.say(ALICE, "hello?", group="general", mention=True)
+    chat = (await run.inbox.wait_for(1))[0].address.chat_id
+    server.rest.unread.add(chat)
+    sent = await run.adapter.send(to(chat, reply_to=asked))
+    (said,) = await server.wait_for(1, chat=chat)
+
+    assert (said.message_id, said.reply_to) == (sent, "")
 
 
 @pytest.mark.asyncio

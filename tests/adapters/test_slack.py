@@ -692,6 +692,25 @@ async def test_it_sends_into_a_thread(run: Run, server: FakeSlack) -> None:
     assert said.thread_id == parent
 
 
+@pytest.mark.parametrize("name", [ALICE.name, "channel", "<!channel>", "<@U2BOB>"])
+async def test_it_names_who_asked_in_a_channel_and_begins_no_thread(run: Run, server: FakeSlack, name: str) -> None:
+    asked = await server.say(ALICE, "hello?", group=ROOM, mention=True)
+    await run.adapter.send(replace(to(ROOM, "hello"), reply_to=asked, asker=name))
+    [said] = await server.wait_for(1, chat=ROOM)
+    [posted] = server.api.posted
+
+    assert (said.text, said.thread_id) == (f"@{name}: hello", "")
+    assert (posted["mrkdwn"], posted["parse"], "<" in posted["text"]) == (False, "none", False)
+
+
+async def test_it_names_nobody_in_a_thread_and_in_a_private_chat(run: Run, server: FakeSlack) -> None:
+    parent = await server.say(ALICE, "parent", group=ROOM)
+    await run.adapter.send(replace(to(ROOM, "reply", thread=parent), reply_to=parent, asker="Alice"))
+    await run.adapter.send(replace(to(server.private_chat(ALICE), "hi", nonce="n-2"), reply_to=parent))
+
+    assert [posted["text"] for posted in server.api.posted] == ["reply", "hi"]
+
+
 @pytest.mark.parametrize(("possibly_sent", "mark"), [(False, ""), (True, REPEAT)])
 async def test_it_sends_the_longest_text_however_much_is_escaped(
     run: Run, server: FakeSlack, possibly_sent: bool, mark: str

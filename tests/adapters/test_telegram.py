@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import traceback
 from collections.abc import AsyncIterator
@@ -66,8 +67,11 @@ def adapter_for(server: FakeTelegram, webhook: Webhook | None = None, **changed:
     return TelegramAdapter(**{"token": server.token, "api_url": server.url} | changed, webhook=webhook)
 
 
-def to(chat: str, text: str = "Good morning", *, thread: str = "", repeat: bool = False) -> OutgoingMessage:
-    return OutgoingMessage(Address("telegram", chat, thread), text, nonce="n1", possibly_sent=repeat)
+def to(
+    chat: str, text: str = "Good morning", *, thread: str = "", repeat: bool = False, reply_to: str = ""
+) -> OutgoingMessage:
+    address = Address("telegram", chat, thread)
+    return OutgoingMessage(address, text, nonce="n1", possibly_sent=repeat, reply_to=reply_to)
 
 
 def everything_in(error: BaseException) -> str:
@@ -420,6 +424,24 @@ async def test_it_sends_plain_text_without_link_preview(server: FakeTelegram) ->
     assert (reply.message_id, reply.text) == (message_id, "<b>5 < 6</b> _and_ https://example.org")
     assert "parse_mode" not in server.api.sends[0]
     assert server.api.sends[0]["link_preview_options"] == '{"is_disabled": true}'
+
+
+@pytest.mark.asyncio
+async def test_it_answers_a_message_and_says_that_this_may_be_gone(server: FakeTelegram) -> None:
+    async with running(adapter_for(server)) as run:
+        asked = await server.say(BOB, "hello?", group=GROUP, mention=True)
+        await run.adapter.send(to(GROUP, reply_to=asked))
+        await run.adapter.send(to(GROUP, reply_to="1"))
+        await run.adapter.send(to(GROUP, reply_to="none of Telegram's"))
+        replies = await server.wait_for(3, chat=GROUP)
+
+    assert [reply.reply_to for reply in replies] == [asked, "", ""]
+    given = [json.loads(send.get("reply_parameters", "{}")) for send in server.api.sends]
+    assert given == [
+        {"message_id": int(asked), "allow_sending_without_reply": True},
+        {"message_id": 1, "allow_sending_without_reply": True},
+        {},
+    ]
 
 
 @pytest.mark.asyncio

@@ -26,6 +26,7 @@ from tests.fakes.faults import Fault, FaultPlan, LostResponse
 LIMIT_IS_GLOBAL = False  # of a planned 429: for the whole bot, or for one chat
 CLOSED_CHAT = RefusedError(403, 50007, "Cannot send messages to this user")
 UNKNOWN_USER = RefusedError(403, 10013, "Unknown User")
+NO_HISTORY = RefusedError(400, 160002, "Cannot reply without permission to read message history")
 
 
 class FakeGateway(Gateway):
@@ -87,6 +88,7 @@ class FakeRest(Rest):
     """Also fails and refuses. Fault names are a method and a path without ids: `POST /channels/messages`.
 
     posts: every accepted body of a message, with buttons and all. refusals: by channel, what every message meets.
+    unread: the channels whose history the bot may not read.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class FakeRest(Rest):
         self.faults = faults
         self.posts: list[Json] = []
         self.refusals: dict[str, RefusedError] = {}
+        self.unread: set[str] = set()
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.Response:
         fault = self.faults.take(_fault_name(request))
@@ -107,6 +110,8 @@ class FakeRest(Rest):
     async def _write(self, channel: Channel, body: Json, content: str, nonce: str) -> Json:
         if channel.id in self.refusals:
             raise self.refusals[channel.id]
+        if channel.id in self.unread and "message_reference" in body:
+            raise NO_HISTORY
         self.posts.append({**body, "channel_id": channel.id})
         return await super()._write(channel, body, content, nonce)
 

@@ -175,6 +175,8 @@ class Rest:
         if answered is not None:
             reference = {"type": 0, "message_id": answered["id"], "channel_id": channel.id}
             kept |= {"type": REPLY_MESSAGE, "message_reference": reference, "referenced_message": answered}
+            if (body.get("allowed_mentions") or {}).get("replied_user", "allowed_mentions" not in body):
+                kept["mentions"] = [answered["author"]]
         message = self._world.write(channel, self._world.bot, content, **kept)
         self.typing.end(channel.id)
         answer = {**message, "nonce": nonce} if nonce else message  # a history does not tell it again

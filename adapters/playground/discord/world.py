@@ -130,7 +130,9 @@ class World:
         message = self.compose(channel, author, content, **more)
         channel.messages[message["id"]] = message
         buttons = buttons_in(message["components"])
-        self.said.append(Said(message["id"], channel.id, self._author_of(message), content, buttons=buttons))
+        answered = (message.get("message_reference") or {}).get("message_id", "")
+        who = self._author_of(message)
+        self.said.append(Said(message["id"], channel.id, who, content, buttons=buttons, reply_to=answered))
         self.changes.announce()
         return message
 

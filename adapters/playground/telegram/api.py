@@ -258,7 +258,8 @@ def as_said(message: JSON) -> Said:
     author = "bot" if message["from"]["id"] == BOT["id"] else str(message["from"]["id"])
     thread = str(message.get("message_thread_id", ""))
     ids = (str(message["message_id"]), str(message["chat"]["id"]), author)
-    return Said(*ids, message["text"], thread, _buttons(message.get("reply_markup", {})))
+    answered = str(message.get("reply_to_message", {}).get("message_id", ""))
+    return Said(*ids, message["text"], thread, _buttons(message.get("reply_markup", {})), answered)
 
 
 def _buttons(markup: JSON) -> tuple[Button, ...]:
