@@ -133,9 +133,15 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer of an agent."""
+    """The answer of an agent, and what a model used for it: all requests of the turn together.
+
+    model: its name, empty without one. The numbers are None where the agent does not know them.
+    """
 
     text: str
+    model: str = ""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from sessions_app.agents.base import (
     PermanentFailure,
     ask,
     left_behind,
+    reply_to,
     run_in_thread,
     text_of,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "configuration_problem",
     "left_behind",
     "load_agent",
+    "reply_to",
     "run_in_thread",
     "shape",
     "text_of",

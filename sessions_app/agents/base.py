@@ -30,6 +30,7 @@ from sessions_app.context import clear_session_context, enter
 from sessions_app.messages import Agent, Reply, Turn
 
 MAX_ANSWER = 50_000  # characters: a few dozen messages, more than anybody reads in a chat
+MAX_MODEL_NAME, MAX_TOKENS = 100, 2**31 - 1  # what the columns of an event take
 MAX_MOVES = 3  # attempts at one turn, if other turns block the agents' loop
 
 P = ParamSpec("P")
@@ -65,11 +66,15 @@ class AgentFailure(AgentError):
 
 
 class PermanentFailure(AgentFailure):
-    """The agent would fail again at the same question. The turn ends at once, and the person reads `words`."""
+    """The agent would fail again at the same question. The turn ends at once, and the person reads `words`.
 
-    def __init__(self, reason: str, words: object) -> None:
+    is_refused: whether the content is why, so that the question would make later turns fail too.
+    """
+
+    def __init__(self, reason: str, words: object, *, is_refused: bool = False) -> None:
         super().__init__(reason)
         self.words = words
+        self.is_refused = is_refused
 
 
 class AgentsStandStill(AgentError):
@@ -79,7 +84,14 @@ class AgentsStandStill(AgentError):
 async def ask(
     agent: Agent, turn: Turn, *, limit: float, on_text: OnText | None = None, on_own_loop: bool = False
 ) -> str:
-    """The agent's answer to `turn` as clean text, never blank. The session context is set while the agent runs.
+    """The text of `reply_to`."""
+    return (await reply_to(agent, turn, limit=limit, on_text=on_text, on_own_loop=on_own_loop)).text
+
+
+async def reply_to(
+    agent: Agent, turn: Turn, *, limit: float, on_text: OnText | None = None, on_own_loop: bool = False
+) -> Reply:
+    """The agent's answer to `turn`: clean text, never blank. The session context is set while the agent runs.
 
     limit: seconds for the whole answer. on_text: called on the caller's loop with the whole answer so far, each time
     that a streamed one grows. on_own_loop: whether the agent runs on the loop of agents, where it blocks nothing else,
@@ -94,18 +106,18 @@ async def ask(
     raise AgentFailure("other agents keep the loop from turning")
 
 
-async def _ask(agent: Agent, turn: Turn, limit: float, on_text: OnText | None, on_own_loop: bool) -> str:
+async def _ask(agent: Agent, turn: Turn, limit: float, on_text: OnText | None, on_own_loop: bool) -> Reply:
     if _rooms.left.is_full("turns"):
         raise AgentError(f"{MAX_LEFT_BEHIND} turns do not end although they were cancelled; no other is started")
     relay = _relayed(on_text, asyncio.get_running_loop()) if on_text else None
 
-    async def reply() -> str:
+    async def reply() -> Reply:
         token = enter(turn.context)
         try:
             answer: object = agent.reply(turn)
             if inspect.isawaitable(answer):  # an async generator is not
                 answer = await answer
-            return await text_of(answer, relay)
+            return await reply_of(answer, relay)
         finally:
             clear_session_context(token)
 
@@ -119,17 +131,17 @@ async def _ask(agent: Agent, turn: Turn, limit: float, on_text: OnText | None, o
         await asyncio.wait({thinking}, timeout=limit)
         if not thinking.done():
             raise AgentTimeout(f"no answer within {limit:g} seconds")
-        return _text_or_failure(*thinking.result())
+        return _reply_or_failure(*thinking.result())
     finally:
         if not call.outcome.done():
             cancel()
         thinking.cancel()
 
 
-def _text_or_failure(text: str, error: BaseException | None) -> str:
-    """The text, or the failure that this error means. SystemExit and a cancellation by the agent are failures too."""
+def _reply_or_failure(reply: Reply, error: BaseException | None) -> Reply:
+    """The reply, or the failure that this error means. SystemExit and a cancellation by the agent are failures too."""
     if error is None:
-        return text
+        return reply
     if isinstance(error, AgentError | Displaced):
         raise error
     if isinstance(error, Blocked):
@@ -161,19 +173,29 @@ def left_behind() -> Counter[str]:
 
 
 async def text_of(answer: object, on_text: OnText | None = None) -> str:
-    """The text of a `Reply`, a `str` or an async iterator of `str`, without reasoning and blanks around it.
+    """The text of `reply_of`."""
+    return (await reply_of(answer, on_text)).text
 
-    Raises `EmptyReply` if there is none.
+
+async def reply_of(answer: object, on_text: OnText | None = None) -> Reply:
+    """The reply that a `Reply`, a `str` or an async iterator of `str` is, without reasoning and blanks around its text.
+
+    Raises `EmptyReply` if there is no text. What an agent says about its model is kept as far as it can be stored.
     """
-    if isinstance(answer, Reply):
-        answer = answer.text
-    if isinstance(answer, AsyncIterator):
-        answer = await _joined(answer, on_text)
-    if answer is None:
+    text: object = answer.text if isinstance(answer, Reply) else answer
+    if isinstance(text, AsyncIterator):
+        text = await _joined(text, on_text)
+    if text is None:
         raise EmptyReply("the agent answered None")
-    if not isinstance(answer, str):
-        raise AgentFailure(f"the agent answered a {type(answer).__name__}, which is not text")
-    return _visible(answer)
+    if not isinstance(text, str):
+        raise AgentFailure(f"the agent answered a {type(text).__name__}, which is not text")
+    if not isinstance(answer, Reply):
+        return Reply(_visible(text))
+    used, made = (
+        number if type(number) is int and 0 <= number <= MAX_TOKENS else None
+        for number in (answer.input_tokens, answer.output_tokens)
+    )
+    return Reply(_visible(text), storable(str(answer.model))[:MAX_MODEL_NAME], used, made)
 
 
 async def _joined(pieces: AsyncIterator[str], on_text: OnText | None) -> str:

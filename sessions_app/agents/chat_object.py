@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
-from sessions_app.agents.base import run_in_thread, text_of
+from sessions_app.agents.base import reply_of, run_in_thread
 from sessions_app.messages import Agent, Line, Reply, Turn
 
 
@@ -96,7 +96,7 @@ class ChatAgent:
         if inspect.isawaitable(answer):
             answer = await answer
         is_text = answer is None or isinstance(answer, str | Reply | AsyncIterator)
-        return Reply(await text_of(answer if is_text else str(answer)))
+        return await reply_of(answer if is_text else str(answer))
 
     def _start(self, turn: Turn) -> object:
         """Create the object and start the chat, in a thread, as all of it may block. An async chat is only begun."""

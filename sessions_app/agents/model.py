@@ -39,10 +39,17 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
-from pydantic_ai.usage import UsageLimits
+from pydantic_ai.usage import RequestUsage, UsageLimits
 
 from sessions_app import texts
-from sessions_app.agents.base import AgentError, AgentFailure, AgentMisconfigured, PermanentFailure, run_in_thread
+from sessions_app.agents.base import (
+    AgentError,
+    AgentFailure,
+    AgentMisconfigured,
+    EmptyReply,
+    PermanentFailure,
+    run_in_thread,
+)
 from sessions_app.agents.chat_object import question_of, shape
 from sessions_app.agents.reasoning import without_reasoning
 from sessions_app.messages import Line, Reply, Turn
@@ -164,20 +171,28 @@ class ModelAgent:
         It is a `PermanentFailure` if asking again is useless.
         """
         history, prompt = prompt_of(turn)
+        model: _ModelOfTurn | None = None
         try:
             # It closes its connections when the last running turn leaves, so nothing is left to close at shutdown.
             async with self._agent() as agent:
                 limits = UsageLimits(request_limit=MAX_REQUESTS)
                 model = _ModelOfTurn(cast("Model[Any]", agent.model), turn)
                 result = await agent.run(prompt, model=model, message_history=history, deps=turn, usage_limits=limits)
-        except AgentRunError as error:
-            raise _failure(error) from None
-        text = without_reasoning(result.output)
-        if not model.was_cut_off:
-            return Reply(text)
-        if not text.strip():
-            raise _failure(OutputTokenLimitExceeded("only reasoning"))
-        return Reply(f"{text}\n\n{texts.CUT_OFF}")
+            text = without_reasoning(result.output)
+            if not text.strip():
+                nothing = "the model answered only blanks or reasoning"
+                raise OutputTokenLimitExceeded(nothing) if model.was_cut_off else EmptyReply(nothing)
+        except BaseException as error:
+            if model and (usage := model.usage).has_values():
+                used = (turn.key, model.model_name, usage.input_tokens, usage.output_tokens)
+                log.warning("%s: %s gave no answer but used %d input and %d output tokens", *used)
+            if isinstance(error, AgentRunError):
+                raise _failure(error) from None
+            raise
+        if model.was_cut_off:
+            text = f"{text}\n\n{texts.CUT_OFF}"
+        tokens = (model.usage.input_tokens or None, model.usage.output_tokens or None)  # 0 if the server does not say
+        return Reply(text, result.response.model_name or model.model_name, *tokens)
 
     def _agent(self) -> pydantic_ai.Agent[Turn, str]:
         loop = asyncio.get_running_loop()
@@ -197,7 +212,7 @@ class _ModelOfTurn(WrapperModel):
     """The model while it answers one turn. It gets as much of the newest history as its context has room for.
 
     It cuts the history of single requests, not of the run, so that no tool is called twice. was_cut_off: whether the
-    last response ended at the limit of tokens.
+    last response ended at the limit of tokens. usage: of all responses so far, also of those that are no answer.
     """
 
     def __init__(self, model: Model[Any], turn: Turn) -> None:
@@ -206,6 +221,7 @@ class _ModelOfTurn(WrapperModel):
         self._prompt_at = len(prompt_of(turn)[0])
         self._is_cut = False
         self.was_cut_off = False
+        self.usage = RequestUsage()
 
     async def request(
         self,
@@ -216,6 +232,7 @@ class _ModelOfTurn(WrapperModel):
         while True:
             try:
                 response = await super().request(self._fitting(messages), model_settings, model_request_parameters)
+                self.usage += response.usage
                 self.was_cut_off = response.finish_reason == "length"
                 return self._with_words_of_refusal(response)
             except ModelAPIError as error:
@@ -232,12 +249,16 @@ class _ModelOfTurn(WrapperModel):
             )
 
     def _with_words_of_refusal(self, response: ModelResponse) -> ModelResponse:
-        """The response, with the model's own words if it declines. Half an answer that a filter stopped is dropped."""
+        """The response, with the model's own words if it declines: these are an answer like any other.
+
+        Half an answer that a filter stopped is dropped.
+        """
         if response.finish_reason != "content_filter":
             return response
         words = (response.provider_details or {}).get("refusal")
         if not isinstance(words, str) or not words.strip():
-            raise PermanentFailure(f"{self.model_name} declined (content_filter)", texts.DECLINED)
+            reason = f"{self.model_name} declined (content_filter)"
+            raise PermanentFailure(reason, texts.DECLINED, is_refused=True)
         log.warning("%s declined; the person reads its own words", self.model_name)
         return replace(response, parts=[TextPart(words)], finish_reason="stop")
 
@@ -277,7 +298,7 @@ def _failure(error: AgentRunError) -> AgentFailure:
         status = error.status_code
         reason += f": HTTP {status} from {error.model_name}"
         if status in CONTENT_STATUSES and _CONTENT_REFUSED.search(str(error.body)):
-            return PermanentFailure(f"{reason}: the content is refused", texts.DECLINED)
+            return PermanentFailure(f"{reason}: the content is refused", texts.DECLINED, is_refused=True)
     for kind, (meaning, words) in _PERMANENT.items():
         if isinstance(error, kind):
             return PermanentFailure(f"{reason}: {meaning}", words)

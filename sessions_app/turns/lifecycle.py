@@ -6,10 +6,11 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F, QuerySet
 
 from identity import labels
@@ -22,7 +23,7 @@ from sessions_app.commands import registry as command_registry
 from sessions_app.commands.registry import Invocation
 from sessions_app.context import SessionContext
 from sessions_app.history import size, window
-from sessions_app.messages import Address, Turn
+from sessions_app.messages import Address, Reply, Turn
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, HistoryEntry, InboundEvent
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.turns import drafts, joining, leases
@@ -49,6 +50,18 @@ WITH held AS (
 UPDATE sessions_app_inboundevent SET {changes}
 WHERE id IN (SELECT id FROM held) RETURNING id, edited
 """
+# Rows of a JSON array, so that the statement is the same however many there are.
+_USED = {
+    "postgresql": """
+    SELECT COALESCE(MAX(used.model), ''), MAX(used.input_tokens), MAX(used.output_tokens)
+    FROM jsonb_to_recordset(CAST(%s AS jsonb))
+        AS used(id bigint, model text, input_tokens integer, output_tokens integer)
+    WHERE used.id = sessions_app_inboundevent.id""",
+    "sqlite": """
+    SELECT COALESCE(MAX(json_extract(value, '$.model')), ''), MAX(json_extract(value, '$.input_tokens')),
+           MAX(json_extract(value, '$.output_tokens'))
+    FROM json_each(%s) WHERE json_extract(value, '$.id') = sessions_app_inboundevent.id""",
+}
 
 
 class LeaseLost(Exception):
@@ -110,11 +123,16 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The agent's answer to a claim. limit: the longest message of the platform, in UTF-16 code units."""
+    """The agent's answer to a claim.
+
+    limit: the longest message of the platform, in UTF-16 code units. reply: what the agent itself returned, which says
+    what its model used.
+    """
 
     claim: Claim
     text: str
     limit: int
+    reply: Reply | None = None
 
 
 @transaction.atomic
@@ -158,10 +176,11 @@ def _finish(
     """
     claims = [answer.claim for answer in answers]
     _give_back([claim.lease for claim in claims])
-    edits = _end(claims, status, reason)
+    replies = {answer.claim.head.pk: answer.reply for answer in answers if answer.reply}
+    edits = _end(claims, status, reason, replies)
     questions = _missing_questions(claims, edits, is_withheld=withholds_questions)
-    replies = [_reply(answer) | {"is_withheld": status != Status.DONE} for answer in answers]
-    keys = sql.insert(HistoryEntry, [*questions, *replies])
+    entries = [_reply(answer) | {"is_withheld": status != Status.DONE} for answer in answers]
+    keys = sql.insert(HistoryEntry, [*questions, *entries])
     window.announce([claim.lease.conversation for claim in claims], [claim.head.account_id for claim in claims])
     return outbox_queue.add_replies(
         [
@@ -315,13 +334,21 @@ def _give_back(held: Collection[Lease], *, even_stopped: bool = False) -> None:
         raise Stopped if leases.stopped(held) else LeaseLost
 
 
-def _end(claims: Collection[Claim], status: str, reason: str = "") -> dict[int, str]:
+def _end(
+    claims: Collection[Claim], status: str, reason: str = "", replies: Mapping[int, Reply] = MappingProxyType({})
+) -> dict[int, str]:
     """End all events of these turns, as `_update` does. The caller deletes their drafts.
 
-    reason: why they have no answer.
+    reason: why they have no answer. replies: by the id of a turn's first event, which keeps what the model used.
     """
     now, moment = clock.now().statement()
-    return _update(claims, f"status = %s, reason = %s, done_at = {now}", [status, reason, moment])
+    used = [
+        {"id": pk, "model": reply.model, "input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens}
+        for pk, reply in replies.items()
+    ]
+    usage = f"(model, input_tokens, output_tokens) = ({_USED[connection.vendor]})"
+    changes = f"status = %s, reason = %s, done_at = {now}, {usage}"
+    return _update(claims, changes, [status, reason, moment, json.dumps(used)])
 
 
 def _update(claims: Collection[Claim], changes: str, values: Sequence[Any]) -> dict[int, str]:

@@ -18,7 +18,7 @@ from identity.support.db_errors import is_out_of_reach
 from sessions_app import agents, counters, db, duties
 from sessions_app.agents import loop as agent_loop
 from sessions_app.agents.base import OnText
-from sessions_app.messages import Agent, Turn
+from sessions_app.messages import Agent, Reply, Turn
 from sessions_app.models import InboundEvent
 from sessions_app.outbox.queue import TEXT_LIMIT, SendsAtOnce
 from sessions_app.turns import drafts, leases, lifecycle
@@ -284,14 +284,14 @@ class TurnPool:
             return
         try:
             async with drafts.following(claim) if service.streams else nullcontext() as on_text:
-                text = await self._ask(claim, service.agent, turn, on_text)
+                reply = await self._ask(claim, service.agent, turn, on_text)
         finally:
             await db.drain()  # what the agent mirrored is written before its answer
-        await self._writer.finish(Answer(claim, text, service.text_limit))
+        await self._writer.finish(Answer(claim, reply.text, service.text_limit, reply))
         _log(logging.INFO, claim, "answered")
         counters.up("turns", claim.head.platform)
 
-    async def _ask(self, claim: Claim, agent: Agent, turn: Turn, on_text: OnText | None) -> str:
+    async def _ask(self, claim: Claim, agent: Agent, turn: Turn, on_text: OnText | None) -> Reply:
         """The agent's answer. Raises Stopped as soon as it is known that a person has stopped the turn."""
         try:
             async with asyncio.timeout(None) as asking:
@@ -299,7 +299,7 @@ class TurnPool:
                 self._asks.set()
                 try:
                     limit = settings.BOTOS_TURN_SECONDS
-                    return await agents.ask(agent, turn, limit=limit, on_text=on_text, on_own_loop=True)
+                    return await agents.reply_to(agent, turn, limit=limit, on_text=on_text, on_own_loop=True)
                 finally:
                     self._asking.pop(claim.lease, None)
         except TimeoutError:

@@ -57,7 +57,7 @@ def without_end_check() -> None:
     from sessions_app.models import InboundEvent
     from sessions_app.turns import lifecycle
 
-    def end(claims: Any, status: str, reason: str = "") -> dict[int, str]:
+    def end(claims: Any, status: str, reason: str = "", replies: Any = None) -> dict[int, str]:
         ended = [event.pk for claim in claims for event in claim.events]
         InboundEvent.objects.filter(pk__in=ended).update(status=status, done_at=clock.now(), reason=reason)
         return dict.fromkeys(ended, "")
@@ -188,7 +188,7 @@ POINTS: dict[str, Callable[[Harm], None]] = {
     "fetched-not-committed": _place("sessions_app.inbox", "receive_together", before),
     "in-receive-transaction": in_receive,
     "committed-not-acked": _place("sessions_app.inbox", "receive_together", after),
-    "after-agent": _place("sessions_app.agents", "ask", after_awaiting),
+    "after-agent": _place("sessions_app.agents", "reply_to", after_awaiting),
     "mid-turn-transaction": _place("sessions_app.outbox.queue", "add_replies", before),
     "after-turn-commit": _place("sessions_app.turns.lifecycle", "finish_together", after),
     "taken-not-called": before_taking,

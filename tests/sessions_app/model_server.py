@@ -16,6 +16,7 @@ from aiohttp import web
 Answer = Callable[[dict[str, Any]], Awaitable[web.StreamResponse] | web.StreamResponse]
 KEY = "sk-loopback-0123456789"
 MODEL = "tiny"
+PROMPT_TOKENS, ANSWER_TOKENS = 11, 4  # that each response says it used
 TOO_LONG = {
     "message": "This model's maximum context length is exceeded.",
     "type": "invalid_request_error",
@@ -119,7 +120,6 @@ def calls(tool: str, arguments: str = "{}") -> web.Response:
 
 def _completion(message: dict[str, Any], reason: str) -> web.Response:
     choice = {"index": 0, "message": message, "finish_reason": reason}
-    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-    return web.json_response(
-        {"id": "c-1", "object": "chat.completion", "created": 1, "model": "tiny", "choices": [choice], "usage": usage}
-    )
+    usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": ANSWER_TOKENS, "total_tokens": 15}
+    about = {"id": "c-1", "object": "chat.completion", "created": 1, "model": f"{MODEL}-2030-05-01"}
+    return web.json_response(about | {"choices": [choice], "usage": usage})

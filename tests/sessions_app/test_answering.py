@@ -7,6 +7,7 @@ import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -19,6 +20,7 @@ from sessions_app.agents.base import (
     AgentTimeout,
     EmptyReply,
     ask,
+    reply_of,
     run_in_thread,
     text_of,
 )
@@ -119,6 +121,20 @@ async def test_it_makes_no_copies_of_a_huge_answer() -> None:
 @pytest.mark.asyncio
 async def test_it_collects_a_streamed_answer() -> None:
     assert await text_of(pieces("Oct", "ar", "ine.", " ")) == "Octarine."
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("reply", "kept"),
+    [
+        (Reply(" Hello. ", "gpt-5-mini", 12, 0), Reply("Hello.", "gpt-5-mini", 12, 0)),
+        (Reply("Hello.", "x" * 200, -1, 2**31), Reply("Hello.", "x" * 100)),
+        (Reply("Hello.", cast(str, 5), cast(int, 1.5), cast(int, True)), Reply("Hello.", "5")),
+        ("Hello.", Reply("Hello.")),
+    ],
+)
+async def test_it_keeps_what_a_model_used_as_far_as_it_can_be_stored(reply: Reply | str, kept: Reply) -> None:
+    assert await reply_of(reply) == kept
 
 
 @pytest.mark.asyncio

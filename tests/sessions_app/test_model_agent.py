@@ -26,14 +26,17 @@ from sessions_app.agents.base import (
     EmptyReply,
     PermanentFailure,
     ask,
+    reply_to,
 )
 from sessions_app.agents.loop import Call
 from sessions_app.agents.model import MAX_REQUESTS, OPENAI_URL, OPENING, RETRIES, Endpoint, ModelAgent, build_model
 from sessions_app.context import get_session_context
-from sessions_app.messages import Line, Turn
+from sessions_app.messages import Line, Reply, Turn
 from tests.sessions_app.agent_samples import ALICE, BOB, a_turn, assistant, mirror, user
 from tests.sessions_app.model_server import (
+    ANSWER_TOKENS,
     KEY,
+    PROMPT_TOKENS,
     TOO_LONG,
     Answer,
     ModelServer,
@@ -246,6 +249,53 @@ async def test_it_stops_a_model_that_calls_tools_for_ever(server: ModelServer) -
     assert len(server.asked) == MAX_REQUESTS
 
 
+@pytest.mark.asyncio
+async def test_it_says_what_all_requests_of_a_turn_used(server: ModelServer) -> None:
+    server.answer = calling("whoami")
+
+    reply = await reply_to(agent_of(server, whoami), a_turn("Hi"), limit=10)
+
+    assert (reply.model, reply.input_tokens, reply.output_tokens) == (
+        "tiny-2030-05-01",
+        2 * PROMPT_TOKENS,
+        2 * ANSWER_TOKENS,
+    )
+
+
+@pytest.mark.asyncio
+async def test_it_does_not_guess_what_a_server_does_not_say(server: ModelServer) -> None:
+    message = {"role": "assistant", "content": "Hello."}
+    completion = {"id": "1", "object": "chat.completion", "created": 1, "model": "", "choices": [{"index": 0}]}
+    completion["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    server.answer = lambda body: web.json_response(completion)
+
+    reply = await reply_to(agent_of(server), a_turn("Hi"), limit=10)
+
+    assert reply == Reply("Hello.", "tiny", None, None)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("answer", "requests"),
+    [
+        (lambda body: calls("whoami"), MAX_REQUESTS),
+        (lambda body: says("Half an ans", "content_filter"), 1),
+        (lambda body: says("<think>secret", "length"), 1),
+        (lambda body: says("<think>secret"), 1),
+    ],
+)
+async def test_it_logs_what_a_turn_without_an_answer_used(
+    server: ModelServer, answer: Answer, requests: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answer = answer
+
+    with pytest.raises(AgentError):
+        await ask(agent_of(server, whoami), a_turn("Hi"), limit=30)
+
+    used = f"used {requests * PROMPT_TOKENS} input and {requests * ANSWER_TOKENS} output tokens"
+    assert f"turn-1: tiny gave no answer but {used}" in caplog.text
+
+
 def pages(count: int) -> list[Line]:
     """A history of so many lines of a thousand characters, each with its number."""
     return [(assistant if number % 2 else user)(f"{number:4} " + "x" * 995) for number in range(count)]
@@ -417,6 +467,10 @@ BEHAVIOURS: dict[str, list[Answer]] = {
 }
 
 
+# What would make later turns fail too. Words of the model itself are an answer.
+REFUSED = {"ends with `finish_reason` `content_filter`, also after half an answer", "HTTP 400 for the content"}
+
+
 def documented() -> dict[str, tuple[str, str, str]]:
     rows = [line.strip("|").split("|") for line in DOCUMENT.read_text().splitlines() if line.startswith("| ")][2:]
     return {model.strip(): (text.strip(), requests.strip(), again.strip()) for model, text, requests, again in rows}
@@ -438,17 +492,19 @@ async def test_it_shows_people_what_the_document_says(
     server.context = 10 if row == "has no room for 50 lines of history" else server.context
     question, history = ("Hi", pages(50)) if "room for" in row else (QUESTION, [])
     repeated = raised = ""
+    is_refused = False
     try:
         text = await ask(agent_of(server, broken, whoami), a_turn(question, *history), limit=30)
     except AgentError as error:
         text, repeated = str(error.words or texts.TRYING_AGAIN), "no" if error.words else "yes"
-        raised = everything(error)
+        raised, is_refused = everything(error), getattr(error, "is_refused", False)
 
     said, requests, again = documented()[row]
     ticks = "``" if "`" in text else "`"
     assert said.startswith(f"{ticks}{' '.join(text.split())}{ticks}")
     assert len(server.asked) == int(requests.removeprefix("at most "))
     assert repeated == again
+    assert is_refused == (row in REFUSED)
     assert QUESTION not in caplog.text + raised
     assert KEY not in caplog.text + raised
 

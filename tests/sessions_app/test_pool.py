@@ -511,7 +511,7 @@ def test_it_takes_no_start_back_while_nobody_asked_it_to_stop(monkeypatch: pytes
         asked.set()
         raise asyncio.CancelledError
 
-    monkeypatch.setattr("sessions_app.agents.ask", cancelled)
+    monkeypatch.setattr("sessions_app.agents.reply_to", cancelled)
 
     async def scene() -> None:
         async with pool_of(Recorder()) as (pool, _):
@@ -553,7 +553,7 @@ def test_it_ends_and_gives_back_what_runs_when_no_agent_can_be_asked_any_more(mo
     async def refuse(*args: object, **kwargs: object) -> str:
         raise AgentsStandStill("the agents' loops stand still")
 
-    monkeypatch.setattr("sessions_app.agents.ask", refuse)
+    monkeypatch.setattr("sessions_app.agents.reply_to", refuse)
 
     async def scene() -> None:
         async with pool_of(Recorder()) as (pool, _):

@@ -33,7 +33,7 @@ def turn(*people: str) -> None:
     conversations = sorted({one for one in received if isinstance(one, int)})
     claimed, turns = lifecycle.start(conversations, owner="test", resolvers={"telegram": DATABASE})
     assert all(isinstance(begun, Turn) for begun in turns)
-    answers = [Answer(claim, "fine", 2000) for claim in claimed.claims]
+    answers = [Answer(claim, "fine", 2000, Reply("fine", "gpt-5-mini", 1200, 30)) for claim in claimed.claims]
     queued = lifecycle.finish_together(answers, sender=Sender("test", ("telegram",), 0.0))
     assert not outbox_queue.settle([Sent(delivery, "7") for delivery in queued.taken])
 

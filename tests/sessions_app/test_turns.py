@@ -12,7 +12,7 @@ from identity.support import clock
 from sessions_app import dead_letters, inbox
 from sessions_app.agents import AgentFailure, AgentTimeout, PermanentFailure
 from sessions_app.history import window
-from sessions_app.messages import Address, InboundMessage, MessageEdit
+from sessions_app.messages import Address, InboundMessage, MessageEdit, Reply
 from sessions_app.models import (
     CRASHES_BEFORE_QUARANTINE,
     Conversation,
@@ -23,6 +23,7 @@ from sessions_app.models import (
 )
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.turns import leases, lifecycle
+from sessions_app.turns.lifecycle import Answer
 from tests.sessions_app.talk import (
     DATABASE,
     PLATFORMS,
@@ -89,6 +90,25 @@ def test_it_makes_one_turn_of_a_burst() -> None:
 
     assert turn.text == "one\ntwo"
     assert texts(conversation) == ["one", "two", "both"]
+
+
+def test_it_keeps_what_the_model_used_on_the_first_event_of_each_turn() -> None:
+    receive("alice", "first")
+    said = (("alice", "second"), ("bob", "third"), ("carol", "fourth"))
+    claims = [claim(receive(who, text)) for who, text in said]
+    replies = [Reply("ok", "gpt-5-mini", 1200, 30), Reply("ok"), None]
+
+    lifecycle.finish_together(
+        [Answer(claimed, "ok", 2000, reply) for claimed, reply in zip(claims, replies, strict=True)]
+    )
+
+    used = InboundEvent.objects.order_by("id").values_list("text", "model", "input_tokens", "output_tokens")
+    assert list(used) == [
+        ("first", "gpt-5-mini", 1200, 30),
+        ("second", "", None, None),
+        ("third", "", None, None),
+        ("fourth", "", None, None),
+    ]
 
 
 def test_it_keeps_a_second_worker_off_a_held_lane() -> None:
