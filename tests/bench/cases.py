@@ -57,13 +57,14 @@ class Scene:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """Production's settings and nothing of this machine's, besides a notice that would stand before each answer."""
+    """Production's settings and nothing of this machine's, without a notice before each answer and without settling."""
     ours = re.findall(r"^#? ?([A-Z][A-Z_]+)=", (PROJECT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE)
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     return kept | {
         "DJANGO_SETTINGS_MODULE": "botos_project.settings",
         "BOTOS_ENV_FILE": "",
         "BOTOS_NOTICE": "off",
+        "BOTOS_SETTLE_SECONDS": "0",
         "SECRET_KEY": "only-for-a-benchmark-and-therefore-not-a-secret-but-long-enough",
         "BOTOS_METRICS_TOKEN": "only-for-a-benchmark-and-therefore-no-secret",
         "PYTHONWARNINGS": "ignore",

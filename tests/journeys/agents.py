@@ -28,6 +28,12 @@ class UntilStopped:
             await asyncio.Event().wait()
         return Reply(f"You said: {turn.text}")
 
+class Length:
+    """Says how much it was told."""
+
+    async def reply(self, turn: Turn) -> str:
+        return f"{len(turn.text)} characters"
+
 
 class Spelling:
     """Knows what `RecallAgent` knows. To whoever speaks of a snail it spells the beginning of its answer, slowly enough

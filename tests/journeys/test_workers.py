@@ -55,6 +55,18 @@ def test_it_answers_in_a_worker_when_it_is_notified(platforms: Platforms, own_re
     assert not own_redis.keys("rq:job:*")
 
 
+def test_it_answers_a_long_paste_once(platforms: Platforms, own_redis: RedisServer) -> None:
+    """The process that receives has nothing to do with turns: only the rows say what belongs together."""
+    alice = person("telegram", 1)
+    paste = " ".join(f"w{number}" for number in range(2000))
+    settling = {"BOTOS_SETTLE_SECONDS": "0.3", "BOTOS_AGENT": "tests.journeys.agents.Length"}
+    with apart(platforms, own_redis, workers=2, BOTOS_SWEEP_SECONDS="600", **settling):
+        for start in range(0, len(paste), 4096):
+            platforms.say("telegram", alice, paste[start : start + 4096])
+
+        assert platforms.replies("telegram", alice) == [f"{len(paste)} characters"]
+
+
 def test_it_answers_what_came_meanwhile_in_the_worker_that_has_the_lane(
     platforms: Platforms, own_redis: RedisServer
 ) -> None:
