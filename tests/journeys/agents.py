@@ -28,6 +28,7 @@ class UntilStopped:
             await asyncio.Event().wait()
         return Reply(f"You said: {turn.text}")
 
+
 class Length:
     """Says how much it was told."""
 

@@ -235,10 +235,8 @@ class Histories(RuleBasedStateMachine):
 class Refused(PermanentFailure):
     """What a model's provider refuses for its content."""
 
-    is_refused = True
-
     def __init__(self, words: str) -> None:
-        super().__init__(words, words)
+        super().__init__(words, words, is_refused=True)
 
 
 def _paged(conversation: Conversation, *, only: int | None = None) -> list[str]:

@@ -45,10 +45,9 @@ class Echo:
         return Reply(f"re: {turn.text}")
 
 
-class Refused(agents.PermanentFailure):
+def refused() -> agents.PermanentFailure:
     """What a model's provider refuses for its content."""
-
-    is_refused = True
+    return agents.PermanentFailure("refused", "I can't answer that.", is_refused=True)
 
 
 def known() -> InMemoryIdentityResolver:
@@ -312,7 +311,7 @@ def test_it_says_honestly_that_an_agent_failed() -> None:
 def test_no_agent_reads_what_the_provider_refuses() -> None:
     class Strict:
         async def reply(self, turn: Turn) -> Reply:
-            raise Refused("refused", "I can't answer that.")
+            raise refused()
 
     manager, echo = BotSessionManager("telegram"), Echo()
     chat(manager, "7", "poison", Strict())

@@ -201,10 +201,9 @@ def test_it_tells_the_person_when_the_agent_fails_and_keeps_their_words() -> Non
     assert texts(conversation)[0] == "hello"
 
 
-class Refused(PermanentFailure):
+def refused() -> PermanentFailure:
     """What a model's provider refuses for its content."""
-
-    is_refused = True
+    return PermanentFailure("refused", "I can't answer that.", is_refused=True)
 
 
 def readable(conversation: int) -> list[str]:
@@ -320,7 +319,7 @@ def test_no_agent_reads_what_the_provider_refuses(failures: int) -> None:
     if failures:
         lifecycle.fail(claim(conversation))
         time_passes()
-    assert lifecycle.fail(claim(conversation), Refused("refused", "I can't answer that.")) is None
+    assert lifecycle.fail(claim(conversation), refused()) is None
 
     assert asked(claim(receive("alice", "and now?"))) == ([], "and now?")
     assert readable(conversation) == ["poison", "I can't answer that."]
