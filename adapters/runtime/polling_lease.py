@@ -49,7 +49,7 @@ class PollingLease:
     async def hold(self, work: Work, stop: asyncio.Event, *, on_wait: Callable[[], None]) -> None:
         """Wait for the lease, then run `work` until it ends, until `stop` is set, or until the lease is lost.
 
-        on_wait: called if another process has the lease. Raises Superseded when it is lost, and any error of `work`.
+        on_wait: called if another process has the lease. Raises any error of `work`, and Superseded if the lease is lost.
         """
         fence = Fence()
         if not await self._wait_for_it(fence, stop, on_wait):
@@ -68,7 +68,7 @@ class PollingLease:
             if not is_lost:  # it runs out by itself, and asking a database that is away takes long
                 with suppress(Exception):
                     await db.call(receiver_leases.release, self._key, self.owner)
-        if is_lost:
+        if is_lost and (working.cancelled() or working.exception() is None):
             raise Superseded("the lease on the token was not renewed in time, another process may have taken over")
         working.result()
 

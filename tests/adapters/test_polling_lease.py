@@ -136,6 +136,18 @@ async def test_its_fence_falls_in_a_process_that_stood_still() -> None:
     assert fences
 
 
+@pytest.mark.asyncio
+async def test_a_refusal_counts_although_the_lease_ran_out_meanwhile() -> None:
+    """Or a supervisor would try a refused token again."""
+
+    async def work(stop: asyncio.Event) -> None:
+        time.sleep(LEASE)  # noqa: ASYNC251 - as a stopped process does
+        raise NeedsConfiguration("no")
+
+    with pytest.raises(NeedsConfiguration):
+        await PollingLease("t").hold(work, asyncio.Event(), on_wait=nothing)
+
+
 class Adapter:
     """Raises what it is given."""
 
