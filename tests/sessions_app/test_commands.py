@@ -206,9 +206,11 @@ def test_it_answers_in_its_turn_what_fails_at_receipt(monkeypatch: pytest.Monkey
     monkeypatch.setitem(command_registry._commands, "help", Command("help", at_once=_breaks))
     conversation = receive("alice", "/help")
     monkeypatch.undo()
+    assert InboundEvent.objects.get().reason == "not answered at receipt: IntegrityError"
 
     answer_in_turn(conversation)
 
+    assert InboundEvent.objects.get().reason == ""
     assert OutboundDelivery.objects.latest("pk").text.startswith("Write to me")
 
 

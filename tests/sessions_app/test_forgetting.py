@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -44,7 +45,7 @@ from tests import database_files
 from tests.identity import pairs
 from tests.sessions_app import browsing
 from tests.sessions_app.racing import at_once
-from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say
+from tests.sessions_app.talk import DATABASE, PLATFORMS, claim, message, receive, say, time_passes
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -153,6 +154,27 @@ def test_it_leaves_nothing_of_a_person_and_all_of_others(two: None) -> None:
     assert found_of_zaphod() == set()
     assert set(HistoryEntry.objects.values_list("pk", "text")) == kept
     assert not AccountLink.objects.live().exists()
+
+
+def test_it_deletes_a_message_that_steps_aside_with_its_entry(two: None) -> None:
+    lifecycle.fail(claim(receive("zaphod", "zaphod's hard question")))
+    forget()
+
+    assert not InboundEvent.objects.filter(text__contains="hard question").exists()
+    assert not HistoryEntry.objects.filter(text__contains="hard question").exists()
+
+
+def test_a_repeated_turn_writes_nothing_of_a_message_that_was_deleted_meanwhile(two: None) -> None:
+    conversation = receive("zaphod", "hard question")
+    lifecycle.fail(claim(conversation))
+    time_passes()
+    repeated = claim(conversation)
+    forget()
+
+    for ends in (partial(lifecycle.finish, repeated, "hi", limit=2000), partial(lifecycle.fail, repeated)):
+        with pytest.raises(lifecycle.LeaseLost):
+            ends()
+    assert not HistoryEntry.objects.filter(text__in=["hard question", "hi"]).exists()
 
 
 def test_it_deletes_what_waits_for_them_at_an_older_address(two: None) -> None:

@@ -28,7 +28,7 @@ from sessions_app.messages import Reply, Turn
 from sessions_app.mirror import mirror_to_session
 from sessions_app.models import Conversation, HistoryEntry, Lane, OutboundDelivery
 from sessions_app.turns import lifecycle
-from tests.sessions_app.talk import receive
+from tests.sessions_app.talk import claim, receive, time_passes
 
 pytestmark = pytest.mark.django_db(transaction=True)
 DATABASE = DatabaseIdentityResolver()
@@ -606,6 +606,20 @@ def test_it_answers_a_message_once(resolver: Resolves | None, chat_id: str) -> N
     assert chat(manager, "12345", "next", agent, chat_id=chat_id, message_id="m-2") == "re: next"
     assert chat(manager, "12345", "elsewhere", agent, chat_id="-200", message_id="m-1") == "re: elsewhere"
     assert not Lane.objects.exclude(owner="").exists()
+
+
+def test_it_takes_no_later_answer_for_that_to_a_message_that_failed_first() -> None:
+    conversation = receive("12345", "hard question")
+    failed = claim(conversation)
+    lifecycle.fail(failed)
+    lifecycle.finish(claim(receive("12345", "easy question")), "easy answer", limit=2000)
+    time_passes()
+    lifecycle.finish(claim(conversation), "hard answer", limit=2000)
+
+    manager, agent = BotSessionManager("telegram", identity_resolver=DATABASE), Echo()
+    where = {"chat_id": "chat-12345", "message_id": failed.head.message_id}
+    assert chat(manager, "12345", "hard question", agent, scope="private", **where) == "hard answer"
+    assert not agent.turns
 
 
 def test_it_answers_a_message_once_when_it_comes_twice_at_once() -> None:

@@ -58,6 +58,7 @@ def test_it_links_two_accounts_by_a_code_and_a_number() -> None:
     assert AccountLink.objects.live().count() == 2
     assert AccountLink.objects.values("user").distinct().count() == 1
     assert told("alice").startswith("Linked. From now on these chats share one conversation.")
+    assert set(InboundEvent.objects.filter(kind="pairing").values_list("reason", flat=True)) == {"about linking"}
     assert told("alice", "discord").startswith("Linked.")
 
 
