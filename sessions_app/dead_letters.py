@@ -109,7 +109,7 @@ def last_of(conversation: Conversation, account: PlatformAccount) -> bool:
 
 def _reopen(pk: int, *, starts: int) -> bool:
     """Let the event wait for a turn, and delete the turn in history that only says that there is no answer."""
-    waits = {"status": InboundEvent.Status.PENDING, "done_at": None, "ready_at": None, "reason": ""}
+    waits = {"status": InboundEvent.Status.PENDING, "done_at": None, "reason": ""}
     if not given_up_events().filter(pk=pk).update(**waits, starts=starts, failures=0):
         return False
     entries = HistoryEntry.objects.filter(event=pk)
