@@ -61,8 +61,9 @@ def test_it_answers_a_long_paste_once(platforms: Platforms, own_redis: RedisServ
     paste = " ".join(f"w{number}" for number in range(2000))
     settling = {"BOTOS_SETTLE_SECONDS": "0.3", "BOTOS_AGENT": "tests.journeys.agents.Length"}
     with apart(platforms, own_redis, workers=2, BOTOS_SWEEP_SECONDS="600", **settling):
-        for start in range(0, len(paste), 4096):
+        for received, start in enumerate(range(0, len(paste), 4096), start=1):
             platforms.say("telegram", alice, paste[start : start + 4096])
+            eventually(lambda received=received: InboundEvent.objects.count() == received)  # type: ignore[misc]
 
         assert platforms.replies("telegram", alice) == [f"{len(paste)} characters"]
 
