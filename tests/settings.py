@@ -36,7 +36,7 @@ os.environ.update(
     BOTOS_DATA_DIR=str(_folder),
     SECRET_KEY="only-for-tests-and-therefore-not-a-secret-at-all-but-long",
     DATABASE_URL=os.environ.get("TEST_DATABASE_URL", ""),
-    BOTOS_SETTLE_SECONDS="0",  # a test that waits for an answer would wait longer, and most tests have no pool
+    BOTOS_SETTLE_SECONDS="0",  # most tests claim a turn right after its message
     BOTOS_PRIVACY_NOTICE="off",  # what people are told once would stand before whatever a test looks at
     REDIS_URL=_redis_of_this_worker(os.environ["TEST_REDIS_URL"]) if os.environ.get("TEST_REDIS_URL") else "",
 )

@@ -152,8 +152,6 @@ def test_nothing_waits_when_it_is_off(arrive: Any, settings: Settings) -> None:
 
 def test_what_waits_is_ready_with_the_newest(arrive: Any) -> None:
     arrive(replace(message("alice", "look"), more_may_follow=True))
-    InboundEvent.objects.filter(text="look").update(received_at=F("received_at") - timedelta(seconds=1.5))
-
     arrive(message("alice", "what is this?"))
 
     assert event("look").ready_at == event("what is this?").ready_at
