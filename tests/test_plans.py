@@ -28,7 +28,7 @@ from sessions_app import inbox
 from sessions_app.models import HistoryEntry, OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.outbox.queue import Sent
-from sessions_app.turns import leases, lifecycle
+from sessions_app.turns import drafts, leases, lifecycle, stopping
 from tests.sessions_app.talk import DATABASE, message, receive, say
 from tests.sessions_app.test_views import attach
 
@@ -212,6 +212,15 @@ def a_turn() -> None:
     outbox_queue.settle([Sent(one, "1") for one in going])
 
 
+def a_stopped_turn() -> None:
+    """Receive, claim, show a part, stop, notice it, give back."""
+    [claim] = leases.claim([receive("alice", "hello")], owner="me", platforms=PLATFORMS).claims
+    drafts.write(claim, "hello to")
+    assert stopping.stop(claim.lease.conversation, claim.account)
+    assert leases.stopped([claim.lease])
+    lifecycle.release(claim)
+
+
 @override_settings(BOTOS_SETTLE_SECONDS=0.3)
 def settling() -> None:
     for text in ("one", "two", "/new"):
@@ -375,7 +384,7 @@ def short_log(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iter
 def test_every_statement_reads_what_it_needs() -> None:
     fill()
     with captured() as statements:
-        for part in (a_turn, settling, watching, keeping_house, admin_lists):
+        for part in (a_turn, a_stopped_turn, settling, watching, keeping_house, admin_lists):
             part()
 
     faults = {sql: found for sql, one in statements.items() if (found := faults_in(one))}

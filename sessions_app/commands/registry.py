@@ -102,7 +102,8 @@ def at_once(
     """Register a command that is answered by the transaction that receives it, while turns may run.
 
     The command only reads, so nothing depends on its place among the messages, and the transaction needs no lock for
-    it. It can still be answered in its turn, as it is if the answer fails at receipt.
+    it. It can still be answered in its turn, as it is if the answer fails at receipt. `/stop` is the exception: it
+    changes rows, and locks them in the order in which a turn does when it ends.
     """
 
     def register(handler: AnswerHandler) -> AnswerHandler:
