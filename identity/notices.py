@@ -55,6 +55,22 @@ class Template(StrEnum):
     NOT_HERE = "not_here"
 
 
+# What is still worth reading a day later: who shares a conversation, and who can read it. The others belong to a
+# request that has ended since.
+STILL_TRUE = frozenset(
+    {
+        Template.LINKED,
+        Template.KNOWN,
+        Template.ACCOUNT_ADDED,
+        Template.REMINDED,
+        Template.BROWSER_ATTACHED,
+        Template.SIGNED_OUT,
+        Template.UNLINKED,
+        Template.DISOWNED,
+        Template.PAST_SHARED,
+    }
+)
+
 Sink = Callable[[PlatformAccount, Template, Subject], None]
 _sinks: list[Sink] = []
 

@@ -51,7 +51,8 @@ def unseen_events() -> QuerySet[InboundEvent]:
 @transaction.atomic
 def delivery(pk: int, *, operator: str) -> bool:
     """Queue a dead delivery once more, with the same nonce. False if it is not dead."""
-    new = {"attempts": 0, "owner": "", "lease_until": clock.EPOCH, "not_before": clock.EPOCH, "settled_at": None}
+    # Due from now on, not since it was queued: else an old notice would be given up again.
+    new = {"attempts": 0, "owner": "", "lease_until": clock.EPOCH, "not_before": clock.now(), "settled_at": None}
     if not OutboundDelivery.objects.filter(DEAD, pk=pk).update(status=OutboundDelivery.Status.PENDING, **new):
         return False
     row = OutboundDelivery.objects.select_related("account").get(pk=pk)

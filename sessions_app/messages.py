@@ -121,7 +121,8 @@ class Turn:
     """The question for an agent: the earlier lines, oldest first, the person's new text, and who they are.
 
     key: the same for all attempts, so that a tool with effects can act once. speaker: in a group, the name of the
-    person as the author of their lines; empty in a private chat.
+    person as the author of their lines; empty in a private chat. asked_at: when the text was received, if that is more
+    than a day ago; else None.
     """
 
     key: str
@@ -129,6 +130,7 @@ class Turn:
     history: tuple[Line, ...]
     context: SessionContext
     speaker: str = ""
+    asked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,8 @@ class OutgoingMessage:
     that is possible, and marks the text elsewhere.
 
     reply_to: the platform's id of the message that this one answers, where others may stand between. It may be gone.
-    asker: in a group, the name of its author, for platforms where a reply would begin another conversation.
+    asker: in a group, the name of its author, for platforms where a reply would begin another conversation. late_mark:
+    what `text` begins with because it comes late. An earlier attempt may have been without it.
 
     If it was possibly sent, queued_at: when the delivery was queued, and waited: how many seconds ago, both by the
     database's clock. follows: the platform's id of the last message before that, if known. others: the ids of other
@@ -172,6 +175,7 @@ class OutgoingMessage:
     copy: str = ""
     reply_to: str = ""
     asker: str = ""
+    late_mark: str = ""
 
     @property
     def may_be_repeat(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from datetime import datetime
 
 from django.db import models
 from django.db.models import Q
@@ -280,8 +281,10 @@ class OutboundDelivery(models.Model):
     created_at = models.DateTimeField(default=clock.now, editable=False)
     settled_at = models.DateTimeField(null=True, editable=False)  # sent, or given up
     dismissed_at = models.DateTimeField(null=True, editable=False)  # as that of an event
-    # No columns: the platform's id of the message that this one replies to, and the name of its author (see claim).
+    # No columns, known from the claim on: the platform's id of the message that this one replies to, the name of its
+    # author, and when it was claimed, by the database's clock.
     reply_to = asker = ""
+    claimed_at: datetime | None = None
 
     class Meta:
         verbose_name = _("delivery")

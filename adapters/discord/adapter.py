@@ -186,7 +186,8 @@ def _is_beyond_nonce(message: OutgoingMessage) -> bool:
 
 def _may_be(old: discord.Message, message: OutgoingMessage) -> bool:
     """Whether the bot's message `old` is an attempt at this one. Discord trims what it stores."""
-    same_words = old.content.removeprefix(MARK).strip() == message.text.strip()
+    words = {message.text.strip(), message.text.removeprefix(message.late_mark).strip()}
+    same_words = old.content.removeprefix(MARK).strip() in words
     return (str(old.nonce) == message.nonce or same_words) and str(old.id) not in message.others
 
 

@@ -133,9 +133,12 @@ class DeliveryWorker:
     async def _send(self, adapter: PlatformAdapter, delivery: OutboundDelivery, since: float) -> None:
         """Send a delivery that was claimed after the moment `since`."""
         try:
-            needs_database = delivery.template or delivery.possibly_sent
-            outgoing = outbox_queue.outgoing
-            message = await db.call(outgoing, delivery) if needs_database else outgoing(delivery)
+            outgoing, is_local = outbox_queue.outgoing, not outbox_queue.needs_database(delivery)
+            message = outgoing(delivery) if is_local else await db.call(outgoing, delivery)
+        except outbox_queue.TooOld as error:
+            _log(logging.WARNING, delivery, f"given up: {error}")
+            self._outcomes.put_nowait(Failed(delivery, str(error), permanent=True))
+            return
         except Exception as error:  # noqa: BLE001 - nothing was sent, so it is sent later
             _log(logging.WARNING, delivery, f"not sent: render failed: {type(error).__name__}")
             self._outcomes.put_nowait(Failed(delivery, type(error).__name__))

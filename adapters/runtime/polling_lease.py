@@ -49,7 +49,8 @@ class PollingLease:
     async def hold(self, work: Work, stop: asyncio.Event, *, on_wait: Callable[[], None]) -> None:
         """Wait for the lease, then run `work` until it ends, until `stop` is set, or until the lease is lost.
 
-        on_wait: called if another process has the lease. Raises any error of `work`, and Superseded if the lease is lost.
+        on_wait: called if another process has the lease. Raises any error of `work`, and Superseded if the lease is
+        lost.
         """
         fence = Fence()
         if not await self._wait_for_it(fence, stop, on_wait):

@@ -44,8 +44,12 @@ def said_by(speaker: str, text: str) -> str:
 
 
 def question_of(turn: Turn) -> str:
-    """The person's new text as an agent reads it."""
-    return said_by(turn.speaker, turn.text)
+    """The person's new text as an agent reads it. Before an old one stands a line that says so."""
+    words = said_by(turn.speaker, turn.text)
+    if turn.asked_at is None:
+        return words
+    day = f"{turn.asked_at.day} {turn.asked_at:%B %Y}"
+    return f'[waiting since {day}: "now" and "today" may mean that day]\n{words}'
 
 
 def as_agent(obj: object) -> Agent:

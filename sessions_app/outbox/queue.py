@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from django.conf import settings
@@ -17,12 +17,14 @@ from django.db.models.functions import Coalesce, JSONObject, NullIf
 from identity import wording
 from identity.flows import link_maintenance
 from identity.models import PlatformAccount
-from identity.notices import Template
+from identity.notices import STILL_TRUE, Template
 from identity.support import clock, platforms, sql
 from identity.support.backoff import seconds
 from identity.support.buttons import Button
+from identity.support.text import utf16_length
 from identity.wording import Notice
-from sessions_app import texts
+from sessions_app import lateness, texts
+from sessions_app.lateness import LATE
 from sessions_app.messages import Address, OutgoingMessage, speaker_name
 from sessions_app.models import Conversation, HistoryEntry, InboundEvent, OutboundDelivery, new_nonce
 from sessions_app.outbox.splitting import split
@@ -35,6 +37,7 @@ AT_ONCE = 500  # rows in one statement: PostgreSQL takes 65,535 parameters
 FIRST_BACKOFF = 1.0
 MAX_BACKOFF = 300.0
 TEXT_LIMIT = platforms.TEXT_LIMIT
+ROOM_FOR_DAY = 60  # UTF-16 code units of a part for the words that it comes late
 
 
 # Every message runs these, so they are plain SQL.
@@ -63,6 +66,11 @@ _QUESTION = Subquery(
         )
     )
 )
+
+
+class TooOld(Exception):
+    """A notice that waited for more than a day, and would mislead now."""
+
 
 Renderer = Callable[[PlatformAccount, Mapping[str, Any]], Notice]
 _renderers: dict[str, Renderer] = {}
@@ -169,8 +177,13 @@ def parts(
     place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
     return (
         OutboundDelivery(**place, text=part, event=event, entry=entry, subject=_part(number))
-        for number, part in enumerate(split(text, limit))
+        for number, part in enumerate(_in_parts(text, limit))
     )
+
+
+def _in_parts(text: str, limit: int) -> list[str]:
+    """The text in parts that leave room for a day before them."""
+    return split(text, limit - ROOM_FOR_DAY if limit > 10 * ROOM_FOR_DAY else limit)
 
 
 def _part(number: int) -> dict[str, int]:
@@ -201,7 +214,7 @@ def add_replies(replies: Sequence[Reply], *, sender: Sender | None = None) -> Qu
     rows: list[dict[str, Any]] = []
     taken: dict[int, Reply] = {}  # by row
     for reply in replies:
-        for number, text in enumerate(split(reply.text, reply.limit)):
+        for number, text in enumerate(_in_parts(reply.text, reply.limit)):
             if sender and reply.address not in busy and reply.address.platform in sender.platforms:
                 taken[len(rows)] = reply
                 rows.append(_row(reply, text, number, sender.owner))
@@ -297,11 +310,12 @@ def claim(
     A delivery whose last sender vanished was possibly sent.
     """
     free = due(platforms).exclude(pk__in=besides).select_related("account")
-    locked = free.annotate(question=_QUESTION).select_for_update(skip_locked=True, of=("self",))
+    known = free.annotate(question=_QUESTION, read_at=clock.now())
+    locked = known.select_for_update(skip_locked=True, of=("self",))
     taken: list[OutboundDelivery] = []
     for delivery in locked[:limit]:
         delivery.possibly_sent = delivery.possibly_sent or delivery.status == Status.SENDING
-        delivery.owner, delivery.attempts = owner, delivery.attempts + 1
+        delivery.owner, delivery.attempts, delivery.claimed_at = owner, delivery.attempts + 1, delivery.read_at
         if delivery.question and not is_later_part(delivery):
             _tie(delivery, **delivery.question)
         taken.append(delivery)
@@ -316,9 +330,15 @@ def claim(
     return taken
 
 
+def needs_database(delivery: OutboundDelivery) -> bool:
+    """Whether `outgoing` asks the database about the delivery."""
+    return bool(delivery.template) or delivery.possibly_sent or _is_late(delivery)
+
+
 def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
-    """The message that an adapter sends for a delivery. Notices and what was possibly sent need the database."""
-    address = _address(delivery)
+    """The message that an adapter sends for a claimed delivery. Raises TooOld for a notice that is given up."""
+    if delivery.template and delivery.template not in STILL_TRUE and _is_late(delivery, since=delivery.not_before):
+        raise TooOld("older than a day")
     if delivery.account is None:
         stop = Button(str(texts.STOP), "/stop")
         notice = Notice(delivery.text, (stop,) if delivery.template == STOPPABLE else ())
@@ -327,8 +347,38 @@ def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
     else:
         notice = wording.render(Template(delivery.template), delivery.account, delivery.subject)
     known = _known_of_earlier_attempt(delivery) if delivery.possibly_sent else {}
-    known |= {"reply_to": delivery.reply_to, "asker": delivery.asker}
-    return OutgoingMessage(address, notice.text, delivery.nonce, buttons=notice.buttons, copy=notice.copy, **known)
+    mark = f"{texts.SENT_LATE % {'day': lateness.day(delivery.created_at)}}\n\n" if _needs_day(delivery) else ""
+    if utf16_length(mark + notice.text) > platforms.of(delivery.platform).text_limit:
+        mark = ""
+    return OutgoingMessage(
+        _address(delivery),
+        mark + notice.text,
+        delivery.nonce,
+        buttons=notice.buttons,
+        copy=notice.copy,
+        reply_to=delivery.reply_to,
+        asker=delivery.asker,
+        late_mark=mark,
+        **known,
+    )
+
+
+def _is_late(delivery: OutboundDelivery, *, since: datetime = clock.EPOCH) -> bool:
+    """Whether the delivery has waited for more than a day, and for as long since it was last due."""
+    return delivery.claimed_at is not None and delivery.claimed_at - max(delivery.created_at, since) > LATE
+
+
+def _needs_day(delivery: OutboundDelivery) -> bool:
+    """Whether the text must name its day: it is late, and no part of the answer has named it yet."""
+    if not _is_late(delivery):
+        return False
+    if delivery.event is not None and delivery.created_at - delivery.event.received_at > LATE:
+        return False  # the answer begins with the day of its question
+    if not is_later_part(delivery):
+        return True
+    named_it = Q(settled_at=None) | Q(settled_at__gt=F("created_at") + LATE)
+    answer = {"entry": delivery.entry_id, "event": delivery.event_id, "chat_id": delivery.chat_id}
+    return not OutboundDelivery.objects.filter(named_it, **answer, pk__lt=delivery.pk).exists()
 
 
 def _address(delivery: OutboundDelivery) -> Address:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +17,7 @@ from identity import labels
 from identity.resolvers import DatabaseIdentityResolver, Resolves, resolve_with
 from identity.support import clock, platforms, sql
 from identity.support.text import storable
-from sessions_app import texts
+from sessions_app import lateness, texts
 from sessions_app.agents import AgentError
 from sessions_app.commands import registry as command_registry
 from sessions_app.commands.registry import Invocation
@@ -118,7 +118,8 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
     conversation, limit = claim.lease.conversation, settings.BOTOS_WINDOW
     lines, name = window.window_with_name(conversation, limit=limit, speaker=speaker, account=account, asked=asked)
     text = joining.join([event.text for event in claim.events], cut_at=platforms.of(head.platform).cut_at)
-    return Turn(f"event-{head.pk}", text, size.newest_that_fit(lines, text), context, name)
+    asked_at = head.received_at if lateness.is_late(head.received_at) else None
+    return Turn(f"event-{head.pk}", text, size.newest_that_fit(lines, text), context, name, asked_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ def answer_command(claim: Claim, turn: Turn, *, limit: int) -> None:
     _give_back([claim.lease])
     _end([claim], Status.DONE)
     drafts.settle([claim.head.pk])
-    outbox_queue.queue(_address(claim), text, limit=limit, event=claim.head)
+    outbox_queue.queue(_address(claim), _dated(claim, text), limit=limit, event=claim.head)
 
 
 def finish(claim: Claim, text: str, *, limit: int) -> None:
@@ -156,7 +157,8 @@ def finish(claim: Claim, text: str, *, limit: int) -> None:
 def finish_together(answers: Collection[Answer], *, sender: outbox_queue.Sender | None = None) -> outbox_queue.Queued:
     """End the events of these turns, store questions and answers in history, and queue the replies, all or nothing.
 
-    sender: who sends the beginnings of the replies at once. Raises LeaseLost if one of the leases was lost.
+    An answer to a message that waited for more than a day begins with that day. sender: who sends the beginnings of the
+    replies at once. Raises LeaseLost if one of the leases was lost.
     """
     return _finish(answers, Status.DONE, sender=sender)
 
@@ -174,6 +176,7 @@ def _finish(
 
     withholds_questions: whether no agent gets the questions either.
     """
+    answers = [replace(answer, text=_dated(answer.claim, answer.text)) for answer in answers]
     claims = [answer.claim for answer in answers]
     _give_back([claim.lease for claim in claims])
     replies = {answer.claim.head.pk: answer.reply for answer in answers if answer.reply}
@@ -250,7 +253,8 @@ def fail(claim: Claim, error: Exception | None = None) -> float | None:
         sql.insert(HistoryEntry, _missing_questions([claim], edits))
         window.announce([claim.lease.conversation], [claim.account.pk])
     if failures == 0:
-        outbox_queue.queue(_address(claim), texts.TRYING_AGAIN, event=claim.head, is_stoppable=True)
+        told = _dated(claim, str(texts.TRYING_AGAIN))
+        outbox_queue.queue(_address(claim), told, event=claim.head, is_stoppable=True)
     return RETRY_AFTER[failures]
 
 
@@ -316,7 +320,16 @@ def quarantine(claim: Claim) -> None:
     if claim.head.failures:  # its words are in history, and may end the processes that work on later ones
         _stored_questions([claim]).update(is_withheld=True)
     drafts.settle([claim.head.pk])
-    outbox_queue.queue(_address(claim), _own_words(claim, texts.QUARANTINED), event=claim.head)
+    outbox_queue.queue(_address(claim), _dated(claim, _own_words(claim, texts.QUARANTINED)), event=claim.head)
+
+
+def _dated(claim: Claim, text: str) -> str:
+    """The text, behind the day of the claimed messages if they are old."""
+    asked_at = claim.head.received_at
+    if not lateness.is_late(asked_at):
+        return text
+    about = texts.ABOUT_OLD_MESSAGES if len(claim.events) > 1 else texts.ABOUT_OLD_MESSAGE
+    return f"{about % {'day': lateness.day(asked_at)}}\n\n{text}"
 
 
 def _own_words(claim: Claim, text: object) -> str:

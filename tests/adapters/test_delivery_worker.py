@@ -218,10 +218,25 @@ def test_it_calls_nothing_a_repeat_that_had_no_words_to_send(monkeypatch: pytest
     assert platform.marked == [False]
 
 
+def test_it_gives_up_a_notice_that_would_mislead_now_and_sends_what_stands_behind_it() -> None:
+    receive("alice", "hello")
+    OutboundDelivery.objects.all().delete()
+    notices.tell(PlatformAccount.objects.get(), Template.NOTHING_THERE)
+    OutboundDelivery.objects.update(created_at=clock.seconds_from_now(-9 * 86_400))
+    outbox_queue.queue(Address("telegram", "chat-alice"), "hello again")
+    platform = Platform("7")
+
+    deliver(platform)
+
+    assert platform.sent == ["hello again"]
+    given_up, sent = OutboundDelivery.objects.order_by("pk")
+    assert (given_up.status, given_up.reason, sent.status) == ("dead", "older than a day", "sent")
+
+
 def test_it_does_not_send_again_what_it_could_not_write_down_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The database is away until the lease has run out, and when it is back, the worker looks for work at once."""
-    outbox_queue.queue(Address("telegram", "1"), "hello")
     still, looked = StillClock().put_in_place(monkeypatch), threading.Event()
+    outbox_queue.queue(Address("telegram", "1"), "hello")
     settle, claim, ran_out = (
         outbox_queue.settle,
         outbox_queue.claim,

@@ -595,6 +595,20 @@ async def test_it_finds_an_earlier_attempt_that_discord_forgot(
 
 
 @pytest.mark.asyncio
+async def test_it_finds_an_earlier_attempt_that_was_not_late_yet(
+    server: FakeDiscord, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "NONCE_LIFETIME", 0.0)
+    chat = server.private_chat(ALICE)
+    server.faults.inject("POST /channels/messages", lose_response=True)
+    await refused(run, to(chat))
+    mark = "I meant to send this on 20 November:\n\n"
+    again = await run.adapter.send(replace(to(chat, f"{mark}Good morning", repeat=True), late_mark=mark))
+
+    assert [said.message_id for said in server.said] == [again]
+
+
+@pytest.mark.asyncio
 async def test_it_takes_no_other_message_for_its_earlier_attempt(server: FakeDiscord, run: Run) -> None:
     chat = server.private_chat(ALICE)
     await server.say(ALICE, "Drink water")
