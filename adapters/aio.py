@@ -10,8 +10,10 @@ from typing import Any
 
 async def is_set_within(event: asyncio.Event, seconds: float | None) -> bool:
     """Wait until `event` is set, for at most `seconds` (None: without limit). Whether it is set."""
+    # Up to Python 3.11, wait_for loses a cancellation that comes in the moment when the event is set.
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
     return event.is_set()
 
 
