@@ -6,11 +6,11 @@ import os
 
 import django
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
+from django.db import OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from botos_project import mistakes
-from identity.support import db_errors
+from identity.support import db_errors, sql
 
 
 def ready() -> None:
@@ -28,7 +28,8 @@ def require_migrated() -> None:
 
 def _missing_migrations() -> bool:
     try:
-        executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
+        with sql.briefly_connected():
+            executor = MigrationExecutor(connection)
     except OperationalError as error:  # not chained: a driver's message may quote the connection string
         raise ImproperlyConfigured(db_errors.sentence_of(error) or "The database cannot be used.") from None
     return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))

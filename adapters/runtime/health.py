@@ -20,7 +20,7 @@ from django.db.models import Count, Exists, Min, OuterRef, Q
 
 from adapters import registry
 from adapters.runtime.supervisor import Health, State
-from identity.support import clock, db_errors
+from identity.support import clock, db_errors, sql
 from sessions_app import agents, counters, db, dead_letters, duties, receiver_leases
 from sessions_app.agents.loop import MAX_LEFT_BEHIND
 from sessions_app.models import Duty, InboundEvent, Lane, OutboundDelivery
@@ -171,7 +171,8 @@ def is_migrated() -> bool:
 def check_database() -> None:
     """Raise ImproperlyConfigured with a hint if the database cannot be used. Commands call it first."""
     try:
-        is_complete = is_migrated()
+        with sql.briefly_connected():
+            is_complete = is_migrated()
     except DatabaseError as error:  # not chained: a driver's message may quote the connection string
         kind = type(error).__name__
         problem = f"The database cannot be used ({kind}). Hint: check that it is running and DATABASE_URL is correct."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,17 @@ from django.db.models import Model
 from identity.support.clock import Moment
 
 MAX_ROWS = 500  # in one INSERT: PostgreSQL takes 65,535 parameters, SQLite 32,766
+
+
+@contextmanager
+def briefly_connected() -> Iterator[None]:
+    """At the end, close this thread's connection if it was not open before. Else it stays for the thread's life."""
+    was_open = connection.connection is not None
+    try:
+        yield
+    finally:
+        if not was_open:
+            connection.close()
 
 
 def run(statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from django.db import connection
 from django.forms.models import model_to_dict
 
+from adapters.runtime import health
 from identity import checks
 from identity.models import Browser, PlatformAccount
 from identity.support import clock, sql
@@ -162,3 +165,27 @@ def test_it_refuses_a_sqlite_that_is_too_old(
 
 def test_it_locks_only_where_the_database_can() -> None:
     assert sql.locking("FOR UPDATE") == ("FOR UPDATE" if connection.vendor == "postgresql" else "")
+
+
+def require_migrated() -> None:
+    from botos_project import setup  # looks at the database
+
+    setup.require_migrated()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("look", [health.check_database, require_migrated])
+def test_a_look_at_the_tables_leaves_no_connection_behind(look: Callable[[], None]) -> None:
+    """A program that serves for months would keep one open in the thread of its first look."""
+
+    def work() -> tuple[bool, bool]:
+        look()
+        closed = connection.connection is None
+        connection.ensure_connection()
+        look()
+        kept = connection.connection is not None
+        connection.close()
+        return closed, kept
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(work).result() == (True, True)
