@@ -61,7 +61,7 @@ class Lane(models.Model):
     owner = models.CharField(max_length=40, blank=True)
     lease_until = models.DateTimeField(default=clock.EPOCH)
     fence = models.PositiveBigIntegerField(default=0)
-    not_before = models.DateTimeField(default=clock.EPOCH)  # backing off after a failure
+    not_before = models.DateTimeField(default=clock.EPOCH)  # the end of a pause that an earlier version made
     stop_fence = models.PositiveBigIntegerField(null=True)  # the fence of the turn that a person has stopped
 
     class Meta:
