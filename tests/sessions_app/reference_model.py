@@ -123,10 +123,10 @@ class ReferenceModel:
         )
 
     def _accounts_that_follow(self, account: str, now: datetime) -> list[str]:
-        """Those of the person; while the account's link is less than a day old, those that were not linked before."""
+        """Those of the person; while the account's link is less than a day old, those that were linked after it."""
         mine = self.live(account)
         theirs = [link for link in self.links if mine and link.ended is None and link.person == mine.person]
-        return [one.account for one in theirs if mine and (one.since >= mine.since or now - mine.since >= DAY)]
+        return [one.account for one in theirs if mine and (one.since > mine.since or now - mine.since >= DAY)]
 
 
 def _was_on_the_way(entry: Entry, since: datetime, until: datetime) -> bool:
