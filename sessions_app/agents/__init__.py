@@ -56,6 +56,9 @@ __all__ = [
 ]
 
 
+MAX_TOKENS = 4096  # of a response, unless BOTOS_MODEL_MAX_TOKENS says otherwise
+
+
 class Agent:
     """The assistant that people talk to: with a language model if one is named, else a `RecallAgent`.
 
@@ -92,7 +95,8 @@ class Agent:
         build()  # fails here with the clear error, not in the middle of a run
         from sessions_app.agents.model import ModelAgent
 
-        return ModelAgent(build, name=self.name, instructions=self.instructions, tools=self.tools)
+        most = int(_setting("BOTOS_MODEL_MAX_TOKENS") or MAX_TOKENS)
+        return ModelAgent(build, name=self.name, instructions=self.instructions, tools=self.tools, max_tokens=most)
 
 
 def configuration_problem(model: object = None) -> str | None:

@@ -30,7 +30,7 @@ from sessions_app.context import clear_session_context, enter
 from sessions_app.messages import Agent, Reply, Turn
 
 MAX_ANSWER = 50_000  # characters: a few dozen messages, more than anybody reads in a chat
-MAX_MODEL_NAME, MAX_TOKENS = 100, 2**31 - 1  # what the columns of an event take
+MAX_MODEL_NAME, MAX_TOKENS = 100, 10**8  # so that an event has room for them, a few times over
 MAX_MOVES = 3  # attempts at one turn, if other turns block the agents' loop
 
 P = ParamSpec("P")
@@ -42,9 +42,11 @@ class AgentError(Exception):
     """An agent gave no answer. The text of every subclass may be logged: it holds no key and no conversation.
 
     words: what the person reads if asking again is useless, with commands as in "/new"; empty if the turn is repeated.
+    used: a reply without text that says what a model used in vain, if that is known.
     """
 
     words: object = ""
+    used: Reply | None = None
 
 
 class AgentMisconfigured(AgentError, ImproperlyConfigured):

@@ -81,6 +81,18 @@ _CONTENT_REFUSED = re.compile(
     r"prohibited_content",
     re.IGNORECASE,
 )
+# How servers word that they do not know a part of the request, and that a response may not be so long: OpenAI, Azure,
+# vLLM, llama.cpp, Ollama, Groq, Mistral, TGI, OpenRouter and servers with pydantic.
+PART_STATUSES = {400, 404, 422, 500, 501}
+_UNKNOWN_PART = re.compile(
+    r"unsupported|not support|no endpoints|unknown|unrecogni[sz]ed|unexpected|extra[ _](?:forbidden|fields|inputs)|"
+    r"not permitted|not allowed|requires|enabled?\b",
+    re.IGNORECASE,
+)
+_ABOUT_OUTPUT = re.compile(
+    r"max_(?:completion_|output_|new_)?tokens|output tokens|(?:in|messages or) the completion", re.IGNORECASE
+)
+MIN_OUTPUT = 512  # tokens: an answer is not bounded further to make it fit
 # Errors that stay when the same turn is repeated: what the operator reads, and what the person reads.
 _PERMANENT: dict[type[AgentRunError], tuple[str, object]] = {
     ModelAuthenticationError: ("the server refuses the key; check OPENAI_API_KEY", texts.OPERATOR_NEEDED),
@@ -148,6 +160,8 @@ class ModelAgent:
 
     Tools are functions, sync or async, that may call `get_session_context()`. If the first parameter of a tool is
     pydantic-ai's `RunContext`, its `deps` is the `Turn`.
+
+    max_tokens: the bound of each response, its reasoning included; 0 for none. A smaller one of the model itself wins.
     """
 
     def __init__(
@@ -157,8 +171,11 @@ class ModelAgent:
         name: str = "assistant",
         instructions: str = "",
         tools: Sequence[Callable[..., Any]] = (),
+        max_tokens: int = 0,
     ) -> None:
         self._build = build
+        self._max_tokens = max_tokens
+        self._takes = _Takes()
         self._name = name
         self._instructions = instructions
         self._tools = [_off_the_loop(tool) for tool in tools]
@@ -176,23 +193,30 @@ class ModelAgent:
             # It closes its connections when the last running turn leaves, so nothing is left to close at shutdown.
             async with self._agent() as agent:
                 limits = UsageLimits(request_limit=MAX_REQUESTS)
-                model = _ModelOfTurn(cast("Model[Any]", agent.model), turn)
+                model = _ModelOfTurn(cast("Model[Any]", agent.model), turn, self._max_tokens, self._takes)
                 result = await agent.run(prompt, model=model, message_history=history, deps=turn, usage_limits=limits)
             text = without_reasoning(result.output)
             if not text.strip():
                 nothing = "the model answered only blanks or reasoning"
                 raise OutputTokenLimitExceeded(nothing) if model.was_cut_off else EmptyReply(nothing)
         except BaseException as error:
-            if model and (usage := model.usage).has_values():
-                used = (turn.key, model.model_name, usage.input_tokens, usage.output_tokens)
-                log.warning("%s: %s gave no answer but used %d input and %d output tokens", *used)
+            used = model.used() if model else None
+            if used:
+                numbers = (turn.key, used.model, used.input_tokens or 0, used.output_tokens or 0)
+                log.warning("%s: %s gave no answer but used %d input and %d output tokens", *numbers)
             if isinstance(error, AgentRunError):
-                raise _failure(error) from None
+                failure = _failure(error)
+                failure.used = used
+                raise failure from None
+            if isinstance(error, AgentError):
+                error.used = used
             raise
+        if model.takes != self._takes:
+            log.warning("from now on requests to %s are changed, as its server asks: %s", model.model_name, model.takes)
+            self._takes = model.takes
         if model.was_cut_off:
             text = f"{text}\n\n{texts.CUT_OFF}"
-        tokens = (model.usage.input_tokens or None, model.usage.output_tokens or None)  # 0 if the server does not say
-        return Reply(text, result.response.model_name or model.model_name, *tokens)
+        return replace(model.used() or Reply(""), text=text)
 
     def _agent(self) -> pydantic_ai.Agent[Turn, str]:
         loop = asyncio.get_running_loop()
@@ -208,20 +232,41 @@ class ModelAgent:
         return self._agents[loop]
 
 
+@dataclass(frozen=True, slots=True)
+class _Takes:
+    """What the server of a model takes, as its refusals have shown.
+
+    bound: how the bound of a response is sent: as the "setting" of pydantic-ai, which is `max_completion_tokens` for
+    servers like OpenAI's; as `max_tokens`, the older name; or not at all, if empty.
+    """
+
+    bound: str = "setting"
+
+
 class _ModelOfTurn(WrapperModel):
     """The model while it answers one turn. It gets as much of the newest history as its context has room for.
 
     It cuts the history of single requests, not of the run, so that no tool is called twice. was_cut_off: whether the
-    last response ended at the limit of tokens. usage: of all responses so far, also of those that are no answer.
+    last response ended at the limit of tokens.
     """
 
-    def __init__(self, model: Model[Any], turn: Turn) -> None:
+    def __init__(self, model: Model[Any], turn: Turn, max_tokens: int, takes: _Takes) -> None:
         super().__init__(model)
+        self.takes = takes
+        self._max_tokens = max_tokens
         self._turn = turn
         self._prompt_at = len(prompt_of(turn)[0])
         self._is_cut = False
         self.was_cut_off = False
-        self.usage = RequestUsage()
+        self._served_by = ""
+        self._usage = RequestUsage()
+
+    def used(self) -> Reply | None:
+        """What all responses so far used, also those that are no answer. None before the first."""
+        if not self._served_by:
+            return None
+        # A server that does not say what was used leaves zeros.
+        return Reply("", self._served_by, self._usage.input_tokens or None, self._usage.output_tokens or None)
 
     async def request(
         self,
@@ -230,12 +275,16 @@ class _ModelOfTurn(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
         while True:
+            settings = self._bounded(model_settings)
             try:
-                response = await super().request(self._fitting(messages), model_settings, model_request_parameters)
-                self.usage += response.usage
+                response = await super().request(self._fitting(messages), settings, model_request_parameters)
+                self._usage += response.usage
+                self._served_by = response.model_name or self.model_name
                 self.was_cut_off = response.finish_reason == "length"
                 return self._with_words_of_refusal(response)
             except ModelAPIError as error:
+                if self._asks_for_less(error):
+                    continue
                 if not _is_too_long(error):
                     raise
                 if not self._turn.history:
@@ -247,6 +296,33 @@ class _ModelOfTurn(WrapperModel):
             log.warning(
                 "request too long for %s with %d lines of history; asking with %d", self.model_name, lines, left
             )
+
+    def _bounded(self, settings: ModelSettings | None) -> ModelSettings:
+        """The settings with the bound of a response."""
+        bounded = ModelSettings(**(settings or {}))
+        own = bounded.get("max_tokens") or self._max_tokens
+        bound = min(own, self._max_tokens) if self._max_tokens else own
+        if not bound or not self.takes.bound:
+            bounded.pop("max_tokens", None)
+        elif self.takes.bound == "max_tokens":
+            bounded.pop("max_tokens", None)
+            bounded["extra_body"] = {**cast("dict[str, Any]", bounded.get("extra_body") or {}), "max_tokens": bound}
+        else:
+            bounded["max_tokens"] = bound
+        return bounded
+
+    def _asks_for_less(self, error: ModelAPIError) -> bool:
+        """Whether the next request leaves out, or has less of, what the server does not take."""
+        body = str(error.body) if isinstance(error, ModelHTTPError) and error.status_code in PART_STATUSES else ""
+        if self._max_tokens and self.takes.bound and _ABOUT_OUTPUT.search(body):
+            if _UNKNOWN_PART.search(body):
+                is_new_name = self.takes.bound == "setting" and "max_completion_tokens" in body
+                self.takes = replace(self.takes, bound="max_tokens" if is_new_name else "")
+                return True
+            if self._max_tokens > MIN_OUTPUT:
+                self._max_tokens = max(self._max_tokens // 2, MIN_OUTPUT)
+                return True
+        return False
 
     def _with_words_of_refusal(self, response: ModelResponse) -> ModelResponse:
         """The response, with the model's own words if it declines: these are an answer like any other.

@@ -6,7 +6,6 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings
@@ -47,20 +46,25 @@ _UPDATE = """
 WITH held AS (
     SELECT e.id FROM sessions_app_inboundevent e WHERE {events} AND e.done_at IS NULL ORDER BY e.id {locking}
 )
-UPDATE sessions_app_inboundevent SET {changes}
+UPDATE sessions_app_inboundevent AS event SET {changes}, {used}
 WHERE id IN (SELECT id FROM held) RETURNING id, edited
 """
-# Rows of a JSON array, so that the statement is the same however many there are.
-_USED = {
-    "postgresql": """
-    SELECT COALESCE(MAX(used.model), ''), MAX(used.input_tokens), MAX(used.output_tokens)
-    FROM jsonb_to_recordset(CAST(%s AS jsonb))
-        AS used(id bigint, model text, input_tokens integer, output_tokens integer)
-    WHERE used.id = sessions_app_inboundevent.id""",
-    "sqlite": """
-    SELECT COALESCE(MAX(json_extract(value, '$.model')), ''), MAX(json_extract(value, '$.input_tokens')),
-           MAX(json_extract(value, '$.output_tokens'))
-    FROM json_each(%s) WHERE json_extract(value, '$.id') = sessions_app_inboundevent.id""",
+# On a turn's first event, added to what its earlier attempts used. A JSON array keeps the statement the same however
+# many turns there are.
+_USED = """(model, input_tokens, output_tokens) = (
+    SELECT COALESCE(MAX(used.model), event.model),
+           COALESCE(event.input_tokens + MAX(used.input_tokens), MAX(used.input_tokens), event.input_tokens),
+           COALESCE(event.output_tokens + MAX(used.output_tokens), MAX(used.output_tokens), event.output_tokens)
+    FROM {rows} WHERE used.id = event.id
+)"""
+_ROWS = {
+    "postgresql": """jsonb_to_recordset(CAST(%s AS jsonb))
+    AS used(id bigint, model text, input_tokens integer, output_tokens integer)""",
+    "sqlite": """(
+    SELECT json_extract(value, '$.id') AS id, json_extract(value, '$.model') AS model,
+           json_extract(value, '$.input_tokens') AS input_tokens,
+           json_extract(value, '$.output_tokens') AS output_tokens
+    FROM json_each(%s)) AS used""",
 }
 
 
@@ -126,8 +130,8 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
 class Answer:
     """The agent's answer to a claim.
 
-    limit: the longest message of the platform, in UTF-16 code units. reply: what the agent itself returned, which says
-    what its model used.
+    limit: the longest message of the platform, in UTF-16 code units. reply: the agent's own, which says what a model
+    used.
     """
 
     claim: Claim
@@ -179,8 +183,7 @@ def _finish(
     answers = [replace(answer, text=_dated(answer.claim, answer.text)) for answer in answers]
     claims = [answer.claim for answer in answers]
     _give_back([claim.lease for claim in claims])
-    replies = {answer.claim.head.pk: answer.reply for answer in answers if answer.reply}
-    edits = _end(claims, status, reason, replies)
+    edits = _end(claims, status, reason, used=[answer.reply for answer in answers])
     questions = _missing_questions(claims, edits, is_withheld=withholds_questions)
     entries = [_reply(answer) | {"is_withheld": status != Status.DONE} for answer in answers]
     keys = sql.insert(HistoryEntry, [*questions, *entries])
@@ -236,18 +239,18 @@ def fail(claim: Claim, error: Exception | None = None) -> float | None:
     error: what was raised. If it has `words`, repeating is useless: the turn is given up at once, and the person reads
     them. Raises LeaseLost.
     """
-    failures, words = claim.head.failures, getattr(error, "words", "")
+    failures, words, used = claim.head.failures, getattr(error, "words", ""), getattr(error, "used", None)
     is_command = claim.head.kind == InboundEvent.Kind.COMMAND  # no part of the conversation
     if words or failures >= len(RETRY_AFTER):
         told = _own_words(claim, words or texts.GAVE_UP)
-        answer = Answer(claim, told, outbox_queue.TEXT_LIMIT)
+        answer = Answer(claim, told, outbox_queue.TEXT_LIMIT, used)
         reason = _reason(error, failures, "given up at once" if words else "given up")
         _finish([answer], Status.GIVEN_UP, reason=reason, withholds_questions=is_command or _is_refused(error))
         return None
     _give_back([claim.lease])
     reason, (ready_at, moment) = _reason(error, failures), clock.seconds_from_now(RETRY_AFTER[failures]).statement()
     changes = f"failures = failures + 1, reason = %s, ready_at = {ready_at}"
-    edits = _update([claim], changes, [reason, moment])
+    edits = _update([claim], changes, [reason, moment], [used])
     drafts.settle([claim.head.pk])
     if not is_command:
         sql.insert(HistoryEntry, _missing_questions([claim], edits))
@@ -348,28 +351,38 @@ def _give_back(held: Collection[Lease], *, even_stopped: bool = False) -> None:
 
 
 def _end(
-    claims: Collection[Claim], status: str, reason: str = "", replies: Mapping[int, Reply] = MappingProxyType({})
+    claims: Collection[Claim], status: str, reason: str = "", *, used: Sequence[Reply | None] = ()
 ) -> dict[int, str]:
     """End all events of these turns, as `_update` does. The caller deletes their drafts.
 
-    reason: why they have no answer. replies: by the id of a turn's first event, which keeps what the model used.
+    reason: why they have no answer.
     """
     now, moment = clock.now().statement()
-    used = [
-        {"id": pk, "model": reply.model, "input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens}
-        for pk, reply in replies.items()
+    return _update(claims, f"status = %s, reason = %s, done_at = {now}", [status, reason, moment], used)
+
+
+def _update(
+    claims: Collection[Claim], changes: str, values: Sequence[Any], used: Sequence[Reply | None]
+) -> dict[int, str]:
+    """Change all events of these turns. Return by id the text that each was edited to meanwhile. Raises LeaseLost.
+
+    used: of each turn, the reply that says what a model used.
+    """
+    rows = [
+        {
+            "id": claim.head.pk,
+            "model": reply.model or None,
+            "input_tokens": reply.input_tokens,
+            "output_tokens": reply.output_tokens,
+        }
+        for claim, reply in zip(claims, used, strict=bool(used))
+        if reply
     ]
-    usage = f"(model, input_tokens, output_tokens) = ({_USED[connection.vendor]})"
-    changes = f"status = %s, reason = %s, done_at = {now}, {usage}"
-    return _update(claims, changes, [status, reason, moment, json.dumps(used)])
-
-
-def _update(claims: Collection[Claim], changes: str, values: Sequence[Any]) -> dict[int, str]:
-    """Change all events of these turns. Return by id the text that each was edited to meanwhile. Raises LeaseLost."""
     events = [event.pk for claim in claims for event in claim.events]
     condition, ids = sql.among("e.id", events)
-    statement = _UPDATE.format(events=condition, changes=changes, locking=sql.locking("FOR UPDATE"))
-    edits = dict(sql.run(statement, [*ids, *values]))
+    with_used, locking = _USED.format(rows=_ROWS[connection.vendor]), sql.locking("FOR UPDATE")
+    statement = _UPDATE.format(events=condition, changes=changes, used=with_used, locking=locking)
+    edits = dict(sql.run(statement, [*ids, *values, json.dumps(rows)]))
     if len(edits) != len(events):
         raise LeaseLost  # another process has ended one of the events
     return edits

@@ -57,7 +57,7 @@ def without_end_check() -> None:
     from sessions_app.models import InboundEvent
     from sessions_app.turns import lifecycle
 
-    def end(claims: Any, status: str, reason: str = "", replies: Any = None) -> dict[int, str]:
+    def end(claims: Any, status: str, reason: str = "", *, used: Any = ()) -> dict[int, str]:
         ended = [event.pk for claim in claims for event in claim.events]
         InboundEvent.objects.filter(pk__in=ended).update(status=status, done_at=clock.now(), reason=reason)
         return dict.fromkeys(ended, "")

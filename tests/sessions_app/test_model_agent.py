@@ -14,8 +14,10 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from pydantic_ai import ModelRetry, RunContext, Tool, ToolFailed
-from pydantic_ai.models.openai import OpenAIResponsesModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.models.test import TestModel
+from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.settings import ModelSettings
 
 from sessions_app import texts
 from sessions_app.agents.base import (
@@ -57,9 +59,12 @@ async def server() -> AsyncIterator[ModelServer]:
         await asyncio.gather(*left_behind, return_exceptions=True)
 
 
-def agent_of(server: ModelServer, *tools: Callable[..., Any], instructions: str = "") -> ModelAgent:
+def agent_of(
+    server: ModelServer, *tools: Callable[..., Any], instructions: str = "", max_tokens: int = 4096
+) -> ModelAgent:
     endpoint = Endpoint(KEY, server.base_url)
-    return ModelAgent(lambda: build_model("openai:tiny", endpoint), instructions=instructions, tools=tools)
+    about: dict[str, Any] = {"instructions": instructions, "tools": tools, "max_tokens": max_tokens}
+    return ModelAgent(lambda: build_model("openai:tiny", endpoint), **about)
 
 
 def calling(tool: str, arguments: str = "{}") -> Callable[[dict[str, Any]], web.Response]:
@@ -284,16 +289,17 @@ async def test_it_does_not_guess_what_a_server_does_not_say(server: ModelServer)
         (lambda body: says("<think>secret"), 1),
     ],
 )
-async def test_it_logs_what_a_turn_without_an_answer_used(
+async def test_it_says_what_a_turn_without_an_answer_used(
     server: ModelServer, answer: Answer, requests: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.answer = answer
 
-    with pytest.raises(AgentError):
+    with pytest.raises(AgentError) as caught:
         await ask(agent_of(server, whoami), a_turn("Hi"), limit=30)
 
+    assert caught.value.used == Reply("", "tiny-2030-05-01", requests * PROMPT_TOKENS, requests * ANSWER_TOKENS)
     used = f"used {requests * PROMPT_TOKENS} input and {requests * ANSWER_TOKENS} output tokens"
-    assert f"turn-1: tiny gave no answer but {used}" in caplog.text
+    assert f"turn-1: tiny-2030-05-01 gave no answer but {used}" in caplog.text
 
 
 def pages(count: int) -> list[Line]:
@@ -402,6 +408,108 @@ async def test_it_knows_how_servers_word_that_it_is_too_long(server: ModelServer
     server.too_long = lambda body: refuses(status, message=message)
 
     assert await ask(agent_of(server), a_turn("Are you there?", *pages(2)), limit=10) == "Hello."
+
+
+def bounds(server: ModelServer) -> list[tuple[int | None, int | None]]:
+    """The bound of each request, by its new and by its old name."""
+    return [(body.get("max_completion_tokens"), body.get("max_tokens")) for body in server.asked]
+
+
+@pytest.mark.asyncio
+async def test_every_request_bounds_its_response(server: ModelServer) -> None:
+    server.answer = lambda body: says("one two three") if len(server.asked) > 1 else calls("whoami")
+
+    answer = await ask(agent_of(server, whoami, max_tokens=2), a_turn("Count!"), limit=10)
+
+    assert answer == f"one two\n\n{texts.CUT_OFF}"
+    assert bounds(server) == [(2, None), (2, None)]
+
+
+@pytest.mark.asyncio
+async def test_it_sends_no_bound_if_there_is_none(server: ModelServer) -> None:
+    await ask(agent_of(server, max_tokens=0), a_turn("Hi"), limit=10)
+
+    assert bounds(server) == [(None, None)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("own", "sent"), [(100, 100), (9000, 4096)])
+async def test_the_smaller_bound_wins(server: ModelServer, own: int, sent: int) -> None:
+    provider = OpenAIProvider(base_url=server.base_url, api_key=KEY)
+    model = OpenAIChatModel("tiny", provider=provider, settings=ModelSettings(max_tokens=own))
+
+    await ask(ModelAgent(lambda: model, max_tokens=4096), a_turn("Hi"), limit=10)
+
+    assert bounds(server) == [(sent, None)]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "Unsupported parameter: '{}' is not supported with this model."),  # OpenAI
+        (400, "Unrecognized request argument supplied: {}"),  # Azure
+        (400, "property '{}' is unsupported"),  # Groq
+        (422, '[{{"type":"extra_forbidden","loc":["body","{}"],"msg":"Extra inputs are not permitted"}}]'),  # Mistral
+        (400, 'json: unknown field "{}"'),
+    ],
+)
+@pytest.mark.parametrize("known", ["max_tokens", None])
+async def test_it_finds_out_how_a_server_takes_the_bound(
+    server: ModelServer, known: str | None, status: int, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fields -= {"max_completion_tokens", "max_tokens"} - {known}
+    server.unknown_field = lambda field: refuses(status, message=message.format(field))
+    agent = agent_of(server)
+
+    for _ in range(2):
+        assert await ask(agent, a_turn("Hi"), limit=10) == "Hello."
+
+    found = (None, 4096) if known else (None, None)
+    assert bounds(server) == [(4096, None), *([] if known else [(None, 4096)]), found, found]
+    assert caplog.text.count("from now on requests to tiny are changed") == 1
+
+
+@pytest.mark.asyncio
+async def test_it_takes_no_mention_of_the_bound_for_a_rule_of_the_server(server: ModelServer) -> None:
+    server.answer = lambda body: refuses(400, message="max_completion_tokens is not supported", code="content_filter")
+    agent = agent_of(server)
+    with pytest.raises(PermanentFailure):
+        await ask(agent, a_turn("Hi"), limit=10)
+    server.answer = lambda body: says("Hello.")
+    server.asked.clear()
+
+    await ask(agent, a_turn("Hi"), limit=10)
+
+    assert bounds(server) == [(4096, None)]
+
+
+@pytest.mark.asyncio
+async def test_it_lowers_a_bound_that_is_too_high_for_the_model(server: ModelServer) -> None:
+    server.output = 1500
+
+    assert await ask(agent_of(server), a_turn("Hi"), limit=10) == "Hello."
+
+    assert bounds(server) == [(4096, None), (2048, None), (1024, None)]
+
+
+@pytest.mark.asyncio
+async def test_it_lowers_the_bound_before_it_forgets(server: ModelServer) -> None:
+    """Servers that reserve the room of the response: here a word is four characters."""
+    room = 16_000
+
+    def reserves(body: dict[str, Any]) -> web.Response:
+        asked = sum(len(message["content"]) for message in body["messages"]) + 4 * body["max_completion_tokens"]
+        wanted = f"However, you requested {asked // 4} tokens (500 in the messages, 4096 in the completion)."
+        return refuses(400, **TOO_LONG | {"message": wanted}) if asked > room else says("Hello.")
+
+    server.answer = reserves
+
+    assert await ask(agent_of(server), a_turn("Hi", *pages(4)), limit=10) == "Hello."
+    assert (len(said(server)), bounds(server)[-1]) == (5, (2048, None))
+
+    assert await ask(agent_of(server), a_turn("Hi", *pages(40)), limit=10) == "Hello."
+    assert (len(said(server)), bounds(server)[-1]) == (11, (512, None))
 
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "model.md"

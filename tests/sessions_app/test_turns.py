@@ -531,3 +531,17 @@ def test_it_asks_a_resolver_that_is_made_of_the_databases() -> None:
 
     assert lifecycle.begin(claimed, resolver=Named()).context.unified_user_id == "named-al"
     assert lifecycle.begin(claimed, resolver=DATABASE).context.unified_user_id == "al"
+
+
+def test_it_adds_what_failed_attempts_used() -> None:
+    conversation = receive("alice", "hello")
+    for used in (Reply("", "gpt-5-mini", 1000, 5), None, Reply("", "", 10, None)):
+        error = AgentFailure("busy")
+        error.used = used
+        lifecycle.fail(claim(conversation), error)
+        time_passes()
+
+    lifecycle.finish_together([Answer(claim(conversation), "hi", 2000, Reply("hi", "gpt-5", 300, 20))])
+
+    event = InboundEvent.objects.get()
+    assert (event.model, event.input_tokens, event.output_tokens) == ("gpt-5", 1310, 25)
