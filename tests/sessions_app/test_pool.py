@@ -249,7 +249,8 @@ class Broken:
         return Reply("" if turn.text == "nothing" else "fine")
 
 
-def test_a_message_that_fails_holds_no_other_back() -> None:
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_message_that_fails_holds_no_other_back(is_shared: bool) -> None:
     class Strict:
         def __init__(self) -> None:
             self.is_late = False
@@ -261,7 +262,7 @@ def test_a_message_that_fails_holds_no_other_back() -> None:
 
     async def scene() -> None:
         agent = Strict()
-        async with pool_of(agent) as (pool, counted):
+        async with pool_of(agent, is_shared=is_shared) as (pool, counted):
             await tell(pool, "alice", "hard")
             await counted.wait_for(1)
             for number in (1, 2):
