@@ -232,10 +232,9 @@ def test_it_says_that_an_agent_has_failed_midway(page: Browser, alice: PlatformA
 
     assert agent.shown == [["Oct"]]
     assert drafted() == []
-    question, told = [
-        line.text for line in chat_page.chat(page).lines
-    ]  # the question once: it waits, and has its entry
-    assert (question, told.startswith("I couldn't answer that just now.")) == ("hello", True)
+    shown = [line.text for line in chat_page.chat(page).lines]
+    assert shown[-1].startswith("I couldn't answer that just now.")
+    assert shown.count("hello") == 1  # it waits, and has its entry
     assert InboundEvent.objects.get(platform="web").failures == 1
 
 
