@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -104,13 +105,20 @@ WHERE {is_chosen} AND e.conversation_id = readable.id
         WHERE d.id = readable.id AND e.said_at <= d.until AND e.written_at > d.since)
 """
 _FUNCTIONS = {
-    "postgresql": {"latest": "GREATEST", "first": "LEAST", "by_user": "", "newest": _NEWEST_ON_POSTGRESQL},
+    "postgresql": {
+        "latest": "GREATEST",
+        "first": "LEAST",
+        "by_user": "",
+        "newest": _NEWEST_ON_POSTGRESQL,
+        "not_asked": "<> ALL(%(asked)s)",
+    },
     # Without this, or with a plain equality, SQLite may read all links to build a filter: hence also the IN.
     "sqlite": {
         "latest": "MAX",
         "first": "MIN",
         "by_user": "INDEXED BY disowned_links_of_a_user",
         "newest": _NEWEST_ON_SQLITE,
+        "not_asked": "NOT IN (SELECT value FROM json_each(%(asked)s))",
     },
 }
 # An account's private chat continues in another conversation, its twin, when a resolver is configured or removed.
@@ -140,10 +148,10 @@ _WINDOW = {
     "is_window": "TRUE",
 }
 _EVERYTHING = {"hidden_before": "%(epoch)s", "is_window": "FALSE"}
-# What an agent gets. asked: the event whose words it is asked with. For a condition on the entries alone, SQLite may
+# What an agent gets. asked: the events whose words it is asked with. For a condition on the entries alone, SQLite may
 # read all of them to build a filter: hence also `readable`.
 FOR_AGENT = "AND (readable.id IS NULL OR NOT {entry}.is_withheld)"
-_NOT_ASKED = "AND (readable.id IS NULL OR {entry}.event_id IS NULL OR {entry}.event_id <> %(asked)s)"
+_NOT_ASKED = "AND (readable.id IS NULL OR {entry}.event_id IS NULL OR {entry}.event_id {not_asked})"
 # A page begins at the index too, so that old pages cost no more than new ones.
 _BEFORE = """AND {entry}.said_at <= %(before_at)s
     AND ({entry}.said_at < %(before_at)s OR {entry}.id < %(before_id)s)"""
@@ -217,15 +225,15 @@ def window_for(
     *,
     limit: int,
     speaker: Pair | None = None,
-    asked: int | None = None,
+    asked: Collection[int] = (),
     for_agent: bool = True,
 ) -> tuple[Line, ...]:
     """The newest `limit` entries for an agent in `conversation`, oldest first.
 
     These are the readable entries, without those before `/new`, and without those that were written during a link that
     was disowned later. An answer from that time to an earlier message is left out too, as it may repeat words of the
-    link. Withheld entries are left out unless `for_agent` is false. speaker: as in `readable`. asked: the id of an
-    event that the agent is asked with, whose own entries are left out.
+    link. Withheld entries are left out unless `for_agent` is false. speaker: as in `readable`. asked: the ids of
+    the events that the agent is asked with, whose own entries are left out.
     """
     return _window(conversation, limit, speaker, asked=asked, for_agent=for_agent)[0]
 
@@ -236,7 +244,7 @@ def window_with_name(
     limit: int,
     speaker: Pair,
     account: PlatformAccount | None,
-    asked: int | None = None,
+    asked: Collection[int] = (),
 ) -> tuple[tuple[Line, ...], str]:
     """The window for a turn of `account`, and the name of the account there: "" in a private chat.
 
@@ -252,7 +260,7 @@ def _window(
     speaker: Pair | None,
     account: PlatformAccount | None = None,
     *,
-    asked: int | None = None,
+    asked: Collection[int] = (),
     for_agent: bool = True,
 ) -> tuple[tuple[Line, ...], dict[int, str]]:
     """The lines of a window, and in a group the names of their authors and of `account`, by primary key.
@@ -354,17 +362,21 @@ def _read(
     is_chosen: str = "TRUE",
     only: int | None = None,
     speaker: Pair | None = None,
-    asked: int | None = None,
+    asked: Collection[int] = (),
     for_agent: bool = False,
 ) -> list[Any]:
     """The newest `limit` rows of ENTRIES, oldest first."""
     place = _read_cursor(before)
-    wanted = ((_BEFORE, place), (FOR_AGENT, for_agent), (_NOT_ASKED, asked is not None))
+    functions = _FUNCTIONS[connection.vendor]
+    wanted = ((_BEFORE, place), (FOR_AGENT, for_agent), (_NOT_ASKED, asked))
     bounds = " ".join(condition for condition, is_wanted in wanted if is_wanted)
-    newest = _FUNCTIONS[connection.vendor]["newest"].format(
-        is_chosen=is_chosen, **{f"bounds_of_{alias}": bounds.format(entry=alias) for alias in ("e", "nth", "entry")}
-    )
-    values: dict[str, Any] = {"skip": limit - 1, "limit": limit, "only": only, "asked": asked}
+    bounds_of = {
+        f"bounds_of_{alias}": bounds.format(entry=alias, not_asked=functions["not_asked"])
+        for alias in ("e", "nth", "entry")
+    }
+    newest = functions["newest"].format(is_chosen=is_chosen, **bounds_of)
+    values: dict[str, Any] = {"skip": limit - 1, "limit": limit, "only": only}
+    values["asked"] = list(asked) if connection.vendor == "postgresql" else json.dumps(list(asked))
     if place:
         at = connection.ops.adapt_datetimefield_value(place[0])
         values |= {"before_at": at, "before_id": place[1]}

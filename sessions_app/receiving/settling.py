@@ -85,14 +85,14 @@ def seconds(message: InboundMessage) -> float:
     """How long a plain message waits for others; 0.0 if it is ready at once."""
     if not settings.BOTOS_SETTLE_SECONDS:
         return 0.0
-    has_more = message.more_may_follow or _is_near_cut(message)
+    has_more = message.more_may_follow or may_be_cut(message.text, message.address.platform)
     return min(max(settings.BOTOS_SETTLE_SECONDS, MORE_SECONDS if has_more else 0.0), MAX_SECONDS)
 
 
-def _is_near_cut(message: InboundMessage) -> bool:
-    """Whether the app may have cut the text here."""
-    length = utf16_length(message.text)
-    return any(cut - NEAR_CUT <= length <= cut for cut in platforms.of(message.address.platform).cut_at)
+def may_be_cut(text: str, platform: str) -> bool:
+    """Whether the app may have cut a longer text behind this part."""
+    length = utf16_length(text)
+    return any(cut - NEAR_CUT <= length <= cut for cut in platforms.of(platform).cut_at)
 
 
 def postpone(settles: Mapping[Place, float]) -> None:

@@ -21,6 +21,7 @@ from identity.models import PlatformAccount
 from identity.support import clock, sql
 from sessions_app.history import conversations, window
 from sessions_app.models import CRASHES_BEFORE_QUARANTINE, Conversation, InboundEvent, Lane
+from sessions_app.receiving import settling
 
 MAX_IN_A_TURN = 20
 
@@ -311,14 +312,19 @@ def _settles_for(event: InboundEvent, now: datetime) -> float:
 def _first_turn(waiting: list[InboundEvent]) -> list[InboundEvent]:
     """The oldest event, and what its author wrote right after it in the same place.
 
-    A command is a turn of its own, and so is every event whose turn was started before, as it may be what crashed it or
-    what the agent failed at.
+    A command is a turn of its own, and so is every message whose turn was started before, as it may be what crashed it
+    or what the agent failed at. What may be the parts of a text that the app cut counts as one message.
     """
     first = waiting[0]
-    if _stands_alone(first):
-        return [first]
-    turn = takewhile(lambda event: not _stands_alone(event) and _place(event) == _place(first), waiting)
-    return list(turn)[:MAX_IN_A_TURN]
+    if not _stands_alone(first):
+        together = takewhile(lambda event: not _stands_alone(event) and _place(event) == _place(first), waiting)
+        return list(together)[:MAX_IN_A_TURN]
+    turn = [first]
+    for event in waiting[1:MAX_IN_A_TURN]:
+        if _attempt(event) != _attempt(first) or not settling.may_be_cut(turn[-1].text, first.platform):
+            break
+        turn.append(event)
+    return turn
 
 
 def _crashed_before(event: InboundEvent) -> bool:
@@ -328,6 +334,11 @@ def _crashed_before(event: InboundEvent) -> bool:
 
 def _stands_alone(event: InboundEvent) -> bool:
     return event.kind == InboundEvent.Kind.COMMAND or event.starts > 0 or event.failures > 0
+
+
+def _attempt(event: InboundEvent) -> tuple[object, ...]:
+    """The same for messages that were in one turn."""
+    return (event.kind, event.starts, event.failures, *_place(event))
 
 
 def _place(event: InboundEvent) -> tuple[object, ...]:

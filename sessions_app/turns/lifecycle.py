@@ -118,7 +118,8 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
         unified_user_id=person,
     )
     speaker = (account.platform, account.platform_user_id)
-    asked = head.pk if head.failures else None  # its words are in history since its first failure
+    # Words are in history since their first failure.
+    asked = [event.pk for event in claim.events] if head.failures else []
     conversation, limit = claim.lease.conversation, settings.BOTOS_WINDOW
     lines, name = window.window_with_name(conversation, limit=limit, speaker=speaker, account=account, asked=asked)
     text = joining.join([event.text for event in claim.events], cut_at=platforms.of(head.platform).cut_at)
@@ -249,7 +250,8 @@ def fail(claim: Claim, error: Exception | None = None) -> float | None:
         return None
     _give_back([claim.lease])
     reason, (ready_at, moment) = _reason(error, failures), clock.seconds_from_now(RETRY_AFTER[failures]).statement()
-    changes = f"failures = failures + 1, reason = %s, ready_at = {ready_at}"
+    # Read once, so that the parts of a text are ready together.
+    changes = f"failures = failures + 1, reason = %s, ready_at = (SELECT {ready_at})"
     edits = _update([claim], changes, [reason, moment], [used])
     drafts.settle([claim.head.pk])
     if not is_command:

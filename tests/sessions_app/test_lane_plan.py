@@ -13,13 +13,16 @@ from sessions_app.turns import leases
 from sessions_app.turns.leases import LaneKey, Plan
 
 COMMAND = InboundEvent.Kind.COMMAND
+PART = "x" * 4000  # of a text that the app cut
+FAILED = {"starts": 1, "failures": 1}
 CRASHED = {"starts": CRASHES_BEFORE_QUARANTINE - 1}
 NOW = clock.EPOCH + timedelta(days=20_000)
 ALICE, BOB, CAROL = LaneKey(1, (10, 11)), LaneKey(2, (20,)), LaneKey(None, (30,))
 
 
 def event(pk: int, conversation: int, **fields: Any) -> InboundEvent:
-    return InboundEvent(**{"pk": pk, "conversation_id": conversation, "account_id": conversation, **fields})
+    place = {"platform": "telegram", "conversation_id": conversation, "account_id": conversation}
+    return InboundEvent(**{"pk": pk, **place, **fields})
 
 
 def plan(*events: InboundEvent, is_cut_short: bool = False, has_crashed_before: bool = False) -> Plan:
@@ -53,6 +56,14 @@ def turns(planned: Plan) -> dict[LaneKey, list[int]]:
         ([event(1, 10), event(2, 10, starts=1, failures=1, **ready_in(-1))], [1]),
         ([event(1, 10, starts=1, failures=1, **ready_in(-1)), event(2, 10, **ready_in(3))], [1]),
         ([event(1, 10, failures=1), event(2, 10)], [1]),  # by a process that took the start back
+        ([event(1, 10, **FAILED, text=PART), event(2, 10, **FAILED, text=PART), event(3, 10, **FAILED)], [1, 2, 3]),
+        ([event(1, 10, starts=1, text=PART), event(2, 10, starts=1)], [1, 2]),
+        ([event(1, 10, **FAILED, text=PART[:3700]), event(2, 10, **FAILED)], [1]),
+        ([event(1, 10, **FAILED, text=PART), event(2, 10)], [1]),
+        ([event(1, 10, **FAILED, text=PART), event(2, 10, **FAILED | {"failures": 2})], [1]),
+        ([event(1, 10, **FAILED, text=PART), event(2, 10, **FAILED, thread_id="t")], [1]),
+        ([event(1, 10, **FAILED, text=PART), event(2, 10, **FAILED, kind=COMMAND)], [1]),
+        ([event(pk, 10, **FAILED, text=PART) for pk in range(22)], list(range(leases.MAX_IN_A_TURN))),
         ([event(pk, 10) for pk in range(leases.MAX_IN_A_TURN + 2)], list(range(leases.MAX_IN_A_TURN))),
     ],
 )

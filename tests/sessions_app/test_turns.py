@@ -256,6 +256,25 @@ def test_each_message_of_a_failed_turn_is_repeated_alone_and_is_in_history_once(
     assert OutboundDelivery.objects.filter(text__startswith="I couldn't answer").count() == 1
 
 
+def test_the_parts_of_a_text_that_the_app_cut_are_repeated_together() -> None:
+    parts = ["a" * 4096, "b" * 4000, "c"]
+    (conversation,) = {receive("alice", text) for text in ("hello", *parts)}
+    lifecycle.fail(claim(conversation))
+    assert InboundEvent.objects.values("ready_at").distinct().count() == 1
+
+    time_passes()
+    lifecycle.finish(claim(conversation), "hi", limit=2000)
+    repeated = claim(conversation)
+    assert asked(repeated) == (["hello", "hi"], f"{parts[0]}{parts[1]}\nc")
+    lifecycle.fail(repeated)
+    time_passes()
+    repeated = claim(conversation)
+    assert asked(repeated) == (["hello", "hi"], f"{parts[0]}{parts[1]}\nc")
+    lifecycle.finish(repeated, "long", limit=2000)
+
+    assert texts(conversation) == ["hello", "hi", *parts, "long"]
+
+
 def test_it_writes_the_words_of_a_message_that_failed_in_an_earlier_version() -> None:
     conversation = receive("alice", "hello")
     InboundEvent.objects.update(starts=1, failures=1)
