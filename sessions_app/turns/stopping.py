@@ -61,8 +61,6 @@ def stop(conversation: Conversation, account: PlatformAccount, *, before: int | 
     stopped = [pk for pk, head in heads.items() if head.pk in ended]
     if Lane.objects.filter(pk__in=stopped).update(stop_fence=F("fence")):
         transaction.on_commit(local_wakeups.notify_of_stop, robust=True)
-    paused = {event.conversation_id for event in ended.values() if event.failures}
-    Lane.objects.filter(pk__in=paused).update(not_before=clock.EPOCH)
     waits.filter(pk__in=ended).update(status=InboundEvent.Status.DONE, done_at=clock.now(), reason=REASON)
     # A message that failed before may have its entry already.
     HistoryEntry.objects.bulk_create(map(_question, ended.values()), ignore_conflicts=True)

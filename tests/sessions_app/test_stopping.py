@@ -139,7 +139,7 @@ def test_it_ends_what_waits_and_has_failed_and_leaves_commands_alone() -> None:
         ("another person's", "pending", ""),
     ]
     assert words(chat) == ["fails", "waits"]
-    answer_in_turn(chat)  # nothing backs off any more
+    answer_in_turn(chat)
     assert words(chat) == []
 
 
