@@ -25,11 +25,12 @@ from sessions_app.turns.unanswered import unanswered
 
 log = logging.getLogger(__name__)
 
-BEGIN_AFTER = 0.1  # seconds after the receipt: who gets an answer sooner needs no sign
+BEGIN_AFTER = 0.05  # seconds after the receipt: who gets an answer sooner needs no sign
 MAX_SECONDS = 120.0  # that a sign is on after the last message
 CHECK_SECONDS = 1.0  # between two looks into the database
 MAX_SIGNS = 500
 MAX_CALLS = 8  # under way on a platform; the SDK for Telegram has 16 connections, and messages need the others
+BESIDE_MESSAGES = 0.05  # seconds between two calls while messages are on their way on the platform
 CALL_SECONDS = 5.0  # that a call may take
 AFTER_A_POST = 1.0  # seconds from a message of the bot to the next call in the chat
 REST_OF_OTHERS = 1.0  # seconds that the other chats of a platform rest when it refuses a call as one too many
@@ -49,7 +50,6 @@ class _Sign:
     due: float  # when it is to be shown next
     known_until: float  # when the database must be asked whether an answer is still to come
     version: int = 0  # grows with everything that makes an older look into the database worthless
-    held: int = 0  # deliveries on their way to the address
     is_shown: bool = False  # the platform may show it now
 
 
@@ -75,6 +75,9 @@ class TypingSigns:
         self._elsewhere: dict[int, None] = {}  # ids of conversations where a page received a message
         self._look_at = math.inf  # when they are looked at
         self._free_at: dict[Chat, float] = {}  # the earliest moment of the next call
+        self._on_their_way: Counter[Address] = Counter()  # deliveries
+        self._sending: Counter[str] = Counter()  # the same by platform
+        self._called_at: dict[str, float] = {}  # when a platform was called last
         self._calls: dict[Address, asyncio.Task[None]] = {}
         self._checking: asyncio.Task[None] | None = None
         self._next_check = 0.0
@@ -98,20 +101,24 @@ class TypingSigns:
 
     def pause(self, address: Address) -> None:
         """Show no sign at the address before `resume`: a message is being sent there, and ends the sign."""
-        if sign := self._signs.get(address):
-            sign.held += 1
-            if call := self._calls.get(address):
-                call.cancel()  # it could arrive behind the message
+        self._on_their_way[address] += 1
+        self._sending[address.platform] += 1
+        if call := self._calls.get(address):
+            call.cancel()  # it could arrive behind the message
 
     def resume(self, address: Address, *, rest: float | None = None) -> None:
         """Show the sign again if more is to come there. rest: seconds that the platform asked the sender to wait."""
         now, chat = monotonic(), (address.platform, address.chat_id)
+        if self._on_their_way[address]:
+            self._on_their_way[address] -= 1
+            self._sending[address.platform] -= 1
+        if not self._on_their_way[address]:
+            del self._on_their_way[address]
         if chat in self._free_at:
             self._free_at[chat] = min(self._free_at[chat], now + AFTER_A_POST)
         if rest:
             self._rest(chat, rest)
         if sign := self._signs.get(address):
-            sign.held = max(0, sign.held - 1)
             sign.version += 1
             sign.due, sign.known_until, sign.is_shown = now, 0.0, False
             self._wake_at(self._next_check)
@@ -154,22 +161,28 @@ class TypingSigns:
     def _next(self) -> float:
         """When there is something to do; infinite if only a call, a message or a delivery can change anything."""
         moments = [self._look_at] if self._elsewhere and self._checking is None else []
-        busy = Counter(address.platform for address in self._calls)
         for address, sign in self._signs.items():
             moments.append(sign.until)
-            if sign.held:
+            if address in self._on_their_way:
                 continue
             if self._needs_check(sign, sign.due):
                 if self._checking is None:
                     moments.append(max(self._next_check, sign.due - self._check_seconds))
-            elif busy[address.platform] < MAX_CALLS and address not in self._calls:
+            elif self._has_room(address):
                 moments.append(self._may_show_at(address, sign))
                 moments.append(max(self._next_check, sign.known_until))
         return min(moments, default=math.inf)
 
+    def _has_room(self, address: Address) -> bool:
+        under_way = sum(call.platform == address.platform for call in self._calls)
+        return address not in self._calls and under_way < (1 if self._sending[address.platform] else MAX_CALLS)
+
     def _may_show_at(self, address: Address, sign: _Sign) -> float:
         chats = ((address.platform, address.chat_id), (address.platform, ""))
-        return max(sign.due, *(self._free_at.get(chat, 0.0) for chat in chats))
+        moments = [sign.due, *(self._free_at.get(chat, 0.0) for chat in chats)]
+        if self._sending[address.platform]:
+            moments.append(self._called_at.get(address.platform, 0.0) + BESIDE_MESSAGES)
+        return max(moments)
 
     def _needs_check(self, sign: _Sign, moment: float) -> bool:
         """Whether at this moment it is not known that an answer is still to come."""
@@ -202,7 +215,7 @@ class TypingSigns:
         asked = {
             address: sign.version
             for address, sign in self._signs.items()
-            if not sign.held and sign.due <= soon and self._needs_check(sign, max(sign.due, now))
+            if address not in self._on_their_way and sign.due <= soon and self._needs_check(sign, max(sign.due, now))
         }
         asked = asked if now >= self._next_check else {}
         elsewhere: dict[int, None] = {}
@@ -246,14 +259,13 @@ class TypingSigns:
 
     def _show_due(self) -> None:
         now, adapters = monotonic(), self._adapters()
-        busy = Counter(address.platform for address in self._calls)
         for address, sign in self._signs.items():
-            if sign.held or address in self._calls or sign.known_until <= now or busy[address.platform] >= MAX_CALLS:
+            if sign.known_until <= now or self._may_show_at(address, sign) > now:
                 continue
             adapter: object = adapters.get(address.platform)
-            if self._may_show_at(address, sign) > now or not isinstance(adapter, ShowsTyping):
+            if address in self._on_their_way or not self._has_room(address) or not isinstance(adapter, ShowsTyping):
                 continue
-            busy[address.platform] += 1
+            self._called_at[address.platform] = now
             sign.is_shown = True
             sign.due = self._free_at[address.platform, address.chat_id] = now + adapter.typing_seconds
             self._start(address, adapter.show_typing)
@@ -274,6 +286,8 @@ class TypingSigns:
             if error.retry_after is not None:
                 self._rest((address.platform, address.chat_id), error.retry_after)
                 self._rest((address.platform, ""), min(error.retry_after, REST_OF_OTHERS))
+                if sign := self._signs.get(address):
+                    sign.due = monotonic()
             if error.permanent:
                 self._signs.pop(address, None)
             self._log(address.platform, error)
