@@ -191,6 +191,12 @@ def telegram(scene: Scene, program: str, *, step: str) -> Sample:
     )
 
 
+def typing(scene: Scene, program: str) -> Sample:
+    """How soon people who write at the same moment see the typing sign, by how the processes are arranged."""
+    options = {"tree": str(scene.trees[program]), "url": scene.filled(program, people=1, entries=2), "people": 50}
+    return run([str(HERE / "typing_sign.py"), json.dumps(options)], PROJECT, clean_environment(PYTHONPATH=str(PROJECT)))
+
+
 CPU = {"cpu": "ms of CPU a turn", "elapsed": "ms a turn", "server": "ms of the server's CPU a turn"}
 CASES = (
     Case(
@@ -271,6 +277,18 @@ CASES = (
             Ratio("now, many : few", (NOW, "many"), (NOW, "few"), 1.2),
             Ratio("before, many : few", (BEFORE, "many"), (BEFORE, "few")),
         ),
+    ),
+    Case(
+        "typing",
+        "From a message to its typing sign, 95 of 100, when 50 people write at once",
+        {
+            "together": "ms on Telegram, in one process",
+            "apart": "ms on Telegram, with two workers and the pages apart",
+            "called": "ms on Telegram, where the pages apart receive, too",
+            "discord": "ms on Discord, which has half of its calls for signs",
+        },
+        typing,
+        limits={"together": 300, "apart": 300, "called": 300},
     ),
     Case(
         "end-to-end",
