@@ -32,7 +32,7 @@ MAX_SIGNS = 500
 MAX_CALLS = 8  # under way on a platform; the SDK for Telegram has 16 connections, and messages need the others
 BESIDE_MESSAGES = 0.05  # seconds between two calls while messages are on their way on the platform
 CALL_SECONDS = 5.0  # that a call may take
-AFTER_A_POST = 1.0  # seconds from a message of the bot to the next call in the chat
+BETWEEN_CALLS = 1.0  # seconds between two calls for a chat, also where a message has ended the sign
 REST_OF_OTHERS = 1.0  # seconds that the other chats of a platform rest when it refuses a call as one too many
 MAX_REST = 600.0
 LOG_SECONDS = 60.0
@@ -75,9 +75,10 @@ class TypingSigns:
         self._elsewhere: dict[int, None] = {}  # ids of conversations where a page received a message
         self._look_at = math.inf  # when they are looked at
         self._free_at: dict[Chat, float] = {}  # the earliest moment of the next call
+        self._rests: dict[Chat, float] = {}  # the same, as the platform asks
         self._on_their_way: Counter[Address] = Counter()  # deliveries
         self._sending: Counter[str] = Counter()  # the same by platform
-        self._called_at: dict[str, float] = {}  # when a platform was called last
+        self._called_at: dict[Chat, float] = {}  # the moment of the last call
         self._calls: dict[Address, asyncio.Task[None]] = {}
         self._checking: asyncio.Task[None] | None = None
         self._next_check = 0.0
@@ -115,7 +116,7 @@ class TypingSigns:
         if not self._on_their_way[address]:
             del self._on_their_way[address]
         if chat in self._free_at:
-            self._free_at[chat] = min(self._free_at[chat], now + AFTER_A_POST)
+            self._free_at[chat] = min(self._free_at[chat], self._called_at.get(chat, 0.0) + BETWEEN_CALLS)
         if rest:
             self._rest(chat, rest)
         if sign := self._signs.get(address):
@@ -179,9 +180,9 @@ class TypingSigns:
 
     def _may_show_at(self, address: Address, sign: _Sign) -> float:
         chats = ((address.platform, address.chat_id), (address.platform, ""))
-        moments = [sign.due, *(self._free_at.get(chat, 0.0) for chat in chats)]
+        moments = [sign.due, *(found.get(chat, 0.0) for found in (self._free_at, self._rests) for chat in chats)]
         if self._sending[address.platform]:
-            moments.append(self._called_at.get(address.platform, 0.0) + BESIDE_MESSAGES)
+            moments.append(self._called_at.get((address.platform, ""), 0.0) + BESIDE_MESSAGES)
         return max(moments)
 
     def _needs_check(self, sign: _Sign, moment: float) -> bool:
@@ -192,8 +193,10 @@ class TypingSigns:
         now = monotonic()
         for address in [address for address, sign in self._signs.items() if sign.until <= now]:
             self._end(address)
-        if len(self._free_at) > MAX_SIGNS:
-            self._free_at = {chat: moment for chat, moment in self._free_at.items() if moment > now}
+        for moments, after in ((self._free_at, 0.0), (self._rests, 0.0), (self._called_at, BETWEEN_CALLS)):
+            if len(moments) > 2 * MAX_SIGNS:
+                for chat in [chat for chat, moment in moments.items() if moment + after <= now]:
+                    del moments[chat]
 
     def _end(self, address: Address) -> None:
         """Forget a sign. Where the platform would keep it, take it back."""
@@ -265,9 +268,10 @@ class TypingSigns:
             adapter: object = adapters.get(address.platform)
             if address in self._on_their_way or not self._has_room(address) or not isinstance(adapter, ShowsTyping):
                 continue
-            self._called_at[address.platform] = now
+            chat = (address.platform, address.chat_id)
+            self._called_at[chat] = self._called_at[address.platform, ""] = now
             sign.is_shown = True
-            sign.due = self._free_at[address.platform, address.chat_id] = now + adapter.typing_seconds
+            sign.due = self._free_at[chat] = now + adapter.typing_seconds
             self._start(address, adapter.show_typing)
 
     def _start(self, address: Address, call: Callable[[Address], Awaitable[None]]) -> None:
@@ -296,7 +300,7 @@ class TypingSigns:
 
     def _rest(self, chat: Chat, seconds: float) -> None:
         rest = REST_OF_OTHERS if math.isnan(seconds) else min(max(seconds, 0.0), MAX_REST)
-        self._free_at[chat] = max(self._free_at.get(chat, 0.0), monotonic() + rest)
+        self._rests[chat] = max(self._rests.get(chat, 0.0), monotonic() + rest)
 
     def _log(self, place: str, error: Exception) -> None:
         """Log a failure, at most one a minute for each platform."""

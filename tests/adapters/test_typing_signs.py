@@ -156,7 +156,7 @@ def test_it_is_shown_again_and_again_until_the_last_part_is_sent() -> None:
 
 def test_it_comes_back_between_the_parts_and_never_while_one_is_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second part is refused once, and is tried again when the sign was seen."""
-    monkeypatch.setattr("adapters.runtime.typing_signs.AFTER_A_POST", 0.0)
+    monkeypatch.setattr("adapters.runtime.typing_signs.BETWEEN_CALLS", 0.0)
     monkeypatch.setattr("sessions_app.outbox.queue.backoff", lambda attempts: SOON - 1)
     known("alice")
     adapter = Typist()
@@ -320,6 +320,8 @@ def test_it_rests_as_long_as_the_platform_asks() -> None:
             await running.receive(message("alice", "how are you?"))
             await until(lambda: adapter.log)
             adapter.trouble = None
+            running.signs.pause(ALICE)  # a message there changes nothing
+            running.signs.resume(ALICE)
             await running.receive(message("bob", "how are you?"))
             await until(lambda: adapter.shown[-1].chat_id == "chat-bob")  # after a second
 

@@ -280,7 +280,7 @@ CASES = (
     ),
     Case(
         "typing",
-        "From a message to its typing sign, 95 of 100, when 50 people write at once",
+        "From the acceptance of a message to its typing sign, 95 of 100, when 50 people write at once",
         {
             "together": "ms on Telegram, in one process",
             "apart": "ms on Telegram, with two workers and the pages apart",

@@ -22,8 +22,9 @@ import django
 
 django.setup()
 
-from adapters.playground.server import Person, PlatformServer, Typing  # noqa: E402
+from adapters.playground.server import Person, Typing  # noqa: E402
 from tests.fakes.discord import FakeDiscord  # noqa: E402
+from tests.fakes.server import FakeServer  # noqa: E402
 from tests.fakes.telegram import FakeTelegram  # noqa: E402
 from tests.journeys.redis_server import redis_server  # noqa: E402
 from tests.journeys.webhooks import SECRET, free_port  # noqa: E402
@@ -72,9 +73,9 @@ class Processes:
 
 
 @asynccontextmanager
-async def arranged(how: str, tree: str, url: str, redis: str) -> AsyncIterator[list[PlatformServer]]:
+async def arranged(how: str, tree: str, url: str, redis: str) -> AsyncIterator[list[FakeServer]]:
     """The servers that the processes talk to."""
-    servers: list[PlatformServer] = [FakeTelegram(), *([FakeDiscord()] if how == "together" else [])]
+    servers: list[FakeServer] = [FakeTelegram(), *([FakeDiscord()] if how == "together" else [])]
     for server in servers:
         await server.start()
     port = free_port()
@@ -96,22 +97,27 @@ async def arranged(how: str, tree: str, url: str, redis: str) -> AsyncIterator[l
         await server.stop()
 
 
-async def all_write(server: PlatformServer, people: list[Person]) -> list[float]:
-    """Seconds from each person's message to the next sign in the chat. Returns when all are answered."""
+async def all_write(server: FakeServer, people: list[Person]) -> list[float]:
+    """Seconds until each person sees the sign, from when the bot accepted the message. Returns when all are answered.
+
+    Who is answered without a sign counts as if it came with the answer.
+    """
     typing: Typing = server.typing  # type: ignore[attr-defined]
-    before = len(typing.calls)
-    chats = {person: server.private_chat(person) for person in people}
-    count = {
-        chat: sum(one.author_id == "bot" and one.chat_id == chat for one in server.said) for chat in chats.values()
-    }
-    said_at = {}
-    for person in people:
-        said_at[chats[person]] = monotonic()
-        await server.say(person, "How far is it?")
-    for chat, known in count.items():
-        await server.wait_for(known + 1, chat=chat, timeout=PATIENCE)
-    shown = {call.chat_id: call.at for call in reversed(typing.calls[before:])}  # the first of each chat
-    return [shown[chat] - at if chat in shown else PATIENCE for chat, at in said_at.items()]
+    before, chats = len(typing.calls), [server.private_chat(person) for person in people]
+    accepted_at: dict[str, float] = {}
+    seen_at: dict[str, float] = {}
+
+    async def follow(person: Person, chat: str) -> None:
+        answers = sum(one.author_id == "bot" and one.chat_id == chat for one in server.said) + 1
+        message_id = await server.say(person, "How far is it?")
+        await server.acknowledged(message_id, PATIENCE)
+        accepted_at[chat] = monotonic()
+        await server.wait_for(answers, chat=chat, timeout=PATIENCE)
+        seen_at[chat] = monotonic()
+
+    await asyncio.gather(*map(follow, people, chats))
+    seen_at |= {call.chat_id: call.at for call in reversed(typing.calls[before:])}  # the first of each chat
+    return [max(0.0, seen_at[chat] - accepted_at[chat]) for chat in chats]
 
 
 async def measure(*, tree: str, url: str, people: int) -> dict[str, float]:
