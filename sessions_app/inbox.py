@@ -18,7 +18,7 @@ from identity.resolvers import IdentityUnavailable, Resolves, resolve_with
 from identity.support import clock, db_errors, platforms
 from identity.support.sanitize import literal
 from identity.support.text import is_storable
-from sessions_app import texts
+from sessions_app import lateness, texts
 from sessions_app.commands import linking as linking_commands
 from sessions_app.commands import registry as command_registry
 from sessions_app.commands.intent import Intent, classify
@@ -175,6 +175,7 @@ def _store(message: InboundMessage, intent: Intent, resolver: Resolves | None) -
         chat_name=label(message.chat_name),
         thread_id=address.thread_id,
         message_id=message.message_id,
+        sent_at=message.sent_at if message.is_from_history else None,
     )
     settles = settling.seconds(message)
     waits = store_event(event, None if is_decided else intent, resolver=resolver, settles=settles)
@@ -228,6 +229,7 @@ def store_event(
     if answer is None:
         return True
     address = Address(event.platform, event.chat_id, event.thread_id)
+    answer = lateness.dated(answer, event.sent_at) if event.sent_at else answer
     outbox_queue.queue(address, answer, limit=limit or platforms.of(event.platform).text_limit, event=event)
     return False
 
@@ -245,7 +247,7 @@ def _create_with_question(event: InboundEvent, intent: Intent, settles: float) -
     So the command has its effect, whatever becomes of the words, and they are asked like any others. They come later by
     the clock too, as `/new` hides everything up to its own time.
     """
-    place = ("platform", "conversation", "account", "chat_id", "chat_name", "thread_id", "message_id")
+    place = ("platform", "conversation", "account", "chat_id", "chat_name", "thread_id", "message_id", "sent_at")
     question = InboundEvent(**{name: getattr(event, name) for name in place})
     key = f"{event.native_key} words"
     question.native_key = key if len(key) <= MAX_ID else hashlib.sha256(key.encode()).hexdigest()

@@ -117,6 +117,8 @@ class InboundEvent(models.Model):
     )  # of turns, counted before the agent is called, so that a crash counts
     failures = models.PositiveSmallIntegerField(default=0)  # of the agent, told to the person
     received_at = models.DateTimeField(default=clock.now, editable=False)
+    # The platform's time, of a message that was read back from history. It decides nothing but what is late.
+    sent_at = models.DateTimeField(null=True, editable=False)
     # Empty for an event that may be answered at once. Later for words that more may belong to, and after a failure.
     ready_at = models.DateTimeField(null=True, editable=False)
     done_at = models.DateTimeField(null=True, editable=False)  # empty only while the event waits
@@ -159,6 +161,11 @@ class InboundEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.platform} {self.native_key}"
+
+    @property
+    def asked_at(self) -> datetime:
+        """When the person wrote the message, as far as that is known."""
+        return min(self.sent_at or self.received_at, self.received_at)
 
 
 class Watermark(models.Model):

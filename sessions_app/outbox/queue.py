@@ -372,13 +372,13 @@ def _needs_day(delivery: OutboundDelivery) -> bool:
     """Whether the text must name its day: it is late, and no part of the answer has named it yet."""
     if not _is_late(delivery):
         return False
-    if delivery.event is not None and delivery.created_at - delivery.event.received_at > LATE:
+    if delivery.event is not None and delivery.created_at - delivery.event.asked_at > LATE:
         return False  # the answer begins with the day of its question
     if not is_later_part(delivery):
         return True
-    named_it = Q(settled_at=None) | Q(settled_at__gt=F("created_at") + LATE)
     answer = {"entry": delivery.entry_id, "event": delivery.event_id, "chat_id": delivery.chat_id}
-    return not OutboundDelivery.objects.filter(named_it, **answer, pk__lt=delivery.pk).exists()
+    sent_before = OutboundDelivery.objects.filter(**answer, pk__lt=delivery.pk, status=Status.SENT)
+    return not sent_before.filter(settled_at__gt=F("created_at") + LATE).exists()
 
 
 def _address(delivery: OutboundDelivery) -> Address:

@@ -123,7 +123,7 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
     conversation, limit = claim.lease.conversation, settings.BOTOS_WINDOW
     lines, name = window.window_with_name(conversation, limit=limit, speaker=speaker, account=account, asked=asked)
     text = joining.join([event.text for event in claim.events], cut_at=platforms.of(head.platform).cut_at)
-    asked_at = head.received_at if lateness.is_late(head.received_at) else None
+    asked_at = head.asked_at if lateness.is_late(head.asked_at) else None
     return Turn(f"event-{head.pk}", text, size.newest_that_fit(lines, text), context, name, asked_at)
 
 
@@ -330,11 +330,7 @@ def quarantine(claim: Claim) -> None:
 
 def _dated(claim: Claim, text: str) -> str:
     """The text, behind the day of the claimed messages if they are old."""
-    asked_at = claim.head.received_at
-    if not lateness.is_late(asked_at):
-        return text
-    about = texts.ABOUT_OLD_MESSAGES if len(claim.events) > 1 else texts.ABOUT_OLD_MESSAGE
-    return f"{about % {'day': lateness.day(asked_at)}}\n\n{text}"
+    return lateness.dated(text, claim.head.asked_at, is_several=len(claim.events) > 1)
 
 
 def _own_words(claim: Claim, text: object) -> str:

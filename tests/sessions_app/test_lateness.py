@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -14,7 +15,7 @@ from identity import notices
 from identity.models import AccountLink, UnifiedUser
 from identity.notices import STILL_TRUE, Template
 from identity.support.text import utf16_length
-from sessions_app import dead_letters, lateness
+from sessions_app import dead_letters, inbox, lateness
 from sessions_app.agents.chat_object import question_of
 from sessions_app.agents.model import prompt_of
 from sessions_app.messages import Address, OutgoingMessage
@@ -25,7 +26,7 @@ from sessions_app.outbox.queue import Failed, Sent
 from sessions_app.privacy import confirmation
 from sessions_app.turns import lifecycle
 from tests.identity.pairs import account, linked
-from tests.sessions_app.talk import DATABASE, PLATFORMS, answer_in_turn, claim, receive, say
+from tests.sessions_app.talk import DATABASE, PLATFORMS, answer_in_turn, claim, message, receive, say
 
 pytestmark = pytest.mark.django_db
 
@@ -161,6 +162,60 @@ def test_an_old_command_has_its_effect_and_names_its_day() -> None:
     answer_in_turn(conversation)
 
     assert once_marked().startswith(f"About your message of {day}:\n\nA new conversation starts here")
+
+
+def read_back(text: str, *, age: timedelta = timedelta(days=2), is_from_history: bool = True) -> tuple[int | None, str]:
+    """A message that is found in a chat's history: the conversation that waits now, and the day."""
+    moment, day = back(age)
+    old = replace(message("alice", text), sent_at=moment, is_from_history=is_from_history)
+    OutboundDelivery.objects.all().delete()
+    return inbox.receive(old, resolver=DATABASE), day
+
+
+def test_an_old_question_that_was_read_back_only_now_is_answered_with_its_day() -> None:
+    receive("alice", "hello")
+    lifecycle.finish(claim(InboundEvent.objects.get().conversation_id), "hi", limit=2000)
+    conversation, day = read_back("what's the weather today?", age=timedelta(days=20))
+    assert conversation is not None
+    begun = claim(conversation)
+    turn = lifecycle.begin(begun, resolver=DATABASE)
+
+    lifecycle.finish(begun, "sunny", limit=2000)
+    age_deliveries()
+
+    assert turn.asked_at == InboundEvent.objects.latest("pk").sent_at
+    assert texts(sent()) == [f"About your message of {day}:\n\nsunny"]
+    assert HistoryEntry.objects.latest("pk").said_at > begun.head.asked_at
+
+
+@pytest.mark.parametrize(("age", "is_from_history"), [(NEARLY_A_DAY, True), (timedelta(days=2), False)])
+def test_a_younger_one_and_one_whose_clock_is_wrong_are_answered_as_ever(age: timedelta, is_from_history: bool) -> None:
+    receive("alice", "hello")
+    lifecycle.finish(claim(InboundEvent.objects.get().conversation_id), "hi", limit=2000)
+    conversation, _ = read_back("what's the weather today?", age=age, is_from_history=is_from_history)
+    assert conversation is not None
+
+    lifecycle.finish(claim(conversation), "sunny", limit=2000)
+
+    assert texts(sent()) == ["sunny"]
+
+
+def test_a_command_that_was_read_back_only_now_is_answered_with_its_day() -> None:
+    receive("alice", "hello")
+    waits, day = read_back("/help")
+
+    assert waits is None
+    assert once_marked().startswith(f"About your message of {day}:\n\n")
+
+
+def test_the_words_behind_a_command_are_as_old_as_the_command() -> None:
+    receive("alice", "hello")
+    lifecycle.finish(claim(InboundEvent.objects.get().conversation_id), "hi", limit=2000)
+    conversation, _ = read_back("/new what's the weather today?")
+    assert conversation is not None
+    answer_in_turn(conversation)
+
+    assert lifecycle.begin(claim(conversation), resolver=DATABASE).asked_at is not None
 
 
 def test_a_question_of_last_year_has_its_year() -> None:
