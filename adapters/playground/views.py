@@ -60,7 +60,8 @@ def _story(playground: Playground, request: HttpRequest) -> dict[str, Any]:
 @never_cache
 @require_safe
 async def chats(request: HttpRequest) -> JsonResponse:
-    """What stands in the chats: a list of `{platform, lines: [{id, author, text, buttons}]}`, for programs."""
+    """What stands in the chats: a list of `{platform, lines: [{id, author, text, buttons, reply_to}]}`, for
+    programs."""
     playground, persona = admit(request), _persona(request.GET.get("as", ""))
     panes = [
         {"platform": platform, "lines": [_told(said) for said in playground.chat(persona, platform)]}
@@ -146,36 +147,50 @@ def _persona(name: str) -> Persona:
 
 @dataclass(frozen=True, slots=True)
 class Bubble:
-    """A message as it is shown. `parts`: its words, cut so that every other one is a code that can be copied."""
+    """A message as it is shown.
+
+    parts: its words, cut so that every other one is a code that can be copied. question: the words that it replies to.
+    """
 
     id: str
     author: str
     parts: tuple[str, ...]
     buttons: tuple[Any, ...]
+    question: str = ""
 
 
 def _panes(playground: Playground, persona: Persona) -> list[dict[str, Any]]:
-    return [
-        {
-            "platform": platform,
-            "title": platforms.title(platform),
-            "username": persona.accounts[platform].username,
-            "is_typing": playground.is_typing(persona, platform),
-            "lines": [_bubble(said, platform) for said in playground.chat(persona, platform)],
-        }
-        for platform in playground.servers
-    ]
+    panes = []
+    for platform in playground.servers:
+        chat = playground.chat(persona, platform)
+        words = {said.message_id: said.text for said in chat}
+        panes.append(
+            {
+                "platform": platform,
+                "title": platforms.title(platform),
+                "username": persona.accounts[platform].username,
+                "is_typing": playground.is_typing(persona, platform),
+                "lines": [_bubble(said, platform, words.get(said.reply_to, "")) for said in chat],
+            }
+        )
+    return panes
 
 
-def _bubble(said: Said, platform: str) -> Bubble:
+def _bubble(said: Said, platform: str, question: str = "") -> Bubble:
     is_bot = said.author_id == "bot"
     # As an app with mark-up does: a backslash takes the meaning from a mark, and is not shown.
     text = re.sub(r"\\([^a-zA-Z0-9\s])", r"\1", said.text) if is_bot and platforms.of(platform).markup else said.text
     parts = re.split(f"({story.SECRET.pattern})", text) if is_bot else [text]
-    return Bubble(said.message_id, "bot" if is_bot else "me", tuple(parts), said.buttons)
+    return Bubble(said.message_id, "bot" if is_bot else "me", tuple(parts), said.buttons, question)
 
 
 def _told(said: Said) -> dict[str, Any]:
     buttons = [{"label": button.label, "command": button.command} for button in said.buttons]
     author = "bot" if said.author_id == "bot" else "me"
-    return {"id": said.message_id, "author": author, "text": said.text, "buttons": buttons}
+    return {
+        "id": said.message_id,
+        "author": author,
+        "text": said.text,
+        "buttons": buttons,
+        "reply_to": said.reply_to,
+    }

@@ -151,6 +151,22 @@ def test_a_step_of_the_story_waits_for_the_answer_to_the_one_before(
     assert playground.told == 2
 
 
+def test_it_shows_what_an_answer_replies_to(playground: Playground) -> None:
+    telegram = playground.servers["telegram"]
+    chat = telegram.private_chat(ALICE.accounts["telegram"])
+    telegram.said.append(Said("1", chat, ALICE.accounts["telegram"].id, "<b>what may I eat?" + "?" * 100))
+    telegram.said.append(Said("2", chat, "bot", "Not nuts.", reply_to="1"))
+
+    page = Client().get("/playground/", headers={"host": "localhost"}).content.decode()
+    panes = Client().get("/playground/chats/", headers={"host": "localhost"}).json()["panes"]
+
+    (shown,) = re.findall(r'<small class="question">(.*?)</small>', page)
+    assert shown.startswith("In reply to “&lt;b&gt;what may I eat?")
+    assert shown.endswith("?…”")
+    lines = next(pane["lines"] for pane in panes if pane["platform"] == "telegram")
+    assert [line["reply_to"] for line in lines] == ["", "1"]
+
+
 @override_settings(**TOKENS)
 def test_it_clears_what_the_played_people_said() -> None:
     told(account("telegram"), "octarine")
