@@ -31,3 +31,20 @@ def test_it_keeps_a_group_and_a_private_chat_apart(platforms: Platforms, platfor
     assert "octarine" not in in_group.lower()
     assert "eight" not in in_private.lower()
     assert InboundEvent.objects.filter(conversation__kind="group").count() == 2
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_an_answer_in_a_group_shows_whom_it_answers(platforms: Platforms, platform: str) -> None:
+    alice, bob, group = person(platform, 1), person(platform, 2, "Bob"), GROUPS[platform]
+    with running(platforms, "--platforms", platform, up=platform):
+        platforms.say(platform, alice, "My favourite colour is octarine.", group=group, mention=True)
+        platforms.replies_in(platform, group)
+        asked = platforms.say(platform, bob, "What's my favourite colour?", group=group, mention=True)
+        answer = platforms.replies_in(platform, group, 2)[-1]
+        shown = platforms.servers[platform].said[-1]
+
+    assert "You have not told me that yet." in answer  # the words before are Alice's
+    if platform == "slack":  # a thread would be another conversation
+        assert (answer.startswith("@Bob: "), shown.thread_id) == (True, "")
+    else:
+        assert shown.reply_to == asked
