@@ -165,7 +165,7 @@ class InboundEvent(models.Model):
     @property
     def asked_at(self) -> datetime:
         """When the person wrote the message, as far as that is known."""
-        return min(self.sent_at or self.received_at, self.received_at)
+        return self.sent_at or self.received_at
 
 
 class Watermark(models.Model):
