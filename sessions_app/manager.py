@@ -142,7 +142,8 @@ class BotSessionManager:
             lease.conversation, limit=self.max_history, speaker=speaker, account=question.author
         )
         about, text = replace(context, unified_user_id=person), question.text
-        return Turn(f"chat-{secrets.token_hex(8)}", text, size.newest_that_fit(lines, text), about, name)
+        fitting, place = size.newest_that_fit(lines, text), lease.conversation.pk
+        return Turn(f"chat-{secrets.token_hex(8)}", text, fitting, about, name, conversation_id=place)
 
     def history(
         self, user_id: str, chat_id: str = "", thread_id: str = "", *, scope: Scope = ""

@@ -122,7 +122,8 @@ class Turn:
 
     key: the same for all attempts, so that a tool with effects can act once. speaker: in a group, the name of the
     person as the author of their lines; empty in a private chat. asked_at: when the text was received, if that is more
-    than a day ago; else None.
+    than a day ago; else None. conversation_id: where it is asked, for `agents.search_history`; None where there is no
+    history to search.
     """
 
     key: str
@@ -131,6 +132,7 @@ class Turn:
     context: SessionContext
     speaker: str = ""
     asked_at: datetime | None = None
+    conversation_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from identity.admin import base
 from identity.models import Browser, Pairing, PlatformAccount
 from identity.support import clock
 from sessions_app import inbox
+from sessions_app.history import search
 from sessions_app.models import HistoryEntry, OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.outbox.queue import Sent
@@ -205,6 +206,7 @@ def a_turn() -> None:
     [claim] = claimed.claims
     leases.renew([claim.lease])
     lifecycle.begin(claim, resolver=None)
+    search.find(claim.lease.conversation, "hello", limit=10, speaker=("telegram", "alice"), for_agent=True)
     lifecycle.finish(claim, "hello to you", limit=2000)
     going = outbox_queue.claim(owner="me", platforms=PLATFORMS, besides=[1])
     assert going

@@ -27,6 +27,7 @@ from sessions_app.agents.base import (
     text_of,
 )
 from sessions_app.agents.chat_object import ChatAgent, as_agent, shape
+from sessions_app.agents.history_search import search_history
 from sessions_app.agents.recall import RecallAgent
 from sessions_app.messages import Reply, Turn
 
@@ -51,6 +52,7 @@ __all__ = [
     "load_agent",
     "reply_to",
     "run_in_thread",
+    "search_history",
     "shape",
     "text_of",
 ]
@@ -62,7 +64,8 @@ MAX_TOKENS = 4096  # of a response, unless BOTOS_MODEL_MAX_TOKENS says otherwise
 class Agent:
     """The assistant that people talk to: with a language model if one is named, else a `RecallAgent`.
 
-    tools: functions, sync or async, that the model may call; inside one, `get_session_context()` returns who asks.
+    tools: functions, sync or async, that the model may call; inside one, `get_session_context()` returns who asks. A
+    model can call `search_history` too, unless one of these has that name.
     model: `provider:name`, for example `openai:gpt-5-mini`, or a pydantic-ai model; None means `BOTOS_MODEL`, and ""
     no model. Construction needs no key and no network: the first turn builds the model, and raises `AgentMisconfigured`
     if that fails.

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from django.conf import settings
@@ -36,6 +36,7 @@ MAX_MOVES = 3  # attempts at one turn, if other turns block the agents' loop
 P = ParamSpec("P")
 T = TypeVar("T")
 OnText = Callable[[str], object]
+_running: ContextVar[Turn | None] = ContextVar("botos_turn", default=None)
 
 
 class AgentError(Exception):
@@ -83,6 +84,11 @@ class AgentsStandStill(AgentError):
     """Too many threads of agents are blocked. Only a new process helps."""
 
 
+def running_turn() -> Turn | None:
+    """The turn that the calling code answers, or None outside a turn. As with the context, no message changes it."""
+    return _running.get()
+
+
 async def ask(
     agent: Agent, turn: Turn, *, limit: float, on_text: OnText | None = None, on_own_loop: bool = False
 ) -> str:
@@ -114,7 +120,7 @@ async def _ask(agent: Agent, turn: Turn, limit: float, on_text: OnText | None, o
     relay = _relayed(on_text, asyncio.get_running_loop()) if on_text else None
 
     async def reply() -> Reply:
-        token = enter(turn.context)
+        token, running = enter(turn.context), _running.set(turn)
         try:
             answer: object = agent.reply(turn)
             if inspect.isawaitable(answer):  # an async generator is not
@@ -122,6 +128,8 @@ async def _ask(agent: Agent, turn: Turn, limit: float, on_text: OnText | None, o
             return await reply_of(answer, relay)
         finally:
             clear_session_context(token)
+            with suppress(ValueError):  # an agent may end a generator in another context
+                _running.reset(running)
 
     call = Call(f"{turn.key} of {type(agent).__name__}", reply, _rooms.left)
     try:

@@ -13,7 +13,7 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import pydantic_ai
-from pydantic_ai import RunContext
+from pydantic_ai import RunContext, Tool
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import (
     AgentRunError,
@@ -51,6 +51,7 @@ from sessions_app.agents.base import (
     run_in_thread,
 )
 from sessions_app.agents.chat_object import question_of, shape
+from sessions_app.agents.history_search import search_history
 from sessions_app.agents.reasoning import without_reasoning
 from sessions_app.messages import Line, Reply, Turn
 
@@ -60,6 +61,7 @@ OPENING = "[earlier messages are not shown]"
 MAX_REQUESTS = 12  # requests to the model in one turn, which stops an endless series of tool calls
 # pydantic-ai would take these out itself, without a look at code and quotes, and show what is never closed.
 REASONING = ModelProfile(thinking_tags=("<botos:think>", "</botos:think>"))
+SEARCH = search_history.__name__
 RETRIES = 1  # of one request, after 429, 5xx or a broken connection; the pool repeats the turn itself
 # Statuses of a request that is too long, and how servers word it where pydantic-ai does not know the words: Anthropic,
 # llama.cpp, LM Studio, Text Generation Inference, Gemini, Groq and GitHub, xAI, Qwen, Moonshot, Zhipu, Cohere, OpenAI.
@@ -92,6 +94,7 @@ _UNKNOWN_PART = re.compile(
 _ABOUT_OUTPUT = re.compile(
     r"max_(?:completion_|output_|new_)?tokens|output tokens|(?:in|messages or) the completion", re.IGNORECASE
 )
+_ABOUT_TOOLS = re.compile(r"\btool|\bfunction", re.IGNORECASE)
 MIN_OUTPUT = 512  # tokens: an answer is not bounded further to make it fit
 # Errors that stay when the same turn is repeated: what the operator reads, and what the person reads.
 _PERMANENT: dict[type[AgentRunError], tuple[str, object]] = {
@@ -159,7 +162,8 @@ class ModelAgent:
     """Answers turns with a model. It keeps no conversation: every run of pydantic-ai gets the whole history.
 
     Tools are functions, sync or async, that may call `get_session_context()`. If the first parameter of a tool is
-    pydantic-ai's `RunContext`, its `deps` is the `Turn`.
+    pydantic-ai's `RunContext`, its `deps` is the `Turn`. `search_history` is offered where there is a history, unless
+    one of the tools has that name or the server takes no tools.
 
     max_tokens: the bound of each response, its reasoning included; 0 for none. A smaller one of the model itself wins.
     """
@@ -178,7 +182,9 @@ class ModelAgent:
         self._takes = _Takes()
         self._name = name
         self._instructions = instructions
-        self._tools = [_off_the_loop(tool) for tool in tools]
+        self._tools: list[Any] = [_off_the_loop(tool) for tool in tools]
+        if SEARCH not in {getattr(tool, "name", getattr(tool, "__name__", "")) for tool in tools}:
+            self._tools.append(Tool(search_history, prepare=_where_there_is_history))
         # A model's HTTP client belongs to the event loop that opened its connections.
         self._agents: WeakKeyDictionary[asyncio.AbstractEventLoop, pydantic_ai.Agent[Turn, str]] = WeakKeyDictionary()
 
@@ -237,10 +243,12 @@ class _Takes:
     """What the server of a model takes, as its refusals have shown.
 
     bound: how the bound of a response is sent: as the "setting" of pydantic-ai, which is `max_completion_tokens` for
-    servers like OpenAI's; as `max_tokens`, the older name; or not at all, if empty.
+    servers like OpenAI's; as `max_tokens`, the older name; or not at all, if empty. search: whether it takes a tool
+    that nobody asked for.
     """
 
     bound: str = "setting"
+    search: bool = True
 
 
 class _ModelOfTurn(WrapperModel):
@@ -254,6 +262,7 @@ class _ModelOfTurn(WrapperModel):
         super().__init__(model)
         self.takes = takes
         self._max_tokens = max_tokens
+        self._offers_search = takes.search
         self._turn = turn
         self._prompt_at = len(prompt_of(turn)[0])
         self._is_cut = False
@@ -276,14 +285,18 @@ class _ModelOfTurn(WrapperModel):
     ) -> ModelResponse:
         while True:
             settings = self._bounded(model_settings)
+            tools = model_request_parameters.function_tools
+            if not self._offers_search:
+                tools = [tool for tool in tools if tool.name != SEARCH]
+            parameters = replace(model_request_parameters, function_tools=tools)
             try:
-                response = await super().request(self._fitting(messages), settings, model_request_parameters)
+                response = await super().request(self._fitting(messages), settings, parameters)
                 self._usage += response.usage
                 self._served_by = response.model_name or self.model_name
                 self.was_cut_off = response.finish_reason == "length"
                 return self._with_words_of_refusal(response)
             except ModelAPIError as error:
-                if self._asks_for_less(error):
+                if self._asks_for_less(error, tools):
                     continue
                 if not _is_too_long(error):
                     raise
@@ -311,7 +324,7 @@ class _ModelOfTurn(WrapperModel):
             bounded["max_tokens"] = bound
         return bounded
 
-    def _asks_for_less(self, error: ModelAPIError) -> bool:
+    def _asks_for_less(self, error: ModelAPIError, tools: Sequence[ToolDefinition]) -> bool:
         """Whether the next request leaves out, or has less of, what the server does not take."""
         body = str(error.body) if isinstance(error, ModelHTTPError) and error.status_code in PART_STATUSES else ""
         if self._max_tokens and self.takes.bound and _ABOUT_OUTPUT.search(body):
@@ -322,6 +335,11 @@ class _ModelOfTurn(WrapperModel):
             if self._max_tokens > MIN_OUTPUT:
                 self._max_tokens = max(self._max_tokens // 2, MIN_OUTPUT)
                 return True
+        if [tool.name for tool in tools] == [SEARCH] and _ABOUT_TOOLS.search(body):
+            self._offers_search = False
+            if _UNKNOWN_PART.search(body):  # else the model has called it in a way that the server cannot read
+                self.takes = replace(self.takes, search=False)
+            return True
         return False
 
     def _with_words_of_refusal(self, response: ModelResponse) -> ModelResponse:
@@ -365,6 +383,10 @@ class _ToldOfFailures(AbstractCapability[Turn]):
         kind = type(error).__name__
         log.warning("tool %s failed: %s; the model is told", tool_def.name, kind)
         raise ToolFailed(f"The tool {tool_def.name} failed ({kind}). Go on without it, and say that it did not work.")
+
+
+async def _where_there_is_history(ctx: RunContext[Turn], tool: ToolDefinition) -> ToolDefinition | None:
+    return None if ctx.deps.conversation_id is None else tool
 
 
 def _failure(error: AgentRunError) -> AgentFailure:

@@ -45,7 +45,7 @@ def find(
     """The newest `limit` entries that may be read in `conversation` and have words beginning with all of `words`.
 
     Any text is accepted: nothing in it is an operator. speaker: as in `window.readable`. for_agent: whether an agent
-    searches, which gets no withheld entries.
+    searches, which finds only what could be in its window: nothing from before `/new`, and nothing withheld.
     """
     plain = storable(words[:2000]).translate(_APART)
     searchable = (word[:MAX_WORD] for word in plain.split() if any(map(str.isalnum, word[:MAX_WORD])))
@@ -63,9 +63,8 @@ def find(
         escaped = (word.replace("\\", "\\\\").replace("'", "''") for word in wanted_words)
         query = " & ".join(f"'{word}':*" for word in escaped)
     values = {"words": query, "limit": limit}
-    found = (_SQLITE if is_sqlite else _POSTGRESQL).format(
-        bounds=window.FOR_AGENT.format(entry="e") if for_agent else ""
-    )
+    bounds = window.FOUND_FOR_AGENT if for_agent else ""
+    found = (_SQLITE if is_sqlite else _POSTGRESQL).format(bounds=bounds)
     wanted = window.ENTRIES + found + window.NEWEST_FIRST
-    rows = window.select(conversation, wanted, values, speaker=speaker)
+    rows = window.select(conversation, wanted, values, speaker=speaker, for_agent=for_agent)
     return [Hit(window.line(row), window.cursor(row, behind=True)) for row in rows]

@@ -151,6 +151,9 @@ _EVERYTHING = {"hidden_before": "%(epoch)s", "is_window": "FALSE"}
 # What an agent gets. asked: the events whose words it is asked with. For a condition on the entries alone, SQLite may
 # read all of them to build a filter: hence also `readable`.
 FOR_AGENT = "AND (readable.id IS NULL OR NOT {entry}.is_withheld)"
+# The same for an entry that is found in another way than by the order of entries.
+FOUND_FOR_AGENT = """AND (readable.id IS NULL OR NOT e.is_withheld) AND NOT EXISTS (
+    SELECT 1 FROM disowned d WHERE d.id = readable.id AND e.said_at <= d.until AND e.written_at > d.since)"""
 _NOT_ASKED = "AND (readable.id IS NULL OR {entry}.event_id IS NULL OR {entry}.event_id {not_asked})"
 # A page begins at the index too, so that old pages cost no more than new ones.
 _BEFORE = """AND {entry}.said_at <= %(before_at)s
@@ -343,14 +346,20 @@ def places(conversation: Conversation, *, speaker: Pair | None = None) -> list[P
 
 
 def select(
-    conversation: Conversation, wanted: str, values: Mapping[str, Any], *, speaker: Pair | None = None
+    conversation: Conversation,
+    wanted: str,
+    values: Mapping[str, Any],
+    *,
+    speaker: Pair | None = None,
+    for_agent: bool = False,
 ) -> list[Any]:
     """Rows of the query `wanted` over what may be read in `conversation`.
 
     wanted: reads from `readable (id, account_id, after)`. An entry may be read exactly if it is in such a conversation
-    and was said after `after`. speaker: as in `readable`.
+    and was said after `after`. for_agent: whether this is after `/new`; then `FOUND_FOR_AGENT` is needed too. speaker:
+    as in `readable`.
     """
-    return _select(conversation, wanted, values, _EVERYTHING, speaker)
+    return _select(conversation, wanted, values, _WINDOW if for_agent else _EVERYTHING, speaker)
 
 
 def _read(

@@ -124,7 +124,8 @@ def begin(claim: Claim, *, resolver: Resolves | None) -> Turn:
     lines, name = window.window_with_name(conversation, limit=limit, speaker=speaker, account=account, asked=asked)
     text = joining.join([event.text for event in claim.events], cut_at=platforms.of(head.platform).cut_at)
     asked_at = head.asked_at if lateness.is_late(head.asked_at) else None
-    return Turn(f"event-{head.pk}", text, size.newest_that_fit(lines, text), context, name, asked_at)
+    lines = size.newest_that_fit(lines, text)
+    return Turn(f"event-{head.pk}", text, lines, context, name, asked_at, conversation.pk)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from identity.models import AccountLink, PlatformAccount, UnifiedUser
 from identity.support import clock
 from sessions_app import inbox
 from sessions_app.agents import PermanentFailure
-from sessions_app.history import window
+from sessions_app.history import search, window
 from sessions_app.manager import BotSessionManager
 from sessions_app.messages import Line, Sender
 from sessions_app.mirror import mirror_to_session
@@ -156,6 +156,9 @@ class Histories(RuleBasedStateMachine):
             for limit in (3, 100):
                 assert _words(window.window_for(conversation, limit=limit)) == self.reference.window(place, limit)
                 assert _words(window.readable(conversation, limit=limit)) == self.reference.readable(place, limit)
+            found = search.find(conversation, "words", limit=1_000, for_agent=True)
+            in_view = [words for words in self.reference.window(place, 1_000) if "words" in words]
+            assert [hit.line.text for hit in reversed(found)] == in_view
             assert _paged(conversation) == self.reference.readable(place, 10_000)
             known = {*self.conversations, *self.without_resolver}
             listed = self.reference.places(place, known)

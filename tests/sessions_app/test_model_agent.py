@@ -7,6 +7,7 @@ import socket
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -300,6 +301,75 @@ async def test_it_says_what_a_turn_without_an_answer_used(
     assert caught.value.used == Reply("", "tiny-2030-05-01", requests * PROMPT_TOKENS, requests * ANSWER_TOKENS)
     used = f"used {requests * PROMPT_TOKENS} input and {requests * ANSWER_TOKENS} output tokens"
     assert f"turn-1: tiny-2030-05-01 gave no answer but {used}" in caplog.text
+
+
+def in_a_conversation(text: str) -> Turn:
+    """A turn of a conversation with a history. It is in no database."""
+    return replace(a_turn(text), conversation_id=1)
+
+
+def tools_of(body: dict[str, Any]) -> list[str]:
+    return [tool["function"]["name"] for tool in body.get("tools", [])]
+
+
+@pytest.mark.asyncio
+async def test_it_offers_the_search_where_there_is_a_history(server: ModelServer) -> None:
+    agent = agent_of(server, whoami)
+
+    await ask(agent, a_turn("Hi"), limit=10)
+    await ask(agent, in_a_conversation("Hi"), limit=10)
+
+    assert [tools_of(body) for body in server.asked] == [["whoami"], ["whoami", "search_history"]]
+    parameters = server.asked[1]["tools"][1]["function"]["parameters"]
+    assert (list(parameters["properties"]), parameters["required"]) == (["words"], ["words"])
+
+
+@pytest.mark.asyncio
+async def test_a_tool_of_that_name_takes_the_place_of_the_search(server: ModelServer) -> None:
+    async def search_history() -> str:
+        return "mine"
+
+    server.answer = calling("search_history")
+
+    agent = agent_of(server, search_history)
+    assert await ask(agent, in_a_conversation("Hi"), limit=10) == "It said: mine"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "registry.ollama.ai/library/tiny does not support tools"),  # Ollama
+        (400, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'),  # vLLM
+        (500, "tools param requires --jinja flag"),  # llama.cpp
+        (404, "No endpoints found that support tool use."),  # OpenRouter
+    ],
+)
+async def test_it_answers_without_the_search_where_the_server_takes_no_tools(
+    server: ModelServer, status: int, message: str
+) -> None:
+    server.fields -= {"tools", "tool_choice"}
+    server.unknown_field = lambda field: refuses(status, message=message)
+    agent = agent_of(server)
+
+    for _ in range(2):
+        assert await ask(agent, in_a_conversation("Hi"), limit=10) == "Hello."
+
+    assert [tools_of(body) for body in server.asked][-2:] == [[], []]
+    assert len(server.asked) == (4 if status == 500 else 3)  # the client itself asks again after a 500
+
+
+@pytest.mark.asyncio
+async def test_it_goes_on_without_the_search_if_a_call_of_it_cannot_be_read(server: ModelServer) -> None:
+    failed = {"message": "Failed to call a function. Please adjust your prompt.", "code": "tool_use_failed"}  # Groq
+    server.answer = lambda body: refuses(400, **failed) if body.get("tools") else says("Hello.")
+    agent = agent_of(server)
+    assert await ask(agent, in_a_conversation("Hi"), limit=10) == "Hello."
+    server.answer = lambda body: says("Hello.")
+
+    await ask(agent, in_a_conversation("Hi"), limit=10)
+
+    assert [tools_of(body) for body in server.asked] == [["search_history"], [], ["search_history"]]
 
 
 def pages(count: int) -> list[Line]:
