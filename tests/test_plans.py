@@ -26,10 +26,12 @@ from identity.models import Browser, Pairing, PlatformAccount
 from identity.support import clock
 from sessions_app import inbox
 from sessions_app.history import search
+from sessions_app.messages import Address
 from sessions_app.models import HistoryEntry, OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.outbox.queue import Sent
 from sessions_app.turns import drafts, leases, lifecycle, stopping
+from sessions_app.turns.unanswered import unanswered
 from tests.sessions_app.talk import DATABASE, message, receive, say
 from tests.sessions_app.test_views import attach
 
@@ -207,6 +209,7 @@ def a_turn() -> None:
     leases.renew([claim.lease])
     lifecycle.begin(claim, resolver=None)
     search.find(claim.lease.conversation, "hello", limit=10, speaker=("telegram", "alice"), for_agent=True)
+    unanswered(found, [Address("telegram", "chat-alice")])
     lifecycle.finish(claim, "hello to you", limit=2000)
     going = outbox_queue.claim(owner="me", platforms=PLATFORMS, besides=[1])
     assert going

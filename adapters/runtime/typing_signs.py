@@ -241,7 +241,7 @@ class TypingSigns:
         began = monotonic()
         try:
             found = await db.call(unanswered, conversations, asked.keys())
-        except Exception as error:  # noqa: BLE001 - a sign that nothing is known about is not shown, and ends in time
+        except Exception as error:  # noqa: BLE001 - a sign that may be over is not shown, and ends in time
             self._log("database", error)
             return
         awaited = {address for _, address in found}
