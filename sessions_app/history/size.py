@@ -40,6 +40,10 @@ def newest_that_fit(lines: Sequence[Line], text: str) -> tuple[Line, ...]:
     """
     if not settings.BOTOS_WINDOW_TOKENS:
         return tuple(lines)
+    # A token has at least one byte, so most windows need no count.
+    words = "".join([text, *(line.text + line.author for line in lines)])
+    if len(words.encode()) + TOKENS_PER_LINE * len(lines) <= settings.BOTOS_WINDOW_TOKENS:
+        return tuple(lines)
     room = settings.BOTOS_WINDOW_TOKENS - count(text)
     for kept, line in enumerate(reversed(lines)):
         room -= count(line.text) + count(line.author) + TOKENS_PER_LINE

@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -271,10 +271,9 @@ def _window(
     No two names are alike: of namesakes, all but the account that is known longest get a number.
     """
     rows = _read(conversation, limit, _WINDOW, speaker=speaker, asked=asked, for_agent=for_agent)
-    lines = [line(row) for row in rows]
     if conversation.kind != Conversation.Kind.GROUP:
-        return tuple(replace(one, author="") for one in lines), {}
-    labels = {row[8]: one.author for row, one in zip(rows, lines, strict=True) if row[8] is not None}
+        return tuple(line(row, author="") for row in rows), {}
+    labels = {row[8]: row[7] or "" for row in rows if row[8] is not None}
     if account is not None:
         labels[account.pk] = account.display_name or account.username
     names: dict[int, str] = {}
@@ -287,8 +286,7 @@ def _window(
             name = f"{plain} ({number})"
         names[pk] = name
         taken.add(name.casefold())
-    authors = (names.get(row[8], "") for row in rows)
-    return tuple(replace(one, author=author) for one, author in zip(lines, authors, strict=True)), names
+    return tuple(line(row, author=names.get(row[8], "")) for row in rows), names
 
 
 def page(conversation: Conversation, *, limit: int, before: str = "", only: int | None = None) -> Page:
@@ -425,10 +423,12 @@ def _twin_of(conversation: Conversation, speaker: Pair | None) -> tuple[str, dic
     return _TWIN_BY_KEY, {"platform": asker[0], "twin": key_without_resolver(*asker)}
 
 
-def line(row: Any) -> Line:
-    """The line of a row of ENTRIES."""
-    _pk, role, text, said_at, source, label, platform, *author = row
-    return Line(role, text, moment(said_at), source, label, platform, (author and author[0]) or "")
+def line(row: Any, *, author: str | None = None) -> Line:
+    """The line of a row of ENTRIES. author: a name in place of the row's."""
+    _pk, role, text, said_at, source, label, platform, *own = row
+    if author is None:
+        author = (own and own[0]) or ""
+    return Line(role, text, moment(said_at), source, label, platform, author)
 
 
 def moment(value: datetime | str) -> datetime:

@@ -340,8 +340,8 @@ def outgoing(delivery: OutboundDelivery) -> OutgoingMessage:
     if delivery.template and delivery.template not in STILL_TRUE and _is_late(delivery, since=delivery.not_before):
         raise TooOld("older than a day")
     if delivery.account is None:
-        stop = Button(str(texts.STOP), "/stop")
-        notice = Notice(delivery.text, (stop,) if delivery.template == STOPPABLE else ())
+        is_stoppable = delivery.template == STOPPABLE
+        notice = Notice(delivery.text, (Button(str(texts.STOP), "/stop"),) if is_stoppable else ())
     elif render := _renderers.get(delivery.template):
         notice = render(delivery.account, delivery.subject)
     else:
