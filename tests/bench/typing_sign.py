@@ -30,6 +30,7 @@ from tests.journeys.redis_server import redis_server  # noqa: E402
 from tests.journeys.webhooks import SECRET, free_port  # noqa: E402
 
 PATIENCE = 120.0  # seconds for everybody to be answered
+READING = 2.0  # seconds in which people read an answer
 AGENT = """
 import asyncio
 
@@ -130,6 +131,7 @@ async def measure(*, tree: str, url: str, people: int) -> dict[str, float]:
                     first = 1000 if server.platform == "telegram" else 300000000000000000
                     crowd = [Person(str(first + nth), f"P{nth}", f"p{nth}") for nth in range(people)]
                     await all_write(server, crowd)  # they become known
+                    await asyncio.sleep(READING)
                     waits = sorted(await all_write(server, crowd))
                     name = how if server.platform == "telegram" else server.platform
                     found[name] = 1000 * waits[round(SHARE * (people - 1))]
