@@ -108,7 +108,7 @@ class Bot:
     async def send_message(self, chat_id: str, text: str, thread_id: str = "") -> None:
         """Put a message in line for a chat; sent when the bot is up. On disk on return. Makes no history entry."""
         address = Address(self.platform, str(chat_id), thread_id)
-        await db.call(outbox_queue.queue, address, text, limit=registry.get(self.platform).text_limit)
+        await db.call(outbox_queue.queue, address, text)
         if self._botos is not None:
             self._botos.delivery_worker.wake()
 

@@ -15,7 +15,7 @@ from django.db import DataError, IntegrityError, transaction
 from identity import labels
 from identity.models import PLATFORM_NAME, PlatformAccount
 from identity.resolvers import IdentityUnavailable, Resolves, resolve_with
-from identity.support import clock, db_errors, platforms
+from identity.support import clock, db_errors
 from identity.support.sanitize import literal
 from identity.support.text import is_storable
 from sessions_app import lateness, texts
@@ -230,7 +230,7 @@ def store_event(
         return True
     address = Address(event.platform, event.chat_id, event.thread_id)
     answer = lateness.dated(answer, event.sent_at) if event.sent_at else answer
-    outbox_queue.queue(address, answer, limit=limit or platforms.of(event.platform).text_limit, event=event)
+    outbox_queue.queue(address, answer, limit=limit, event=event)
     return False
 
 

@@ -29,7 +29,7 @@ def tell(*, person: UnifiedUser, text: str, label: str, actor: str) -> Conversat
     entry = window.entry(chat, source_label=label[:80], **fields)
     entry.save()
     address = Address(chat.platform, chat.chat_id, chat.thread_id)
-    outbox_queue.add(outbox_queue.parts(address, text, limit=outbox_queue.TEXT_LIMIT, entry=entry))
+    outbox_queue.add(outbox_queue.parts(address, text, entry=entry))
     window.announce([chat])
     audit.record(kind="told", actor=actor, account=chat.account, user=person, label=label[:80])
     return chat

@@ -153,14 +153,14 @@ def queue(
     address: Address,
     text: object,
     *,
-    limit: int = TEXT_LIMIT,
+    limit: int | None = None,
     event: InboundEvent | None = None,
     nonce: str = "",
     is_stoppable: bool = False,
 ) -> None:
     """Queue `text` for `address`, in as many deliveries as the limit requires; nothing if the `nonce` was used.
 
-    is_stoppable: whether a button that stops the turn stands below it.
+    limit: as in `parts`. is_stoppable: whether a button that stops the turn stands below it.
     """
     rows = list(parts(address, str(text), limit=limit, event=event))
     if is_stoppable:
@@ -171,9 +171,18 @@ def queue(
 
 
 def parts(
-    address: Address, text: str, *, limit: int, event: InboundEvent | None = None, entry: HistoryEntry | None = None
+    address: Address,
+    text: str,
+    *,
+    limit: int | None = None,
+    event: InboundEvent | None = None,
+    entry: HistoryEntry | None = None,
 ) -> Iterable[OutboundDelivery]:
-    """Unsaved deliveries that carry `text` to `address`, none longer than `limit` UTF-16 code units."""
+    """Unsaved deliveries that carry `text` to `address`, none longer than `limit` UTF-16 code units.
+
+    By default, that is the platform's limit.
+    """
+    limit = limit or platforms.of(address.platform).text_limit
     place = {"platform": address.platform, "chat_id": address.chat_id, "thread_id": address.thread_id}
     return (
         OutboundDelivery(**place, text=part, event=event, entry=entry, subject=_part(number))

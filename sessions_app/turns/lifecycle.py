@@ -245,7 +245,7 @@ def fail(claim: Claim, error: Exception | None = None) -> float | None:
     is_command = claim.head.kind == InboundEvent.Kind.COMMAND  # no part of the conversation
     if words or failures >= len(RETRY_AFTER):
         told = _own_words(claim, words or texts.GAVE_UP)
-        answer = Answer(claim, told, outbox_queue.TEXT_LIMIT, used)
+        answer = Answer(claim, told, platforms.of(claim.head.platform).text_limit, used)
         reason = _reason(error, failures, "given up at once" if words else "given up")
         _finish([answer], Status.GIVEN_UP, reason=reason, withholds_questions=is_command or _is_refused(error))
         return None

@@ -9,9 +9,10 @@ from django.core.management import CommandError, call_command
 
 from identity.flows import linking
 from identity.models import AccountLink, AuditEvent, UnifiedUser
-from identity.support import clock
+from identity.support import clock, platforms
 from sessions_app.models import Conversation, HistoryEntry, OutboundDelivery
 from sessions_app.outbox import notify
+from sessions_app.outbox import queue as outbox_queue
 from tests.sessions_app.talk import say, texts
 
 pytestmark = pytest.mark.django_db
@@ -38,6 +39,15 @@ def test_it_tells_a_person_where_they_wrote_last_and_the_agent_everywhere(alice:
     assert sent.entry == HistoryEntry.objects.get(source="mirror", source_label="operator")
     assert texts(Conversation.objects.get(platform="telegram").pk)[-1] == "The bot rests tonight."
     assert AuditEvent.objects.filter(kind="told", actor="carol", unified_user_id="alice").count() == 1
+
+
+def test_it_tells_no_more_at_once_than_the_platform_takes(alice: UnifiedUser) -> None:
+    limit = platforms.of("discord").text_limit
+    notify.tell(person=alice, text="x" * (limit + 1), label="cron", actor="system")
+
+    parts = OutboundDelivery.objects.order_by("pk").values_list("text", flat=True)
+    assert "".join(parts) == "x" * (limit + 1)
+    assert max(map(len, parts)) <= limit < outbox_queue.TEXT_LIMIT
 
 
 def test_it_tells_a_person_where_they_prefer(alice: UnifiedUser) -> None:
