@@ -288,10 +288,12 @@ class TypingSigns:
                 await call(address)
         except DeliveryError as error:
             if error.retry_after is not None:
-                self._rest((address.platform, address.chat_id), error.retry_after)
+                chat = (address.platform, address.chat_id)
+                self._rest(chat, error.retry_after)
                 self._rest((address.platform, ""), min(error.retry_after, REST_OF_OTHERS))
+                self._free_at.pop(chat, None)
                 if sign := self._signs.get(address):
-                    sign.due = monotonic()
+                    sign.due = monotonic()  # it is shown as soon as the rest is over
             if error.permanent:
                 self._signs.pop(address, None)
             self._log(address.platform, error)

@@ -330,6 +330,22 @@ def test_it_rests_as_long_as_the_platform_asks() -> None:
     assert adapter.shown.count(ALICE) == 1
 
 
+def test_it_is_shown_when_the_rest_is_over() -> None:
+    known("alice")
+    adapter = Typist()
+    adapter.typing_seconds = 3600
+    adapter.trouble = DeliveryError("too many", retry_after=0.05)
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            await running.receive(message("alice", "how are you?"))
+            await until(lambda: adapter.log)
+            adapter.trouble = None
+            await until(lambda: len(adapter.log) > 1)
+
+    async_to_sync(scene)()
+
+
 def test_it_rests_where_a_message_came_too_soon() -> None:
     known("alice")
     adapter = Typist()
