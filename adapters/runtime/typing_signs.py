@@ -262,7 +262,9 @@ class TypingSigns:
 
     def _show_due(self) -> None:
         now, adapters = monotonic(), self._adapters()
-        for address, sign in self._signs.items():
+        for address, sign in sorted(self._signs.items(), key=lambda item: item[1].due):
+            if sign.due > now:
+                break
             if sign.known_until <= now or self._may_show_at(address, sign) > now:
                 continue
             adapter: object = adapters.get(address.platform)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from time import monotonic
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -14,8 +16,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from adapters.protocols import DeliveryError, HidesTyping, PlatformAdapter, ShowsTyping
+from adapters.runtime import typing_signs
 from adapters.runtime.delivery_worker import DeliveryWorker
-from adapters.runtime.typing_signs import TypingSigns
+from adapters.runtime.typing_signs import MAX_CALLS, TypingSigns
 from identity.support import clock
 from sessions_app import db
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage, Reply, Turn
@@ -59,6 +62,27 @@ class Typist(RecordingAdapter):
             await self.gate.wait()
         self.log.append(message.text)
         return await super().send(message)
+
+
+class Slow(Typist):
+    """Its calls end when `free` is set. most: how many were under way at once. cancelled: how many were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+        self.under_way = self.most = self.cancelled = 0
+
+    async def show_typing(self, address: Address) -> None:
+        await super().show_typing(address)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            await self.free.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.under_way -= 1
 
 
 class Keeper(Typist):
@@ -156,7 +180,7 @@ def test_it_is_shown_again_and_again_until_the_last_part_is_sent() -> None:
 
 def test_it_comes_back_between_the_parts_and_never_while_one_is_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second part is refused once, and is tried again when the sign was seen."""
-    monkeypatch.setattr("adapters.runtime.typing_signs.BETWEEN_CALLS", 0.0)
+    monkeypatch.setattr(typing_signs, "BETWEEN_CALLS", 0.0)
     monkeypatch.setattr("sessions_app.outbox.queue.backoff", lambda attempts: SOON - 1)
     known("alice")
     adapter = Typist()
@@ -308,6 +332,130 @@ def test_an_error_harms_nothing_and_is_logged_once(trouble: Exception, caplog: p
     [line] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert line.startswith("telegram: show the typing sign failed: ")
     assert adapter.shown.count(ALICE) == 1 or not getattr(trouble, "permanent", False)
+
+
+def test_a_call_that_takes_long_is_given_up_and_holds_up_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(typing_signs, "CALL_SECONDS", 0.05)
+    known("alice")
+    adapter = Slow()
+
+    async def scene() -> None:
+        async with bots(adapter) as running:
+            await running.receive(message("alice", "how are you?"))
+            await until(lambda: adapter.cancelled)
+            running.told.set()
+            await until(lambda: adapter.sent)
+
+    async_to_sync(scene)()
+
+
+def test_a_message_ends_the_call_that_it_would_overtake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(typing_signs, "CALL_SECONDS", PATIENCE)
+    known("alice")
+    adapter = Slow()
+
+    async def scene() -> None:
+        async with bots(adapter) as running:
+            await running.receive(message("alice", "how are you?"))
+            await until(lambda: adapter.under_way)
+            running.told.set()
+            await until(lambda: adapter.sent)
+            assert adapter.cancelled == 1
+
+    async_to_sync(scene)()
+
+
+@pytest.mark.parametrize("is_sending", [False, True])
+def test_few_calls_are_under_way_and_fewer_beside_messages(monkeypatch: pytest.MonkeyPatch, is_sending: bool) -> None:
+    monkeypatch.setattr(typing_signs, "CALL_SECONDS", PATIENCE)
+    crowd = [f"person-{number}" for number in range(2 * MAX_CALLS)]
+    known(*crowd)
+    adapter = Slow()
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            if is_sending:
+                running.signs.pause(Address("telegram", "elsewhere"))
+            await asyncio.gather(*(running.receive(message(who, "how are you?")) for who in crowd))
+            await until(lambda: adapter.under_way)
+            adapter.free.set()
+            await until(lambda: len({*adapter.shown}) == len(crowd))
+
+    async_to_sync(scene)()
+
+    assert adapter.most == (1 if is_sending else MAX_CALLS)
+
+
+def test_there_are_only_so_many_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(typing_signs, "MAX_SIGNS", 2)
+    known("alice", "bob", "carol")
+    adapter = Typist()
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            for who in ("alice", "bob", "carol"):
+                await running.receive(message(who, "how are you?"))
+            await until(lambda: len({*adapter.shown}) == 2)
+            assert len(running.signs._signs) == 2
+
+    async_to_sync(scene)()
+
+
+def test_it_asks_the_database_now_and_then_and_only_while_a_sign_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    crowd = [f"person-{number}" for number in range(10)]
+
+    def count(conversations: Collection[int], addresses: Collection[Address]) -> set[tuple[int, Address]]:
+        asked.append(len(addresses))
+        return unanswered(conversations, addresses)
+
+    monkeypatch.setattr(typing_signs, "unanswered", count)
+    known(*crowd)
+    adapter = Typist()
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            running.signs._check_seconds = 0.4
+            began = monotonic()
+            await asyncio.gather(*(running.receive(message(who, "how are you?")) for who in crowd))
+            await until(lambda: adapter.shown.count(Address("telegram", "chat-person-0")) > 10)
+            assert len(asked) <= (monotonic() - began) / 0.4 + 1
+            waits = InboundEvent.objects.filter(done_at=None)
+            await db.call(lambda: waits.update(status="done", done_at=clock.now()))
+            await running.until_off()
+            asked.clear()
+            await asyncio.sleep(1)  # in which it would ask twice
+
+    async_to_sync(scene)()
+
+    assert asked == []
+
+
+def test_an_old_look_does_not_end_the_sign_of_a_new_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    looking, go_on = threading.Event(), threading.Event()
+
+    def look(conversations: Collection[int], addresses: Collection[Address]) -> set[tuple[int, Address]]:
+        if go_on.is_set():
+            return unanswered(conversations, addresses)
+        looking.set()
+        go_on.wait(PATIENCE)
+        return set()
+
+    monkeypatch.setattr(typing_signs, "unanswered", look)
+    known("alice")
+    adapter = Typist()
+    said = message("alice", "how are you?")
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            await running.receive(said)
+            await until(looking.is_set)
+            running.signs.begin(running.signs._signs[ALICE].conversation_id, said)  # another one that is stored now
+            go_on.set()
+            before = len(adapter.log)
+            await until(lambda: len(adapter.log) > before + 3)
+
+    async_to_sync(scene)()
 
 
 def test_it_rests_as_long_as_the_platform_asks() -> None:
