@@ -20,7 +20,7 @@ from adapters.runtime import typing_signs
 from adapters.runtime.delivery_worker import DeliveryWorker
 from adapters.runtime.typing_signs import MAX_CALLS, TypingSigns
 from identity.support import clock
-from sessions_app import db
+from sessions_app import db, inbox
 from sessions_app.messages import Address, InboundMessage, OutgoingMessage, Reply, Turn
 from sessions_app.models import InboundEvent, OutboundDelivery
 from sessions_app.receiver import Receiver
@@ -331,7 +331,6 @@ def test_an_error_harms_nothing_and_is_logged_once(trouble: Exception, caplog: p
 
     [line] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert line.startswith("telegram: show the typing sign failed: ")
-    assert adapter.shown.count(ALICE) == 1 or not getattr(trouble, "permanent", False)
 
 
 def test_a_call_that_takes_long_is_given_up_and_holds_up_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,6 +367,7 @@ def test_a_message_ends_the_call_that_it_would_overtake(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("is_sending", [False, True])
 def test_few_calls_are_under_way_and_fewer_beside_messages(monkeypatch: pytest.MonkeyPatch, is_sending: bool) -> None:
     monkeypatch.setattr(typing_signs, "CALL_SECONDS", PATIENCE)
+    monkeypatch.setattr(typing_signs, "BESIDE_MESSAGES", 0.0)
     crowd = [f"person-{number}" for number in range(2 * MAX_CALLS)]
     known(*crowd)
     adapter = Slow()
@@ -378,12 +378,63 @@ def test_few_calls_are_under_way_and_fewer_beside_messages(monkeypatch: pytest.M
                 running.signs.pause(Address("telegram", "elsewhere"))
             await asyncio.gather(*(running.receive(message(who, "how are you?")) for who in crowd))
             await until(lambda: adapter.under_way)
+            await asyncio.sleep(0.1)  # in which more would begin
             adapter.free.set()
             await until(lambda: len({*adapter.shown}) == len(crowd))
 
     async_to_sync(scene)()
 
     assert adapter.most == (1 if is_sending else MAX_CALLS)
+
+
+def test_calls_beside_messages_have_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(typing_signs, "BESIDE_MESSAGES", PATIENCE)
+    known("alice", "bob")
+    adapter, elsewhere = Typist(), Address("telegram", "elsewhere")
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            running.signs.pause(elsewhere)
+            await asyncio.gather(*(running.receive(message(who, "how are you?")) for who in ("alice", "bob")))
+            await until(lambda: adapter.shown)
+            await asyncio.sleep(0.2)  # in which the other one would be shown
+            assert len(adapter.shown) == 1
+            running.signs.resume(elsewhere)
+            await until(lambda: len({*adapter.shown}) == 2)
+
+    async_to_sync(scene)()
+
+
+def test_it_is_not_shown_while_a_message_is_on_its_way_there() -> None:
+    known("alice", "bob")
+    adapter = Typist()
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            running.signs.pause(ALICE)
+            await asyncio.gather(*(running.receive(message(who, "how are you?")) for who in ("alice", "bob")))
+            await until(lambda: len(adapter.shown) > 2)
+            assert ALICE not in adapter.shown
+            running.signs.resume(ALICE)
+            await until(lambda: ALICE in adapter.shown)
+
+    async_to_sync(scene)()
+
+
+def test_it_is_given_up_where_the_platform_never_shows_it() -> None:
+    known("alice")
+    adapter = Typist()
+    adapter.trouble = DeliveryError("chat not found", permanent=True)
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            await running.receive(message("alice", "how are you?"))
+            await until(lambda: adapter.log)
+            await running.until_off()
+
+    async_to_sync(scene)()
+
+    assert adapter.log == [TYPING]
 
 
 def test_there_are_only_so_many_signs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,7 +469,10 @@ def test_it_asks_the_database_now_and_then_and_only_while_a_sign_is_on(monkeypat
             running.signs._check_seconds = 0.4
             began = monotonic()
             await asyncio.gather(*(running.receive(message(who, "how are you?")) for who in crowd))
-            await until(lambda: adapter.shown.count(Address("telegram", "chat-person-0")) > 10)
+            for who in crowd:
+                running.signs.resume(Address("telegram", f"chat-{who}"))  # which makes it look again
+                await asyncio.sleep(0.05)
+            await until(lambda: len(asked) > 1)
             assert len(asked) <= (monotonic() - began) / 0.4 + 1
             waits = InboundEvent.objects.filter(done_at=None)
             await db.call(lambda: waits.update(status="done", done_at=clock.now()))
@@ -588,6 +642,8 @@ def test_one_statement_says_where_an_answer_is_to_come() -> None:
         place = {"platform": address.platform, "chat_id": address.chat_id}
         OutboundDelivery.objects.create(**place, text="hi", **({"event": event} | fields))
 
+    assert inbox.receive(message("alice", "/new"), resolver=DATABASE) == conversations[0]
+    InboundEvent.objects.filter(kind="command").update(chat_id="chat-dave")  # waits, and asks no agent
     answer(bob)
     answer(carol, status="sent", settled_at=clock.now())
     answer(carol, event=None)  # no answer
