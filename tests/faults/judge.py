@@ -15,7 +15,7 @@ MARGIN = 1.0  # seconds between the moment that a row names and its commit
 Rows = Callable[[str], list[tuple[Any, ...]]]
 Replies = Mapping[tuple[str, str], Sequence[str]]
 EVENTS = """
-    SELECT e.id, e.platform, a.platform_user_id, e.text, e.status, e.received_at, e.failures
+    SELECT e.id, e.platform, a.platform_user_id, e.text, e.status, e.received_at, e.failures, e.reason
     FROM sessions_app_inboundevent e JOIN identity_platformaccount a ON a.id = e.account_id ORDER BY e.id
 """
 ENTRIES = """
@@ -27,7 +27,7 @@ OPEN = "SELECT COUNT(*) FROM sessions_app_outbounddelivery WHERE status <> 'sent
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as its platform took it. Its words are `m` and the number. `said_at`: seconds since 1970."""
+    """One message as its platform took it. Its words begin with `m` and the number. `said_at`: seconds since 1970."""
 
     number: int
     platform: str
@@ -46,6 +46,7 @@ class Event:
     status: str
     received_at: float
     failures: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Verdict:
     missed: said on Discord while nobody listened, by somebody of whom nothing was ever heard before: no process knows
     of the chat, so that none can read it back.
     aside: ended processes too often and was put aside at first. broken: a rule of the tables that does not hold.
+    given_up: expected to end with an apology, and did.
     """
 
     messages: int
@@ -75,6 +77,7 @@ class Verdict:
     undelivered: list[int] = field(default_factory=list)
     missed: list[int] = field(default_factory=list)
     aside: list[int] = field(default_factory=list)
+    given_up: list[int] = field(default_factory=list)
     repeats: int = 0
     broken: list[str] = field(default_factory=list)
 
@@ -93,13 +96,25 @@ class Verdict:
         return not (self.lost or self.duplicated or self.disordered or self.undelivered or self.broken)
 
 
-def judge(said: Sequence[Message], replies: Replies, rows: Rows, *, aside: Collection[int] = frozenset()) -> Verdict:
+def judge(
+    said: Sequence[Message],
+    replies: Replies,
+    rows: Rows,
+    *,
+    aside: Collection[int] = frozenset(),
+    hopeless: Collection[int] = frozenset(),
+) -> Verdict:
     """`replies`: what the bot said by platform and chat, in order. `rows` runs a query.
 
     aside: messages that ended processes, were put aside and brought back, and so have left their place in the order.
+    hopeless: messages that the agent fails at every time. Each is given up, and has one apology in place of an answer.
     """
     events, entries = _events(rows), _entries(rows)
     verdict = Verdict(len(said), aside=sorted(aside))
+    apologies = {entry.event for entry in entries if entry.role == "assistant" and not entry.numbers}
+    given_up = {n for event in events if event.status == "given up" and event.id in apologies for n in event.numbers}
+    verdict.given_up = sorted(given_up.intersection(hopeless))
+    verdict.broken += [f"m{number:05d} was not given up" for number in sorted(set(hopeless) - given_up)]
     _account_for(verdict, said, events, entries)
     _count_replies(verdict, said, replies)
     _check_order(verdict, said, events, entries)
@@ -112,7 +127,7 @@ def judge(said: Sequence[Message], replies: Replies, rows: Rows, *, aside: Colle
 
 
 def _events(rows: Rows) -> list[Event]:
-    return [Event(r[0], (r[1], r[2]), numbers_in(r[3]), r[4], _seconds(r[5]), r[6]) for r in rows(EVENTS)]
+    return [Event(r[0], (r[1], r[2]), numbers_in(r[3]), r[4], _seconds(r[5]), r[6], r[7]) for r in rows(EVENTS)]
 
 
 def _entries(rows: Rows) -> list[Entry]:
@@ -143,7 +158,7 @@ def _account_for(verdict: Verdict, said: Sequence[Message], events: list[Event],
         entered = own[(message.platform, message.user_id), message.number]
         if entered > 1 or answers[message.number] > 1:
             verdict.twice_in_history.append(message.number)
-        if entered and not answers[message.number]:
+        if entered and not answers[message.number] and message.number not in verdict.given_up:
             verdict.broken.append(f"m{message.number:05d} has no answer in history")
         if not entered:
             was_missed = message.platform == "discord" and (message.platform, message.chat) not in known
@@ -157,7 +172,7 @@ def _count_replies(verdict: Verdict, said: Sequence[Message], replies: Mapping[t
         for text in texts:
             is_marked = platform == "telegram" and text.startswith(REPEATED)
             (marked if is_marked else plain).update((platform, chat, number) for number in numbers_in(text))
-    gone = {*verdict.missed, *verdict.lost}
+    gone = {*verdict.missed, *verdict.lost, *verdict.given_up}
     for message in said:
         key = (message.platform, message.chat, message.number)
         verdict.repeats += max(0, marked[key] - (not plain[key]))
@@ -219,6 +234,8 @@ def _broken(events: list[Event], entries: list[Entry], rows: Rows) -> list[str]:
     entered = Counter(entry.event for entry in entries if entry.role == "user")
     answered = Counter(entry.event for entry in entries if entry.role == "assistant" and entry.event)
     found = [f"event {event} still waits" for event in waiting]
+    unanswered = [event for event in events if event.status in ("given up", "quarantined")]
+    found += [f"event {event.id} ended without an answer or a reason" for event in unanswered if not event.reason]
     found += [f"event {event} has {count} user entries" for event, count in entered.items() if count != 1]
     found += [f"event {event} has {count} answers" for event, count in answered.items() if count != 1]
     turns = Counter(number for entry in entries if entry.role == "assistant" for number in set(entry.numbers))

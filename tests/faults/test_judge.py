@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.faults.judge import REPEATED, Message, Replies, Verdict, judge
 HERE = ("telegram", "chat")
 TABLES = """
     CREATE TABLE identity_platformaccount (id, platform_user_id);
-    CREATE TABLE sessions_app_inboundevent (id, platform, account_id, text, status, received_at, failures);
+    CREATE TABLE sessions_app_inboundevent (id, platform, account_id, text, status, received_at, failures, reason);
     CREATE TABLE sessions_app_historyentry (id INTEGER PRIMARY KEY, role, text, event_id, platform, author_id);
     CREATE TABLE sessions_app_outbounddelivery (id, status);
     INSERT INTO identity_platformaccount VALUES (1, 'alice');
@@ -30,10 +30,12 @@ class Books:
     def say(self, number: int, *, at: float = 1_000_000_000.0, platform: str = "telegram") -> None:
         self.said.append(Message(number, platform, "alice", "chat", "lane", at, str(number)))
 
-    def receive(self, number: int, *, status: str = "done", platform: str = "telegram", failures: int = 0) -> None:
-        values = (number, platform, f"m{number:05d}", status, failures)
+    def receive(
+        self, number: int, *, status: str = "done", platform: str = "telegram", failures: int = 0, reason: str = ""
+    ) -> None:
+        values = (number, platform, f"m{number:05d}", status, failures, reason)
         self.database.execute(
-            "INSERT INTO sessions_app_inboundevent VALUES (?, ?, 1, ?, ?, '2001-09-09 01:46:40', ?)", values
+            "INSERT INTO sessions_app_inboundevent VALUES (?, ?, 1, ?, ?, '2001-09-09 01:46:40', ?, ?)", values
         )
 
     def enter(self, role: str, *numbers: int, event: int = 0) -> None:
@@ -46,9 +48,9 @@ class Books:
             self.enter("user", number)
         self.enter("assistant", *numbers)
 
-    def judge(self, *replies: str) -> Verdict:
+    def judge(self, *replies: str, hopeless: Collection[int] = ()) -> Verdict:
         heard: Replies = {HERE: replies}
-        return judge(self.said, heard, lambda statement: self.database.execute(statement).fetchall())
+        return judge(self.said, heard, lambda statement: self.database.execute(statement).fetchall(), hopeless=hopeless)
 
 
 @pytest.fixture
@@ -143,6 +145,28 @@ def test_it_lets_later_replies_pass_a_message_that_the_agent_failed_at(books: Bo
 
     assert books.judge("m00001", "m00002", "m00004", "m00003").is_clean
     assert not books.judge("m00001", "m00004", "m00002", "m00003").is_clean
+
+
+def test_it_takes_an_apology_for_an_answer_only_where_the_agent_always_fails(books: Books) -> None:
+    books.turn(1, 2)
+    books.say(3)
+    books.receive(3, status="given up", failures=3, reason="given up: AgentFailure")
+    books.enter("user", 3)
+    books.enter("assistant", event=3)
+
+    verdict = books.judge("m00001\nm00002", "Sorry.", hopeless=[3])
+
+    assert verdict.is_clean, verdict
+    assert verdict.given_up == [3]
+    assert books.judge("m00001\nm00002", "Sorry.").undelivered == [3]
+    assert books.judge("m00001\nm00002", "Sorry.", hopeless=[2, 3]).broken == ["m00002 was not given up"]
+
+
+def test_it_finds_an_event_that_ended_without_an_answer_or_a_reason(books: Books) -> None:
+    books.turn(1, 2)
+    books.receive(3, status="quarantined")
+
+    assert books.judge("m00001\nm00002").broken == ["event 3 ended without an answer or a reason"]
 
 
 def test_it_finds_an_event_that_nobody_ended(books: Books) -> None:
