@@ -2,7 +2,7 @@
 
 FAULTS_WITHOUT: names of guards that are taken away, see GUARDS. FAULTS_CRASH: `point:n` ends the process, as a power
 cut does, the n-th time that it comes to the point, see POINTS; FAULTS_STALL stops it in its tracks there. FAULTS_CLOCK:
-seconds by which its clock is off.
+seconds by which its clock is off. FAULTS_PAUSES: seconds for which a message steps aside after each failure.
 """
 
 from __future__ import annotations
@@ -65,6 +65,24 @@ def without_end_check() -> None:
     lifecycle._end = end
 
 
+def without_stepping_aside() -> None:
+    """A message that the agent failed at holds its lane until it is tried again."""
+    from identity.support import clock
+    from sessions_app.models import InboundEvent, Lane
+    from sessions_app.turns import lifecycle
+
+    fail = lifecycle.fail
+
+    def hold(claim: Any, error: Exception | None = None) -> float | None:
+        seconds = fail(claim, error)
+        if seconds is not None:
+            Lane.objects.filter(pk=claim.lease.conversation.pk).update(not_before=clock.seconds_from_now(seconds))
+            InboundEvent.objects.filter(pk__in=[event.pk for event in claim.events]).update(ready_at=None)
+        return seconds
+
+    lifecycle.fail = hold
+
+
 def without_database_clock() -> None:
     """Times are compared by the clock of whoever asks."""
     from datetime import UTC, datetime, timedelta
@@ -79,6 +97,7 @@ GUARDS: dict[str, Callable[[], None]] = {
     "commit-before-ack": without_commit_before_acknowledgement,
     "fence": without_fence,
     "end-check": without_end_check,
+    "stepping-aside": without_stepping_aside,
     "database-clock": without_database_clock,
 }
 
@@ -222,6 +241,10 @@ def main() -> None:
     django.setup()
     for name in os.environ.get("FAULTS_WITHOUT", "").split():
         GUARDS[name]()
+    if pauses := os.environ.get("FAULTS_PAUSES"):
+        from sessions_app.turns import lifecycle
+
+        setattr(lifecycle, "RETRY_AFTER", tuple(map(float, pauses.split())))  # noqa: B010 - a constant, which mypy guards
     for variable, act in (("FAULTS_CRASH", crash), ("FAULTS_STALL", stall)):
         name, _, nth = os.environ.get(variable, "").partition(":")
         if name:

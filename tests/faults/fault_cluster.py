@@ -49,6 +49,7 @@ class FaultCluster:
         self.dice = Random(self.seed)
         self.began = monotonic()
         self.aside: set[int] = set()
+        self.hopeless: set[int] = set()  # messages that the agent fails at every time
 
     def start(
         self, parts: Sequence[Sequence[str]] = APART, *, arguments: Sequence[str] = (), **environment: str
@@ -132,7 +133,8 @@ class FaultCluster:
 
     def verdict(self, name: str) -> Verdict:
         """Judge, and keep the row for the table."""
-        found = judge(self.load.said, self.population.replies(), self.database.rows, aside=self.aside)
+        replies, rows = self.population.replies(), self.database.rows
+        found = judge(self.load.said, replies, rows, aside=self.aside, hopeless=self.hopeless)
         self.row |= {
             "id": name,
             "database": self.database.name,

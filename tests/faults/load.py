@@ -83,9 +83,9 @@ class Load:
             for (lane, accounts), share in zip(lanes.items(), shares, strict=True):
                 living.create_task(self._live(accounts, share, Random(f"{self.seed} {lane}")))
 
-    async def say(self, number: int) -> Message:
-        """The first account writes the message with this number."""
-        return await self._say(self.accounts[0], number)
+    async def say(self, number: int, *, by: Account | None = None, words: str = "") -> Message:
+        """An account, else the first one, writes the message with this number, and these words behind it."""
+        return await self._say(by or self.accounts[0], number, words)
 
     async def _live(self, accounts: Sequence[Account], share: int, dice: Random) -> None:
         for _ in range(share):
@@ -102,11 +102,11 @@ class Load:
             self._next = max(self._next + 1 / self.a_second, monotonic() - 1.0)
             await asyncio.sleep(self._next - monotonic())
 
-    async def _say(self, by: Account, number: int) -> Message:
+    async def _say(self, by: Account, number: int, words: str = "") -> Message:
         self._answers[number] = asyncio.Event()
         self._began[number] = monotonic()
         said_at = time()
-        message_id = await self.population.servers[by.platform].say(by.person, f"m{number:05d}")
+        message_id = await self.population.servers[by.platform].say(by.person, f"m{number:05d} {words}".strip())
         message = Message(number, by.platform, by.person.id, by.chat, by.lane, said_at, message_id)
         with self._progress:
             self.said.append(message)

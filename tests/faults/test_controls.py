@@ -6,7 +6,9 @@ from functools import partial
 
 import pytest
 
+from tests.faults.agents import FAILS
 from tests.faults.fault_cluster import FaultCluster, until
+from tests.faults.hopeless import Hopeless
 from tests.faults.processes import TOGETHER, Process
 
 pytestmark = pytest.mark.faults
@@ -48,6 +50,18 @@ def test_it_reports_duplicates_without_the_unique_key(place: FaultCluster) -> No
     verdict = place.verdict("R-03 no unique key")
     assert verdict.twice_in_history
     assert verdict.twice_replied
+
+
+def test_it_reports_who_waits_behind_a_message_that_does_not_step_aside(place: FaultCluster) -> None:
+    place.people(1, 0)
+    place.start(FAULTS_WITHOUT="stepping-aside", FAULTS_PAUSES="1 1 1")
+    mallory = Hopeless(place)
+    mallory.say(FAILS)
+    mallory.say()
+    place.quiet()
+
+    assert mallory.passed() == []
+    assert place.verdict("R-03 no stepping aside").given_up == mallory.numbers(FAILS)
 
 
 GUARDS = ["", "fence", "end-check", "fence end-check", "fence end-check entry-key"]
