@@ -55,11 +55,18 @@ def stop(conversation: Conversation, account: PlatformAccount, *, before: int | 
     ended = {event.pk: event for event in waiting if is_private or event.account_id == account.pk}
     if not ended:
         return False
-    # If a turn runs in a conversation, it began with the oldest message whose start has not failed. If none runs, the
-    # fence is nobody's.
-    heads = {event.conversation_id: event for event in reversed(waiting) if event.starts > event.failures}
-    stopped = [pk for pk, head in heads.items() if head.pk in ended]
-    if Lane.objects.filter(pk__in=stopped).update(stop_fence=F("fence")):
+    # If a turn runs in a conversation, it began with the oldest message whose start has not failed, or with a later one
+    # while that steps aside. If none runs, the fence is nobody's.
+    stopped: dict[int, bool] = {}
+    decided: set[int] = set()
+    for event in waiting:
+        place = event.conversation_id
+        if event.starts > event.failures and place not in decided:
+            stopped[place] = stopped.get(place, True) and event.pk in ended
+            if not event.failures:
+                decided.add(place)
+    stopped_in = [place for place, is_stopped in stopped.items() if is_stopped]
+    if Lane.objects.filter(pk__in=stopped_in).update(stop_fence=F("fence")):
         transaction.on_commit(local_wakeups.notify_of_stop, robust=True)
     waits.filter(pk__in=ended).update(status=InboundEvent.Status.DONE, done_at=clock.now(), reason=REASON)
     # A message that failed before may have its entry already.

@@ -233,6 +233,21 @@ def test_it_ends_ones_own_turn_in_a_group_and_leaves_what_others_wait_for() -> N
     assert outcomes() == [("alice's question", "done", stopping.REASON), ("bob's question", "done", "")]
 
 
+def test_it_ends_nobody_elses_turn_where_ones_own_message_crashed_and_then_failed() -> None:
+    chat = receive("alice", "crashes, and fails", group="pub")
+    claim(chat)
+    Lane.objects.update(lease_until=clock.EPOCH)
+    lifecycle.fail(claim(chat))
+    receive("bob", "bob's question", group="pub")
+    claimed = claim(chat)
+
+    assert press("alice", group="pub") == HAVE_STOPPED
+
+    assert not leases.stopped([claimed.lease])
+    finish(claimed)
+    assert outcomes() == [("crashes, and fails", "done", stopping.REASON), ("bob's question", "done", "")]
+
+
 def test_it_stops_no_turn_that_a_program_has_begun() -> None:
     chat = say("alice", "hello")
     lease = leases.hold(Lane.objects.get(pk=chat).conversation, owner="program")
