@@ -73,7 +73,7 @@ class LeaseLost(Exception):
 
 
 class Stopped(LeaseLost):
-    """A person has stopped the turn, which ended its events (see `stopping`). Nothing is written."""
+    """A person has ended events of the turn: with `/stop` (see `stopping`) or `/forget`. Nothing is written."""
 
 
 def start(
@@ -363,7 +363,7 @@ def _end(
 def _update(
     claims: Collection[Claim], changes: str, values: Sequence[Any], used: Sequence[Reply | None]
 ) -> dict[int, str]:
-    """Change all events of these turns. Return by id the text that each was edited to meanwhile. Raises LeaseLost.
+    """Change all events of these turns. Return by id the text that each was edited to meanwhile. Raises Stopped.
 
     used: of each turn, the reply that says what a model used.
     """
@@ -383,7 +383,7 @@ def _update(
     statement = _UPDATE.format(events=condition, changes=changes, used=with_used, locking=locking)
     edits = dict(sql.run(statement, [*ids, *values, json.dumps(rows)]))
     if len(edits) != len(events):
-        raise LeaseLost  # another process has ended one of the events
+        raise Stopped  # under this lease, only a person ends them meanwhile
     return edits
 
 

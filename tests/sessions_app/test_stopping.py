@@ -503,6 +503,27 @@ def test_a_pool_writes_no_answer_that_came_after_the_stop() -> None:
     ]
 
 
+def test_a_pool_frees_the_lane_where_messages_were_ended_while_the_agent_answered() -> None:
+    """As by `/forget` in a group, and by `/stop` where it is not known whose turn runs."""
+
+    class EndedWhileItAnswers:
+        async def reply(self, turn: Turn) -> Reply:
+            if turn.text == "alice's question":
+                ended = InboundEvent.objects.filter(text=turn.text)
+                await asyncio.to_thread(ended.update, status="done", done_at=clock.now())
+            return Reply("Octarine.")
+
+    async def scene() -> None:
+        async with running(EndedWhileItAnswers(), streams=False) as pool:
+            pool.notify(await db.call(receive, "alice", "alice's question", group="pub"))
+            pool.notify(await db.call(receive, "bob", "bob's question", group="pub"))
+            await until(InboundEvent.objects.filter(text="bob's question", status="done").exists)
+
+    async_to_sync(scene)()
+
+    assert [entry.text for entry in HistoryEntry.objects.order_by("pk")] == ["bob's question", "Octarine."]
+
+
 # --- At random
 
 
