@@ -45,7 +45,8 @@ def find(
     """The newest `limit` entries that may be read in `conversation` and have words beginning with all of `words`.
 
     Any text is accepted: nothing in it is an operator. speaker: as in `window.readable`. for_agent: whether an agent
-    searches, which finds only what could be in its window: nothing from before `/new`, and nothing withheld.
+    searches, which finds only what could be in its window: nothing from before `/new`, and nothing withheld. Then the
+    authors have the names that they have there.
     """
     plain = storable(words[:2000]).translate(_APART)
     searchable = (word[:MAX_WORD] for word in plain.split() if any(map(str.isalnum, word[:MAX_WORD])))
@@ -67,4 +68,9 @@ def find(
     found = (_SQLITE if is_sqlite else _POSTGRESQL).format(bounds=bounds)
     wanted = window.ENTRIES + found + window.NEWEST_FIRST
     rows = window.select(conversation, wanted, values, speaker=speaker, for_agent=for_agent)
-    return [Hit(window.line(row), window.cursor(row, behind=True)) for row in rows]
+    names = window.names_for_agent(conversation, rows, speaker=speaker) if for_agent and speaker else None
+    authors = [None if names is None else names.get(row[8], "") for row in rows]
+    return [
+        Hit(window.line(row, author=author), window.cursor(row, behind=True))
+        for row, author in zip(rows, authors, strict=True)
+    ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Greatest
@@ -273,12 +274,35 @@ def _window(
     rows = _read(conversation, limit, _WINDOW, speaker=speaker, asked=asked, for_agent=for_agent)
     if conversation.kind != Conversation.Kind.GROUP:
         return tuple(line(row, author="") for row in rows), {}
-    labels = {row[8]: row[7] or "" for row in rows if row[8] is not None}
+    labels = _labels(rows)
     if account is not None:
         labels[account.pk] = account.display_name or account.username
-    names: dict[int, str] = {}
-    taken: set[str] = set()
+    names = _names(labels)
+    return tuple(line(row, author=names.get(row[8], "")) for row in rows), names
+
+
+def names_for_agent(conversation: Conversation, rows: Iterable[Any], *, speaker: Pair) -> dict[int, str]:
+    """The names of the authors of these rows of ENTRIES, by primary key; none in a private chat.
+
+    Who is in the window of `speaker` has the same name there, and nobody else has it.
+    """
+    if conversation.kind != Conversation.Kind.GROUP:
+        return {}
+    account = PlatformAccount.objects.filter(platform=speaker[0], platform_user_id=speaker[1]).first()
+    return _names(_labels(rows), known=_window(conversation, settings.BOTOS_WINDOW, speaker, account)[1])
+
+
+def _labels(rows: Iterable[Any]) -> dict[int, str]:
+    return {row[8]: row[7] or "" for row in rows if row[8] is not None}
+
+
+def _names(labels: Mapping[int, str], *, known: Mapping[int, str] | None = None) -> dict[int, str]:
+    """Names for accounts with these labels, beside `known` ones."""
+    names = dict(known or {})
+    taken = {name.casefold() for name in names.values()}
     for pk, label in sorted(labels.items()):
+        if pk in names:
+            continue
         name = plain = speaker_name(label)
         for number in itertools.count(2):
             if name.casefold() not in taken:
@@ -286,7 +310,7 @@ def _window(
             name = f"{plain} ({number})"
         names[pk] = name
         taken.add(name.casefold())
-    return tuple(line(row, author=names.get(row[8], "")) for row in rows), names
+    return names
 
 
 def page(conversation: Conversation, *, limit: int, before: str = "", only: int | None = None) -> Page:
