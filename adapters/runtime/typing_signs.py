@@ -268,7 +268,10 @@ class TypingSigns:
             if sign.known_until <= now or self._may_show_at(address, sign) > now:
                 continue
             adapter: object = adapters.get(address.platform)
-            if address in self._on_their_way or not self._has_room(address) or not isinstance(adapter, ShowsTyping):
+            if address in self._on_their_way or not self._has_room(address):
+                continue
+            if not isinstance(adapter, ShowsTyping):  # it connects again
+                sign.due = now + self._check_seconds
                 continue
             chat = (address.platform, address.chat_id)
             self._called_at[chat] = self._called_at[address.platform, ""] = now

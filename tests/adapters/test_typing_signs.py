@@ -236,6 +236,32 @@ def test_it_ends_when_the_turn_ends_without_an_answer() -> None:
     assert {*adapter.log} == {TYPING}
 
 
+def test_it_rests_while_the_adapter_is_away_and_comes_back_with_it() -> None:
+    known("alice")
+    adapter, up, looks = Typist(), True, 0
+
+    def adapters() -> dict[str, PlatformAdapter]:
+        nonlocal looks
+        looks += 1
+        return {"telegram": adapter} if up else {}
+
+    async def scene() -> None:
+        nonlocal up
+        signs = TypingSigns(adapters, begin_after=0.0, check_seconds=0.2)
+        signs.begin(await db.call(receive, "alice", "how are you?"), message("alice", "how are you?"))
+        up = False
+        showing = asyncio.create_task(signs.run())
+        await asyncio.sleep(0.5)
+        seen = looks
+        up = True
+        await until(lambda: adapter.log)
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+        assert seen < 20
+
+    async_to_sync(scene)()
+
+
 def test_it_ends_after_its_time() -> None:
     known("alice")
     adapter = Typist()
