@@ -6,8 +6,9 @@ import functools
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
@@ -29,6 +30,7 @@ from sessions_app.models import Conversation, HistoryEntry, InboundEvent
 from sessions_app.outbox import queue as outbox_queue
 from sessions_app.receiving import group, settling, tombstones, watermarks
 from sessions_app.receiving.settling import Place
+from sessions_app.wakeups import local as local_wakeups
 
 log = logging.getLogger(__name__)
 MAX_ID = 190
@@ -201,7 +203,7 @@ def store_event(
     limit: int | None = None,
     settles: float = 0.0,
 ) -> bool:
-    """Store a new event. True if it waits for its turn, False if it is done and its answer, if any, is queued.
+    """Store a new event. True if something waits for its turn, False if all is done and its answer, if any, is queued.
 
     intent: that of the text; None for a text about linking, which is decided and not stored. limit: the longest message
     of the place, in UTF-16 code units; by default the platform's. settles: how many seconds words for the agent wait
@@ -221,17 +223,20 @@ def store_event(
         _create(event, ready_at=clock.seconds_from_now(settles))
         settling.postpone({Place.of(event): settles})
         return True
-    if answer is None and intent.question:
-        _create_with_question(event, intent, settles)
+    state = {} if answer is None else done
+    if intent.question:
+        _create_with_question(event, intent, settles, state)
     else:
-        _create(event, **({} if answer is None else done))
+        _create(event, **state)
     settling.end(event)
     if answer is None:
         return True
     address = Address(event.platform, event.chat_id, event.thread_id)
     answer = lateness.dated(answer, event.sent_at) if event.sent_at else answer
     outbox_queue.queue(address, answer, limit=limit, event=event)
-    return False
+    if intent.question:  # the caller wakes a turn only
+        transaction.on_commit(local_wakeups.notify_delivery_workers, robust=True)
+    return bool(intent.question)
 
 
 def _create(event: InboundEvent, **fields: object) -> None:
@@ -241,8 +246,8 @@ def _create(event: InboundEvent, **fields: object) -> None:
     transaction.on_commit(lambda: _log_received([event.pk]))
 
 
-def _create_with_question(event: InboundEvent, intent: Intent, settles: float) -> None:
-    """Store a command, and the words behind it as a message that follows it.
+def _create_with_question(event: InboundEvent, intent: Intent, settles: float, state: Mapping[str, Any]) -> None:
+    """Store a command in this state, and the words behind it as a message that follows it.
 
     So the command has its effect, whatever becomes of the words, and they are asked like any others. They come later by
     the clock too, as `/new` hides everything up to its own time.
@@ -251,7 +256,7 @@ def _create_with_question(event: InboundEvent, intent: Intent, settles: float) -
     question = InboundEvent(**{name: getattr(event, name) for name in place})
     key = f"{event.native_key} words"
     question.native_key = key if len(key) <= MAX_ID else hashlib.sha256(key.encode()).hexdigest()
-    _create(event, text=intent.text.strip().removesuffix(intent.question).strip())
+    _create(event, text=intent.text.strip().removesuffix(intent.question).strip(), **state)
     later = clock.seconds_from_now(0.000_001)
     waits = {"ready_at": clock.seconds_from_now(settles)} if settles else {}
     _create(question, kind=InboundEvent.Kind.MESSAGE, text=intent.question, received_at=later, **waits)

@@ -89,7 +89,7 @@ class TypingSigns:
     def begin(self, conversation_id: int, message: InboundMessage) -> None:
         """Show that an answer to this message is to come. It is stored, and waits for its turn."""
         command, words = command_registry.parse(message.text)
-        if command is None or (command.asks_rest and words):
+        if command is None or command.asks(words):
             self._begin(conversation_id, message.address, after=self._begin_after)
 
     def look_at(self, conversation_id: int) -> None:

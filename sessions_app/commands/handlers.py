@@ -26,7 +26,7 @@ def _speaker(asked: Invocation) -> Pair:
 
 
 # In its turn: what was written before it belongs to the conversation that ends here.
-@in_turn("new", _("Start a new conversation"), asks_rest=True)
+@in_turn("new", _("Start a new conversation"))
 def _new(asked: Invocation) -> str:
     is_everywhere = window.reset_context(asked.conversation, at=asked.event.received_at)
     if asked.conversation.kind == Conversation.Kind.GROUP:
@@ -97,7 +97,7 @@ def _whoami(asked: Invocation) -> str:
     return str(texts.WHOAMI) % (values | {"person": asked.person()})
 
 
-@at_once("start")
+@at_once("start", drops=r"\S+")  # the payload of a deep link
 def _start(asked: Invocation) -> str:
     return str(texts.WELCOME)
 

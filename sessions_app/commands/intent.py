@@ -55,7 +55,7 @@ class Intent:
     @property
     def question(self) -> str:
         """The words behind a command that are a message of their own; empty without any."""
-        return self.argument if self.command and self.command.asks_rest else ""
+        return self.argument if self.command and self.command.asks(self.argument) else ""
 
     @property
     def is_plain(self) -> bool:

@@ -55,8 +55,7 @@ class Command:
     """One command. It has one of the three handlers.
 
     summary: a line for menus and the help; a command without one is hidden. argument_hint: what can follow the name.
-    takes: a pattern of the words that can follow `!name`. asks_rest: the words that follow `/name` are a message of
-    their own, for the agent.
+    takes: a pattern of the words that can follow `!name`. drops: a pattern of words behind `/name` that are for nobody.
     private_only: a group is told to write in private. quotes_people: its answer quotes people, so command names in it
     are not rewritten for the platform.
     """
@@ -69,7 +68,7 @@ class Command:
     in_turn: AnswerHandler | None = None
     quotes_people: bool = False
     takes: str = ""
-    asks_rest: bool = False
+    drops: str = ""
 
     @property
     def usage(self) -> str:
@@ -79,6 +78,11 @@ class Command:
     @property
     def private_only(self) -> bool:
         return self.at_receipt is not None
+
+    def asks(self, argument: str) -> bool:
+        """Whether the words that follow `/name` are a message of their own, for the agent."""
+        has_words = bool(argument) and not (self.private_only or self.argument_hint or self.takes)
+        return has_words and not re.fullmatch(self.drops, argument)
 
 
 _commands: dict[str, Command] = {}
@@ -97,7 +101,13 @@ def at_receipt(
 
 
 def at_once(
-    name: str, summary: Promise | str = "", *, hint: str = "", takes: str = "", quotes_people: bool = False
+    name: str,
+    summary: Promise | str = "",
+    *,
+    hint: str = "",
+    takes: str = "",
+    drops: str = "",
+    quotes_people: bool = False,
 ) -> Callable[[AnswerHandler], AnswerHandler]:
     """Register a command that is answered by the transaction that receives it, while turns may run.
 
@@ -107,20 +117,16 @@ def at_once(
     """
 
     def register(handler: AnswerHandler) -> AnswerHandler:
-        _commands[name] = Command(name, summary, hint, at_once=handler, quotes_people=quotes_people, takes=takes)
+        _commands[name] = Command(
+            name, summary, hint, at_once=handler, quotes_people=quotes_people, takes=takes, drops=drops
+        )
         return handler
 
     return register
 
 
 def in_turn(
-    name: str,
-    summary: Promise | str = "",
-    *,
-    hint: str = "",
-    takes: str = "",
-    quotes_people: bool = False,
-    asks_rest: bool = False,
+    name: str, summary: Promise | str = "", *, hint: str = "", takes: str = "", quotes_people: bool = False
 ) -> Callable[[AnswerHandler], AnswerHandler]:
     """Register a command that is answered in its turn, after the messages before it.
 
@@ -129,9 +135,7 @@ def in_turn(
     """
 
     def register(handler: AnswerHandler) -> AnswerHandler:
-        _commands[name] = Command(
-            name, summary, hint, in_turn=handler, quotes_people=quotes_people, takes=takes, asks_rest=asks_rest
-        )
+        _commands[name] = Command(name, summary, hint, in_turn=handler, quotes_people=quotes_people, takes=takes)
         return handler
 
     return register

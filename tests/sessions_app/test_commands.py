@@ -261,6 +261,34 @@ def test_it_starts_anew_and_asks_what_stands_behind_new(group: str) -> None:
     assert list(InboundEvent.objects.order_by("pk").values_list("text", flat=True))[1:] == ["/new", turn.text]
 
 
+@pytest.mark.parametrize("platform", ["telegram", "discord", "slack"])
+@pytest.mark.parametrize("name", ["help", "whoami", "history", "export", "start", "stop", "retry"])
+def test_it_asks_what_stands_behind_a_command_that_takes_no_words(
+    name: str, platform: str, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    sent_at_once: list[str] = []
+    monkeypatch.setattr(local_wakeups, "notify_delivery_workers", lambda: sent_at_once.append(name))
+
+    with django_capture_on_commit_callbacks(execute=True):
+        chat = receive("alice", f"/{name} tell me\na joke", platform=platform)
+    if name == "retry":
+        answer_in_turn(chat)
+    else:  # the answer waits for no turn
+        assert sent_at_once == [name]
+
+    assert lifecycle.begin(claim(chat), resolver=DATABASE).text == "tell me\na joke"
+    asked = InboundEvent.objects.exclude(kind=InboundEvent.Kind.MESSAGE).get()
+    assert (asked.text, asked.status) == (f"/{name}", InboundEvent.Status.DONE)
+    assert OutboundDelivery.objects.latest("pk").event == asked
+
+
+@pytest.mark.parametrize("text", ["/start ad_2024", "/search tell me", "/prefer tell me", "/help", "/stop  "])
+def test_it_asks_nothing_where_the_words_are_the_commands(text: str) -> None:
+    answer(text)
+
+    assert [event.text for event in InboundEvent.objects.all()] == [text]
+
+
 def test_it_asks_once_what_stands_behind_new() -> None:
     asked = message("alice", "/new what is the weather?", key="k" * inbox.MAX_ID)
 

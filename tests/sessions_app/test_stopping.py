@@ -104,6 +104,20 @@ def test_it_keeps_the_lane_until_the_turn_is_given_back() -> None:
     assert InboundEvent.objects.get(text="a long question").starts == 1
 
 
+def test_it_asks_what_stands_behind_it_once_the_turn_is_given_back() -> None:
+    chat = receive("alice", "a long question")
+    claimed = claim(chat)
+    receive("alice", "/stop tell me a joke instead")
+    assert is_busy(chat)
+
+    lifecycle.release(claimed)
+
+    finish(claim(chat), "A joke.")
+    assert words(chat) == ["a long question", "tell me a joke instead", "A joke."]
+    assert outcomes() == [("a long question", "done", stopping.REASON), ("tell me a joke instead", "done", "")]
+    assert told() == [HAVE_STOPPED, "A joke."]
+
+
 def test_it_makes_what_was_shown_so_far_the_answer() -> None:
     receive("alice", "first")
     receive("alice", "second")
