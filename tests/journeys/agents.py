@@ -83,3 +83,11 @@ class UntilTold:
         if "snail" in turn.text:
             await asyncio.to_thread(Path(os.environ["SNAIL_GATE"]).read_text)
         return Reply(f"You said: {turn.text}")
+
+
+class Speakers:
+    """Says who speaks now and who spoke before, as a model reads it."""
+
+    async def reply(self, turn: Turn) -> str:
+        before = [line.author for line in turn.history if line.role == "user"]
+        return f"{turn.speaker} after {', '.join(before) or 'nobody'}"

@@ -48,3 +48,13 @@ def test_an_answer_in_a_group_shows_whom_it_answers(platforms: Platforms, platfo
         assert (answer.startswith("@Bob: "), shown.thread_id) == (True, "")
     else:
         assert shown.reply_to == asked
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_agent_knows_in_a_group_who_asks(platforms: Platforms, platform: str) -> None:
+    alice, bob, group = person(platform, 1), person(platform, 2, "Bob"), GROUPS[platform]
+    with running(platforms, "--platforms", platform, up=platform, BOTOS_AGENT="tests.journeys.agents.Speakers"):
+        platforms.say(platform, alice, "I am allergic to nuts.", group=group, mention=True)
+        assert platforms.replies_in(platform, group)[-1].endswith("Alice after nobody")
+        platforms.say(platform, bob, "What may I eat?", group=group, mention=True)
+        assert platforms.replies_in(platform, group, 2)[-1].endswith("Bob after Alice")

@@ -317,7 +317,9 @@ def test_a_message_in_a_browser_is_at_once() -> None:
 # --- The turn
 
 
-@pytest.mark.parametrize(("platform", "cut"), [("telegram", 4096), ("discord", 2000), ("discord", 4000)])
+@pytest.mark.parametrize(
+    ("platform", "cut"), [("telegram", 4096), ("discord", 2000), ("discord", 4000), ("slack", 4000)]
+)
 def test_a_paste_that_the_app_cut_is_one_text(platform: str, cut: int) -> None:
     parts = [PASTE[start : start + cut] for start in range(0, len(PASTE), cut)]
     alice = [receive("alice", part, platform=platform) for part in parts]
