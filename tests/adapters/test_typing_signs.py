@@ -108,6 +108,7 @@ class Agent:
 class Bots:
     """What runs in one process, without a connection."""
 
+    adapters: dict[str, PlatformAdapter]
     signs: TypingSigns
     receive: Callable[[InboundMessage], Awaitable[None]]
     wake: Callable[[], None]
@@ -130,10 +131,9 @@ async def bots(
 ) -> AsyncIterator[Bots]:
     """Receiver, pool, delivery worker and signs, put together as BotOS does. Without a pool nothing is answered."""
     told, stop = Signal(), asyncio.Event()
-    signs = TypingSigns(
-        lambda: {adapter.platform: adapter}, begin_after=0.0, max_seconds=max_seconds, check_seconds=0.05
-    )
-    worker = DeliveryWorker(lambda: {adapter.platform: adapter}, signs=signs)
+    adapters = {adapter.platform: adapter}
+    signs = TypingSigns(lambda: adapters, begin_after=0.0, max_seconds=max_seconds, check_seconds=0.05)
+    worker = DeliveryWorker(lambda: adapters, signs=signs)
     services = {adapter.platform: Service(Agent(told, answer), DATABASE, adapter.text_limit)}
     pool = TurnPool(services, size=4, on_outgoing=worker.wake, sending=worker)
     receiver = Receiver(DATABASE, on_turn=pool.notify, on_outgoing=worker.wake, on_waiting=signs.begin)
@@ -142,7 +142,7 @@ async def bots(
     if has_pool:
         running.append(asyncio.create_task(pool.run(stop)))
     try:
-        yield Bots(signs, receiver.receive, worker.wake, told)
+        yield Bots(adapters, signs, receiver.receive, worker.wake, told)
     finally:
         told.set()
         stop.set()
@@ -642,6 +642,20 @@ def test_an_adapter_without_a_sign_costs_nothing() -> None:
         async with bots(adapter, has_pool=False) as running:
             await running.receive(message("alice", "how are you?"))
             assert not running.signs._signs
+
+    async_to_sync(scene)()
+
+
+def test_it_ends_with_the_connection() -> None:
+    known("alice")
+    adapter = Typist()
+
+    async def scene() -> None:
+        async with bots(adapter, has_pool=False) as running:
+            await running.receive(message("alice", "how are you?"))
+            await until(lambda: adapter.log)
+            running.adapters.clear()
+            await running.until_off()
 
     async_to_sync(scene)()
 
