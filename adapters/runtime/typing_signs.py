@@ -270,8 +270,8 @@ class TypingSigns:
             adapter: object = adapters.get(address.platform)
             if address in self._on_their_way or not self._has_room(address):
                 continue
-            if not isinstance(adapter, ShowsTyping):  # the connection is gone
-                del self._signs[address]
+            if not isinstance(adapter, ShowsTyping):  # it connects again
+                sign.due = now + self._check_seconds
                 continue
             chat = (address.platform, address.chat_id)
             self._called_at[chat] = self._called_at[address.platform, ""] = now

@@ -646,20 +646,6 @@ def test_an_adapter_without_a_sign_costs_nothing() -> None:
     async_to_sync(scene)()
 
 
-def test_it_ends_with_the_connection() -> None:
-    known("alice")
-    adapter = Typist()
-
-    async def scene() -> None:
-        async with bots(adapter, has_pool=False) as running:
-            await running.receive(message("alice", "how are you?"))
-            await until(lambda: adapter.log)
-            running.adapters.clear()
-            await running.until_off()
-
-    async_to_sync(scene)()
-
-
 def test_it_is_shown_for_a_message_that_a_page_received() -> None:
     adapter = Typist()
 
