@@ -136,9 +136,10 @@ def breaks(body: dict[str, Any]) -> web.Response:
 
 class _Broken(web.Response):
     async def write_eof(self, data: bytes = b"") -> None:
+        transport = self._req.transport if self._req else None  # super() lets go of the request
         await super().write_eof(data)
-        if self._req is not None and self._req.transport is not None:
-            self._req.transport.close()
+        if transport is not None:
+            transport.close()
 
 
 def calls(tool: str, arguments: str = "{}") -> web.Response:

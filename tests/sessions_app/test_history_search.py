@@ -20,8 +20,9 @@ from sessions_app.messages import Agent, Turn
 from sessions_app.models import HistoryEntry, OutboundDelivery
 from sessions_app.turns import lifecycle
 from sessions_app.turns.pool import Service, TurnPool
-from tests.sessions_app.model_server import MODEL, ModelServer, calls, says
+from tests.sessions_app.model_server import MODEL, ModelServer
 from tests.sessions_app.talk import DATABASE, claim, command, receive, say
+from tests.sessions_app.test_model_agent import documented, searches
 from tests.sessions_app.test_search import link
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -148,16 +149,12 @@ def test_a_model_finds_what_its_window_has_no_room_for(settings: LazySettings) -
     say("alice", "my favourite colour is octarine", answer="ok")
     say("mallory", "my favourite colour is grey", answer="ok")
     say("alice", "something else", answer="ok")
-    bodies: list[dict[str, Any]] = []
-
-    def answer(body: dict[str, Any]) -> Any:
-        bodies.append(body)
-        last = body["messages"][-1]
-        return says(last["content"]) if last["role"] == "tool" else calls("search_history", '{"words": "colour"}')
+    bodies: list[list[dict[str, Any]]] = []
 
     async def scene() -> None:
         async with ModelServer().running() as server:
-            server.answer = answer
+            server.answer = searches
+            bodies.append(server.asked)
             settings.BOTOS_MODEL, settings.OPENAI_BASE_URL = f"openai:{MODEL}", server.base_url
             agent: Agent = load_agent()
             answered, stop = asyncio.Event(), asyncio.Event()
@@ -173,8 +170,11 @@ def test_a_model_finds_what_its_window_has_no_room_for(settings: LazySettings) -
 
     async_to_sync(scene)()
 
-    assert [tool["function"]["name"] for tool in bodies[0]["tools"]] == ["search_history"]
-    assert "octarine" not in str(bodies[0])
-    assert OutboundDelivery.objects.latest("pk").text.endswith('[user]: "my favourite colour is octarine"')
-    assert "grey" not in str(bodies)
+    (asked,), (said, requests, *_) = bodies, documented()["calls `search_history`"]
+    assert f"`{OutboundDelivery.objects.latest('pk').text}`" == said
+    assert str(len(asked)) == requests
+    assert [tool["function"]["name"] for tool in asked[0]["tools"]] == ["search_history"]
+    assert "octarine" not in str(asked[0])
+    assert asked[1]["messages"][-1]["content"].endswith('[user]: "my favourite colour is octarine"')
+    assert "grey" not in str(asked)
     assert not connection.in_atomic_block

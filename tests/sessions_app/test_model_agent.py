@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import socket
 import threading
 import traceback
@@ -34,6 +35,7 @@ from sessions_app.agents.base import (
 from sessions_app.agents.loop import Call
 from sessions_app.agents.model import MAX_REQUESTS, OPENAI_URL, OPENING, RETRIES, Endpoint, ModelAgent, build_model
 from sessions_app.context import get_session_context
+from sessions_app.history import size
 from sessions_app.messages import Line, Reply, Turn
 from tests.sessions_app.agent_samples import ALICE, BOB, a_turn, assistant, mirror, user
 from tests.sessions_app.model_server import (
@@ -595,6 +597,13 @@ def fails_at_a_tool(body: dict[str, Any]) -> web.Response:
     return says("Sorry, that did not work.") if "failed" in str(told["content"]) else calls("broken")
 
 
+def searches(body: dict[str, Any]) -> web.Response:
+    told = body["messages"][-1]
+    if told["role"] != "tool":
+        return calls("search_history", '{"words": "colour"}')
+    return says("It is octarine." if "octarine" in told["content"] else "I don't know.")
+
+
 BEHAVIOURS: dict[str, list[Answer]] = {
     "answers": [lambda body: says("Hello.")],
     "writes its reasoning into its answer, in the marks of any known model, also half of them": [
@@ -635,40 +644,54 @@ BEHAVIOURS: dict[str, list[Answer]] = {
     ],
     "HTTP 404: an unknown model": [lambda body: refuses(404, message="No such model", code="model_not_found")],
     "HTTP 402: no credit": [lambda body: refuses(402, message="Insufficient balance")],
+    "has a history longer than `BOTOS_WINDOW_TOKENS`": [lambda body: says("Hello.")],
     "has no room for 50 lines of history": [lambda body: says("Hello.")],
     "has no room for the message alone": [lambda body: refuses(400, **TOO_LONG)],
     "HTTP 429 or 5xx": [lambda body: refuses(429, message=QUESTION), lambda body: refuses(503, message=QUESTION)],
     "closes the connection in the middle of its answer": [breaks],
     "answers something that is no completion": [lambda body: web.Response(text=f"<html>{QUESTION}</html>")],
+    "knows the bound of its responses under no name": [lambda body: says("Hello.")],
+    "calls `search_history`": [searches],
     "calls a tool, and the tool fails": [fails_at_a_tool],
     "calls tools without end": [lambda body: calls("whoami")],
 }
 
 
+# By row, what the server of the others does not have.
+SERVERS: dict[str, dict[str, Any]] = {
+    "has a history longer than `BOTOS_WINDOW_TOKENS`": {"context": 48_500},  # 50 lines are longer
+    "has no room for 50 lines of history": {"context": 10},
+    "knows the bound of its responses under no name": {"fields": {"stream", "tools", "tool_choice"}},
+}
 # What would make later turns fail too. Words of the model itself are an answer.
 REFUSED = {"ends with `finish_reason` `content_filter`, also after half an answer", "HTTP 400 for the content"}
 
 
-def documented() -> dict[str, tuple[str, str, str]]:
-    rows = [line.strip("|").split("|") for line in DOCUMENT.read_text().splitlines() if line.startswith("| ")][2:]
-    return {model.strip(): (text.strip(), requests.strip(), again.strip()) for model, text, requests, again in rows}
+def documented() -> dict[str, tuple[str, str, str, str]]:
+    """What each row says: the text, the requests, whether the turn is repeated, the seconds."""
+    rows = [line.strip("|").split(" |") for line in DOCUMENT.read_text().splitlines() if line.startswith("| ")][2:]
+    return {row[0].strip(): (row[1].strip(), row[2].strip(), row[3].strip(), row[4].strip()) for row in rows}
 
 
 def test_it_documents_what_it_shows() -> None:
     assert list(documented()) == list(BEHAVIOURS)
+    assert all(re.fullmatch(r"\d+\.\d s", seconds) for *_, seconds in documented().values())
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    ("row", "answer"), [(row, answer) for row, answers in BEHAVIOURS.items() for answer in answers]
+    ("row", "answer"),
+    [(row, answer) for row, answers in BEHAVIOURS.items() for answer in answers if answer != searches],
 )
 async def test_it_shows_people_what_the_document_says(
     server: ModelServer, row: str, answer: Answer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     server.answer = answer
-    server.context = 10 if row == "has no room for 50 lines of history" else server.context
-    question, history = ("Hi", pages(50)) if "room for" in row else (QUESTION, [])
+    vars(server).update(SERVERS.get(row, {}))
+    question, history = ("Hi", pages(50)) if "room for" in row or "longer than" in row else (QUESTION, [])
+    if "longer than" in row:
+        history = list(size.newest_that_fit(history, question))
     repeated = raised = ""
     is_refused = False
     try:
@@ -677,10 +700,10 @@ async def test_it_shows_people_what_the_document_says(
         text, repeated = str(error.words or texts.TRYING_AGAIN), "no" if error.words else "yes"
         raised, is_refused = everything(error), getattr(error, "is_refused", False)
 
-    said, requests, again = documented()[row]
+    said, requests, again, _ = documented()[row]
     ticks = "``" if "`" in text else "`"
     assert said.startswith(f"{ticks}{' '.join(text.split())}{ticks}")
-    assert len(server.asked) == int(requests.removeprefix("at most "))
+    assert len(server.asked) == int(requests.removeprefix("at most ").partition(",")[0])
     assert repeated == again
     assert is_refused == (row in REFUSED)
     assert QUESTION not in caplog.text + raised
