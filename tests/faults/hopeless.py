@@ -15,14 +15,13 @@ ENDED = "SELECT text, reason FROM sessions_app_inboundevent WHERE text LIKE 'm5%
 
 
 class Hopeless:
-    """Writes one message after the other: those that wait together would be one turn.
+    """Writes one message after the other: those that wait together would be one turn."""
 
-    On Discord, where no answer may come twice.
-    """
+    platform = "discord"  # where no answer may come twice
 
     def __init__(self, place: FaultCluster) -> None:
         self._place = place
-        self._account = account(place.population, "discord", 9999)
+        self._account = account(place.population, self.platform, 9999)
         self.said: list[str] = []
 
     def say(self, words: str = "", *, kills: int | None = None) -> None:
@@ -53,7 +52,7 @@ class Hopeless:
 
     def told(self, words: str) -> int:
         """How often the bot said this."""
-        replies = self._place.population.replies()["discord", self._account.chat]
+        replies = self._place.population.replies()[self.platform, self._account.chat]
         return sum(words in text for text in replies)
 
     def reasons(self, words: str) -> list[str]:
