@@ -8,6 +8,8 @@ process crashes first, nothing is left to be answered.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.db import transaction
 from django.db.models import F
 from django.utils.translation import gettext_lazy as _
@@ -40,7 +42,7 @@ def stop(conversation: Conversation, account: PlatformAccount, *, before: int | 
 
     In private these are all messages of the person, on all linked accounts; in a group, those of `account` there.
     Commands that wait keep their place. The person's words stay in history. What the agent has said so far, if people
-    could see it, becomes the answer, marked as stopped.
+    could see it, becomes the answer, marked as stopped; else the mark alone is in history.
 
     before: the id of an event. Messages behind it are not ended.
     """
@@ -94,25 +96,39 @@ def _question(event: InboundEvent) -> HistoryEntry:
 
 
 def _keep_drafts(ended: dict[int, InboundEvent]) -> None:
-    """Make the drafts of these events the answers."""
+    """Make the drafts of these events the answers. Where nothing was shown, an entry says that the turn was stopped.
+
+    Without it, an agent would take the words for a part of the next question, and answer them after all.
+    """
+    last = {event.conversation_id: event for event in ended.values()}
     replies = []
     for draft in drafts.of_events(ended):
         head = ended[draft.event_id or 0]
         address = Address(draft.platform, draft.chat_id, draft.thread_id)
         text = f"{draft.text}\n\n{texts.STOPPED}"
-        entry = window.entry(
-            head.conversation,
-            author_id=head.account_id,
-            event=head,
-            role=Role.ASSISTANT,
-            source=Source.REPLY,
-            text=text,
-            platform=draft.platform,
-            chat_id=draft.chat_id,
-            thread_id=draft.thread_id,
-            said_at=draft.created_at,  # the time of the last message that the turn answers
-        )
+        entry = _reply(head, text, said_at=draft.created_at)  # the time of the last message that the turn answers
         entry.save()
         limit = platforms.of(draft.platform).text_limit
         replies.append(outbox_queue.Reply(address, text, limit, head, entry.pk))
+        newest = last.get(head.conversation_id)
+        if newest and newest.received_at <= draft.created_at:
+            del last[head.conversation_id]
+    HistoryEntry.objects.bulk_create(
+        _reply(event, str(texts.STOPPED), said_at=event.received_at) for event in last.values()
+    )
     outbox_queue.add_replies(replies)
+
+
+def _reply(event: InboundEvent, text: str, *, said_at: datetime) -> HistoryEntry:
+    return window.entry(
+        event.conversation,
+        author_id=event.account_id,
+        event=event,
+        role=Role.ASSISTANT,
+        source=Source.REPLY,
+        text=text,
+        platform=event.platform,
+        chat_id=event.chat_id,
+        thread_id=event.thread_id,
+        said_at=said_at,
+    )

@@ -276,7 +276,7 @@ def test_it_offers_to_stop_while_it_answers_and_stops_without_scripts(
 
     shown = get(client)
     assert " hidden>" in form(shown)
-    assert words(shown)[-3:] == ["a long question", "/stop", "OK, I&#x27;ve stopped."]
+    assert words(shown)[-4:] == ["a long question", "(stopped)", "/stop", "OK, I&#x27;ve stopped."]
 
 
 def test_it_sends_once_what_is_sent_twice(client: Client, page: Browser, alice: PlatformAccount) -> None:

@@ -16,6 +16,7 @@ from django.test import override_settings
 from identity.flows import linking
 from identity.support import clock
 from sessions_app import db, inbox, texts
+from sessions_app.agents.chat_object import question_of, shape
 from sessions_app.messages import Agent, InboundMessage, Reply, Turn
 from sessions_app.models import HistoryEntry, InboundEvent, Lane, OutboundDelivery
 from sessions_app.outbox import queue as outbox_queue
@@ -42,7 +43,7 @@ from tests.sessions_app.talk import texts as words
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-HAVE_STOPPED, NOTHING = str(texts.HAVE_STOPPED), str(texts.NOTHING_TO_STOP)
+HAVE_STOPPED, NOTHING, MARK = str(texts.HAVE_STOPPED), str(texts.NOTHING_TO_STOP), str(texts.STOPPED)
 
 
 def press(who: str, *, platform: str = "telegram", group: str = "") -> str:
@@ -86,7 +87,7 @@ def test_it_ends_the_running_turn_and_keeps_the_question() -> None:
         with pytest.raises(lifecycle.Stopped):
             end(claimed)
     assert outcomes()[-1] == ("a long question", "done", stopping.REASON)
-    assert words(chat) == ["hello", "re: hello", "a long question"]
+    assert words(chat) == ["hello", "re: hello", "a long question", MARK]
     assert told() == [HAVE_STOPPED]
 
 
@@ -100,7 +101,7 @@ def test_it_keeps_the_lane_until_the_turn_is_given_back() -> None:
     lifecycle.release(claimed)
 
     finish(claim(chat), "answered")
-    assert words(chat) == ["a long question", "the next one", "answered"]
+    assert words(chat) == ["a long question", MARK, "the next one", "answered"]
     assert InboundEvent.objects.get(text="a long question").starts == 1
 
 
@@ -152,7 +153,7 @@ def test_it_ends_what_waits_and_has_failed_and_leaves_commands_alone() -> None:
         ("waits", "done", stopping.REASON),
         ("another person's", "pending", ""),
     ]
-    assert words(chat) == ["fails", "waits"]
+    assert words(chat) == ["fails", "waits", MARK]
     answer_in_turn(chat)
     assert words(chat) == []
 
@@ -164,7 +165,7 @@ def test_it_keeps_one_entry_of_a_message_that_has_one() -> None:
     HistoryEntry.objects.create(**kept, role="user", text=event.text, said_at=event.received_at)
 
     assert press("alice") == HAVE_STOPPED
-    assert HistoryEntry.objects.get().text == "a long question"
+    assert HistoryEntry.objects.get(role="user").text == "a long question"
 
 
 def test_it_notes_an_edit_that_came_during_the_turn() -> None:
@@ -173,7 +174,28 @@ def test_it_notes_an_edit_that_came_during_the_turn() -> None:
 
     press("alice")
 
-    assert HistoryEntry.objects.get().metadata == {"edited": "a short question"}
+    assert HistoryEntry.objects.get(role="user").metadata == {"edited": "a short question"}
+
+
+def test_an_agent_does_not_take_what_was_stopped_for_a_part_of_the_next_question() -> None:
+    claimed = claim(receive("alice", "a long question"))
+    press("alice")
+    lifecycle.release(claimed)
+
+    turn = lifecycle.begin(claim(receive("alice", "the next one")), resolver=DATABASE)
+
+    assert question_of(turn) == "the next one"
+    assert shape(turn.history) == [("user", "a long question"), ("assistant", MARK)]
+
+
+def test_what_waited_behind_a_shown_answer_is_marked_too() -> None:
+    claimed = claim(receive("alice", "a long question"))
+    drafts.write(claimed, "Octa")
+    chat = receive("alice", "waits")
+
+    press("alice")
+
+    assert words(chat) == ["a long question", f"Octa\n\n{MARK}", "waits", MARK]
 
 
 def test_it_says_that_nothing_runs() -> None:
@@ -494,7 +516,7 @@ def test_a_pool_asks_no_agent_for_long_where_the_stop_came_before(monkeypatch: p
     monkeypatch.setattr(lifecycle, "begin", begin)
     async_to_sync(scene)()
 
-    assert not HistoryEntry.objects.filter(role="assistant").exists()
+    assert [entry.text for entry in HistoryEntry.objects.filter(role="assistant")] == [MARK]
 
 
 def test_a_pool_writes_no_answer_that_came_after_the_stop() -> None:
@@ -562,7 +584,7 @@ def test_a_turn_is_answered_or_stopped_and_never_both() -> None:
         assert [type(error) for error in raised] in ([[lifecycle.Stopped], []] if is_stopped else [[]])
         assert (HAVE_STOPPED in returned, NOTHING in returned) == (is_stopped, not is_stopped)
         said = list(HistoryEntry.objects.filter(event=event, role="assistant").values_list("text", flat=True))
-        assert said in ([[], [f"draft {number}\n\n{texts.STOPPED}"]] if is_stopped else [[f"answer {number}"]])
+        assert said in ([[MARK], [f"draft {number}\n\n{MARK}"]] if is_stopped else [[f"answer {number}"]])
         assert (event.status, event.entries.filter(role="user").count()) == ("done", 1)
         Lane.objects.update(owner="", lease_until=clock.EPOCH)
     assert len(ends) == 4, "each end, of a turn that had begun and of one that had not"
