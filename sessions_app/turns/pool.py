@@ -240,7 +240,7 @@ class TurnPool:
         self._refused -= together
         if self._is_shared:
             together.update(claim.lease.together)
-        elif claim.more:
+        elif claim.more or claim.head.kind == InboundEvent.Kind.COMMAND:  # which may have made a message ready
             together.add(claim.lease.conversation.pk)
         if id(claim) in self._crashed_before:
             self._crashed_before.discard(id(claim))

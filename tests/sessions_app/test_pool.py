@@ -567,3 +567,23 @@ def test_it_ends_and_gives_back_what_runs_when_no_agent_can_be_asked_any_more(mo
     event, lane = InboundEvent.objects.get(), Lane.objects.get()
     assert (event.starts, event.failures, lane.owner) == (0, 0, "")
     assert not OutboundDelivery.objects.exists()
+
+
+@override_settings(BOTOS_SWEEP_SECONDS=3600)
+@pytest.mark.parametrize("is_given_up", [False, True])
+def test_it_asks_at_once_what_a_command_has_made_ready(*, is_given_up: bool) -> None:
+    def fail() -> None:
+        receive("alice", "hello")
+        aside = {"failures": 1, "starts": 1, "ready_at": clock.seconds_from_now(3600)}
+        given_up = {"status": "given up", "done_at": clock.now()}
+        InboundEvent.objects.update(**given_up if is_given_up else aside)
+
+    async def scene() -> None:
+        async with pool_of(Recorder()) as (pool, counted):
+            await db.call(fail)
+            await tell(pool, "alice", "/retry")
+            await nothing_waits(counted)
+
+    async_to_sync(scene)()
+
+    assert HistoryEntry.objects.filter(text="re: hello").exists()
