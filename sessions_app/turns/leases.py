@@ -24,6 +24,7 @@ from sessions_app.models import CRASHES_BEFORE_QUARANTINE, Conversation, Inbound
 from sessions_app.receiving import settling
 
 MAX_IN_A_TURN = 20
+SET_BACK = 60.0  # seconds: nothing settles for so long, unless the clock was set back
 
 # Every message runs these, so they are plain SQL. The lane of a conversation: with a person, all conversations of the
 # accounts that are linked to the person; else those of its own account. An account has up to two, one of them from the
@@ -306,7 +307,8 @@ def plan(
 
 def _settles_for(event: InboundEvent, now: datetime) -> float:
     """Seconds until the event is ready, 0 or negative if it is."""
-    return 0.0 if event.ready_at is None else (event.ready_at - now).total_seconds()
+    seconds = 0.0 if event.ready_at is None else (event.ready_at - now).total_seconds()
+    return seconds if seconds < SET_BACK else 0.0
 
 
 def _first_turn(waiting: list[InboundEvent]) -> list[InboundEvent]:

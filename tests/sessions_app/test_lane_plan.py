@@ -112,6 +112,13 @@ def test_it_asks_again_for_lanes_whose_events_were_cut_off() -> None:
     assert list(planned.again) == [BOB, CAROL]
 
 
+def test_no_lane_waits_for_an_hour_after_the_clock_was_set_back() -> None:
+    planned = plan(event(1, 20, **ready_in(3600)))
+
+    assert turns(planned) == {BOB: [1]}
+    assert not planned.settling
+
+
 def test_a_lane_waits_while_its_oldest_event_settles() -> None:
     planned = plan(event(1, 20, **ready_in(0.3)), event(2, 10), event(3, 20), event(4, 20, **ready_in(0)))
 
