@@ -9,6 +9,7 @@ import pytest
 from tests.faults.fault_cluster import FaultCluster
 from tests.faults.load import moments
 
+SETTLES = "0.3"  # as by default. The other runs answer at once, as most tests do, and measure no settling.
 STORM = {"limited": 0.03, "broken": 0.01, "unanswered": 0.01}
 
 
@@ -16,7 +17,7 @@ def kill_while_people_write(
     place: FaultCluster, *, messages: int, lanes: int, kills: int, a_second: float = 0.0
 ) -> None:
     load = place.people(lanes, messages, linked=lanes // 5, a_second=a_second)
-    fleet = place.start()
+    fleet = place.start(BOTOS_SETTLE_SECONDS=SETTLES)
     place.population.storm(**STORM)
     talking = place.population.start(load.run())
     for moment in moments(place.dice, kills, messages):
