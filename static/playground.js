@@ -8,6 +8,7 @@ let playing = caption.dataset.playing === "yes";
 let shownAt = Date.now();
 let sending = false;
 let saidAt = 0;
+let sent = Promise.resolve(); // of the form before: what is typed quickly arrives in its order
 
 function say(words) {
   state.textContent = words;
@@ -63,7 +64,9 @@ async function send(form, submitter) {
   const words = new FormData(form, submitter);
   if (form.elements.text) form.elements.text.value = "";
   sending = true;
-  const answer = await fetch(form.action, { method: "POST", body: words, redirect: "manual" });
+  const post = () => fetch(form.action, { method: "POST", body: words, redirect: "manual" });
+  sent = sent.then(post, post);
+  const answer = await sent;
   sending = false;
   if (answer.status >= 400) say(await answer.text());
 }

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.test_every_page import AXE, problems_at
-from tests.browser.visitor import PICTURES, Visitor
+from tests.browser.visitor import PICTURES, Visitor, eventually_in
 from tests.journeys.test_own_platform import ADDED
 from tests.journeys.test_playground import NO_TOKENS
 
@@ -83,6 +83,24 @@ def test_it_is_used_with_the_keyboard_and_copies_codes(page: Page) -> None:
     page.get_by_role("link", name="as Alice").click()
     page.get_by_role("button", name="Not me").click()
     expect(page.locator("#telegram-lines li.bot").last).to_contain_text("Nothing was linked")
+
+
+def test_messages_that_are_sent_quickly_arrive_in_their_order(page: Page) -> None:
+    """The second one waits in the page until the first one has arrived."""
+    posted: list[Route] = []
+    page.route("**/playground/say/", lambda route: posted.append(route))  # noqa: PLW0108 - it sets an attribute
+    for text in ("First.", "Second."):
+        write(page, "slack", text)
+    eventually_in(page, lambda: bool(posted))
+    for _ in range(3):
+        page.evaluate("new Promise(requestAnimationFrame)")
+    assert len(posted) == 1
+
+    posted[0].continue_()
+    eventually_in(page, lambda: len(posted) == 2)
+    posted[1].continue_()
+
+    expect(page.locator("#slack-lines li.me p").last).to_have_text("Second.")
 
 
 @pytest.mark.parametrize("platform", ["telegram", "discord"])
