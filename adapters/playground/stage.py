@@ -11,6 +11,8 @@ from adapters import registry
 from adapters.botos import Bot
 from adapters.platform import LocalServer
 from adapters.playground.server import Person, PlatformServer, Said, Typing
+from identity.support import platforms
+from identity.support.text import utf16_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,13 @@ class Playground:
         return Bot(platform, config=self.servers[platform].environment())
 
     async def say(self, persona: Persona, platform: str, text: str) -> None:
-        """A persona writes to the bot in private."""
+        """A persona writes to the bot in private. As the app does, it sends a text above the app's limit in parts."""
         self.last_used[persona.name] = platform
-        await self.servers[platform].say(persona.accounts[platform], text)
+        limit = min(platforms.of(platform).cut_at, default=utf16_length(text))
+        while text:
+            part = text.encode("utf-16-le")[: 2 * limit].decode("utf-16-le", "ignore")
+            await self.servers[platform].say(persona.accounts[platform], part)
+            text = text[len(part) :]
 
     async def press(self, persona: Persona, platform: str, message_id: str, command: str) -> None:
         """A persona presses a button in the private chat. Raises ValueError if there is no such button there."""

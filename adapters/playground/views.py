@@ -20,7 +20,7 @@ from adapters.playground.stage import PERSONAS, Persona, Playground
 from identity.support import platforms
 from sessions_app import db
 
-MAX_TEXT = 4000
+MAX_TEXT = 20_000  # several messages, as an app cuts it
 
 
 @never_cache
@@ -41,6 +41,7 @@ async def page(request: HttpRequest) -> HttpResponse:
         "seen": seen,
         "window": [(line, platforms.title(line.platform)) for line in watched.windows[seen]],
         "linked": [platforms.title(one) for one in watched.linked],
+        "max_text": MAX_TEXT,
         "obstacle": await db.call(reset.obstacle),
         **_story(playground, request),
     }

@@ -19,6 +19,7 @@ from adapters.slack import PLATFORM as SLACK
 from identity import audit
 from identity.flows import linking
 from identity.models import AuditEvent, BotProfile, LiveEvent, PlatformAccount
+from identity.support.text import utf16_length
 from sessions_app import receiver_leases
 from sessions_app.history import window
 from sessions_app.models import Conversation, InboundEvent
@@ -217,3 +218,23 @@ def test_it_shows_names_as_discord_does(platform: str, author: str, shown: str) 
     said = Said(chat_id="1", author_id=author, text=r"@alice\_t, C:\temp", message_id="1")
 
     assert views._bubble(said, platform).parts == (shown,)
+
+
+@pytest.mark.parametrize(
+    ("platform", "lengths"),
+    [
+        ("telegram", [4096, 4096, 808]),
+        ("discord", [2000, 2000, 2000, 2000, 1000]),
+        ("slack", [4000, 4000, 1000]),
+    ],
+)
+@pytest.mark.parametrize("letter", ["x", "\N{OCTOPUS}"])
+def test_it_sends_a_long_paste_in_parts_as_the_app_does(
+    playground: Playground, platform: str, lengths: list[int], letter: str
+) -> None:
+    text = letter * (9000 // utf16_length(letter))
+    fields = {"as": ALICE.name, "platform": platform, "text": text}
+    assert Client().post("/playground/say/", fields, headers={"host": "localhost"}).status_code == 302
+
+    said = [one.text for one in playground.chat(ALICE, platform)]
+    assert ([utf16_length(part) for part in said], "".join(said)) == (lengths, text)
