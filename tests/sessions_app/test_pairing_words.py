@@ -74,8 +74,10 @@ def spellings(code: str) -> dict[str, str]:
 
 
 def kept() -> str:
-    """The words of the last message."""
-    return InboundEvent.objects.latest("pk").text
+    """The words of the last message. Those behind a command are an event of their own."""
+    last = InboundEvent.objects.latest("pk")
+    events = InboundEvent.objects.filter(platform=last.platform, message_id=last.message_id).order_by("pk")
+    return " ".join(events.values_list("text", flat=True))
 
 
 def guesses(who: str, platform: str) -> int:
