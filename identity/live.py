@@ -209,7 +209,8 @@ class _Reader:
                 queue.put(new)
             pause = POLL_WITH_REDIS_SECONDS if self._is_listening else POLL_SECONDS
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._woken.wait()
 
     async def _listen(self) -> None:
         """Let other processes wake the reader. While Redis is away, the reader polls more often."""

@@ -128,7 +128,8 @@ class Connection:
 
     async def _close(self) -> None:
         try:
-            await asyncio.wait_for(self._client.close(), CLOSING)
+            async with asyncio.timeout(CLOSING):
+                await self._client.close()
         except Exception as exc:  # noqa: BLE001 - a socket that is gone cannot be closed, which is as good
             self._warn("closed without a goodbye (%s)", type(exc).__name__)
         finally:
@@ -316,7 +317,8 @@ class Connection:
 
     async def _attempt(self, call: Coroutine[Any, Any, None], problem: str) -> None:
         try:
-            await asyncio.wait_for(call, BACKGROUND_SECONDS)
+            async with asyncio.timeout(BACKGROUND_SECONDS):
+                await call
         except Exception as exc:  # noqa: BLE001 - whatever it is, messages come and go without it
             self._warn("%s (%s)", problem, type(exc).__name__)  # its text may hold the address, with a token
 

@@ -194,13 +194,15 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
 
 async def _connect(handler: _Handler) -> None:
     try:
-        await asyncio.wait_for(handler.connect_async(), LOST_SECONDS)  # type: ignore[no-untyped-call]
+        async with asyncio.timeout(LOST_SECONDS):
+            await handler.connect_async()  # type: ignore[no-untyped-call]
     except TimeoutError:
         raise ConnectionError("slack: the socket does not open") from None
 
 
 async def _close(handler: _Handler) -> None:
     try:
-        await asyncio.wait_for(handler.close_async(), CLOSE_SECONDS)  # type: ignore[no-untyped-call]
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await handler.close_async()  # type: ignore[no-untyped-call]
     except TimeoutError:  # the server does not say goodbye; the second call finds the socket closed and ends the tasks
         await handler.close_async()  # type: ignore[no-untyped-call]

@@ -67,7 +67,8 @@ class Directory:
             return names
         life = NAME_LIFE
         try:
-            names = await asyncio.wait_for(ask(key), NAME_SECONDS)
+            async with asyncio.timeout(NAME_SECONDS):
+                names = await ask(key)
         except (SlackApiError, aiohttp.ClientError, OSError, TimeoutError, AttributeError):
             life = NO_NAME_LIFE
         self._keep(key, (time.monotonic() + life, names))

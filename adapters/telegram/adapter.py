@@ -179,7 +179,8 @@ class TelegramAdapter:
 
     async def _attempt(self, call: Coroutine[Any, Any, object], problem: str) -> None:
         try:
-            await asyncio.wait_for(call, BACKGROUND_SECONDS)
+            async with asyncio.timeout(BACKGROUND_SECONDS):
+                await call
         except Exception as error:  # noqa: BLE001 - whatever it is, messages come and go without it
             log.warning("%s: %s: %s", self.platform, problem, self._credentials.masked(error))
 

@@ -52,6 +52,23 @@ async def hearing(*topics: str, after: int | None = 0) -> AsyncIterator[AsyncIte
         yield (event async for batch in batches for event in batch)
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_reader_ends_also_if_it_is_woken_at_that_moment(turns: int) -> None:
+    reader, queue = live._Reader(), live._Queue(frozenset())
+    reader.add(queue)
+    tasks = list(reader._tasks)
+    async with asyncio.timeout(PATIENCE):
+        while not reader._woken._waiters:  # noqa: ASYNC110 - it has read then, and waits
+            await asyncio.sleep(0)
+    reader._woken.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    reader.remove(queue)
+
+    _, running = await asyncio.wait(tasks, timeout=PATIENCE)
+    assert not running
+
+
 async def test_it_hears_what_is_announced_on_its_topics_in_order() -> None:
     async with hearing("account:1", "account:2") as events:
         first = asyncio.create_task(some(events, 3))
