@@ -136,5 +136,4 @@ class Crew:
 
     def end(self) -> None:
         for worker in self.workers:
-            if worker.is_running():
-                worker.kill()
+            worker.kill() if worker.is_running() else worker.wait()

@@ -54,8 +54,9 @@ def judge(place: FaultCluster, those: Fleet | Crew, name: str) -> None:
     place.population.do(place.population.telegram.say(mallory.person, HARMFUL))
 
     def is_over() -> bool:
-        those.replace_ended()
-        return place.database.count(QUARANTINED) > 0
+        is_quarantined = place.database.count(QUARANTINED) > 0
+        those.replace_ended()  # afterwards, so that none that it has ended is left out
+        return is_quarantined
 
     until(is_over, 300, "the message was not quarantined")
     healed = len(load.said)
