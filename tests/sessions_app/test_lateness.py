@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from identity import notices
 from identity.models import AccountLink, UnifiedUser
 from identity.notices import STILL_TRUE, Template
+from identity.support import platforms
 from identity.support.text import utf16_length
 from sessions_app import dead_letters, inbox, lateness
 from sessions_app.agents.chat_object import question_of
@@ -298,13 +299,14 @@ def test_a_later_part_is_marked_if_the_first_came_in_time() -> None:
 
 
 def test_a_part_has_room_for_its_day() -> None:
-    outbox_queue.queue(ALICE, "x" * outbox_queue.TEXT_LIMIT)
+    limit = platforms.of(ALICE.platform).text_limit
+    outbox_queue.queue(ALICE, "x" * limit)
     age_deliveries(timedelta(days=400))
 
     messages = sent()
 
     assert messages[0].late_mark
-    assert all(utf16_length(message.text) <= outbox_queue.TEXT_LIMIT for message in messages)
+    assert all(utf16_length(message.text) <= limit for message in messages)
 
 
 def test_a_part_without_room_is_sent_as_it_is() -> None:

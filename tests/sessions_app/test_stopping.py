@@ -114,7 +114,7 @@ def test_it_asks_what_stands_behind_it_once_the_turn_is_given_back() -> None:
     lifecycle.release(claimed)
 
     finish(claim(chat), "A joke.")
-    assert words(chat) == ["a long question", "tell me a joke instead", "A joke."]
+    assert words(chat) == ["a long question", MARK, "tell me a joke instead", "A joke."]
     assert outcomes() == [("a long question", "done", stopping.REASON), ("tell me a joke instead", "done", "")]
     assert told() == [HAVE_STOPPED, "A joke."]
 
