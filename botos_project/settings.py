@@ -181,8 +181,12 @@ if REDIS_URL:
     CHANNEL_LAYERS["default"] = {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
         # redis-py gives up reading after 5 seconds, as long as the layer waits for a message: each idle page would
-        # lose its connection (django/channels_redis#422).
-        "CONFIG": {"hosts": [{"address": REDIS_URL, "socket_timeout": 15}], "prefix": "botos"},
+        # lose its connection (django/channels_redis#422). With any limit, it also loses a cancellation that comes while
+        # a command is sent, up to Python 3.11: the page's process would not end.
+        "CONFIG": {
+            "hosts": [{"address": REDIS_URL, "socket_timeout": None, "socket_keepalive": True}],
+            "prefix": "botos",
+        },
     }
     # JSON: a job is data; write access to Redis must not allow code to run here.
     RQ_QUEUES["turns"] = {"URL": REDIS_URL, "SERIALIZER": "rq.serializers.JSONSerializer"}

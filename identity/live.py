@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 POLL_WITH_REDIS_SECONDS = 5.0
+NOTIFY_SECONDS = 15.0  # that Redis may take to pass a wake-up on
 REREAD_SECONDS = 5.0  # longer than any transaction here is open after it has announced something
 KEPT_SECONDS = 3600
 MAX_WAITING = 5000  # events that a subscriber may be behind
@@ -102,7 +103,8 @@ _is_notifying = threading.Event()
 def _notify_other_processes() -> None:
     async def send() -> None:
         layer: Any = get_channel_layer()
-        await layer.group_send(_GROUP, {"type": "live.wake"})
+        async with asyncio.timeout(NOTIFY_SECONDS):
+            await layer.group_send(_GROUP, {"type": "live.wake"})
 
     _is_notifying.clear()
     try:

@@ -10,7 +10,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from channels_redis.core import RedisChannelLayer
 from django.conf import settings as live
 from django.contrib.auth.models import Group
 from django.core.management import call_command
@@ -115,10 +114,10 @@ def test_it_uses_redis_only_when_there_is_one() -> None:
     assert "hunter2/x" in found["LOGGING"]["formatters"]["text"]["secrets"]
 
 
-def test_it_waits_longer_for_redis_than_the_channel_layer_does() -> None:
+def test_it_waits_for_redis_without_a_limit_that_loses_cancellations() -> None:
     (host,) = load(REDIS_URL="redis://127.0.0.1:6379")["CHANNEL_LAYERS"]["default"]["CONFIG"]["hosts"]
 
-    assert host["socket_timeout"] > RedisChannelLayer.brpop_timeout
+    assert host["socket_timeout"] is None
 
 
 def test_it_never_wraps_requests_in_transactions() -> None:

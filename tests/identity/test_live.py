@@ -69,6 +69,18 @@ async def test_a_reader_ends_also_if_it_is_woken_at_that_moment(turns: int) -> N
     assert not running
 
 
+@pytest.mark.skipif(not settings.REDIS_URL, reason="without Redis, no command is sent")
+async def test_listening_ends_whatever_command_is_on_its_way() -> None:
+    for turns in range(80):
+        listening = asyncio.create_task(live._Reader()._listen())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        listening.cancel()
+
+        done, _ = await asyncio.wait({listening}, timeout=PATIENCE)
+        assert done, turns
+
+
 async def test_it_hears_what_is_announced_on_its_topics_in_order() -> None:
     async with hearing("account:1", "account:2") as events:
         first = asyncio.create_task(some(events, 3))
