@@ -9,6 +9,7 @@ process crashes first, nothing is left to be answered.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
 from django.db.models import F
@@ -79,20 +80,24 @@ def stop(conversation: Conversation, account: PlatformAccount, *, before: int | 
 
 
 def _question(event: InboundEvent) -> HistoryEntry:
-    return window.entry(
-        event.conversation,
-        author_id=event.account_id,
-        event=event,
+    return _entry(
+        event,
         role=Role.USER,
         source=Source.MESSAGE,
         text=event.text,
         metadata={"edited": event.edited} if event.edited else {},
-        platform=event.platform,
-        chat_id=event.chat_id,
-        thread_id=event.thread_id,
         message_id=event.message_id,
         said_at=event.received_at,
     )
+
+
+def _reply(event: InboundEvent, text: str, *, said_at: datetime) -> HistoryEntry:
+    return _entry(event, role=Role.ASSISTANT, source=Source.REPLY, text=text, said_at=said_at)
+
+
+def _entry(event: InboundEvent, **fields: Any) -> HistoryEntry:
+    place = {"platform": event.platform, "chat_id": event.chat_id, "thread_id": event.thread_id}
+    return window.entry(event.conversation, author_id=event.account_id, event=event, **place, **fields)
 
 
 def _keep_drafts(ended: dict[int, InboundEvent]) -> None:
@@ -117,18 +122,3 @@ def _keep_drafts(ended: dict[int, InboundEvent]) -> None:
         _reply(event, str(texts.STOPPED), said_at=event.received_at) for event in last.values()
     )
     outbox_queue.add_replies(replies)
-
-
-def _reply(event: InboundEvent, text: str, *, said_at: datetime) -> HistoryEntry:
-    return window.entry(
-        event.conversation,
-        author_id=event.account_id,
-        event=event,
-        role=Role.ASSISTANT,
-        source=Source.REPLY,
-        text=text,
-        platform=event.platform,
-        chat_id=event.chat_id,
-        thread_id=event.thread_id,
-        said_at=said_at,
-    )

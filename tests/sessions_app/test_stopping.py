@@ -363,7 +363,7 @@ def test_it_offers_a_button_where_it_says_that_it_tries_again() -> None:
 
 
 class Endless:
-    """Says a word, then waits for ever; it answers "quick" at once."""
+    """Says a word, then waits forever; it answers "quick" at once."""
 
     def __init__(self, *, clings: bool = False) -> None:
         self.said, self.ended = Signal(), Signal()
